@@ -1,0 +1,69 @@
+"""The one kind of error that a user of the kit is meant to see.
+
+Every error a user can cause has three parts: *what* is wrong, *where* (file, key, value) and what to do
+about it (*hint*).  They are kept apart so that the terminal, a log and a test can each use them, and they
+travel between processes as JSON: the QA program runs as a child of the pipeline, and its errors must
+reach the terminal as they were raised and not as the tail of a log.
+"""
+
+import sys
+from typing import Callable, Dict, NoReturn
+
+EXIT_USER_ERROR = 2
+"""Exit status of every command that ended in a :class:`KitError`."""
+
+EXIT_INTERRUPTED = 130
+"""Exit status after Ctrl-C: 128 + SIGINT, as shells report it."""
+
+
+class KitError(Exception):
+    """Something that the user can mend.
+
+    :param what: one sentence: what is wrong.
+    :param where: the file, key and value it was found in; empty where there is no such place.
+    :param hint: what to do about it.
+    """
+
+    def __init__(self, what: str, *, where: str = "", hint: str = "") -> None:
+        super().__init__(what)
+        self.what = what
+        self.where = where
+        self.hint = hint
+
+    def __str__(self) -> str:
+        """Return the error as the terminal shows it, one labelled part a line."""
+        parts = (("error", self.what), ("where", self.where), ("to do", self.hint))
+        return "\n".join(
+            f"{label + ':':7}" + text.strip().replace("\n", "\n" + " " * 7)
+            for label, text in parts
+            if text.strip()
+        )
+
+    def as_dict(self) -> Dict[str, str]:
+        """Return the three parts for JSON; :meth:`from_dict` is the inverse."""
+        return {"what": self.what, "where": self.where, "hint": self.hint}
+
+    @classmethod
+    def from_dict(cls, parts: Dict[str, str]) -> "KitError":
+        """Rebuild an error from :meth:`as_dict`."""
+        return cls(parts["what"], where=parts.get("where", ""), hint=parts.get("hint", ""))
+
+
+def exit_with_message(body: Callable[[], int]) -> NoReturn:
+    """Run ``body`` and leave the process with its status; a :class:`KitError` is printed without a traceback.
+
+    Anything else that is raised is a defect of the kit, and keeps its traceback.
+    """
+    try:
+        status = body()
+    except KitError as error:
+        print(error, file=sys.stderr)
+        status = EXIT_USER_ERROR
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        status = EXIT_INTERRUPTED
+    except BrokenPipeError:
+        # The reader (`make help | head`) has gone; nobody is left to tell.
+        sys.stderr.close()
+        status = 0
+    sys.exit(status)
