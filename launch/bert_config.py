@@ -1,0 +1,242 @@
+"""Model configs: what makes a BERT's config sound, and the hybrid configs that follow from a dense one.
+
+Plain JSON in, plain JSON out, without transformers, so that ``make configs`` and every check answer at once.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Dict, List
+
+from . import json_file
+from .errors import KitError
+from .variants import (
+    OVERALL_SPARSITY,
+    VARIANTS,
+    Variant,
+    block_weights,
+    dense_block_weights,
+    unstructured_sparsity,
+)
+
+TRANSFORMERS_VERSION = "4.9.1"
+
+_DEFAULTS: Dict[str, Any] = {
+    # BertConfig's defaults in transformers 4.9.1 for keys that an older config.json leaves out and that
+    # a config saved by 4.9.1 carries.
+    "architectures": ["BertForQuestionAnswering"],
+    "attention_probs_dropout_prob": 0.1,
+    "gradient_checkpointing": False,
+    "hidden_act": "gelu",
+    "hidden_dropout_prob": 0.1,
+    "hidden_size": 768,
+    "initializer_range": 0.02,
+    "intermediate_size": 3072,
+    "layer_norm_eps": 1e-12,
+    "max_position_embeddings": 512,
+    "model_type": "bert",
+    "num_attention_heads": 12,
+    "num_hidden_layers": 12,
+    "pad_token_id": 0,
+    "position_embedding_type": "absolute",
+    "type_vocab_size": 2,
+    "use_cache": True,
+    "vocab_size": 30522,
+}
+
+
+@dataclass(frozen=True)
+class BertShape:
+    """The dimensions of one BERT, read from its config.
+
+    :param heads: heads kept in each layer, by layer.
+    :param overall_sparsity: ``tx_block_overall_sparsity``; a dense config has none and takes the kit's.
+    """
+
+    layers: int
+    hidden: int
+    head_size: int
+    heads: List[int]
+    intermediate_size: int
+    vocab_size: int
+    max_positions: int
+    overall_sparsity: float
+    pruned: bool
+
+    @property
+    def kept_weights(self) -> int:
+        """Transformer-block weights that are left once structure is removed."""
+        return sum(
+            block_weights(1, self.hidden, heads * self.head_size, self.intermediate_size) for heads in self.heads
+        )
+
+    @property
+    def dense_weights(self) -> int:
+        """Transformer-block weights of the dense model this one is cut from."""
+        return dense_block_weights(self.layers, self.hidden)
+
+    @property
+    def unstructured_sparsity(self) -> float:
+        """Share of :attr:`kept_weights` to prune; see :func:`launch.variants.unstructured_sparsity`."""
+        return unstructured_sparsity(self.dense_weights, self.kept_weights, self.overall_sparsity)
+
+
+def config_file(source: Path) -> Path:
+    """Return the config file that ``source``, a model folder or the file itself, stands for."""
+    return source / "config.json" if source.is_dir() else source
+
+
+def read(source: Path, name: str) -> Dict[str, Any]:
+    """Return the config in ``source`` (a model folder or a config file), with BERT's defaults filled in.
+
+    :param name: what the file is to the user (``MODEL``), for errors.
+    :raises KitError: it cannot be read or is not a BERT's.
+    """
+    path = config_file(source)
+    content = json_file.read(path, name)
+    if not isinstance(content, dict):
+        raise KitError("The model config is not a JSON object.", where=f"{name}={path}", hint=_HINT)
+    kind = content.get("model_type")
+    if kind != "bert":
+        raise KitError(
+            "The model is not a BERT." if kind else "The model config does not say that the model is a BERT.",
+            where=f"{name}={path}: model_type is {json.dumps(kind)}",
+            hint='Give a BERT whose config.json says "model_type": "bert".',
+        )
+    return {**_DEFAULTS, **content}
+
+
+_HINT = "Give a folder or config.json of a BERT, as transformers' save_pretrained writes it."
+
+
+def shape(config: Dict[str, Any], where: str) -> BertShape:
+    """Return the dimensions in ``config``.
+
+    :param where: the config's file, for errors.
+    :raises KitError: a dimension is no positive whole number, or dimensions contradict each other.
+    """
+
+    def fail(problem: str, key: str) -> KitError:
+        values = ", ".join(f"{name} = {json.dumps(config.get(name))[:60]}" for name in key.split(","))
+        return KitError(
+            f"The model config contradicts itself: {problem}.",
+            where=f"{where}: {values}",
+            hint="Correct the config.",
+        )
+
+    for key in (
+        "num_hidden_layers",
+        "hidden_size",
+        "num_attention_heads",
+        "intermediate_size",
+        "vocab_size",
+        "max_position_embeddings",
+        "type_vocab_size",
+    ):
+        if not isinstance(config[key], int) or isinstance(config[key], bool) or config[key] < 1:
+            raise fail(f"{key} must be a positive whole number", key)
+    layers, hidden, heads = config["num_hidden_layers"], config["hidden_size"], config["num_attention_heads"]
+    if hidden % heads:
+        raise fail(f"{hidden} does not divide into {heads} heads", "hidden_size,num_attention_heads")
+    pruned = config.get("pruned_heads") or {}
+    if not isinstance(pruned, dict):
+        raise fail("pruned_heads must map layers to lists of heads", "pruned_heads")
+    kept = [heads] * layers
+    for layer, gone in pruned.items():
+        if not str(layer).isdigit() or int(layer) >= layers:
+            raise fail(f"pruned_heads names layer {layer!r} of a model of {layers}", "num_hidden_layers")
+        if not isinstance(gone, list) or not all(isinstance(head, int) and 0 <= head < heads for head in gone):
+            raise fail(f"pruned_heads of layer {layer} names heads beyond {heads}", "num_attention_heads")
+        kept[int(layer)] = heads - len(set(gone))
+        if not kept[int(layer)]:
+            raise fail(f"pruned_heads leaves layer {layer} without a head", "num_attention_heads")
+    overall = config.get("tx_block_overall_sparsity", OVERALL_SPARSITY)
+    if not isinstance(overall, (int, float)) or not 0 <= overall < 1:
+        raise fail("tx_block_overall_sparsity must be at least 0 and less than 1", "tx_block_overall_sparsity")
+    found = BertShape(
+        layers=layers,
+        hidden=hidden,
+        head_size=hidden // heads,
+        heads=kept,
+        intermediate_size=config["intermediate_size"],
+        vocab_size=config["vocab_size"],
+        max_positions=config["max_position_embeddings"],
+        overall_sparsity=float(overall),
+        pruned=bool(pruned) or "tx_block_overall_sparsity" in config,
+    )
+    if found.pruned and not 0 <= found.unstructured_sparsity < 1:
+        raise fail(
+            f"{found.kept_weights:,} weights of the dense model's {found.dense_weights:,} are kept, from which "
+            f"no pruning of single weights reaches a sparsity of {overall}",
+            "hidden_size,num_attention_heads,intermediate_size",
+        )
+    return found
+
+
+def hybrid(dense: Dict[str, Any], variant: Variant, where: str) -> Dict[str, Any]:
+    """Return the config of the hybrid ``variant`` of the model that ``dense`` describes.
+
+    The first ``variant.heads`` heads of every layer stay; transformers removes the others
+    (``pruned_heads``) when it builds the model.
+
+    :param where: the dense config's file, for errors.
+    :raises KitError: the dense model has no more heads or rows than the hybrid is to keep.
+    """
+    assert variant.heads is not None
+    assert variant.intermediate_size is not None
+    layers, heads = dense["num_hidden_layers"], dense["num_attention_heads"]
+    if variant.heads > heads or variant.intermediate_size > dense["intermediate_size"]:
+        raise KitError(
+            f"{variant.name} keeps {variant.heads} heads and {variant.intermediate_size} feed-forward rows; "
+            "the dense model has fewer.",
+            where=f"{where}: num_attention_heads = {heads}, intermediate_size = {dense['intermediate_size']}",
+            hint="Make another variant, or start from a larger model.",
+        )
+    return {
+        **dense,
+        "intermediate_size": variant.intermediate_size,
+        "pruned_heads": {str(layer): list(range(variant.heads, heads)) for layer in range(layers)},
+        "transformers_version": TRANSFORMERS_VERSION,
+        "tx_block_overall_sparsity": OVERALL_SPARSITY,
+    }
+
+
+def text(config: Dict[str, Any]) -> str:
+    """Return ``config`` as transformers' ``save_pretrained`` formats it."""
+    return json.dumps(config, indent=2, sort_keys=True) + "\n"
+
+
+def write_hybrids(dense_source: Path, folder: Path) -> List[Path]:
+    """Write ``<folder>/<V>/config.json`` for the hybrids that the model in ``dense_source`` is large enough for.
+
+    :returns: the files, in the order of the sweep.
+    :raises KitError: the dense config is unsound, too small for every hybrid, or ``folder`` is not writable.
+    """
+    dense = read(dense_source, "--model_name_or_path")
+    where = str(config_file(dense_source))
+    shape(dense, where)
+    written: List[Path] = []
+    too_small: List[KitError] = []
+    for variant in VARIANTS.values():
+        if not variant.hybrid:
+            continue
+        try:
+            config = hybrid(dense, variant, where)
+            shape(config, where)
+        except KitError as error:
+            too_small.append(error)
+            continue
+        path = folder / variant.name / "config.json"
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text(config), encoding="utf-8")
+        except OSError as error:
+            raise KitError(
+                f"The config cannot be written: {error.strerror}.",
+                where=str(path),
+                hint="Make the folder writable, or name another with --output_dir in the launch file.",
+            ) from None
+        written.append(path)
+    if not written:
+        raise too_small[0]
+    return written

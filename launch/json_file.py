@@ -1,0 +1,41 @@
+"""Reading a JSON file that the user named, with errors that say which file and where in it."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from .errors import KitError
+
+
+def read(path: Path, name: str) -> Any:
+    """Return the JSON in ``path``.
+
+    :param name: what the file is to the user (``TRAIN_FILE``), for the error.
+    :raises KitError: the file is missing, unreadable, not UTF-8 or not JSON (with line and column).
+    """
+    where = f"{name}={path}"
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise KitError("The file does not exist.", where=where, hint=f"Correct {name}.") from None
+    except UnicodeDecodeError as error:
+        raise KitError(
+            f"The file is not UTF-8 text (byte {error.start}).", where=where, hint="Save it as UTF-8."
+        ) from None
+    except OSError as error:
+        raise KitError(
+            f"The file cannot be read: {error.strerror}.", where=where, hint=f"Make it readable or correct {name}."
+        ) from None
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        if isinstance(error, json.JSONDecodeError):
+            where += f", line {error.lineno}, column {error.colno}"
+            error_text = error.msg
+        else:
+            error_text = str(error)
+        raise KitError(
+            f"The file is not valid JSON: {error_text}.", where=where, hint="Mend the file at that place."
+        ) from None
+    except RecursionError:
+        raise KitError("The JSON is nested too deeply.", where=where, hint="Give a file of the expected form.") from None

@@ -1,0 +1,134 @@
+"""JSON with comments and trailing commas, as VS Code writes it, read strictly in every other way.
+
+Comments and trailing commas are overwritten with spaces and what is left goes to :mod:`json`.  Nothing
+moves, so every line and column in an error is that of the file.  What :mod:`json` lets pass and a reader
+of the file would not expect (a key written twice, NaN, Infinity) is an error too.
+"""
+
+import json
+import re
+from typing import Any, Dict, List, Optional, Tuple
+
+from .errors import KitError
+
+MAX_DEPTH = 100
+"""Objects and lists inside each other.  A launch file needs five; :mod:`json` fails at about a thousand."""
+
+# A string need not be closed here: json.loads says where it begins, and one pass over the text is enough.
+_TOKEN = re.compile(
+    r"""(?P<string>"(?:[^"\\\r\n]|\\.)*"?)
+    |(?P<comment>//[^\r\n]*|/\*.*?\*/)
+    |(?P<unclosed>/\*)
+    |(?P<mark>[][{}:,])
+    |(?P<word>[^][{}:,"/ \t\r\n]+)
+    |(?P<other>/)""",
+    re.VERBOSE | re.DOTALL,
+)
+_NOT_LINE_END = re.compile(r"[^\r\n]")
+
+
+def loads(text: str, source: str) -> Any:
+    """Return the value that ``text`` holds.
+
+    :param source: what errors call the text: its file name.
+    :raises KitError: the text is not JSON with comments and trailing commas, an object has a key twice, a
+        number is NaN or infinite, or the nesting is deeper than :data:`MAX_DEPTH`.
+    """
+    plain, refused = _scan(text, source)
+    try:
+        value = json.loads(plain)
+    except json.JSONDecodeError as error:
+        reason = error.msg.replace(" starting at", "")  # the position is named anyway
+        raise _invalid(text, error.pos, source, reason) from None
+    except (ValueError, RecursionError) as error:
+        # An integer of thousands of digits; or a caller who has used up most of the stack.
+        raise KitError(
+            f"{source} is not valid JSON: {error}.", where=source, hint="Correct the file."
+        ) from None
+    if refused is not None:
+        raise refused
+    return value
+
+
+def position(text: str, index: int) -> str:
+    """Return ``line L, column C`` of a character, both counted from 1."""
+    line_start = text.rfind("\n", 0, index) + 1
+    return f"line {text.count(chr(10), 0, index) + 1}, column {index - line_start + 1}"
+
+
+def _invalid(text: str, index: int, source: str, reason: str, hint: str = "") -> KitError:
+    return KitError(
+        f"{source} is not valid JSON: {reason}.",
+        where=f"{source}, {position(text, index)}",
+        hint=hint or "Correct the file there, or just before.  Comments and trailing commas are allowed.",
+    )
+
+
+def _scan(text: str, source: str) -> Tuple[str, Optional[KitError]]:
+    """Return ``text`` with comments and trailing commas blanked, and the first thing that is refused.
+
+    The refusal is returned and not raised because it is meaningful only in a text that is JSON.
+    """
+    pieces: List[str] = []
+    refused: Optional[KitError] = None
+    # For every open object its keys and where they stand; None for an open list.
+    open_values: List[Optional[Dict[str, int]]] = []
+    end = 0
+    token, token_start = "", 0  # the last one that is not a comment
+    may_trail = False  # it is a comma after a value: one that a bracket may follow
+    comma_piece = 0
+    for match in _TOKEN.finditer(text):
+        pieces.append(text[end : match.start()])
+        end = match.end()
+        found = match.group()
+        if match.lastgroup == "comment":
+            pieces.append(_NOT_LINE_END.sub(" ", found))
+            continue
+        if match.lastgroup == "unclosed":
+            raise _invalid(text, match.start(), source, "the comment is not closed", "Add the missing */.")
+        if found in ("}", "]"):
+            if may_trail:
+                pieces[comma_piece] = " "
+            if open_values:
+                open_values.pop()
+        elif found in ("{", "["):
+            open_values.append({} if found == "{" else None)
+            if len(open_values) > MAX_DEPTH:
+                reason = f"more than {MAX_DEPTH} objects and lists stand inside each other"
+                raise _invalid(text, match.start(), source, reason, "Nest them less deeply.")
+        elif found == ":" and open_values and open_values[-1] is not None:
+            refused = refused or _repeated(text, token, token_start, open_values[-1], source)
+        elif match.lastgroup == "word" and not _finite(found):
+            reason = f"{found[:40]} is not a finite number"
+            refused = refused or _invalid(text, match.start(), source, reason, "Write a finite number.")
+        may_trail = found == "," and token not in ("", "[", "{", ",", ":")
+        token, token_start, comma_piece = found, match.start(), len(pieces)
+        pieces.append(found)
+    pieces.append(text[end:])
+    return "".join(pieces), refused
+
+
+def _finite(word: str) -> bool:
+    """Tell whether a bare word is anything but a number that JSON cannot hold (also ``1e999``)."""
+    try:
+        return word.lstrip("-").isdigit() or abs(float(word)) < float("inf")
+    except ValueError:
+        return True  # true, false, null, or what json.loads refuses
+
+
+def _repeated(text: str, token: str, start: int, keys: Dict[str, int], source: str) -> Optional[KitError]:
+    """Note the key ``token`` in ``keys``; return an error where it was there already."""
+    try:
+        key = json.loads(token)  # "a" and "\u0061" are the same key
+    except ValueError:
+        return None
+    if not isinstance(key, str):
+        return None
+    if key not in keys:
+        keys[key] = start
+        return None
+    return KitError(
+        f"{source} has the key {key!r} twice in one object.",
+        where=f"{source}, {position(text, keys[key])} and {position(text, start)}",
+        hint="Remove one of the two: VS Code would silently use the last.",
+    )

@@ -1,0 +1,34 @@
+"""Where things are in a checkout.
+
+Only folders that the kit itself owns are named here; what a run reads and writes is in the launch file.
+"""
+
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+"""The checkout: VS Code's ``${workspaceFolder}``."""
+
+PACKAGE = REPOSITORY / "launch"
+LAUNCH_FILE = PACKAGE / "launch.json"
+CONFIGS = PACKAGE / "configs"
+ENVIRONMENT_DATA = PACKAGE / "env"
+SAMPLE = PACKAGE / "sample"
+PATCHES = REPOSITORY / "patches"
+
+VENV = REPOSITORY / ".venv"
+VENV_PYTHON = VENV / "bin" / "python"
+
+BUILD = REPOSITORY / "build"
+"""Everything derived that is not a published tree; removing it loses time and nothing else."""
+
+DERIVED_SOURCES = BUILD / "src"
+EXTENSIONS = BUILD / "torch_extensions"
+WHEELS = BUILD / "wheels"
+
+
+def shown(path: Path) -> str:
+    """Return ``path`` as a person wants to read it: relative to the current folder where it lies below it."""
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)

@@ -1,0 +1,169 @@
+"""The command line of upstream's two scripts, as far as launch configurations use it.
+
+The pipeline reads the same command line to learn where a run will put its ONNX file and what it depends on,
+so nothing here imports torch.
+"""
+
+import argparse
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, List, NoReturn, Optional, Sequence
+
+from ..errors import KitError
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Upstream's arguments under upstream's names; defaults are those of transformers 4.9.1.
+
+    :param model_name_or_path: folder or hub name; gives the tokenizer, and the config without ``config_name``.
+    :param config_name: folder, ``config.json`` or hub name of the model config, where it is another.
+    :param gen_sparse_cfg: write the hybrid configs and end.
+    :param gen_hybrid_sparse_model: make a hybrid from ``config_name``.
+    :param dataset_name: hub name of the questions (with ``train`` and ``validation`` splits).
+    :param train_file: questions to calibrate on, instead of ``dataset_name``.
+    :param validation_file: questions to evaluate on, instead of ``dataset_name``.
+    :param max_seq_length: tokens of a feature, padding included.
+    :param doc_stride: tokens that two windows over one long context share.
+    :param per_device_train_batch_size: features in a calibration batch (upstream's training batch size).
+    :param per_device_eval_batch_size: features in an evaluation batch.
+    :param nncf_config: NNCF's JSON config.
+    :param to_onnx: the ONNX file; a hybrid only takes it as a wish for one and names it itself.
+    """
+
+    model_name_or_path: str
+    output_dir: str
+    config_name: Optional[str] = None
+    tokenizer_name: Optional[str] = None
+    cache_dir: Optional[str] = None
+    model_revision: str = "main"
+    gen_sparse_cfg: bool = False
+    gen_hybrid_sparse_model: bool = False
+    dataset_name: Optional[str] = None
+    dataset_config_name: Optional[str] = None
+    train_file: Optional[str] = None
+    validation_file: Optional[str] = None
+    max_seq_length: int = 384
+    doc_stride: int = 128
+    max_train_samples: Optional[int] = None
+    max_eval_samples: Optional[int] = None
+    n_best_size: int = 20
+    max_answer_length: int = 30
+    per_device_train_batch_size: int = 8
+    per_device_eval_batch_size: int = 8
+    seed: int = 42
+    do_eval: bool = False
+    overwrite_output_dir: bool = False
+    nncf_config: Optional[str] = None
+    to_onnx: Optional[str] = None
+
+    @property
+    def config_source(self) -> str:
+        """What names the model config: a folder, a file or a hub name."""
+        return self.config_name or self.model_name_or_path
+
+    @property
+    def tokenizer_source(self) -> str:
+        """What names the tokenizer: a folder or a hub name."""
+        return self.tokenizer_name or self.model_name_or_path
+
+    @property
+    def onnx_path(self) -> Optional[Path]:
+        """Where this run will put its ONNX file; None for a run that makes none.
+
+        A hybrid goes to ``<output_dir>/<name>/<name>-8bit.onnx``, where ``<name>`` is the folder that holds
+        ``config_name``: upstream ignores the file name that ``--to_onnx`` gives.
+        """
+        if self.to_onnx is None or self.gen_sparse_cfg:
+            return None
+        if self.gen_hybrid_sparse_model and self.config_name is not None:
+            config = Path(self.config_name)
+            name = config.parent.name if config.suffix == ".json" else config.name
+            return Path(self.output_dir) / name / f"{name}-8bit.onnx"
+        return Path(self.to_onnx)
+
+
+class _Parser(argparse.ArgumentParser):
+    """Argparse whose errors are the kit's, and which never guesses at an abbreviated option."""
+
+    def error(self, message: str) -> NoReturn:
+        raise KitError(
+            f"The command line of the question-answering program is wrong: {message}.",
+            where=f"args of {self.prog}",
+            hint="Correct the args of this configuration in the launch file.",
+        )
+
+
+def _boolean(text: str) -> bool:
+    # HfArgumentParser takes both `--do_eval` and `--do_eval true`.
+    if text.lower() in ("true", "t", "yes", "y", "1"):
+        return True
+    if text.lower() in ("false", "f", "no", "n", "0"):
+        return False
+    raise argparse.ArgumentTypeError(f"{text!r} is neither true nor false")
+
+
+def _positive(text: str) -> int:
+    try:
+        number = int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number} is less than 1")
+    return number
+
+
+def seed(text: str) -> int:
+    """Return the seed in ``text``.
+
+    :raises argparse.ArgumentTypeError: it is no whole number that both torch and numpy take (0 … 2³²−1).
+    """
+    if not text.isdigit() or not 0 <= int(text) < 2**32:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 to 4294967295")
+    return int(text)
+
+
+def parser(prog: str) -> argparse.ArgumentParser:
+    """Return the parser for :class:`Arguments`."""
+    made = _Parser(prog=prog, allow_abbrev=False, description="See Arguments in launch/qa/arguments.py.")
+    for field in fields(Arguments):
+        option = f"--{field.name}"
+        kind: Any = field.type
+        if kind is bool:
+            made.add_argument(option, type=_boolean, nargs="?", const=True, default=False)
+        elif field.name == "seed":
+            made.add_argument(option, type=seed, default=field.default)
+        elif kind in (int, Optional[int]):
+            made.add_argument(option, type=_positive, default=field.default)
+        else:
+            required = field.name in ("model_name_or_path", "output_dir")
+            made.add_argument(option, required=required, default=None if required else field.default)
+    return made
+
+
+def parse(prog: str, argv: Sequence[str]) -> Arguments:
+    """Return the arguments in ``argv``.
+
+    :param prog: the script's name, for the error.
+    :raises KitError: an option is unknown, missing or malformed, or two of them contradict each other.
+    """
+    args = Arguments(**vars(parser(prog).parse_args(list(argv))))
+    problems: List[str] = []
+    if args.gen_hybrid_sparse_model and not (args.config_name and args.to_onnx):
+        problems.append("--gen_hybrid_sparse_model needs --config_name and --to_onnx")
+    if args.to_onnx and not args.nncf_config:
+        problems.append("--to_onnx needs --nncf_config")
+    if args.doc_stride >= args.max_seq_length:
+        problems.append(f"--doc_stride {args.doc_stride} is not less than --max_seq_length {args.max_seq_length}")
+    if not args.gen_sparse_cfg:
+        if not (args.do_eval or args.to_onnx):
+            problems.append("neither --do_eval nor --to_onnx is given, so there is nothing to do")
+        if not (args.dataset_name or args.train_file or args.validation_file):
+            problems.append("neither --dataset_name nor --train_file and --validation_file are given")
+    if problems:
+        raise KitError(
+            "The arguments contradict each other: " + "; ".join(problems) + ".",
+            where=f"args of {prog}",
+            hint="Correct the args of this configuration in the launch file.",
+        )
+    return args

@@ -1,0 +1,209 @@
+"""Weights are drawn, pruned and quantized, and leave as one ONNX file.
+
+What upstream does, in its order, because the order decides which random numbers become weights:
+
+* hybrid: a first model is drawn with BERT's own initialisation (upstream saves it), then a second one with
+  torch's default initialisation, and the second is compressed;
+* unstructured: only the second.
+
+In both, ``from_pretrained`` of upstream's fork returns before any checkpoint is put in.  The random weights
+are part of what is reproduced; no checkpoint is read here, because none would be used.
+"""
+
+from pathlib import Path
+from typing import Any, Dict, List, Tuple
+
+from .. import status
+from ..bert_config import BertShape
+from ..errors import KitError
+from .arguments import Arguments
+from .features import MODEL_INPUTS
+
+BATCH_COLUMNS = list(MODEL_INPUTS)
+
+
+def draw_model(config: Any, hybrid: bool) -> Any:
+    """Return the model that upstream exports, a ``BertForQuestionAnswering`` of random weights.
+
+    Advances torch's random stream exactly as upstream does.
+
+    :param config: transformers' config of the model.
+    :param hybrid: draw upstream's discarded first model as well.
+    """
+    from transformers import BertForQuestionAnswering
+    from transformers.modeling_utils import no_init_weights
+
+    if hybrid:
+        BertForQuestionAnswering(config)
+    with no_init_weights(_enable=True):
+        return BertForQuestionAnswering(config)
+
+
+def read_nncf_config(args: Arguments) -> Any:
+    """Return the NNCF config that ``args`` name.
+
+    :raises KitError: it is missing, broken, against NNCF's schema, or does not both prune and quantize.
+    """
+    import jsonschema
+    from nncf import NNCFConfig
+
+    where = f"--nncf_config {args.nncf_config}"
+    try:
+        config = NNCFConfig.from_json(args.nncf_config)
+    except OSError as error:
+        raise KitError(
+            f"The NNCF config cannot be read: {error.strerror}.", where=where, hint="Correct --nncf_config."
+        ) from None
+    except jsonschema.ValidationError as error:
+        raise KitError(
+            f"The NNCF config is not valid: {error.message[:300]}",
+            where=f"{where}: {'.'.join(map(str, error.absolute_path))}",
+            hint="Correct the config; its schema is NNCF's.",
+        ) from None
+    except ValueError as error:
+        raise KitError(
+            f"The NNCF config is not valid JSON: {error}", where=where, hint="Mend the file at that place."
+        ) from None
+    algorithms = _algorithms(config)
+    missing = {"magnitude_sparsity", "quantization"} - {algorithm.get("algorithm") for algorithm in algorithms}
+    if missing:
+        raise KitError(
+            f"The NNCF config lacks {' and '.join(sorted(missing))}.",
+            where=f"{where}: compression",
+            hint="A variant is pruned and quantized: name both algorithms.",
+        )
+    shapes = [info.get("sample_size") for info in config["input_info"]]
+    if shapes != [[1, args.max_seq_length]] * len(MODEL_INPUTS):
+        raise KitError(
+            f"The NNCF config traces inputs of {shapes}, the features are {args.max_seq_length} tokens long.",
+            where=f"{where}: input_info[].sample_size",
+            hint=f"Set three inputs of [1, {args.max_seq_length}], or change --max_seq_length.",
+        )
+    return config
+
+
+def _algorithms(nncf_config: Any) -> List[Dict[str, Any]]:
+    compression = nncf_config["compression"]
+    return compression if isinstance(compression, list) else [compression]
+
+
+def _quantization(nncf_config: Any) -> Dict[str, Any]:
+    return next(a for a in _algorithms(nncf_config) if a.get("algorithm") == "quantization")
+
+
+def calibration_samples(nncf_config: Any) -> int:
+    """Return how many features the config wants for the initialisation of activation ranges."""
+    initializer = _quantization(nncf_config).get("initializer", {})
+    return int(initializer.get("range", {}).get("num_init_samples", 256))  # 256 is NNCF's default
+
+
+def set_sparsity(nncf_config: Any, sparsity: float) -> None:
+    """Set the share of weights that magnitude pruning removes."""
+    for algorithm in _algorithms(nncf_config):
+        if algorithm.get("algorithm") == "magnitude_sparsity":
+            algorithm["sparsity_init"] = sparsity
+            return
+
+
+def calibration_loader(features: Any, needed: int, args: Arguments) -> Any:
+    """Return the loader that NNCF draws its calibration batches from: batches in random order.
+
+    Its order comes from torch's random stream at the moment NNCF starts to read, as in upstream.
+
+    :raises KitError: there are fewer than ``needed`` features.
+    """
+    if len(features) < needed:
+        raise KitError(
+            f"{len(features)} calibration features are too few: {needed} are needed.",
+            where=f"--train_file {args.train_file}" if args.train_file else f"--dataset_name {args.dataset_name}",
+            hint="Give more questions: each makes at least one feature.",
+        )
+    from torch.utils.data import DataLoader, RandomSampler
+    from transformers import default_data_collator
+
+    kept = features.remove_columns([name for name in features.column_names if name not in BATCH_COLUMNS])
+    return DataLoader(
+        kept,
+        batch_size=args.per_device_train_batch_size,
+        sampler=RandomSampler(kept),
+        collate_fn=default_data_collator,
+    )
+
+
+def compress(model: Any, nncf_config: Any, loader: Any, log_dir: Path) -> Tuple[Any, Any]:
+    """Return NNCF's controller and the model pruned and quantized, its activation ranges calibrated.
+
+    :param log_dir: takes NNCF's two graph drawings.
+    """
+    from nncf.config.structures import BNAdaptationInitArgs, QuantizationRangeInitArgs
+    from nncf.torch import create_compressed_model
+    from nncf.torch.initialization import PTInitializingDataLoader
+
+    class _Loader(PTInitializingDataLoader):
+        """Hands a batch to the model by keyword; it holds no labels, since only activations are observed."""
+
+        def get_inputs(self, dataloader_output: Dict[str, Any]) -> Tuple[Tuple[()], Dict[str, Any]]:
+            return (), dataloader_output
+
+    log_dir.mkdir(parents=True, exist_ok=True)
+    nncf_config["log_dir"] = str(log_dir)
+    nncf_config.register_extra_structs(
+        [QuantizationRangeInitArgs(_Loader(loader)), BNAdaptationInitArgs(_Loader(loader))]
+    )
+    controller, compressed = create_compressed_model(model, nncf_config)
+    return controller, compressed
+
+
+def export(controller: Any, path: Path) -> None:
+    """Bake the masks into the weights and write the model to ``path``.
+
+    The file appears under its name only when it is whole.
+
+    :raises KitError: NNCF has no ``sparsify_params`` (the patch is not applied), or writing fails.
+    """
+    pruning = [c for c in controller.child_ctrls if type(c).__name__ == "MagnitudeSparsityController"]
+    for child in pruning:
+        if not hasattr(child, "sparsify_params"):
+            import nncf
+
+            raise KitError(
+                "This NNCF has no sparsify_params, so the pruned weights would not be zero in the file.",
+                where=str(Path(nncf.__file__).parent),
+                hint="Run it on the patched tree: PYTHONPATH must begin with build/src/registry (make setup).",
+            )
+        child.sparsify_params()
+    part = path.with_name(path.name + ".part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        controller.export_model(str(part))
+        part.replace(path)
+    except OSError as error:
+        raise KitError(
+            f"The ONNX file cannot be written: {error.strerror or error}.",
+            where=str(path),
+            hint="Make the folder writable and free disk space.",
+        ) from None
+    finally:
+        if part.exists():
+            part.unlink()
+
+
+def make_onnx(args: Arguments, shape: BertShape, config: Any, features: Any, path: Path) -> None:
+    """Draw, compress and export one variant.
+
+    :param shape: the config's dimensions.
+    :param config: transformers' config.
+    :param features: calibration features, from :func:`launch.qa.features.tokenize`.
+    :param path: the ONNX file to write.
+    """
+    nncf_config = read_nncf_config(args)
+    loader = calibration_loader(features, calibration_samples(nncf_config), args)
+    hybrid = args.gen_hybrid_sparse_model
+    status.step("drawing weights")
+    model = draw_model(config, hybrid)
+    if hybrid:
+        set_sparsity(nncf_config, shape.unstructured_sparsity)
+    status.step("pruning, inserting quantizers, calibrating activation ranges")
+    controller, _ = compress(model, nncf_config, loader, path.parent / "nncf")
+    status.step("baking masks in, exporting ONNX")
+    export(controller, path)

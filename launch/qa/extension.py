@@ -1,0 +1,81 @@
+"""NNCF's C++ extension: compiled once, under the build folder, and never waited for in vain.
+
+torch compiles an extension under a lock *file*.  A compiler that is killed leaves it behind, and every later
+run then waits for ever.  Here, whoever wants the extension first takes a lock of the operating system's on the
+folder, which vanishes with its holder: a lock file that is found while holding it is stale, and removed.
+"""
+
+import fcntl
+import os
+import shutil
+import sysconfig
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Iterator
+
+from .. import status
+from ..errors import KitError
+
+NAME = "quantized_functions_cpu"
+"""The extension's name in NNCF."""
+
+
+def preflight() -> None:
+    """Check that an extension can be compiled.
+
+    :raises KitError: there is no C++ compiler, or the running Python has no headers.
+    """
+    compiler = os.environ.get("CXX", "c++")
+    if shutil.which(compiler) is None and shutil.which("g++") is None:
+        raise KitError(
+            "There is no C++ compiler; NNCF compiles an extension.",
+            where=f"CXX={os.environ['CXX']}" if "CXX" in os.environ else "neither c++ nor g++ is on PATH",
+            hint="Install one (Debian and Ubuntu: apt install g++), or name it in CXX.",
+        )
+    headers = Path(sysconfig.get_paths()["include"]) / "Python.h"
+    if not headers.is_file():
+        raise KitError(
+            "This Python has no headers; NNCF compiles an extension against them.",
+            where=str(headers),
+            hint="Install them (Debian and Ubuntu: apt install python3.8-dev), or set PYTHON= to another 3.8.",
+        )
+
+
+@contextmanager
+def lock(folder: Path) -> Iterator[None]:
+    """Hold the folder's lock, and remove the lock files that a killed compiler left in it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".kit-lock").open("w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        for stale in folder.glob("*/lock"):
+            stale.unlink()
+        yield
+
+
+def load() -> None:
+    """Import NNCF's quantization functions, compiling the extension where that has not happened yet.
+
+    :raises KitError: it cannot be compiled; the compiler's words are part of the error.
+    """
+    folder = os.environ.get("TORCH_EXTENSIONS_DIR")
+    if folder is None:
+        raise KitError(
+            "Nothing says where NNCF's compiled extension goes.",
+            where="env of the configuration: TORCH_EXTENSIONS_DIR",
+            hint="Set it to a folder that only this kit uses, as the kit's launch file does.",
+        )
+    built = Path(folder) / NAME / f"{NAME}.so"
+    if not built.is_file():
+        preflight()
+        status.step("compiling NNCF's C++ extension (once)")
+    with lock(Path(folder)):
+        try:
+            import nncf.torch  # noqa: F401  (the import compiles)
+        except RuntimeError as error:
+            if "extension" not in str(error):
+                raise
+            raise KitError(
+                f"NNCF's C++ extension cannot be compiled: {str(error)[-1500:]}",
+                where=folder,
+                hint="Mend the compiler's complaint; `make clean` removes what was compiled so far.",
+            ) from None

@@ -1,0 +1,151 @@
+"""Questions become features: fixed-length token windows, and back to the answers' text.
+
+The windows are those of upstream's run_qa.py: question and context in one sequence, long contexts cut into
+overlapping windows, everything padded to ``max_seq_length``.
+"""
+
+from pathlib import Path
+from typing import Any, Dict, List, Optional, Sequence
+
+from .. import squad
+from ..errors import KitError
+from .arguments import Arguments
+
+MODEL_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+"""What a feature feeds to the model, each ``max_seq_length`` whole numbers."""
+
+
+def hub_error(what: str, name: str, cause: BaseException) -> KitError:
+    """Return the error for something on a hub that could not be had."""
+    reason = " ".join(str(cause).split())[:300] or type(cause).__name__
+    return KitError(
+        f"{what} {name!r} cannot be loaded: {reason}",
+        where=f"INPUT=hub: {what.lower()} {name}",
+        hint=(
+            "INPUT=hub needs a route to the model hub and the data hub. Without one, use files:\n"
+            "INPUT=files MODEL=<folder with config.json and tokenizer> TRAIN_FILE=<questions.json> "
+            "VALIDATION_FILE=<questions.json>,\nor the text that comes with the kit: INPUT=sample."
+        ),
+    )
+
+
+def load_tokenizer(args: Arguments, vocab_size: int) -> Any:
+    """Return the fast tokenizer that ``args`` name.
+
+    :param vocab_size: rows of the model's word embedding.
+    :raises KitError: it cannot be loaded, is not a fast one, or has more words than the model.
+    """
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+    source = args.tokenizer_source
+    folder = Path(source)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(
+            source, cache_dir=args.cache_dir, use_fast=True, revision=args.model_revision
+        )
+    except Exception as error:
+        # The library raises anything from OSError to bare Exception here, depending on the broken file.
+        if not folder.exists():
+            raise hub_error("Model", source, error) from None
+        raise KitError(
+            f"The tokenizer cannot be loaded: {' '.join(str(error).split())[:300]}",
+            where=f"MODEL={source}",
+            hint="The folder needs config.json and a tokenizer (vocab.txt or tokenizer.json).",
+        ) from None
+    if not isinstance(tokenizer, PreTrainedTokenizerFast):
+        raise KitError(
+            f"The tokenizer is a {type(tokenizer).__name__}, which is not a fast one.",
+            where=f"MODEL={source}",
+            hint="Give a model whose tokenizer has a fast form: a BERT with vocab.txt or tokenizer.json.",
+        )
+    if len(tokenizer) > vocab_size:
+        raise KitError(
+            f"The tokenizer has {len(tokenizer):,} words, the model only {vocab_size:,}.",
+            where=f"MODEL={source}; vocab_size of {args.config_source}",
+            hint="Use the tokenizer that belongs to the model, or correct vocab_size in its config.json.",
+        )
+    return tokenizer
+
+
+def load_examples(args: Arguments, split: str) -> List[squad.Example]:
+    """Return the questions of a split, ``train`` or ``validation``, from the file or the hub ``args`` name.
+
+    :raises KitError: there are none, or they cannot be loaded.
+    """
+    path = args.train_file if split == "train" else args.validation_file
+    if args.dataset_name is None:
+        if path is None:
+            raise KitError(
+                f"No {split} questions are given.",
+                where=f"--{split}_file is missing",
+                hint=f"Give --{split}_file or --dataset_name.",
+            )
+        return squad.read(Path(path), f"--{split}_file")
+    from datasets import load_dataset
+
+    try:
+        rows = load_dataset(args.dataset_name, args.dataset_config_name, cache_dir=args.cache_dir)[split]
+    except Exception as error:
+        raise hub_error("Dataset", args.dataset_name, error) from None
+    return [
+        squad.Example(
+            row["id"],
+            row.get("title", ""),
+            row["context"],
+            row["question"],
+            tuple(zip(row["answers"]["text"], row["answers"]["answer_start"])),
+        )
+        for row in rows
+    ]
+
+
+def tokenize(examples: Sequence[squad.Example], tokenizer: Any, args: Arguments, limit: Optional[int]) -> Any:
+    """Return the examples' features as a ``datasets.Dataset``.
+
+    Columns: :data:`MODEL_INPUTS`; ``example_id``; ``offset_mapping``, one (first, last + 1) pair of character
+    positions a token, empty for tokens that are not the context's.
+
+    :param limit: use at most so many examples, and then at most so many features, as upstream does.
+    """
+    from datasets import Dataset
+
+    max_length = min(args.max_seq_length, tokenizer.model_max_length)
+    question_first = tokenizer.padding_side == "right"
+    context_part = 1 if question_first else 0
+
+    def windows(batch: Dict[str, List[str]]) -> Dict[str, Any]:
+        first, second = ("question", "context") if question_first else ("context", "question")
+        encoded = tokenizer(
+            batch[first],
+            batch[second],
+            truncation="only_second" if question_first else "only_first",
+            max_length=max_length,
+            stride=args.doc_stride,
+            return_overflowing_tokens=True,
+            return_offsets_mapping=True,
+            padding="max_length",
+        )
+        owners = encoded.pop("overflow_to_sample_mapping")
+        encoded["example_id"] = [batch["id"][owner] for owner in owners]
+        encoded["offset_mapping"] = [
+            [pair if part == context_part else [] for pair, part in zip(offsets, encoded.sequence_ids(index))]
+            for index, offsets in enumerate(encoded["offset_mapping"])
+        ]
+        return dict(encoded)
+
+    chosen = examples[:limit]
+    columns = {
+        "id": [example.id for example in chosen],
+        "question": [example.question.lstrip() for example in chosen],
+        "context": [example.context for example in chosen],
+    }
+    try:
+        features = Dataset.from_dict(columns).map(windows, batched=True, remove_columns=list(columns))
+    except Exception as error:
+        # tokenizers panics with a bare Exception where a question alone is longer than the window.
+        raise KitError(
+            f"The questions cannot be tokenized: {' '.join(str(error).split())[:300]}",
+            where=f"--max_seq_length {max_length}, --doc_stride {args.doc_stride}",
+            hint="A question may be longer than the window: shorten it, or use a larger --max_seq_length.",
+        ) from None
+    return features if limit is None else features.select(range(min(limit, len(features))))

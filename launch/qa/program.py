@@ -1,0 +1,93 @@
+"""What both scripts do with their arguments."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Any, List, Sequence, Tuple
+
+from .. import bert_config, status
+from ..errors import KitError
+from . import extension
+from .arguments import Arguments, parse
+
+
+def load_config(args: Arguments) -> Tuple[Any, bert_config.BertShape]:
+    """Return transformers' config of the model that ``args`` name, and its dimensions.
+
+    :raises KitError: it cannot be loaded, is not a BERT's, or contradicts itself.
+    """
+    from transformers import AutoConfig
+
+    from .features import hub_error
+
+    source = args.config_source
+    if Path(source).exists() or not args.dataset_name:
+        checked = bert_config.read(Path(source), "the model config")
+        shape = bert_config.shape(checked, str(bert_config.config_file(Path(source))))
+        return AutoConfig.from_pretrained(source), shape
+    try:
+        config = AutoConfig.from_pretrained(source, cache_dir=args.cache_dir, revision=args.model_revision)
+    except Exception as error:
+        raise hub_error("Model", source, error) from None
+    return config, bert_config.shape(config.to_dict(), source)
+
+
+def generate_configs(args: Arguments) -> int:
+    """Write the hybrid configs below ``output_dir`` (upstream wrote them into its own folder)."""
+    for path in bert_config.write_hybrids(Path(args.model_name_or_path), Path(args.output_dir)):
+        print(path)
+    return 0
+
+
+def run(args: Arguments) -> int:
+    """Make an ONNX file, or evaluate; return the exit status.
+
+    :raises KitError: an input is at fault.
+    """
+    status.step("loading libraries")
+    if args.to_onnx:
+        extension.load()
+    from transformers import set_seed
+
+    from .features import load_examples, load_tokenizer, tokenize
+
+    set_seed(args.seed)
+    config, shape = load_config(args)
+    if args.max_seq_length > shape.max_positions:
+        raise KitError(
+            f"The model has {shape.max_positions} positions, fewer than a feature's {args.max_seq_length} tokens.",
+            where=f"max_position_embeddings of {args.config_source}",
+            hint="Use a smaller --max_seq_length or another model.",
+        )
+    tokenizer = load_tokenizer(args, shape.vocab_size)
+    onnx_path = args.onnx_path
+    if onnx_path is not None:
+        from .compress import make_onnx
+
+        status.step("tokenizing calibration questions")
+        features = tokenize(load_examples(args, "train"), tokenizer, args, args.max_train_samples)
+        make_onnx(args, shape, config, features, onnx_path)
+    else:
+        from .evaluate import evaluate
+
+        status.step("tokenizing evaluation questions")
+        examples = load_examples(args, "validation")[: args.max_eval_samples]
+        features = tokenize(examples, tokenizer, args, args.max_eval_samples)
+        evaluate(args, config, examples, features)
+    return 0
+
+
+def main(prog: str, argv: Sequence[str]) -> int:
+    """Run the script ``prog`` with the arguments ``argv``; return the exit status."""
+    args = parse(prog, list(argv))
+    # Whatever is fetched or traced below must not ask the terminal for anything.
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    if args.gen_sparse_cfg:
+        return generate_configs(args)
+    return run(args)
+
+
+def start(prog: str) -> None:
+    """Run the script ``prog`` on the process's own arguments and leave with its status."""
+    arguments: List[str] = sys.argv[1:]
+    sys.exit(status.run(main, prog, arguments))

@@ -1,0 +1,589 @@
+import contextlib
+import dataclasses
+import json
+import os
+import pathlib
+import re
+import subprocess
+import sys
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from launch import jsonc, vscode
+from launch.errors import KitError
+
+PLATFORM = {"linux": "linux", "darwin": "osx"}.get(sys.platform, "windows")
+OTHER_PLATFORM = "windows" if PLATFORM != "windows" else "linux"
+
+# What no shell, encoding or JSON file may spoil.
+NASTY = [
+    "plain",
+    "",
+    "two words",
+    "it's",
+    'a "quoted" word',
+    "line one\nline two\n",
+    "tab\there",
+    "naïve – 模型 🤗",
+    "$HOME $(id) `id` !!",
+    "back\\slash \\n \\",
+    "*?[a-z]{a,b}~",
+    "a;b&c|d>e<f#g!h",
+    "--option=a b",
+    "-",
+    "--",
+]
+
+
+def write(tmp_path, body, name="launch.json"):
+    path = tmp_path / name
+    path.write_text(body if isinstance(body, str) else json.dumps(body), encoding="utf-8")
+    return path
+
+
+def config(tmp_path, environ=None, workspace=None, **keys):
+    """Resolve a configuration that is right but for ``keys``; ``...`` removes a key."""
+    body = {"name": "n", "type": "debugpy", "request": "launch", "program": "p.py", **keys}
+    body = {key: value for key, value in body.items() if value is not ...}
+    path = write(tmp_path, {"configurations": [{"name": "first"}, body]})
+    return vscode.resolve(
+        vscode.find(vscode.load(path), "n"),
+        workspace=workspace or tmp_path,
+        env=environ or {},
+        default_python="python3",
+    )
+
+
+def failure(function, *args, **kwargs):
+    with pytest.raises(KitError) as caught:
+        function(*args, **kwargs)
+    assert caught.value.what
+    assert caught.value.hint
+    return caught.value
+
+
+# --- JSON with comments ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ('// c\n{"a": 1, /* x\n */ "b": [1, 2,], // d\n}', {"a": 1, "b": [1, 2]}),
+        ('["// no", "/* no */", "a\\"// b", ",]", "\\\\"]', ["// no", "/* no */", 'a"// b', ",]", "\\"]),
+        ("[1, /* , */ ]", [1]),
+        ("[1 // ]\r, 2]", [1, 2]),
+        ("[[], {}, ]", [[], {}]),
+        ("/**/1/***/", 1),
+        ('{"a": {"b": 1}, "b": 2, "c": ["a", "a"]}', {"a": {"b": 1}, "b": 2, "c": ["a", "a"]}),
+    ],
+)
+def test_comments_and_trailing_commas(text, value):
+    assert jsonc.loads(text, "f") == value
+
+
+@pytest.mark.parametrize(
+    ("text", "where"),
+    [
+        ('{\n  // c\n  "a": 1\n  "b": 2\n}', "line 4, column 3"),
+        ("[,]", "line 1, column 2"),
+        ("[1,,]", "line 1, column 4"),
+        ("{,}", "line 1, column 2"),
+        ('{"a":,}', "line 1, column 6"),
+        ("/* é */ [1, ?]", "line 1, column 13"),
+        ("[1]\n /* open", "line 2, column 2"),
+        ('["open // not a comment]', "line 1, column 2"),
+        ("", "line 1, column 1"),
+        ("[1, NaN]", "line 1, column 5"),
+        ("[1,\n-Infinity]", "line 2, column 1"),
+        ("1e999", "line 1, column 1"),
+        ("[" * 100000, f"line 1, column {jsonc.MAX_DEPTH + 1}"),
+        ('{"a":' * 100000, f"column {5 * jsonc.MAX_DEPTH + 1}"),
+        ('{"a": 1,\n "b": 2, "\\u0061": 3}', "line 1, column 2 and line 2, column 10"),
+    ],
+)
+def test_broken_json_names_line_and_column(text, where):
+    error = failure(jsonc.loads, text, "some.json")
+    assert where in error.where
+    assert "some.json" in error.where
+
+
+def test_repeated_key_is_named():
+    assert "'env'" in failure(jsonc.loads, '{"env": {}, "env": {}}', "f").what
+
+
+def test_number_of_thousands_of_digits_is_no_traceback():
+    with contextlib.suppress(KitError):  # how many digits are too many depends on the interpreter
+        assert jsonc.loads("1" * 10000, "f") > 0
+
+
+@settings(max_examples=500, deadline=None)
+@given(st.one_of(st.text(), st.text('{}[]:,"\\/* \n\t0aenul.-', max_size=40)))
+@example("\ufeff1")
+@example('"' + "\\")
+def test_any_text_is_a_value_or_a_user_error(text):
+    with contextlib.suppress(KitError):
+        jsonc.loads(text, "f")
+
+
+VALUES = st.recursive(
+    st.one_of(
+        st.none(),
+        st.booleans(),
+        st.integers(),
+        st.floats(allow_nan=False, allow_infinity=False),
+        st.text('/*",\\\n]}a ', max_size=12),
+        st.text(max_size=8),
+    ),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=4), st.dictionaries(st.text('/*",\\a', max_size=6), inner, max_size=4)
+    ),
+    max_leaves=12,
+)
+COMMENTS = st.sampled_from(["", " ", "\n", "// ,] } \" ' /* \n", '/* \n // " , ] */', "/**/", "\t/*a*/ "])
+
+
+@settings(max_examples=400, deadline=None)
+@given(VALUES, st.data())
+def test_commented_json_reads_as_the_plain_one(value, data):
+    plain = json.dumps(value, indent=data.draw(st.sampled_from([None, 1])))
+    tokens = re.findall(r'"(?:[^"\\]|\\.)*"|[][{}:,]|[^][{}:,"\s]+', plain)
+    text = data.draw(COMMENTS)
+    for previous, token in zip(["", *tokens], tokens):
+        if token in ("]", "}") and previous not in ("[", "{") and data.draw(st.booleans()):
+            text += "," + data.draw(COMMENTS)
+        text += token + data.draw(COMMENTS)
+    assert jsonc.loads(text, "f") == value
+
+
+# --- the file ----------------------------------------------------------------------------------------
+
+
+def test_load_keeps_order_and_find_finds(tmp_path):
+    path = tmp_path / "launch.json"
+    path.write_bytes('\ufeff{// c\n"configurations": [{"name": "b", "x": [1,]}, {"name": "a é"},],}'.encode())
+    found = vscode.load(path)
+    assert [(entry.name, entry.index, entry.file) for entry in found] == [
+        ("b", 0, str(path)),
+        ("a é", 1, str(path)),
+    ]
+    assert found[0].body == {"name": "b", "x": [1]}
+    assert vscode.find(found, "a é") is found[1]
+
+
+def test_find_names_the_nearest_and_all(tmp_path):
+    path = write(tmp_path, {"configurations": [{"name": "generate"}, {"name": "Eval squad"}]})
+    error = failure(vscode.find, vscode.load(path), "eval squat")
+    assert "Did you mean 'Eval squad'?" in error.hint
+    assert "generate" in error.hint
+    assert str(path) in error.where
+    assert "no configurations" in failure(vscode.find, [], "x").hint
+    assert "generate" in failure(vscode.find, vscode.load(path), "").hint
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("[]", ["object", "[]"]),
+        ("{}", ["configurations = absent"]),
+        ('{"configurations": {}}', ["configurations = {}"]),
+        ('{"configurations": [{"name": "a"}, 7]}', ["configurations[1] = 7"]),
+        ('{"configurations": [{}]}', ["configurations[0].name = absent"]),
+        ('{"configurations": [{"name": 3}]}', ["configurations[0].name = 3"]),
+        ('{"configurations": [{"name": ""}]}', ['configurations[0].name = ""']),
+        (
+            '{"configurations": [{"name": "a"}, {"name": "a"}]}',
+            ["configurations[1].name", "configurations[0]"],
+        ),
+        ("{", ["line 1, column 2"]),
+    ],
+)
+def test_wrong_file_is_a_user_error(tmp_path, content, words):
+    error = failure(vscode.load, write(tmp_path, content))
+    assert "launch.json" in error.where
+    assert not [word for word in words if word not in str(error)]
+
+
+def test_unreadable_file_is_a_user_error(tmp_path):
+    assert str(tmp_path / "none.json") in failure(vscode.load, tmp_path / "none.json").where
+    failure(vscode.load, tmp_path)
+    failure(vscode.load, pathlib.Path("a\0b"))
+    (tmp_path / "latin.json").write_bytes(b'{"a": "\xe9"}')
+    assert "byte 7: 0xe9" in failure(vscode.load, tmp_path / "latin.json").where
+
+
+# --- what a configuration means ----------------------------------------------------------------------
+
+
+def test_defaults(tmp_path):
+    invocation = config(tmp_path, environ={"A": "1"})
+    assert invocation == vscode.Invocation("python3", ("p.py",), (), {}, str(tmp_path))
+    assert invocation.environment({"A": "1"}) == {"A": "1"}
+
+
+@pytest.mark.parametrize(
+    ("keys", "target"),
+    [
+        ({"program": "-x/p.py"}, ("-x/p.py",)),
+        ({"module": "a.b", "program": ...}, ("-m", "a.b")),
+        ({"code": "print(1)\nprint(2)", "program": ...}, ("-c", "print(1)\nprint(2)")),
+        ({"code": ["print(1)", "print(2)"], "program": ...}, ("-c", "print(1)\nprint(2)")),
+    ],
+)
+def test_targets(tmp_path, keys, target):
+    assert config(tmp_path, **keys).target == target
+
+
+@pytest.mark.parametrize(
+    ("keys", "python", "options"),
+    [
+        ({"python": "/a b/python"}, "/a b/python", ()),
+        ({"pythonPath": "old"}, "old", ()),
+        ({"python": ["new", "-X", "dev"], "pythonArgs": ["-O"]}, "new", ("-X", "dev", "-O")),
+        ({"pythonArgs": ["-O"]}, "python3", ("-O",)),
+    ],
+)
+def test_interpreters(tmp_path, keys, python, options):
+    invocation = config(tmp_path, **keys)
+    assert (invocation.python, invocation.options) == (python, options)
+    assert invocation.argv() == [python, *options, "p.py"]
+
+
+def test_keys_that_only_concern_display_are_not_looked_at(tmp_path):
+    shown = {
+        "console": "${input:x}",
+        "justMyCode": False,
+        "presentation": {"group": 1},
+        "purpose": ["x"],
+        "preLaunchTask": "${defaultBuildTask}",
+        "stopOnEntry": 3,
+        "subProcess": True,
+        "internalConsoleOptions": None,
+        "sudo": False,
+        "made up": "${file}",
+    }
+    assert config(tmp_path, **shown) == config(tmp_path)
+
+
+def test_variables(tmp_path):
+    (tmp_path / "ws").mkdir()
+    folder = str(tmp_path / "ws")
+    args = [
+        "${workspaceFolder}/x:${workspaceFolder}",
+        "${workspaceFolderBasename}",
+        "${userHome}",
+        "a${pathSeparator}b${/}c",
+        "${cwd}",
+        "${env:SET}",
+        "<${env:UNSET}>",
+        "$HOME $ {} ${",
+        "$${env:SET}",
+    ]
+    env = {"HOME": "/home/u", "SET": "${env:HOME}"}
+    invocation = config(
+        tmp_path,
+        environ=env,
+        workspace=tmp_path / "ws" / ".." / "ws",
+        args=args,
+        program="${workspaceFolder}/p.py",
+        cwd="${workspaceFolder}/sub dir/",
+        python="${env:HOME}/python",
+    )
+    assert invocation.args == (
+        f"{folder}/x:{folder}",
+        "ws",
+        "/home/u",
+        f"a{os.sep}b{os.sep}c",
+        folder,
+        "${env:HOME}",  # one pass
+        "<>",
+        "$HOME $ {} ${",
+        "$${env:HOME}",
+    )
+    assert invocation.target == (f"{folder}/p.py",)
+    assert invocation.cwd == f"{folder}/sub dir"
+    assert invocation.python == "/home/u/python"
+
+
+def test_relative_directories(tmp_path):
+    assert config(tmp_path, cwd="a/b").cwd == str(tmp_path / "a" / "b")
+    assert config(tmp_path, cwd="").cwd == str(tmp_path)
+    assert config(tmp_path, workspace=pathlib.Path()).cwd == str(pathlib.Path.cwd())
+
+
+def test_platform_keys_replace_the_general_ones(tmp_path):
+    invocation = config(
+        tmp_path,
+        args=["general"],
+        env={"A": "general", "B": "general"},
+        **{
+            PLATFORM: {"args": ["mine"], "env": {"A": "mine"}},
+            OTHER_PLATFORM: {"args": ["${file}"], "program": 3},
+        },
+    )
+    assert invocation.args == ("mine",)
+    assert invocation.env == {"A": "mine"}
+    error = failure(config, tmp_path, **{PLATFORM: {"args": ["a", "${file}"]}})
+    assert f"configurations[1].{PLATFORM}.args[1]" in error.where
+    assert f"configurations[1].{PLATFORM} = 3" in failure(config, tmp_path, **{PLATFORM: 3}).where
+
+
+def test_environment(tmp_path):
+    (tmp_path / "a.env").write_text(
+        "\ufeff# comment\n\nexport FILE = from file \nBOTH=file\nGONE=file\nEMPTY=\r\n"
+        '  Q1=\'a \\n b # c\'\nQ2="${FILE}-${OWN}-${NONE}-\\${FILE}"\nHASH=a # b\nQ3=\'\n_U=""\n'
+    )
+    invocation = config(
+        tmp_path,
+        environ={"N": "NAME", "PATH": "/bin"},
+        env={"BOTH": "own", "GONE": None, "OWN": "$own", "KEY_${env:N}": "${workspaceFolder}"},
+        envFile="${workspaceFolder}/a.env",
+    )
+    assert invocation.env == {
+        "FILE": "from file",
+        "BOTH": "own",
+        "GONE": None,
+        "EMPTY": "",
+        "Q1": "a \n b # c",
+        "Q2": "from file-$own--${FILE}",
+        "HASH": "a # b",
+        "Q3": "'",
+        "_U": "",
+        "OWN": "$own",
+        "KEY_NAME": str(tmp_path),
+    }
+    base = {"GONE": "base", "BOTH": "base", "KEPT": "base"}
+    merged = invocation.environment(base)
+    assert "GONE" not in merged
+    assert (merged["BOTH"], merged["KEPT"]) == ("own", "base")
+    assert base == {"GONE": "base", "BOTH": "base", "KEPT": "base"}
+
+
+def test_env_file_of_the_workspace_is_the_default(tmp_path):
+    (tmp_path / ".env").write_text("A=1\n")
+    assert config(tmp_path).env == {"A": "1"}
+    (tmp_path / "b.env").write_text("B=1\n")
+    assert config(tmp_path, envFile="b.env").env == {"B": "1"}
+
+
+def test_search_paths_are_put_before_the_inherited_ones(tmp_path):
+    (tmp_path / ".env").write_text("PYTHONPATH=file\n")
+    environ = {"PYTHONPATH": "old", "PATH": "/bin"}
+    invocation = config(tmp_path, environ=environ, env={"PYTHONPATH": "own", "PATH": " "})
+    assert invocation.env == {"PYTHONPATH": os.pathsep.join(["file", "own", "old"])}
+    assert config(tmp_path, environ={}, env={"PATH": "x"}).env["PATH"] == "x"
+    assert config(tmp_path, environ=environ, env={"PYTHONPATH": None}).env == {"PYTHONPATH": None}
+
+
+@pytest.mark.parametrize(
+    ("keys", "words"),
+    [
+        ({"args": ["a", 384]}, ["args[1] = 384", 'Write "384"']),
+        ({"args": ["a", True]}, ["args[1] = true", 'Write "true"']),
+        ({"args": [None]}, ["args[0] = null"]),
+        ({"args": {"a": "b"}}, ["args = {"]),
+        ({"args": 3}, ["args = 3"]),
+        ({"args": "a 'b"}, ["args = ", "list"]),
+        ({"args": "a > b"}, ["args = ", "list"]),
+        ({"args": ["a\0"]}, ["args[0]", "NUL"]),
+        ({"args": ["\ud800"]}, ["args[0]", "surrogate"]),
+        ({"args": ["${command:pick}"]}, ["args[0]", "${command:pick}", "${env:NAME}"]),
+        ({"args": ["${input:x}"]}, ["args[0]", "${input:x}"]),
+        ({"args": ["${config:a.b}"]}, ["${config:a.b}"]),
+        ({"args": ["${file}"]}, ["${file}", "editor"]),
+        ({"args": ["${fileDirname}"]}, ["${fileDirname}", "editor"]),
+        ({"args": ["${relativeFile}"]}, ["editor"]),
+        ({"args": ["${workspacefolder}"]}, ["Did you mean ${workspaceFolder}?"]),
+        ({"args": ["${workspaceFolder:other}"]}, ["${workspaceFolder:other}"]),
+        ({"args": ["${env:}"]}, ["${env:NAME}"]),
+        ({"args": ["${env:${env:A}}"]}, ["${env:${env:A}"]),
+        ({"args": ["${}"]}, ["${}", "${workspaceFolder}"]),
+        ({"env": {"A": 1}}, ["env.A = 1", 'Write "1"']),
+        ({"env": {"A": False}}, ["env.A = false", 'Write "false"']),
+        ({"env": {"A": ["x"]}}, ["env.A"]),
+        ({"env": {"A": "${nope}"}}, ["env.A", "${nope}"]),
+        ({"env": {"A": "\0"}}, ["env.A", "NUL"]),
+        ({"env": {"A=B": "x"}}, ["env.A=B"]),
+        ({"env": {"": "x"}}, ["env."]),
+        ({"env": {"-u": None}}, ["env.-u"]),
+        ({"env": {"A\0": "x"}}, ["NUL"]),
+        ({"env": ["A=1"]}, ["env = ["]),
+        ({"envFile": "none.env"}, ["envFile", "none.env"]),
+        ({"envFile": 3}, ["envFile = 3"]),
+        ({"cwd": 3}, ["cwd = 3"]),
+        ({"cwd": "a\0"}, ["cwd", "NUL"]),
+        ({"type": "node"}, ['type = "node"', "debugpy"]),
+        ({"type": []}, ["type = []"]),
+        ({"request": "attach"}, ['request = "attach"', "launch"]),
+        ({"sudo": True}, ["sudo = true"]),
+        ({"module": "m"}, ["module", "exactly one"]),
+        ({"program": ""}, ['program = ""']),
+        ({"program": 3}, ["program = 3"]),
+        ({"python": "a", "pythonPath": "b"}, ["pythonPath"]),
+        ({"python": []}, ["python = []"]),
+        ({"python": ""}, ['python = ""']),
+        ({"python": ["a", 3]}, ["python[1] = 3"]),
+        ({"python": "${command:python.interpreterPath}"}, ["python = "]),
+        ({"pythonArgs": "-O"}, ["pythonArgs"]),
+    ],
+)
+def test_wrong_key_is_a_user_error(tmp_path, keys, words):
+    error = failure(config, tmp_path, **keys)
+    assert not [word for word in words if word not in str(error)], str(error)
+    assert "configurations[1]." in error.where
+    assert str(tmp_path / "launch.json") in error.where
+
+
+@pytest.mark.parametrize("key", ["type", "request", "program"])
+def test_missing_key_is_a_user_error(tmp_path, key):
+    error = failure(config, tmp_path, **{key: ...})
+    assert f"configurations[1].{key} = absent" in error.where
+
+
+@pytest.mark.parametrize("line", ["A", "1A=2", "=x", "A B=c", "A=${env:B}", "A=${}", "A=b\0"])
+def test_wrong_env_file_names_the_line_and_shows_no_secret(tmp_path, line):
+    (tmp_path / "a.env").write_text(f"OK=1\n{line} secret\n")
+    error = failure(config, tmp_path, envFile="a.env")
+    assert error.where == f"{tmp_path / 'a.env'}, line 2"
+    assert "secret" not in str(error)
+
+
+JSON_KEYS = [
+    "args", "env", "cwd", "program", "module", "code", "python", "pythonPath", "pythonArgs", "envFile",
+    "sudo", "type", "request", PLATFORM,
+]  # fmt: skip
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.dictionaries(st.sampled_from(JSON_KEYS), VALUES, max_size=4))
+def test_any_configuration_is_an_invocation_or_a_user_error(keys):
+    body = {"name": "n", "type": "debugpy", "request": "launch", "program": "p", **keys}
+    with contextlib.suppress(KitError):
+        invocation = vscode.resolve(
+            vscode.Configuration("n", "f", body),
+            workspace=pathlib.Path("/nowhere/at all"),
+            env={},
+            default_python="python3",
+        )
+        assert all(isinstance(word, str) for word in invocation.argv())
+        assert invocation.shell()
+
+
+# --- running it --------------------------------------------------------------------------------------
+
+CHILD = """
+import json, os, sys
+seen = {name: os.environ.get(name) for name in json.loads(os.environ["SEEN"])}
+print(json.dumps([sys.argv, seen, os.getcwd(), sys.flags.optimize]))
+"""
+
+
+def run_both_ways(invocation, base):
+    """Run the invocation without and with a shell; return what the program saw, which must be the same."""
+    direct = subprocess.run(
+        invocation.argv(),
+        env=invocation.environment(base),
+        cwd=invocation.cwd,
+        stdout=subprocess.PIPE,
+        check=True,
+    )
+    shell = subprocess.run(
+        ["sh", "-c", invocation.shell()], env=base, cwd=os.sep, stdout=subprocess.PIPE, check=True
+    )
+    assert json.loads(shell.stdout) == json.loads(direct.stdout)
+    return json.loads(direct.stdout)
+
+
+def base_environment(*seen):
+    base = {"PATH": os.environ["PATH"], "SEEN": json.dumps(seen), "PYTHONUTF8": "1"}
+    return {**base, "REMOVED": "inherited", "KEPT": "inherited", "SET": "inherited"}
+
+
+@pytest.mark.parametrize("kind", ["program", "module", "code"])
+def test_program_gets_what_the_file_says(tmp_path, kind):
+    folder = tmp_path / "it's a $HOME\n模"
+    folder.mkdir()
+    (folder / "child_program.py").write_text(CHILD)
+    target = {
+        "program": {"program": "child_program.py"},
+        "module": {"module": "child_program"},
+        "code": {"code": CHILD.split("\n")},
+    }[kind]
+    variables = {f"NASTY{index}": value for index, value in enumerate(NASTY)}
+    body = {
+        "name": "n",
+        "type": "python",
+        "request": "launch",
+        **target,
+        "args": NASTY,
+        "env": {**variables, "REMOVED": None, "SET": "own"},
+        "cwd": "${workspaceFolder}/" + folder.name,
+        "pythonArgs": ["-O"],
+    }
+    text = json.dumps({"configurations": [body]}, indent=2).replace('"args"', '/* c */ // d\n"args"')
+    invocation = vscode.resolve(
+        vscode.load(write(tmp_path, text))[0], workspace=tmp_path, env={}, default_python=sys.executable
+    )
+    base = base_environment(*variables, "REMOVED", "SET", "KEPT")
+    argv, seen, cwd, optimize = run_both_ways(invocation, base)
+    assert argv[1:] == NASTY
+    assert seen == {**variables, "REMOVED": None, "SET": "own", "KEPT": "inherited"}
+    assert cwd == str(folder.resolve())
+    assert optimize == 1
+
+
+def test_no_variables_and_an_equals_sign_in_the_interpreter(tmp_path):
+    (tmp_path / "p.py").write_text(CHILD)
+    base = base_environment("KEPT")
+    folder = tmp_path / "a=b"
+    folder.mkdir()
+    (folder / "python").write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    (folder / "python").chmod(0o755)
+    for python in (sys.executable, str(folder / "python")):
+        for env in ({}, {"SET": "a b"}):
+            args = ("${HOME}", "x y")
+            invocation = dataclasses.replace(config(tmp_path), python=python, args=args, env=env)
+            assert run_both_ways(invocation, base)[0] == ["p.py", *args]
+
+
+def test_shell_reads_well():
+    invocation = vscode.Invocation(
+        python="python3",
+        target=("run_qa.py",),
+        args=("squad", "--do_eval", "--stride", "128", "--layers", "1", "2", "last word"),
+        env={"A": "1", "GONE": None, "B": "two words"},
+        cwd="/work space",
+    )
+    assert invocation.shell() == (
+        "cd '/work space' && \\\n"
+        "env -u GONE \\\n"
+        "  A=1 \\\n"
+        "  'B=two words' \\\n"
+        "  python3 run_qa.py \\\n"
+        "  squad \\\n"
+        "  --do_eval \\\n"
+        "  --stride 128 \\\n"
+        "  --layers 1 \\\n"
+        "  2 \\\n"
+        "  'last word'"
+    )
+
+
+PRINTABLE = st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=20)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.one_of(PRINTABLE, st.text("ab '\"\\$\n!`", max_size=12)))
+@example('a\\ b "c d" \'e $f\' g\\"h "\\\\ \\x" i=j')
+def test_args_in_one_string_are_what_a_shell_makes_of_them(text):
+    body = {"name": "n", "type": "debugpy", "request": "launch", "program": "p", "args": text}
+    try:
+        args = vscode.resolve(
+            vscode.Configuration("n", "f", body), workspace=pathlib.Path(), env={}, default_python="p"
+        ).args
+    except KitError:
+        return
+    script = f'show() {{ for word; do printf "%s\\0" "$word"; done; }}; show {text}'
+    printed = subprocess.run(["sh", "-c", script], stdout=subprocess.PIPE, check=True).stdout.decode()
+    assert tuple(printed.split("\0")[:-1]) == args
