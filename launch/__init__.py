@@ -2,8 +2,10 @@
 
 Floors, from the bottom; a module imports only from floors below its own:
 
-0. ``errors``, ``variants``, ``paths``: names, dimensions, folders, the error a user sees.
-1. ``vscode``, ``environment``, ``sources``, ``inputs``, ``convert``, ``sparsity`` …: one job each.
+0. ``errors``, ``variants``, ``paths``, ``locks``, ``digests``, ``status``, ``progress``, ``json_file``,
+   ``jsonc``: names, dimensions, folders, the error a user sees, and tools that know nothing of the rest.
+1. ``vscode``, ``interpreters`` < ``environment`` < ``sources``, ``squad``, ``bert_config`` < ``inputs``,
+   ``resources``, ``child`` < ``convert``, ``sparsity`` < ``trees``: one job each.
 2. ``pipeline``: one variant from invocation to published tree.
 3. ``__main__``: the commands.
 

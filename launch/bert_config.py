@@ -67,7 +67,8 @@ class BertShape:
     def kept_weights(self) -> int:
         """Transformer-block weights that are left once structure is removed."""
         return sum(
-            block_weights(1, self.hidden, heads * self.head_size, self.intermediate_size) for heads in self.heads
+            block_weights(1, self.hidden, heads * self.head_size, self.intermediate_size)
+            for heads in self.heads
         )
 
     @property
@@ -135,6 +136,11 @@ def shape(config: Dict[str, Any], where: str) -> BertShape:
     ):
         if not isinstance(config[key], int) or isinstance(config[key], bool) or config[key] < 1:
             raise fail(f"{key} must be a positive whole number", key)
+    if config["type_vocab_size"] < 2:
+        raise fail("question and context need two token types", "type_vocab_size")
+    pad = config["pad_token_id"]
+    if not isinstance(pad, int) or not 0 <= pad < config["vocab_size"]:
+        raise fail("the padding token is none of the vocabulary's", "pad_token_id,vocab_size")
     layers, hidden, heads = config["num_hidden_layers"], config["hidden_size"], config["num_attention_heads"]
     if hidden % heads:
         raise fail(f"{hidden} does not divide into {heads} heads", "hidden_size,num_attention_heads")
@@ -145,14 +151,18 @@ def shape(config: Dict[str, Any], where: str) -> BertShape:
     for layer, gone in pruned.items():
         if not str(layer).isdigit() or int(layer) >= layers:
             raise fail(f"pruned_heads names layer {layer!r} of a model of {layers}", "num_hidden_layers")
-        if not isinstance(gone, list) or not all(isinstance(head, int) and 0 <= head < heads for head in gone):
+        if not isinstance(gone, list) or not all(
+            isinstance(head, int) and 0 <= head < heads for head in gone
+        ):
             raise fail(f"pruned_heads of layer {layer} names heads beyond {heads}", "num_attention_heads")
         kept[int(layer)] = heads - len(set(gone))
         if not kept[int(layer)]:
             raise fail(f"pruned_heads leaves layer {layer} without a head", "num_attention_heads")
     overall = config.get("tx_block_overall_sparsity", OVERALL_SPARSITY)
     if not isinstance(overall, (int, float)) or not 0 <= overall < 1:
-        raise fail("tx_block_overall_sparsity must be at least 0 and less than 1", "tx_block_overall_sparsity")
+        raise fail(
+            "tx_block_overall_sparsity must be at least 0 and less than 1", "tx_block_overall_sparsity"
+        )
     found = BertShape(
         layers=layers,
         hidden=hidden,
@@ -166,7 +176,7 @@ def shape(config: Dict[str, Any], where: str) -> BertShape:
     )
     if found.pruned and not 0 <= found.unstructured_sparsity < 1:
         raise fail(
-            f"{found.kept_weights:,} weights of the dense model's {found.dense_weights:,} are kept, from which "
+            f"{found.kept_weights:,} of the dense model's {found.dense_weights:,} weights are kept, from which "
             f"no pruning of single weights reaches a sparsity of {overall}",
             "hidden_size,num_attention_heads,intermediate_size",
         )
@@ -207,7 +217,7 @@ def text(config: Dict[str, Any]) -> str:
 
 
 def write_hybrids(dense_source: Path, folder: Path) -> List[Path]:
-    """Write ``<folder>/<V>/config.json`` for the hybrids that the model in ``dense_source`` is large enough for.
+    """Write ``<folder>/<V>/config.json`` for the hybrids that the model ``dense_source`` is large enough for.
 
     :returns: the files, in the order of the sweep.
     :raises KitError: the dense config is unsound, too small for every hybrid, or ``folder`` is not writable.

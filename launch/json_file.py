@@ -24,7 +24,9 @@ def read(path: Path, name: str) -> Any:
         ) from None
     except OSError as error:
         raise KitError(
-            f"The file cannot be read: {error.strerror}.", where=where, hint=f"Make it readable or correct {name}."
+            f"The file cannot be read: {error.strerror}.",
+            where=where,
+            hint=f"Make it readable or correct {name}.",
         ) from None
     try:
         return json.loads(text)
@@ -38,4 +40,6 @@ def read(path: Path, name: str) -> Any:
             f"The file is not valid JSON: {error_text}.", where=where, hint="Mend the file at that place."
         ) from None
     except RecursionError:
-        raise KitError("The JSON is nested too deeply.", where=where, hint="Give a file of the expected form.") from None
+        raise KitError(
+            "The JSON is nested too deeply.", where=where, hint="Give a file of the expected form."
+        ) from None

@@ -49,7 +49,9 @@ class _Reader:
         self.where = where
 
     def fail(self, place: str, problem: str) -> KitError:
-        return KitError(f"The questions cannot be read: {problem}.", where=f"{self.where}: {place}", hint=_HINT)
+        return KitError(
+            f"The questions cannot be read: {problem}.", where=f"{self.where}: {place}", hint=_HINT
+        )
 
     def get(self, value: Any, place: str, key: str, kind: type) -> Any:
         if not isinstance(value, dict):
@@ -64,7 +66,9 @@ class _Reader:
 
     def answer(self, context: str, text: str, start: int, place: str) -> Tuple[str, int]:
         if not 0 <= start <= len(context):
-            raise self.fail(place, f"answer_start {start} lies outside the context of {len(context)} characters")
+            raise self.fail(
+                place, f"answer_start {start} lies outside the context of {len(context)} characters"
+            )
         return text, start
 
     def nested(self, article: Dict[str, Any], place: str) -> List[Example]:
@@ -77,7 +81,8 @@ class _Reader:
                 spot = f"{here}.qas[{q}]"
                 question, identity = self.get(qa, spot, "question", str), str(qa.get("id", spot))
                 answers = []
-                for a, answer in enumerate(qa.get("answers") or []):
+                found = self.get(qa, spot, "answers", list) if "answers" in qa else []
+                for a, answer in enumerate(found):
                     at = f"{spot}.answers[{a}]"
                     text, start = self.get(answer, at, "text", str), self.get(answer, at, "answer_start", int)
                     answers.append(self.answer(context, text, start, at))
@@ -90,13 +95,17 @@ class _Reader:
         texts = self.get(answers, f"{place}.answers", "text", list)
         starts = self.get(answers, f"{place}.answers", "answer_start", list)
         if len(texts) != len(starts):
-            raise self.fail(f"{place}.answers", f"{len(texts)} texts stand beside {len(starts)} answer_starts")
+            raise self.fail(
+                f"{place}.answers", f"{len(texts)} texts stand beside {len(starts)} answer_starts"
+            )
         pairs = []
         for a, (text, start) in enumerate(zip(texts, starts)):
             at = f"{place}.answers.text[{a}]"
             pair = {"text": text, "answer_start": start}
             pairs.append(
-                self.answer(context, self.get(pair, at, "text", str), self.get(pair, at, "answer_start", int), at)
+                self.answer(
+                    context, self.get(pair, at, "text", str), self.get(pair, at, "answer_start", int), at
+                )
             )
         identity, title = str(row.get("id", place)), str(row.get("title", ""))
         return Example(identity, title, context, question, tuple(pairs))

@@ -347,7 +347,7 @@ def _interpreter(keys: _Keys, default: str) -> Tuple[str, Tuple[str, ...]]:
     key = "pythonPath" if "pythonPath" in keys else "python"
     value = keys.get(key)
     # Debugpy: a list is the interpreter and its options.
-    words = keys.strings(key) if isinstance(value, list) else [keys.text(key)]
+    words: List[Optional[str]] = [*keys.strings(key)] if isinstance(value, list) else [keys.text(key)]
     if value is _ABSENT:
         words = [default]
     if not words or not words[0]:

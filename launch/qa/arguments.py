@@ -16,7 +16,7 @@ from ..errors import KitError
 class Arguments:
     """Upstream's arguments under upstream's names; defaults are those of transformers 4.9.1.
 
-    :param model_name_or_path: folder or hub name; gives the tokenizer, and the config without ``config_name``.
+    :param model_name_or_path: folder or hub name; gives the tokenizer, and the config if no other is named.
     :param config_name: folder, ``config.json`` or hub name of the model config, where it is another.
     :param gen_sparse_cfg: write the hybrid configs and end.
     :param gen_hybrid_sparse_model: make a hybrid from ``config_name``.
@@ -154,7 +154,9 @@ def parse(prog: str, argv: Sequence[str]) -> Arguments:
     if args.to_onnx and not args.nncf_config:
         problems.append("--to_onnx needs --nncf_config")
     if args.doc_stride >= args.max_seq_length:
-        problems.append(f"--doc_stride {args.doc_stride} is not less than --max_seq_length {args.max_seq_length}")
+        problems.append(
+            f"--doc_stride {args.doc_stride} is not less than --max_seq_length {args.max_seq_length}"
+        )
     if not args.gen_sparse_cfg:
         if not (args.do_eval or args.to_onnx):
             problems.append("neither --do_eval nor --to_onnx is given, so there is nothing to do")

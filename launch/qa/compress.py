@@ -29,14 +29,22 @@ def draw_model(config: Any, hybrid: bool) -> Any:
 
     :param config: transformers' config of the model.
     :param hybrid: draw upstream's discarded first model as well.
+    :raises KitError: transformers cannot build a model from the config.
     """
     from transformers import BertForQuestionAnswering
     from transformers.modeling_utils import no_init_weights
 
-    if hybrid:
-        BertForQuestionAnswering(config)
-    with no_init_weights(_enable=True):
-        return BertForQuestionAnswering(config)
+    try:
+        if hybrid:
+            BertForQuestionAnswering(config)
+        with no_init_weights(_enable=True):
+            return BertForQuestionAnswering(config)
+    except (KeyError, TypeError, ValueError) as error:
+        raise KitError(
+            f"No model can be built from the config: {' '.join(str(error).split())[:300]}",
+            where=f"the model config, hidden_act {config.hidden_act!r}",
+            hint="Correct the config.",
+        ) from None
 
 
 def read_nncf_config(args: Arguments) -> Any:
@@ -65,7 +73,9 @@ def read_nncf_config(args: Arguments) -> Any:
             f"The NNCF config is not valid JSON: {error}", where=where, hint="Mend the file at that place."
         ) from None
     algorithms = _algorithms(config)
-    missing = {"magnitude_sparsity", "quantization"} - {algorithm.get("algorithm") for algorithm in algorithms}
+    missing = {"magnitude_sparsity", "quantization"} - {
+        algorithm.get("algorithm") for algorithm in algorithms
+    }
     if missing:
         raise KitError(
             f"The NNCF config lacks {' and '.join(sorted(missing))}.",
@@ -115,7 +125,9 @@ def calibration_loader(features: Any, needed: int, args: Arguments) -> Any:
     if len(features) < needed:
         raise KitError(
             f"{len(features)} calibration features are too few: {needed} are needed.",
-            where=f"--train_file {args.train_file}" if args.train_file else f"--dataset_name {args.dataset_name}",
+            where=f"--train_file {args.train_file}"
+            if args.train_file
+            else f"--dataset_name {args.dataset_name}",
             hint="Give more questions: each makes at least one feature.",
         )
     from torch.utils.data import DataLoader, RandomSampler
@@ -169,7 +181,7 @@ def export(controller: Any, path: Path) -> None:
             raise KitError(
                 "This NNCF has no sparsify_params, so the pruned weights would not be zero in the file.",
                 where=str(Path(nncf.__file__).parent),
-                hint="Run it on the patched tree: PYTHONPATH must begin with build/src/registry (make setup).",
+                hint="Run it on the patched tree: build/src/registry first on PYTHONPATH (make setup).",
             )
         child.sparsify_params()
     part = path.with_name(path.name + ".part")

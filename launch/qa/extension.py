@@ -1,8 +1,8 @@
 """NNCF's C++ extension: compiled once, under the build folder, and never waited for in vain.
 
 torch compiles an extension under a lock *file*.  A compiler that is killed leaves it behind, and every later
-run then waits for ever.  Here, whoever wants the extension first takes a lock of the operating system's on the
-folder, which vanishes with its holder: a lock file that is found while holding it is stale, and removed.
+run then waits for ever.  Here, whoever wants the extension first takes a lock of the operating system's on
+the folder, which vanishes with its holder: a lock file that is found while holding it is stale, and removed.
 """
 
 import fcntl
@@ -37,7 +37,7 @@ def preflight() -> None:
         raise KitError(
             "This Python has no headers; NNCF compiles an extension against them.",
             where=str(headers),
-            hint="Install them (Debian and Ubuntu: apt install python3.8-dev), or set PYTHON= to another 3.8.",
+            hint="Install them (Debian, Ubuntu: apt install python3.8-dev), or set PYTHON= to another 3.8.",
         )
 
 

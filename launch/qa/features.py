@@ -141,11 +141,15 @@ def tokenize(examples: Sequence[squad.Example], tokenizer: Any, args: Arguments,
     }
     try:
         features = Dataset.from_dict(columns).map(windows, batched=True, remove_columns=list(columns))
-    except Exception as error:
-        # tokenizers panics with a bare Exception where a question alone is longer than the window.
+    except BaseException as error:
+        # A question that fills the window alone is an Exception of tokenizers'; one that leaves less than
+        # --doc_stride of it is a panic, which is none and has no importable name.
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
         raise KitError(
             f"The questions cannot be tokenized: {' '.join(str(error).split())[:300]}",
             where=f"--max_seq_length {max_length}, --doc_stride {args.doc_stride}",
-            hint="A question may be longer than the window: shorten it, or use a larger --max_seq_length.",
+            hint="A question may leave too little of the window: shorten it, use a larger --max_seq_length,\n"
+            "or a smaller --doc_stride.",
         ) from None
     return features if limit is None else features.select(range(min(limit, len(features))))

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 from typing import Any, List, Sequence, Tuple
 
-from .. import bert_config, status
+from .. import bert_config, sparsity, status
 from ..errors import KitError
 from . import extension
 from .arguments import Arguments, parse
@@ -55,7 +55,7 @@ def run(args: Arguments) -> int:
     config, shape = load_config(args)
     if args.max_seq_length > shape.max_positions:
         raise KitError(
-            f"The model has {shape.max_positions} positions, fewer than a feature's {args.max_seq_length} tokens.",
+            f"The model has {shape.max_positions} positions, a feature {args.max_seq_length} tokens.",
             where=f"max_position_embeddings of {args.config_source}",
             hint="Use a smaller --max_seq_length or another model.",
         )
@@ -67,6 +67,8 @@ def run(args: Arguments) -> int:
         status.step("tokenizing calibration questions")
         features = tokenize(load_examples(args, "train"), tokenizer, args, args.max_train_samples)
         make_onnx(args, shape, config, features, onnx_path)
+        status.step("counting zeros")
+        sparsity.write_report(onnx_path)
     else:
         from .evaluate import evaluate
 

@@ -1,0 +1,135 @@
+"""The commands: each is a make target, and each works without make as ``python -m launch <command>``.
+
+Options default to the variables that the Makefile exports (``LAUNCH_OUT`` …), so that no value passes
+through a shell's quoting.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import List, Optional, Sequence
+
+from . import environment, help, inputs, paths, pipeline, sources, variants
+from .errors import KitError, exit_with_message
+from .progress import duration
+
+
+def _option(parser: argparse.ArgumentParser, name: str, default: str, what: str) -> None:
+    variable = "LAUNCH_" + name.upper()
+    parser.add_argument(
+        "--" + name.replace("_", "-"), dest=name, default=os.environ.get(variable) or default, help=what
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m launch", description=__doc__.splitlines()[0])
+    commands = parser.add_subparsers(dest="command", metavar="<command>")
+    commands.add_parser("help", help="targets, variables and variants")
+    setup = commands.add_parser("setup", help="make the environment and the patched sources")
+    _option(setup, "python", "", "a Python 3.8")
+    for name, what in (
+        ("all", "make the five trees"),
+        ("variant", "make one tree"),
+        ("configs", "compute the four hybrid configs"),
+        ("command", "print a configuration as a shell command"),
+        ("evaluate", "evaluate a model on questions"),
+    ):
+        command = commands.add_parser(name, help=what)
+        _option(command, "input", "sample", "sample, files or hub")
+        _option(command, "model", "", "folder with config.json and tokenizer (INPUT=files)")
+        _option(command, "train_file", "", "questions to calibrate on (INPUT=files)")
+        _option(command, "validation_file", "", "questions to evaluate on (INPUT=files)")
+        _option(command, "seed", "", "seed of the random weights")
+        _option(command, "launch", str(paths.LAUNCH_FILE), "the launch file")
+        _option(command, "python", "", "a Python 3.8 for the environment")
+        if name in ("all", "variant"):
+            _option(command, "out", "gen_hybrid_sparse", "where trees are published")
+        if name in ("variant", "command"):
+            _option(command, "v", "", "the variant; for command, any configuration's name")
+        if name == "command":
+            _option(command, "explain", "", "say what differs from the launch file, and why")
+    return parser
+
+
+def _selection(options: argparse.Namespace) -> inputs.Selection:
+    return inputs.select(
+        options.input, options.model, options.train_file, options.validation_file, options.seed
+    )
+
+
+def _setup(python: str) -> None:
+    started = time.monotonic()
+    made = environment.ensure(python)
+    if not sources.is_ready():
+        print("setup: unpacking and patching nncf and transformers", file=sys.stderr, flush=True)
+    if sources.ensure() or made:
+        print(f"setup: done in {duration(time.monotonic() - started)}", file=sys.stderr, flush=True)
+
+
+def _trees(options: argparse.Namespace, chosen: Sequence[variants.Variant]) -> int:
+    selection, launch_file = _selection(options), Path(options.launch).expanduser().resolve()
+    print(f"source  {sources.describe()}", file=sys.stderr, flush=True)
+    jobs = [pipeline.load_job(launch_file, variant.name, selection, variant) for variant in chosen]
+    _setup(options.python)
+    outcomes = pipeline.Build(jobs, Path(options.out).expanduser().resolve()).run()
+    print(pipeline.table(outcomes))
+    return 0
+
+
+def _job(options: argparse.Namespace, name: str) -> pipeline.Job:
+    launch_file = Path(options.launch).expanduser().resolve()
+    return pipeline.load_job(launch_file, name, _selection(options), variants.VARIANTS.get(name))
+
+
+def _configs(options: argparse.Namespace) -> int:
+    job = _job(options, "configs")
+    environ = job.invocation.environment(os.environ)
+    return subprocess.run(job.invocation.argv(), env=environ, cwd=job.invocation.cwd, check=False).returncode
+
+
+def _command(options: argparse.Namespace) -> int:
+    if not options.v:
+        variants.get("")
+    job = _job(options, options.v)
+    if options.explain:
+        print(pipeline.explain(job))
+    else:
+        print(job.invocation.shell())
+    return 0
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    job = _job(options, "evaluate")
+    _setup(options.python)
+    print(pipeline.evaluate(job))
+    return 0
+
+
+def main(argv: Optional[Sequence[str]] = None) -> int:
+    """Run one command; return the exit status.
+
+    :raises KitError: the user's input is at fault.
+    """
+    words: List[str] = list(sys.argv[1:] if argv is None else argv)
+    options = _parser().parse_args(words)
+    if options.command in (None, "help"):
+        print(help.text())
+        return 0
+    if options.command == "setup":
+        _setup(options.python)
+        return 0
+    if options.command == "all":
+        return _trees(options, list(variants.VARIANTS.values()))
+    if options.command == "variant":
+        return _trees(options, [variants.get(options.v)])
+    handlers = {"configs": _configs, "command": _command, "evaluate": _evaluate}
+    if options.command not in handlers:
+        raise KitError(f"There is no command {options.command!r}.", hint="Run `python -m launch help`.")
+    return handlers[options.command](options)
+
+
+if __name__ == "__main__":
+    exit_with_message(main)

@@ -1,0 +1,82 @@
+"""The help that ``make`` alone prints."""
+
+from . import paths, resources
+from .bert_config import BertShape
+from .progress import duration
+from .variants import OVERALL_SPARSITY, VARIANTS, Variant
+
+_TARGETS = (
+    (
+        "Make trees",
+        (
+            ("all", "the five artifact trees"),
+            ("variant V=<name>", "one of them"),
+            ("configs", "the four hybrid model configs, from the dense one"),
+            (
+                "command V=<name>",
+                "print a launch configuration as a shell command, run nothing (EXPLAIN=1: why)",
+            ),
+            ("evaluate", "exact match and F1 of a model on questions"),
+        ),
+    ),
+    (
+        "Look after the kit",
+        (
+            ("setup", "the environment and the patched sources (implied by whatever needs them)"),
+            ("test", "all tests, one tree at full size included"),
+            ("test-fast", "the tests that take seconds"),
+            ("lint", "ruff and mypy"),
+            ("lock", "resolve launch/env/*.in into *.lock anew"),
+            ("clean", "remove build/ (published trees and the environment stay)"),
+            ("distclean", "remove build/ and .venv/"),
+        ),
+    ),
+)
+
+_VARIABLES = (
+    ("OUT=gen_hybrid_sparse", "where trees are published"),
+    ("INPUT=sample", "sample: text that comes with the kit; files: yours; hub: the names upstream uses"),
+    ("MODEL=", "INPUT=files: folder with config.json and tokenizer"),
+    ("TRAIN_FILE=", "INPUT=files: questions to calibrate on (SQuAD's JSON, nested or flat)"),
+    ("VALIDATION_FILE=", "INPUT=files: questions to evaluate on"),
+    ("SEED=42", "seed of the random weights (default: the launch file's)"),
+    ("LAUNCH=launch/launch.json", "the launch file"),
+    ("PYTHON=", "a Python 3.8 for the environment (default: found)"),
+)
+
+
+def bert_large(variant: Variant) -> BertShape:
+    """Return the dimensions of ``variant`` at full size."""
+    return BertShape(
+        layers=24,
+        hidden=1024,
+        head_size=64,
+        heads=[variant.heads or 16] * 24,
+        intermediate_size=variant.intermediate_size or 4096,
+        vocab_size=30522,
+        max_positions=512,
+        overall_sparsity=OVERALL_SPARSITY,
+        pruned=variant.hybrid,
+    )
+
+
+def text() -> str:
+    """Return the help: targets by group, variables with their defaults, the five variants."""
+    lines = ["Five 90 % sparse, 8-bit BERT-large question-answering models: ONNX and OpenVINO IR.", ""]
+    for title, targets in _TARGETS:
+        lines.append(title)
+        lines += [f"  make {name:<18}{what}" for name, what in targets]
+        lines.append("")
+    lines.append("Variables, with their defaults")
+    lines += [f"  {name:<27}{what}" for name, what in _VARIABLES]
+    lines += ["", "Variants V (24 layers, hidden size 1024, sequence length 384; times on 2 cores)"]
+    lines.append(f"  {'':<32}{'heads':>5}{'intermediate':>14}{'time':>8}{'memory':>10}{'disk':>9}")
+    for variant in VARIANTS.values():
+        need = resources.estimate(bert_large(variant))
+        lines.append(
+            f"  {variant.name:<32}{variant.heads or 16:>5}{variant.intermediate_size or 4096:>14}"
+            f"{duration(need.seconds):>8}"
+            f"{need.memory / resources.GB:>7.1f} GB{need.disk / resources.GB:>6.1f} GB"
+        )
+    lines += ["", f"The first run also sets up {paths.shown(paths.VENV)} (2.2 GB)."]
+    return "\n".join(lines)

@@ -1,0 +1,74 @@
+"""What the terminal shows while a build runs."""
+
+import sys
+import time
+from typing import Optional, TextIO
+
+QUIET_INTERVAL = 60.0
+"""Seconds between two lines about the same step where standard error is no terminal."""
+
+
+def duration(seconds: float) -> str:
+    """Return a time as ``m:ss`` or ``h:mm:ss``."""
+    minutes, rest = divmod(int(seconds + 0.5), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def size(count: float) -> str:
+    """Return a number of bytes as megabytes (10⁶) or gigabytes (10⁹)."""
+    return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
+
+
+class Progress:
+    """One line a stage: rewritten in place on a terminal, printed now and then into a file.
+
+    :param label: which variant of how many, and which stage.
+    :param expected: seconds that the stage is expected to take.
+    """
+
+    def __init__(self, label: str, expected: float, stream: Optional[TextIO] = None) -> None:
+        self.label = label
+        self.expected = expected
+        self.stream = stream or sys.stderr
+        self.terminal = self.stream.isatty()
+        self.started = time.monotonic()
+        self._step: Optional[str] = None
+        self._last = 0.0
+        self.tick(None)
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the stage began."""
+        return time.monotonic() - self.started
+
+    def tick(self, step: Optional[str]) -> None:
+        """Show the time and the step, where something is worth showing."""
+        now = time.monotonic()
+        if not self.terminal and self._last and step == self._step and now - self._last < QUIET_INTERVAL:
+            return
+        self._step, self._last = step, now
+        line = f"{self.label}  {duration(self.elapsed)} of about {duration(self.expected)}"
+        if step:
+            line += f"  {step}"
+        self._write(line, end="" if self.terminal else "\n")
+
+    def done(self, note: str) -> None:
+        """Close the stage with its time and a few words."""
+        self._write(f"{self.label}  {duration(self.elapsed)}  {note}", end="\n")
+
+    def note(self, text: str) -> None:
+        """Print a line that stays, above the one that is rewritten."""
+        self._write(f"    {text}", end="\n")
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(self, kind: Optional[type], *_: object) -> None:
+        # An error starts on a line of its own and leaves the stage's line as it is.
+        if kind is not None and self.terminal:
+            print(file=self.stream, flush=True)
+
+    def _write(self, line: str, end: str) -> None:
+        start = "\r\033[K" if self.terminal else ""
+        print(f"{start}{line}", end=end, file=self.stream, flush=True)

@@ -1,0 +1,343 @@
+"""Evaluation: a model answers questions, and SQuAD's exact match and F1 say how well.
+
+What upstream's run_qa.py does with ``--do_eval``.  The loop runs on Hugging Face's ``accelerate``, so the
+same command spreads over processes: ``python -m torch.distributed.run --nproc_per_node 2
+launch/qa/run_qa.py …`` (``accelerate launch --cpu`` starts a single one).  However many there are, the
+batches are the same and of one size, and logits go into place by the number of their feature, so that
+neither the division of the work nor what batches are filled up with reaches the answers.
+"""
+
+import contextlib
+import importlib.machinery
+import json
+import time
+from pathlib import Path
+from typing import Any, Callable, Dict, List, Sequence, Tuple
+
+from .. import squad, status
+from ..errors import KitError
+from .answers import best_spans
+from .arguments import Arguments
+from .features import MODEL_INPUTS, hub_error
+
+CHECKPOINT = "pytorch_model.bin"
+"""Weights in a model folder, as transformers 4.9.1 names them."""
+
+RESULTS = "eval_results.json"
+PREDICTIONS = "eval_predictions.json"
+
+_OTHER_WEIGHTS = ("*.safetensors", "pytorch_model*", "*.h5", "*.msgpack", "*.ckpt*")
+_HEAD = "qa_outputs."
+_PROGRESS_SECONDS = 5.0
+
+
+def _source(args: Arguments) -> str:
+    """Return the argument that names the questions, for errors."""
+    if args.dataset_name:
+        return f"--dataset_name {args.dataset_name}"
+    return f"--validation_file {args.validation_file}"
+
+
+def _check_questions(args: Arguments, examples: Sequence[squad.Example]) -> None:
+    """Check that the questions can be scored.
+
+    :raises KitError: two have the same id, or one has no answer to be compared with.
+    """
+    seen = set()
+    for example in examples:
+        if example.id in seen:
+            raise KitError(
+                "Two questions have the same id, so their answers cannot be told apart.",
+                where=f"{_source(args)}: id {example.id!r}",
+                hint="Give every question an id of its own.",
+            )
+        seen.add(example.id)
+        if not example.answers:
+            raise KitError(
+                "A question has no answer, so an answer to it cannot be scored.",
+                where=f"{_source(args)}: id {example.id!r}",
+                hint="Give every question of the validation file at least one answer, as SQuAD v1.1 does.",
+            )
+
+
+def _unwritable(path: Path, error: OSError) -> KitError:
+    return KitError(
+        f"The results cannot be written: {error.strerror or error}.",
+        where=str(path),
+        hint="Make the folder writable, or name another with --output_dir in the launch file.",
+    )
+
+
+def _prepare_folder(folder: Path) -> None:
+    """Make ``folder`` and try it, before minutes are spent on results that cannot be kept.
+
+    :raises KitError: a file cannot be made in it.
+    """
+    part = folder / (RESULTS + ".part")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        part.touch()
+        part.unlink()
+    except OSError as error:
+        raise _unwritable(folder, error) from None
+
+
+def _write(path: Path, content: Any, sort_keys: bool) -> None:
+    """Write ``content`` to ``path`` as JSON; the file appears under its name only when it is whole.
+
+    :raises KitError: it cannot be written.
+    """
+    part = path.with_name(path.name + ".part")
+    try:
+        part.write_text(json.dumps(content, indent=4, sort_keys=sort_keys) + "\n", encoding="utf-8")
+        part.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            part.unlink()
+        raise _unwritable(path, error) from None
+
+
+def _mend_transformers() -> None:
+    """Give the module ``transformers`` its spec back, which release 4.9.1 loses while it makes itself lazy.
+
+    accelerate and torchmetrics ask whether transformers is there, and without it fail to be imported.
+    """
+    import transformers
+
+    if transformers.__spec__ is None:
+        transformers.__spec__ = importlib.machinery.PathFinder.find_spec("transformers")
+
+
+def _gpu_works() -> bool:
+    """Tell whether this torch can compute on the GPU it sees: it knows only GPUs older than itself."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return False
+    try:
+        return bool((torch.ones(1, device="cuda") + 1).item() == 2)
+    except RuntimeError:
+        return False
+
+
+def _draw(args: Arguments, config: Any) -> Any:
+    """Return the model of ``config`` with weights drawn from the seed.
+
+    :raises KitError: transformers builds no model from this config.
+    """
+    from transformers import BertForQuestionAnswering, set_seed
+
+    set_seed(args.seed)
+    try:
+        return BertForQuestionAnswering(config)
+    except (AssertionError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        # What is checked beforehand are the dimensions; transformers looks at the other values only now.
+        raise KitError(
+            f"No model can be built from the model config: {type(error).__name__}: {error}",
+            where=args.config_source,
+            hint="Correct the value in the config.",
+        ) from None
+
+
+def _read_checkpoint(args: Arguments, config: Any) -> Tuple[Any, str]:
+    """Return the model with the weights of ``model_name_or_path``, and where its weights are from.
+
+    As with transformers, a checkpoint may lack the question-answering head (a model that was only pretrained
+    does), which is then drawn from the seed.  Without more of its weights a model has nothing to evaluate.
+
+    :raises KitError: there is no checkpoint, it is broken, or is another model's.
+    """
+    from transformers import BertForQuestionAnswering, set_seed
+
+    folder = Path(args.model_name_or_path)
+    set_seed(args.seed)
+    try:
+        model, loading = BertForQuestionAnswering.from_pretrained(
+            args.model_name_or_path,
+            config=config,
+            cache_dir=args.cache_dir,
+            revision=args.model_revision,
+            output_loading_info=True,
+        )
+    except Exception as error:
+        # Unpickling raises anything; transformers covers it with an OSError that does not say what happened.
+        if not folder.exists():
+            raise hub_error("Model", args.model_name_or_path, error) from None
+        cause = error.__context__ if isinstance(error, OSError) and error.__context__ else error
+        raise KitError(
+            f"The checkpoint cannot be loaded: {' '.join(str(cause).split())[:300] or type(cause).__name__}",
+            where=str(folder / CHECKPOINT),
+            hint=(
+                "Give the checkpoint that belongs to the config, as save_pretrained writes it; "
+                "without one, the weights are drawn from --seed."
+            ),
+        ) from None
+    missing: List[str] = loading["missing_keys"]
+    foreign = [name for name in missing if not name.startswith(_HEAD)]
+    if foreign:
+        raise KitError(
+            f"The checkpoint lacks {len(foreign)} of the model's weights, such as {foreign[0]}.",
+            where=str(folder / CHECKPOINT) if folder.exists() else f"--model_name_or_path {folder}",
+            hint="Give a checkpoint of a BERT that transformers' save_pretrained wrote for this config.",
+        )
+    return model, f"checkpoint, {_HEAD[:-1]} random, seed {args.seed}" if missing else "checkpoint"
+
+
+def load_model(args: Arguments, config: Any, say: Callable[[str], None] = status.step) -> Tuple[Any, str]:
+    """Return the model to evaluate, in evaluation mode, and a word on where its weights are from.
+
+    :param config: transformers' config of the model.
+    :param say: takes what happens now, in a few words.
+    :returns: a ``BertForQuestionAnswering``, and ``checkpoint``, ``checkpoint, qa_outputs random, seed N`` or
+        ``random, seed N``: a folder without a checkpoint stands for random weights, which is what the kit's
+        models are made of.
+    :raises KitError: there are weights, but not such as can be loaded.
+    """
+    folder = Path(args.model_name_or_path)
+    if not folder.is_dir() or (folder / CHECKPOINT).exists():
+        say("loading the checkpoint")
+        model, weights = _read_checkpoint(args, config)
+        if weights != "checkpoint":
+            say(f"the checkpoint has no question-answering head: it is drawn from seed {args.seed}")
+    else:
+        others = sorted(path.name for pattern in _OTHER_WEIGHTS for path in folder.glob(pattern))
+        if others:
+            raise KitError(
+                f"The folder holds weights, but no {CHECKPOINT}.",
+                where=f"{folder}: {', '.join(others[:3])}",
+                hint=(
+                    f"Save the model as {CHECKPOINT} (transformers' save_pretrained), "
+                    "or move these files away to evaluate random weights."
+                ),
+            )
+        say(f"no {CHECKPOINT} in {folder}: drawing random weights from seed {args.seed}")
+        model, weights = _draw(args, config), f"random, seed {args.seed}"
+    return model.eval(), weights
+
+
+def _loader(features: Any, batch_size: int, processes: int) -> Any:
+    """Return the loader of (feature number, *:data:`MODEL_INPUTS`) batches, all of the same size.
+
+    The last batches are filled up with the first features again.  Matrix products of another size may round
+    otherwise, and accelerate would fill up only where there are several processes.
+    """
+    import torch
+    from torch.utils.data import DataLoader, Subset, TensorDataset
+
+    count = len(features)
+    size = min(batch_size, count)
+    rounds = -(-count // (size * processes))
+    columns = [torch.tensor(features[name]) for name in MODEL_INPUTS]
+    order = [row % count for row in range(rounds * size * processes)]
+    return DataLoader(Subset(TensorDataset(torch.arange(count), *columns), order), batch_size=size)
+
+
+def _logits(accelerator: Any, model: Any, features: Any, batch_size: int) -> Tuple[Any, Any]:
+    """Return the start and the end logits of all features, two float32 arrays (features, tokens).
+
+    Each process gets them all, in the order of ``features``.
+    """
+    import numpy as np
+    import torch
+
+    count, tokens = len(features), len(features[0]["input_ids"])
+    starts, ends = (np.empty((count, tokens), dtype=np.float32) for _ in range(2))
+    # For evaluation only: accelerate need not compare or average the processes' weights.
+    model = accelerator.prepare_model(model, evaluation_mode=True)
+    loader = accelerator.prepare_data_loader(_loader(features, batch_size, accelerator.num_processes))
+    done, said = 0, time.monotonic()
+    with torch.no_grad():
+        for rows, *inputs in loader:
+            output = model(**dict(zip(MODEL_INPUTS, inputs)))
+            gathered = accelerator.gather((rows, output.start_logits.float(), output.end_logits.float()))
+            rows, start, end = (tensor.cpu().numpy() for tensor in gathered)
+            starts[rows], ends[rows] = start, end
+            done = min(done + len(rows), count)
+            if accelerator.is_main_process and time.monotonic() - said >= _PROGRESS_SECONDS and done < count:
+                said = time.monotonic()
+                status.step(f"evaluating {done} of {count} features")
+    return starts, ends
+
+
+def score(examples: Sequence[squad.Example], answers: Dict[str, str]) -> Dict[str, float]:
+    """Return SQuAD v1.1's ``exact_match`` and ``f1`` in percent.
+
+    :param answers: every question's answer by its id.
+    """
+    _mend_transformers()
+    from torchmetrics.functional.text.squad import squad as metric
+
+    found = metric(
+        [{"id": identity, "prediction_text": text} for identity, text in answers.items()],
+        [{"id": example.id, "answers": example.flat()["answers"]} for example in examples],
+    )
+    return {name: float(found[name]) for name in ("exact_match", "f1")}
+
+
+def evaluate(args: Arguments, config: Any, examples: Sequence[squad.Example], features: Any) -> None:
+    """Answer the questions, score the answers, and write both to ``output_dir``.
+
+    ``eval_results.json`` has upstream's keys ``eval_exact_match``, ``eval_f1`` (percent) and ``eval_samples``
+    (features, not questions), and ``eval_questions``, ``seed`` and ``weights`` besides;
+    ``eval_predictions.json`` maps questions' ids to answers.  Of several processes, the main one writes.
+
+    :param config: transformers' config of the model.
+    :param features: the examples' features, from :func:`launch.qa.features.tokenize`.
+    :raises KitError: questions cannot be scored, the checkpoint cannot be loaded, results cannot be written.
+    """
+    _check_questions(args, examples)
+    _mend_transformers()
+    from accelerate import Accelerator
+
+    accelerator = Accelerator(cpu=not _gpu_works())
+    main = accelerator.is_main_process
+
+    def say(text: str) -> None:
+        if main:
+            status.step(text)
+
+    folder = Path(args.output_dir)
+    if main:
+        _prepare_folder(folder)
+    model, weights = load_model(args, config, say)
+    say(f"evaluating {len(features)} features on {accelerator.device}")
+    starts, ends = _logits(accelerator, model, features, args.per_device_eval_batch_size)
+    if not main:
+        return
+    _check_finite(args, starts, ends)
+    say("choosing and scoring answers")
+    windows = features.remove_columns(list(MODEL_INPUTS))
+    answers = best_spans(examples, windows, starts, ends, args.n_best_size, args.max_answer_length)
+    scores = score(examples, answers)
+    results = {f"eval_{name}": value for name, value in scores.items()}
+    _write(folder / PREDICTIONS, answers, sort_keys=False)
+    _write(
+        folder / RESULTS,
+        {
+            **results,
+            "eval_samples": len(features),
+            "eval_questions": len(examples),
+            "seed": args.seed,
+            "weights": weights,
+        },
+        sort_keys=True,
+    )
+    print(
+        f"exact match {scores['exact_match']:.2f}, F1 {scores['f1']:.2f} on {len(examples)} questions "
+        f"({len(features)} features); weights: {weights}; {folder / RESULTS}"
+    )
+
+
+def _check_finite(args: Arguments, *logits: Any) -> None:
+    """Check that the model computed numbers.
+
+    :raises KitError: a logit is infinite or not a number.
+    """
+    import numpy as np
+
+    if not all(np.isfinite(values).all() for values in logits):
+        raise KitError(
+            "The model's scores are not all finite numbers, so no answer is the best one.",
+            where=f"--model_name_or_path {args.model_name_or_path}",
+            hint="The checkpoint's weights are infinite or no numbers: give another.",
+        )

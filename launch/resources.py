@@ -1,0 +1,129 @@
+"""Whether this machine has the memory and disk that a variant takes, and how long it may take."""
+
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Optional
+
+from . import paths
+from .bert_config import BertShape
+from .errors import KitError
+
+GB = 1_000_000_000
+
+# Fitted to the five full-size runs in README.md (2 cores): peak memory and time grow with the weights that
+# pruning and range initialisation handle, on top of what the embeddings and the libraries take.
+_BASE_BYTES = 0.9 * GB
+_BYTES_PER_WEIGHT = 46
+_BASE_SECONDS = 25.0
+_SECONDS_PER_WEIGHT = 1.25e-6
+_IR_SECONDS_PER_BYTE = 2.2e-8
+_ONNX_SLACK = 3_000_000
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What making one variant is expected to take.
+
+    :param memory: peak resident bytes.
+    :param disk: bytes below the build folder while it is made, and then in the tree.
+    :param onnx_seconds: seconds of weights and ONNX on 2 cores.
+    :param ir_seconds: seconds of Model Optimizer on 2 cores.
+    """
+
+    memory: int
+    disk: int
+    onnx_seconds: float
+    ir_seconds: float
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of all stages."""
+        return self.onnx_seconds + self.ir_seconds
+
+
+def estimate(shape: BertShape) -> Estimate:
+    """Return the estimate for a model of these dimensions."""
+    embeddings = (shape.vocab_size + shape.max_positions + 2) * shape.hidden
+    weights = shape.kept_weights + embeddings
+    onnx_bytes = 4 * weights + _ONNX_SLACK
+    return Estimate(
+        memory=int(_BASE_BYTES + _BYTES_PER_WEIGHT * shape.kept_weights),
+        disk=int(onnx_bytes * 1.25),
+        onnx_seconds=_BASE_SECONDS + _SECONDS_PER_WEIGHT * shape.kept_weights,
+        ir_seconds=5 + _IR_SECONDS_PER_BYTE * onnx_bytes,
+    )
+
+
+def _number(path: str) -> Optional[int]:
+    try:
+        return int(Path(path).read_text().strip())
+    except (OSError, ValueError):
+        return None
+
+
+def _reclaimable() -> int:
+    try:
+        for line in Path("/sys/fs/cgroup/memory.stat").read_text().splitlines():
+            if line.startswith("inactive_file "):
+                return int(line.split()[1])
+    except OSError:
+        pass
+    return 0
+
+
+def available_memory() -> Optional[int]:
+    """Return how many bytes a new process can take without swapping; None where that is unknown.
+
+    The kernel's MemAvailable, or what is left below a container's limit (cgroup v2) if that is less.
+    """
+    free: Optional[int] = None
+    try:
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                free = int(line.split()[1]) * 1024
+    except OSError:
+        return None
+    limit, used = _number("/sys/fs/cgroup/memory.max"), _number("/sys/fs/cgroup/memory.current")
+    if free is not None and limit is not None and used is not None:
+        # What the kernel can drop at once (cached files) counts as free, as it does in MemAvailable.
+        free = min(free, max(0, limit - used + _reclaimable()))
+    return free
+
+
+def free_disk(folder: Path) -> int:
+    """Return the free bytes of the filesystem that ``folder``, or its nearest existing parent, is on."""
+    while not folder.exists():
+        folder = folder.parent
+    return shutil.disk_usage(folder).free
+
+
+def check_memory(name: str, need: Estimate) -> None:
+    """Check that a variant fits into memory.
+
+    :raises KitError: it does not.
+    """
+    free = available_memory()
+    if os.environ.get("LAUNCH_IGNORE_MEMORY") or free is None or free >= need.memory:
+        return
+    raise KitError(
+        f"{name} needs about {need.memory / GB:.1f} GB of memory; {free / GB:.1f} GB are free.",
+        where="memory of this machine",
+        hint="Close other programs, make a smaller variant (`make` lists them), or take a larger machine.\n"
+        "LAUNCH_IGNORE_MEMORY=1 tries all the same.",
+    )
+
+
+def check_disk(what: str, folder: Path, need: int) -> None:
+    """Check that ``need`` bytes are free where ``folder`` is.
+
+    :raises KitError: they are not.
+    """
+    free = free_disk(folder)
+    if free < need:
+        raise KitError(
+            f"{what} needs about {need / GB:.1f} GB of disk; {free / GB:.1f} GB are free.",
+            where=paths.shown(folder),
+            hint="Free disk space, or set OUT= to a folder on another disk.",
+        )

@@ -1,0 +1,164 @@
+"""Published artifact trees: what belongs to one, whether one is current, and how one appears.
+
+A tree is built elsewhere and appears under its name by one rename.  ``provenance.json`` in it says what it
+was made from; a tree whose provenance names the same things is current and not made again.
+"""
+
+import ctypes
+import json
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import Any, Dict, List, Optional
+
+from . import convert, digests, paths, sparsity
+from .errors import KitError
+from .variants import Variant
+
+PROVENANCE = "provenance.json"
+FORMAT = 1
+
+_AT_FDCWD = -100  # openat(2)
+_RENAME_EXCHANGE = 2  # renameat2(2)
+
+
+def onnx_files(stem: str) -> List[str]:
+    """Return the files of a tree that the first stage makes, relative to the tree."""
+    onnx = Path(f"{stem}.onnx")
+    return [onnx.name, *(path.name for path in sparsity.report_paths(onnx))]
+
+
+def all_files(stem: str) -> List[str]:
+    """Return all files of a tree but its provenance, relative to the tree."""
+    return onnx_files(stem) + convert.files(stem)
+
+
+def describe_files(folder: Path, names: List[str]) -> Dict[str, Dict[str, Any]]:
+    """Return size and sha256 of each named file below ``folder``."""
+    return {
+        name: {"bytes": (folder / name).stat().st_size, "sha256": digests.of_file(folder / name)}
+        for name in names
+    }
+
+
+def intact(folder: Path, files: Dict[str, Dict[str, Any]], *, by_hash: bool) -> bool:
+    """Return whether the described files are there with their sizes and, on request, their bytes."""
+    try:
+        return all(
+            (folder / name).stat().st_size == entry["bytes"]
+            and (not by_hash or digests.of_file(folder / name) == entry["sha256"])
+            for name, entry in files.items()
+        )
+    except (OSError, KeyError, TypeError):
+        return False
+
+
+def read_provenance(tree: Path) -> Optional[Dict[str, Any]]:
+    """Return a tree's provenance; None where there is none that this kit understands."""
+    return read_stamp(tree / PROVENANCE)
+
+
+def read_stamp(path: Path) -> Optional[Dict[str, Any]]:
+    """Return a JSON object of this format's; None where the file is missing, broken or of another format."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return content if isinstance(content, dict) and content.get("format") == FORMAT else None
+
+
+def write_stamp(path: Path, content: Dict[str, Any]) -> None:
+    """Write a JSON object whole or not at all."""
+    part = path.with_name(path.name + ".part")
+    part.write_text(
+        json.dumps({"format": FORMAT, **content}, indent=2, sort_keys=True) + "\n", encoding="utf-8"
+    )
+    part.replace(path)
+
+
+def recover(out: Path, variant: Variant) -> None:
+    """Put a tree back that a run killed between two renames has left aside."""
+    tree, aside = out / variant.name, _aside(out, variant)
+    if aside.is_dir():
+        if tree.exists():
+            shutil.rmtree(aside, ignore_errors=True)
+        else:
+            aside.rename(tree)
+
+
+def _aside(out: Path, variant: Variant) -> Path:
+    return out / f".{variant.name}.old"
+
+
+def check_writable(out: Path) -> None:
+    """Check that trees can appear in ``out``, and make it where it is missing.
+
+    :raises KitError: they cannot.
+    """
+    probe = out / f".write-test-{os.getpid()}"
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        probe.mkdir()
+        probe.rmdir()
+    except OSError as error:
+        raise KitError(
+            f"The output folder is not writable: {error.strerror}.",
+            where=f"OUT={out}",
+            hint="Make it writable, or set OUT= to another folder.",
+        ) from None
+
+
+def publish(work: Path, out: Path, variant: Variant, provenance: Dict[str, Any]) -> Path:
+    """Let the tree in ``work`` appear as ``<out>/<V>`` and return that path.
+
+    The files are linked, or copied where ``out`` is on another filesystem, into a hidden folder beside the
+    tree; then one rename makes them the tree.  An earlier tree is exchanged in the same step where the
+    system can do that, and set aside for a moment where it cannot.
+
+    :raises KitError: the disk is full or ``out`` is not writable; an earlier tree is untouched then.
+    """
+    tree, staging, aside = out / variant.name, out / f".{variant.name}.new", _aside(out, variant)
+    try:
+        shutil.rmtree(staging, ignore_errors=True)
+        (staging / "ir").mkdir(parents=True)
+        for name in all_files(variant.stem):
+            link(work / name, staging / name)
+        write_stamp(staging / PROVENANCE, provenance)
+        if not tree.exists():
+            staging.rename(tree)
+        elif _exchange(staging, tree):
+            shutil.rmtree(staging, ignore_errors=True)
+        else:
+            tree.rename(aside)
+            staging.rename(tree)
+            shutil.rmtree(aside, ignore_errors=True)
+    except OSError as error:
+        shutil.rmtree(staging, ignore_errors=True)
+        raise KitError(
+            f"The tree cannot be published: {error.strerror or error}.",
+            where=paths.shown(tree),
+            hint="Free disk space or make the folder writable, then run the same command: it resumes here.",
+        ) from None
+    return tree
+
+
+def link(source: Path, target: Path) -> None:
+    """Make ``target`` the same file as ``source``, or a copy where the filesystem cannot link."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+def _exchange(first: Path, second: Path) -> bool:
+    """Exchange two folders in one step; return False where the system cannot."""
+    if sys.platform != "linux":
+        return False
+    try:
+        renameat2 = ctypes.CDLL(None, use_errno=True).renameat2
+    except AttributeError:
+        return False
+    return bool(
+        renameat2(_AT_FDCWD, os.fsencode(first), _AT_FDCWD, os.fsencode(second), _RENAME_EXCHANGE) == 0
+    )

@@ -1,0 +1,221 @@
+"""The commands as users type them: help, what make runs, and every error on one screen."""
+
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from launch import paths, variants
+
+from .conftest import HYBRID, UNSTRUCTURED, Kit, assert_user_error, run, write_model
+
+MAKE = ["make", "--no-print-directory"]
+
+
+def test_make_alone_prints_a_grouped_help() -> None:
+    done = run(MAKE)
+    assert done.returncode == 0
+    for variant in variants.VARIANTS.values():
+        row = next(line for line in done.stdout.splitlines() if variant.name in line and " GB" in line)
+        assert str(variant.heads or 16) in row.split()
+        assert str(variant.intermediate_size or 4096) in row.split()
+    for word in ("make all", "make test", "OUT=gen_hybrid_sparse", "INPUT=sample", "SEED=42"):
+        assert word in done.stdout
+
+
+def test_help_and_command_answer_at_once_and_without_torch() -> None:
+    code = (
+        "import sys; from launch.__main__ import main; main(sys.argv[1:]); assert 'torch' not in sys.modules"
+    )
+    for words in (["help"], ["command", "--v", HYBRID]):
+        started = time.monotonic()
+        done = run([sys.executable, "-c", code, *words])
+        assert done.returncode == 0, done.stderr
+        assert time.monotonic() - started < 1.0
+
+
+def test_make_command_prints_what_runs_and_runs_nothing(tmp_path: Path) -> None:
+    done = run([*MAKE, "command", f"V={HYBRID}"])
+    assert done.returncode == 0, done.stderr
+    words = shlex.split(done.stdout)
+    assert words[:3] == ["cd", str(paths.REPOSITORY), "&&"]
+    assert str(paths.REPOSITORY / "launch/qa/gen_hybrid_sparse_qa.py") in words
+    assert words[words.index("--config_name") + 1].endswith(f"launch/configs/{HYBRID}/config.json")
+    assert words[words.index("--seed") + 1] == "42"
+
+
+def test_an_edited_argument_changes_what_runs(kit: Kit) -> None:
+    text = kit.launch_file.read_text(encoding="utf-8")
+    kit.launch_file.write_text(
+        text.replace('"--doc_stride", "128"', '"--doc_stride", "64"'), encoding="utf-8"
+    )
+    done = run([*MAKE, "command", f"V={UNSTRUCTURED}", f"LAUNCH={kit.launch_file}"])
+    words = shlex.split(done.stdout)
+    assert words[words.index("--doc_stride") + 1] == "64"
+
+
+def test_variables_rewrite_by_named_rules(kit: Kit) -> None:
+    common = [f"V={UNSTRUCTURED}", "SEED=7", "INPUT=files", f"MODEL={kit.model}", "TRAIN_FILE=a b.json"]
+    words = shlex.split(run([*MAKE, "command", *common]).stdout)
+    assert words[words.index("--seed") + 1] == "7"
+    assert words[words.index("--model_name_or_path") + 1] == str(kit.model)
+    assert words[words.index("--train_file") + 1] == str(paths.REPOSITORY / "a b.json")
+    assert "--validation_file" not in words
+    explained = run([*MAKE, "command", *common, "EXPLAIN=1"]).stdout
+    assert "SEED: --seed 42 -> --seed 7" in explained
+    assert "MODEL: --model_name_or_path " in explained
+
+
+def test_hub_names_are_upstreams_and_may_use_the_network() -> None:
+    words = shlex.split(run([*MAKE, "command", f"V={HYBRID}", "INPUT=hub"]).stdout)
+    name = "bert-large-uncased-whole-word-masking-finetuned-squad"
+    assert words[words.index("--model_name_or_path") + 1] == name
+    assert words[words.index("--dataset_name") + 1] == "squad"
+    assert "--train_file" not in words
+    assert not any("OFFLINE" in word for word in words)
+
+
+def test_make_configs_is_fast_and_changes_nothing() -> None:
+    before = {path: path.read_bytes() for path in paths.CONFIGS.rglob("*.json")}
+    started = time.monotonic()
+    done = run([*MAKE, "configs"])
+    assert done.returncode == 0, done.stderr
+    assert time.monotonic() - started < 2.0
+    assert {path: path.read_bytes() for path in paths.CONFIGS.rglob("*.json")} == before
+
+
+def test_unknown_variant() -> None:
+    done = run([*MAKE, "variant", "V=90pc_sparse-06_head-1536"])
+    assert "Did you mean V=90pc_sparse-06_head-1536_ffnn?" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.returncode != 0
+    assert_user_error(run([sys.executable, "-m", "launch", "variant", "--v", "nonsense"]), *variants.VARIANTS)
+
+
+def _bad_model(tmp_path: Path, name: str) -> Path:
+    changes = {
+        "roberta": {"model_type": "roberta"},
+        "heads": {"num_attention_heads": 15},
+        "tokenizer": {},
+        "config": {},
+    }[name]
+    folder = write_model(tmp_path / name, **changes)
+    if name == "tokenizer":
+        (folder / "vocab.txt").unlink()
+    if name == "config":
+        (folder / "config.json").write_text('{"model_type": "bert",\n  oops}')
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("model", "words"),
+    [
+        ("roberta", ("not a BERT", "model_type")),
+        ("heads", ("does not divide into 15 heads", "num_attention_heads")),
+        ("tokenizer", ("no tokenizer", "vocab.txt")),
+        ("config", ("not valid JSON", "line 2, column 3")),
+    ],
+)
+def test_bad_models(kit: Kit, tmp_path: Path, model: str, words: tuple) -> None:
+    folder = _bad_model(tmp_path, model)
+    assert_user_error(kit.run("variant", HYBRID, model=folder), str(folder), *words)
+    assert not kit.out.exists()
+
+
+def test_bad_questions(kit: Kit, tmp_path: Path, derived_source: Path) -> None:
+    cases = {
+        '{"data": [\n {]}': ("not valid JSON", "line 2, column 3"),
+        '{"rows": []}': ("'data' is missing",),
+        '{"data": []}': ("no questions",),
+    }
+    for text, words in cases.items():
+        path = tmp_path / "questions.json"
+        path.write_text(text)
+        assert_user_error(kit.run("variant", HYBRID, train_file=path), str(path), "TRAIN_FILE", *words)
+    assert_user_error(
+        kit.run("variant", HYBRID, train_file=tmp_path / "none.json"), "none.json", "does not exist"
+    )
+    assert not kit.tree(HYBRID).exists()
+
+
+def test_too_few_calibration_features(kit: Kit, tmp_path: Path, derived_source: Path) -> None:
+    rows = json.loads((paths.SAMPLE / "train.json").read_text())["data"][:5]
+    path = tmp_path / "few.json"
+    path.write_text(json.dumps({"data": rows}))
+    done = kit.run("variant", HYBRID, train_file=path)
+    assert_user_error(done, "too few", "32 are needed", str(path))
+    assert not kit.tree(HYBRID).exists()
+
+
+def test_tokenizer_with_more_words_than_the_model(kit: Kit, tmp_path: Path, derived_source: Path) -> None:
+    config = json.loads((kit.model / "config.json").read_text())
+    folder = write_model(tmp_path / "few-words", **{**config, "vocab_size": 100})
+    assert_user_error(kit.run("variant", UNSTRUCTURED, model=folder), "2,048", "only 100", "vocab_size")
+
+
+def test_options_that_do_not_go_together(kit: Kit) -> None:
+    assert_user_error(kit.run("variant", HYBRID, input="sample", train_file=None), "MODEL", "INPUT=files")
+    assert_user_error(kit.run("variant", HYBRID, input="file"), "INPUT=file", "sample, files, hub")
+    assert_user_error(kit.run("variant", HYBRID, model=None), "MODEL")
+    assert_user_error(kit.run("variant", HYBRID, train_file=None), "TRAIN_FILE")
+    assert_user_error(kit.run("variant", HYBRID, seed="minus one"), "SEED=minus one")
+    assert_user_error(kit.run("variant", HYBRID, seed=2**32), "SEED=4294967296")
+
+
+def test_out_that_cannot_be_written(kit: Kit, tmp_path: Path, derived_source: Path) -> None:
+    blocker = tmp_path / "file"
+    blocker.write_text("")
+    assert_user_error(kit.run("variant", HYBRID, out=blocker / "out"), "not writable", "OUT=")
+    assert_user_error(kit.run("variant", HYBRID, out="/proc/out"), "not writable", "OUT=/proc/out")
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or not Path("/dev/full").exists(), reason="mounting needs root")
+def test_a_full_disk_keeps_the_earlier_tree(built: Kit, tmp_path: Path, hashes) -> None:
+    small = tmp_path / "small"
+    small.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=60m", "tmpfs", str(small)], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip("mounting is not allowed here")
+    try:
+        tree = small / HYBRID
+        shutil.copytree(str(built.tree(HYBRID)), str(tree))
+        before = hashes(tree)
+        done = run(built.argv("variant", HYBRID, out=small, seed=5))
+        assert_user_error(done, "disk")
+        assert hashes(tree) == before
+    finally:
+        subprocess.run(["umount", str(small)], check=True)
+
+
+def test_a_broken_launch_file_is_named_with_line_and_column(kit: Kit) -> None:
+    kit.launch_file.write_text('{"configurations": [\n  {"name": }\n]}', encoding="utf-8")
+    assert_user_error(kit.run("variant", HYBRID), str(kit.launch_file), "line 2")
+
+
+def test_an_unknown_option_of_the_program_is_named(kit: Kit) -> None:
+    text = kit.launch_file.read_text(encoding="utf-8")
+    kit.launch_file.write_text(text.replace('"--do_eval",', '"--do_evil",'), encoding="utf-8")
+    assert_user_error(kit.run("variant", HYBRID), "--do_evil", "launch file")
+
+
+def test_hub_without_a_route_names_what_it_needs_and_the_way_out(kit: Kit, derived_source: Path) -> None:
+    # A proxy that refuses at once stands for "no route" wherever this test runs.
+    blocked = {**os.environ, "HTTPS_PROXY": "http://127.0.0.1:9", "HTTP_PROXY": "http://127.0.0.1:9"}
+    blocked["HF_HOME"] = str(kit.folder / "empty-cache")
+    argv = kit.argv("variant", HYBRID, input="hub", model=None, train_file=None, validation_file=None)
+    done = run(argv, env=blocked)
+    assert_user_error(
+        done,
+        "bert-large-uncased-whole-word-masking-finetuned-squad",
+        "INPUT=files",
+        "TRAIN_FILE",
+        "INPUT=sample",
+    )

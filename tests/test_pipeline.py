@@ -1,0 +1,345 @@
+"""The whole way on a two-layer BERT: the real NNCF, the real exporter, the real Model Optimizer."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import time
+from collections import Counter
+from pathlib import Path
+
+import numpy
+import pytest
+
+from launch import bert_config, paths, sparsity, trees
+
+from .conftest import HYBRID, UNSTRUCTURED, Kit, assert_user_error, run
+
+BOTH = (HYBRID, UNSTRUCTURED)
+
+# Measured once with upstream's own scripts at the pinned commits on the same two-layer model.
+NODES, QUANTIZERS = 388, 45
+LAYERS = [
+    f"bert.encoder.layer.{layer}.{name}.weight"
+    for layer in range(2)
+    for name in (
+        "attention.self.query",
+        "attention.self.key",
+        "attention.self.value",
+        "attention.output.dense",
+        "intermediate.dense",
+        "output.dense",
+    )
+]
+
+
+def load(tree: Path):
+    import onnx
+
+    return onnx.load(str(tree / f"{tree.name}-8bit.onnx"))
+
+
+def stable(hashed: dict) -> dict:
+    """What two runs must share: all but the log and the times in the provenance."""
+    return {name: value for name, value in hashed.items() if name not in ("provenance.json", "ir/mo.log")}
+
+
+@pytest.mark.parametrize("name", BOTH)
+def test_a_tree_holds_what_it_promises(built: Kit, name: str) -> None:
+    tree = built.tree(name)
+    found = {str(path.relative_to(tree)) for path in tree.rglob("*") if path.is_file()}
+    stem = f"{name}-8bit"
+    assert found == {
+        f"{stem}.onnx",
+        f"{stem}-onnx_sparsity.csv",
+        f"{stem}-onnx_sparsity.md",
+        f"ir/{stem}.bin",
+        f"ir/{stem}.mapping",
+        f"ir/{stem}.xml",
+        "ir/mo.log",
+        "provenance.json",
+    }
+    assert not list(built.out.glob(".*"))
+    assert not (built.folder / "work" / name).exists()
+
+
+@pytest.mark.parametrize("name", BOTH)
+def test_the_graph_is_upstreams(built: Kit, name: str) -> None:
+    model = load(built.tree(name))
+    kinds = Counter(node.op_type for node in model.graph.node)
+    assert len(model.graph.node) == NODES
+    assert kinds["FakeQuantize"] == QUANTIZERS
+    assert {entry.domain: entry.version for entry in model.opset_import}[""] == 10
+    shapes = {
+        value.name: [dim.dim_value for dim in value.type.tensor_type.shape.dim] for value in model.graph.input
+    }
+    assert shapes == {"input_ids": [1, 384], "attention_mask.1": [1, 384], "input.1": [1, 384]}
+    assert len(model.graph.output) == 2
+    domains = {node.domain for node in model.graph.node if node.op_type == "FakeQuantize"}
+    assert domains == {"org.openvinotoolkit"}
+
+
+@pytest.mark.parametrize("name", BOTH)
+def test_the_report_names_every_layer_and_adds_up(built: Kit, name: str) -> None:
+    tree = built.tree(name)
+    csv_path, markdown_path = sparsity.report_paths(tree / f"{name}-8bit.onnx")
+    report = sparsity.read_report(csv_path)
+    assert [row.layer for row in report if row.layer.startswith(sparsity.BLOCK_PREFIX)] == LAYERS
+    assert [row.layer for row in report][:3] == [
+        f"bert.embeddings.{kind}_embeddings.weight" for kind in ("word", "token_type", "position")
+    ]
+    assert report[-1].layer == "qa_outputs.weight"
+    assert all(row.layer_id.startswith("Constant_") for row in report)
+    heads, intermediate = (2, 512) if name == HYBRID else (16, 1024)
+    for row in report:
+        if "attention.self" in row.layer:
+            assert row.shape == (16 * heads, 256)
+        if "intermediate" in row.layer:
+            assert row.shape == (intermediate, 256)
+    assert list(csv_path.read_text().splitlines()[0].split(",")) == ["", *sparsity.COLUMNS]
+    assert LAYERS[0] in markdown_path.read_text()
+    dense = 12 * 2 * 256 * 256
+    assert sparsity.block_sparsity(report, dense) == pytest.approx(0.9, abs=1e-5)
+    assert trees.read_provenance(tree)["block_sparsity"] == sparsity.block_sparsity(report, dense)
+
+
+@pytest.mark.parametrize("name", BOTH)
+def test_zeros_are_in_the_weights_and_the_rest_is_as_drawn(built: Kit, name: str) -> None:
+    """The stream of random numbers is upstream's: redraw it here and compare bit by bit."""
+    code = """
+import sys, torch, numpy
+from transformers import BertConfig, BertForQuestionAnswering, set_seed
+from transformers.modeling_utils import no_init_weights
+config = BertConfig.from_pretrained(sys.argv[1])
+set_seed(42)
+if sys.argv[2] == "hybrid":
+    BertForQuestionAnswering(config)
+with no_init_weights():
+    model = BertForQuestionAnswering(config)
+numpy.savez(sys.argv[3], **{k: v.numpy() for k, v in model.state_dict().items()})
+"""
+    config = built.model
+    if name == HYBRID:
+        dense = bert_config.read(built.model, "MODEL")
+        from launch import variants
+
+        config = built.folder / "hybrid"
+        config.mkdir(exist_ok=True)
+        text = bert_config.text(bert_config.hybrid(dense, variants.get(name), ""))
+        (config / "config.json").write_text(text)
+    drawn_path = built.folder / "drawn.npz"
+    done = run(
+        [
+            str(paths.VENV_PYTHON),
+            "-c",
+            code,
+            str(config),
+            "hybrid" if name == HYBRID else "",
+            str(drawn_path),
+        ],
+        env={
+            **os.environ,
+            "PYTHONPATH": str(paths.DERIVED_SOURCES / "registry"),
+            "TRANSFORMERS_OFFLINE": "1",
+        },
+    )
+    assert done.returncode == 0, done.stderr
+    drawn = numpy.load(str(drawn_path))
+    from onnx import numpy_helper
+
+    model = load(built.tree(name))
+    graph = {output: node for node in model.graph.node for output in node.output}
+    rows = {row.layer_id: row for row in sparsity.rows(model)}
+    checked = 0
+    for node in graph.values():
+        if node.name not in rows:
+            continue
+        exported = numpy_helper.to_array(node.attribute[0].t)
+        expected = drawn[rows[node.name].layer]
+        kept = exported != 0
+        assert numpy.array_equal(exported[kept], expected[kept])
+        if rows[node.name].layer in LAYERS:
+            norms = numpy.abs(expected)
+            if kept.any() and not kept.all():
+                assert norms[kept].min() >= norms[~kept].max()  # one threshold within a matrix
+        else:
+            assert numpy.array_equal(exported, expected)
+        checked += 1
+    assert checked == len(LAYERS) + 4
+
+
+@pytest.mark.parametrize("name", BOTH)
+def test_the_ir_is_int8_and_runs_as_the_onnx_does(built: Kit, name: str) -> None:
+    from openvino.runtime import Core
+
+    tree = built.tree(name)
+    xml = (tree / "ir" / f"{name}-8bit.xml").read_text()
+    assert re.search(r'<net name="[^"]*" version="11">', xml)
+    assert xml.count('element_type="i8"') >= len(LAYERS) + 4 or name == UNSTRUCTURED
+    assert str(paths.REPOSITORY) not in xml
+    core = Core()
+    feeds = [numpy.arange(384, dtype=numpy.int64)[None] % 100, numpy.ones((1, 384), numpy.int64)]
+    feeds.append(numpy.zeros((1, 384), numpy.int64))
+    results = []
+    for path in (tree / "ir" / f"{name}-8bit.xml", tree / f"{name}-8bit.onnx"):
+        request = core.compile_model(core.read_model(str(path)), "CPU").create_infer_request()
+        results.append(list(request.infer(dict(enumerate(feeds))).values()))
+    for from_ir, from_onnx in zip(*results):
+        assert from_ir.shape == (1, 384)
+        assert numpy.isfinite(from_ir).all()
+        numpy.testing.assert_allclose(from_ir, from_onnx, rtol=0, atol=1e-3)
+
+
+def test_no_file_of_a_tree_names_this_machine(built: Kit) -> None:
+    for path in built.out.rglob("*"):
+        if path.is_file():
+            content = path.read_bytes()
+            for place in (str(paths.REPOSITORY), str(built.folder), str(Path.home())):
+                assert place.encode() not in content or len(place) < 2, (path, place)
+
+
+def test_a_second_run_gives_the_same_bytes_and_another_seed_does_not(
+    built: Kit, tmp_path: Path, hashes
+) -> None:
+    again, other = tmp_path / "again", tmp_path / "other"
+    assert run(built.argv("variant", HYBRID, out=again)).returncode == 0
+    first = hashes(built.tree(HYBRID))
+    assert stable(hashes(again / HYBRID)) == stable(first)
+    assert run(built.argv("variant", HYBRID, out=other, seed=43)).returncode == 0
+    seeded = hashes(other / HYBRID)
+    assert seeded[f"{HYBRID}-8bit.onnx"] != first[f"{HYBRID}-8bit.onnx"]
+    assert seeded[f"ir/{HYBRID}-8bit.bin"] != first[f"ir/{HYBRID}-8bit.bin"]
+
+
+def test_nothing_changed_answers_at_once_without_torch(built: Kit, hashes) -> None:
+    before = hashes(built.tree(HYBRID))
+    started = time.monotonic()
+    done = run(built.argv("variant", HYBRID))
+    assert done.returncode == 0, done.stderr
+    assert time.monotonic() - started < 2.0
+    assert "up to date" in done.stdout
+    assert hashes(built.tree(HYBRID)) == before
+
+
+def keys(kit: Kit, **options: object) -> dict:
+    """The key of the hybrid's first stage as the commands would compute it."""
+    from launch import inputs, pipeline, variants
+
+    values = {"model": kit.model, "train": paths.SAMPLE / "train.json", "launch": kit.launch_file, **options}
+    selection = inputs.Selection("files", Path(values["model"]), Path(values["train"]), None, None)
+    job = pipeline.load_job(Path(values["launch"]), HYBRID, selection, variants.get(HYBRID))
+    return pipeline.onnx_key(job)
+
+
+def test_what_a_tree_depends_on(kit: Kit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from launch import environment, sources
+
+    base = keys(kit)
+    assert keys(kit) == base
+    edited = tmp_path / "train.json"
+    edited.write_text((paths.SAMPLE / "train.json").read_text())
+    assert keys(kit, train=edited) == base, "the same bytes elsewhere are the same input"
+    edited.write_text(edited.read_text().replace("1.1", "1.2"))
+    assert keys(kit, train=edited) != base
+    text = kit.launch_file.read_text(encoding="utf-8")
+    kit.launch_file.write_text(text + "// a comment\n", encoding="utf-8")
+    assert keys(kit) == base
+    kit.launch_file.write_text(
+        text.replace('"--doc_stride", "128"', '"--doc_stride", "64"'), encoding="utf-8"
+    )
+    assert keys(kit) != base
+    kit.launch_file.write_text(text, encoding="utf-8")
+    (kit.model / "pytorch_model.bin").write_bytes(b"never read")
+    assert keys(kit) == base
+    (kit.model / "pytorch_model.bin").unlink()
+    with monkeypatch.context() as patch:
+        patch.setattr(sources, "key", lambda: "another patch")
+        assert keys(kit) != base
+    with monkeypatch.context() as patch:
+        patch.setattr(environment, "lock_digest", lambda name: "another lock")
+        assert keys(kit) != base
+
+
+def test_only_the_ir_is_made_again_when_only_its_key_changes(built: Kit, tmp_path: Path, hashes) -> None:
+    out = tmp_path / "out"
+    assert run(built.argv("variant", HYBRID, out=out)).returncode == 0
+    before = hashes(out / HYBRID)
+    provenance = json.loads((out / HYBRID / "provenance.json").read_text())
+    provenance["ir_key"]["program"] = "an earlier converter"
+    (out / HYBRID / "provenance.json").write_text(json.dumps(provenance))
+    done = run(built.argv("variant", HYBRID, out=out))
+    assert done.returncode == 0, done.stderr
+    assert "taken from the published tree" in done.stderr
+    assert stable(hashes(out / HYBRID)) == stable(before)
+
+
+def test_a_damaged_tree_is_made_again(built: Kit, tmp_path: Path, hashes) -> None:
+    out = tmp_path / "out"
+    assert run(built.argv("variant", HYBRID, out=out)).returncode == 0
+    before = hashes(out / HYBRID)
+    (out / HYBRID / "ir" / f"{HYBRID}-8bit.mapping").unlink()
+    assert run(built.argv("variant", HYBRID, out=out)).returncode == 0
+    assert stable(hashes(out / HYBRID)) == stable(before)
+
+
+def start(argv: list) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        argv, cwd=str(paths.REPOSITORY), stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
+    )
+
+
+def wait_for(process: "subprocess.Popen[str]", words: str) -> None:
+    assert process.stderr is not None
+    for line in process.stderr:
+        if words in line:
+            return
+    raise AssertionError(f"the run ended before it said {words!r}")
+
+
+@pytest.mark.parametrize("moment", ["loading libraries", "baking masks in", "IR  0:00 of"])
+def test_kill_at_any_moment_then_again_gives_the_same_bytes(
+    built: Kit, tmp_path: Path, hashes, moment: str
+) -> None:
+    kit = Kit(tmp_path, built.model)
+    process = start(kit.argv("variant", HYBRID))
+    wait_for(process, moment)
+    time.sleep(0.3)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not kit.tree(HYBRID).exists()
+    done = kit.run("variant", HYBRID)
+    assert done.returncode == 0, done.stderr
+    if moment.startswith("IR"):
+        assert "done by an earlier run" in done.stderr
+    assert stable(hashes(kit.tree(HYBRID))) == stable(hashes(built.tree(HYBRID)))
+
+
+def test_two_at_once_wait_for_each_other(built: Kit, tmp_path: Path, hashes) -> None:
+    kit = Kit(tmp_path, built.model)
+    first = start(kit.argv("variant", HYBRID))
+    wait_for(first, "loading libraries")
+    second = kit.run("variant", HYBRID)
+    first.communicate()
+    assert first.returncode == 0
+    assert second.returncode == 0, second.stderr
+    assert "waiting: another process" in second.stderr
+    assert "up to date" in second.stdout
+    assert stable(hashes(kit.tree(HYBRID))) == stable(hashes(built.tree(HYBRID)))
+
+
+def test_a_failing_tool_shows_its_last_lines_and_its_log(kit: Kit) -> None:
+    broken = kit.folder / "broken.py"
+    broken.write_text("print('chatter'); raise SystemExit('the disk has gone')")
+    text = kit.launch_file.read_text(encoding="utf-8")
+    program = "${workspaceFolder}/launch/qa/gen_hybrid_sparse_qa.py"
+    kit.launch_file.write_text(text.replace(program, str(broken)), encoding="utf-8")
+    assert_user_error(kit.run("variant", HYBRID), "the disk has gone", "build/log/")
+
+
+def test_a_stale_compile_lock_does_not_hang_a_run(kit: Kit, built: Kit) -> None:
+    folder = paths.EXTENSIONS / "quantized_functions_cpu"
+    (folder / "lock").write_text("")
+    done = kit.run("variant", HYBRID)
+    assert done.returncode == 0, done.stderr
+    assert not (folder / "lock").exists()
