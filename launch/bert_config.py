@@ -176,8 +176,8 @@ def shape(config: Dict[str, Any], where: str) -> BertShape:
     )
     if found.pruned and not 0 <= found.unstructured_sparsity < 1:
         raise fail(
-            f"{found.kept_weights:,} of the dense model's {found.dense_weights:,} weights are kept, from which "
-            f"no pruning of single weights reaches a sparsity of {overall}",
+            f"{found.kept_weights:,} of the dense model's {found.dense_weights:,} weights are kept, "
+            f"and from them no pruning of single weights reaches a sparsity of {overall}",
             "hidden_size,num_attention_heads,intermediate_size",
         )
     return found

@@ -206,7 +206,8 @@ class Build:
             return [outcome for outcome in current.values() if outcome]
         with exclusive(paths.BUILD / "build.lock", "artifact trees in this checkout") as lock:
             todo = [job for job in self.jobs if not self._current(job)]
-            self._preflight(todo)
+            if todo:  # a run that was waited for may have made all of them
+                self._preflight(todo)
             outcomes = []
             for job in self.jobs:
                 outcome = self._current(job)
