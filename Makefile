@@ -3,7 +3,8 @@
 
 KIT := ./launch/kit.sh
 
-# Variables reach the commands through the environment, so that no value passes through a shell's quoting.
+# Variables reach the commands through the environment, so that no value passes through a shell's quoting
+# (make itself still expands a $ in them: write $$ for one).
 export LAUNCH_V := $(V)
 export LAUNCH_OUT := $(OUT)
 export LAUNCH_INPUT := $(INPUT)
@@ -19,8 +20,8 @@ export LAUNCH_EXPLAIN := $(EXPLAIN)
 help:
 	@$(KIT) help
 
-.PHONY: all variant configs command evaluate setup
-all variant configs command evaluate setup:
+.PHONY: all variant configs command evaluate setup clean distclean
+all variant configs command evaluate setup clean distclean:
 	@$(KIT) $@
 
 .PHONY: test
@@ -40,11 +41,3 @@ lint: setup
 .PHONY: lock
 lock: setup
 	@./launch/env/lock.sh
-
-.PHONY: clean
-clean:
-	rm -rf build
-
-.PHONY: distclean
-distclean: clean
-	rm -rf .venv

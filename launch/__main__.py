@@ -6,15 +6,18 @@ through a shell's quoting.
 
 import argparse
 import os
+import shutil
 import subprocess
 import sys
 import time
-from pathlib import Path
-from typing import List, Optional, Sequence
+from typing import Callable, Dict, List, Optional, Sequence
 
-from . import environment, help, inputs, paths, pipeline, sources, variants
-from .errors import KitError, exit_with_message
+from . import environment, files, help, inputs, jobs, paths, pipeline, sources, variants
+from .errors import exit_with_message
+from .locks import exclusive
 from .progress import duration
+
+_LOCKED = "artifact trees in this checkout"
 
 
 def _option(parser: argparse.ArgumentParser, name: str, default: str, what: str) -> None:
@@ -28,6 +31,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m launch", description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest="command", metavar="<command>")
     commands.add_parser("help", help="targets, variables and variants")
+    commands.add_parser("clean", help="remove what is derived")
+    commands.add_parser("distclean", help="remove what is derived, and the environment")
     setup = commands.add_parser("setup", help="make the environment and the patched sources")
     _option(setup, "python", "", "a Python 3.8")
     for name, what in (
@@ -61,6 +66,7 @@ def _selection(options: argparse.Namespace) -> inputs.Selection:
 
 
 def _setup(python: str) -> None:
+    """Make the environment and the source tree where they are not current; the caller holds the lock."""
     started = time.monotonic()
     made = environment.ensure(python)
     if not sources.is_ready():
@@ -69,19 +75,26 @@ def _setup(python: str) -> None:
         print(f"setup: done in {duration(time.monotonic() - started)}", file=sys.stderr, flush=True)
 
 
+def _locked_setup(python: str) -> int:
+    if python or not (environment.is_ready() and sources.is_ready()):
+        with exclusive(pipeline.LOCK, _LOCKED):
+            _setup(python)
+    return 0
+
+
 def _trees(options: argparse.Namespace, chosen: Sequence[variants.Variant]) -> int:
-    selection, launch_file = _selection(options), Path(options.launch).expanduser().resolve()
+    selection, launch_file = _selection(options), files.typed(options.launch, "LAUNCH")
     print(f"source  {sources.describe()}", file=sys.stderr, flush=True)
-    jobs = [pipeline.load_job(launch_file, variant.name, selection, variant) for variant in chosen]
-    _setup(options.python)
-    outcomes = pipeline.Build(jobs, Path(options.out).expanduser().resolve()).run()
+    tree_jobs = [jobs.load_tree(launch_file, variant, selection) for variant in chosen]
+    out = files.typed(options.out, "OUT")
+    outcomes = pipeline.Build(tree_jobs, out, lambda: _setup(options.python)).run()
     print(pipeline.table(outcomes))
     return 0
 
 
-def _job(options: argparse.Namespace, name: str) -> pipeline.Job:
-    launch_file = Path(options.launch).expanduser().resolve()
-    return pipeline.load_job(launch_file, name, _selection(options), variants.VARIANTS.get(name))
+def _job(options: argparse.Namespace, name: str) -> jobs.Job:
+    launch_file = files.typed(options.launch, "LAUNCH")
+    return jobs.load(launch_file, name, _selection(options), variants.VARIANTS.get(name))
 
 
 def _configs(options: argparse.Namespace) -> int:
@@ -94,17 +107,23 @@ def _command(options: argparse.Namespace) -> int:
     if not options.v:
         variants.get("")
     job = _job(options, options.v)
-    if options.explain:
-        print(pipeline.explain(job))
-    else:
-        print(job.invocation.shell())
+    print(job.explain() if options.explain else job.invocation.shell())
     return 0
 
 
 def _evaluate(options: argparse.Namespace) -> int:
-    job = _job(options, "evaluate")
-    _setup(options.python)
-    print(pipeline.evaluate(job))
+    print(pipeline.evaluate(_job(options, "evaluate"), lambda: _setup(options.python)))
+    return 0
+
+
+def _clean(environment_too: bool) -> int:
+    """Empty the build folder, but for the lock that is held meanwhile."""
+    with exclusive(pipeline.LOCK, _LOCKED):
+        for entry in paths.BUILD.iterdir():
+            if entry != pipeline.LOCK:
+                shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
+        if environment_too and paths.VENV.exists():
+            shutil.rmtree(paths.VENV)
     return 0
 
 
@@ -115,20 +134,20 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     """
     words: List[str] = list(sys.argv[1:] if argv is None else argv)
     options = _parser().parse_args(words)
-    if options.command in (None, "help"):
-        print(help.text())
-        return 0
-    if options.command == "setup":
-        _setup(options.python)
-        return 0
-    if options.command == "all":
-        return _trees(options, list(variants.VARIANTS.values()))
-    if options.command == "variant":
-        return _trees(options, [variants.get(options.v)])
-    handlers = {"configs": _configs, "command": _command, "evaluate": _evaluate}
-    if options.command not in handlers:
-        raise KitError(f"There is no command {options.command!r}.", hint="Run `python -m launch help`.")
-    return handlers[options.command](options)
+    handlers: Dict[str, Callable[[], int]] = {
+        "setup": lambda: _locked_setup(options.python),
+        "all": lambda: _trees(options, list(variants.VARIANTS.values())),
+        "variant": lambda: _trees(options, [variants.get(options.v)]),
+        "configs": lambda: _configs(options),
+        "command": lambda: _command(options),
+        "evaluate": lambda: _evaluate(options),
+        "clean": lambda: _clean(environment_too=False),
+        "distclean": lambda: _clean(environment_too=True),
+    }
+    if options.command in handlers:
+        return handlers[options.command]()
+    print(help.text())
+    return 0
 
 
 if __name__ == "__main__":

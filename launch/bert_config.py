@@ -4,11 +4,12 @@ Plain JSON in, plain JSON out, without transformers, so that ``make configs`` an
 """
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Dict, List
 
-from . import json_file
+from . import files, json_file, status
 from .errors import KitError
 from .variants import (
     OVERALL_SPARSITY,
@@ -73,8 +74,10 @@ class BertShape:
 
     @property
     def dense_weights(self) -> int:
-        """Transformer-block weights of the dense model this one is cut from."""
-        return dense_block_weights(self.layers, self.hidden)
+        """Transformer-block weights of the dense model that this one is, or is cut from."""
+        if self.pruned:
+            return dense_block_weights(self.layers, self.hidden)
+        return self.kept_weights
 
     @property
     def unstructured_sparsity(self) -> float:
@@ -138,6 +141,11 @@ def shape(config: Dict[str, Any], where: str) -> BertShape:
             raise fail(f"{key} must be a positive whole number", key)
     if config["type_vocab_size"] < 2:
         raise fail("question and context need two token types", "type_vocab_size")
+    labels = (
+        len(config["id2label"]) if isinstance(config.get("id2label"), dict) else config.get("num_labels", 2)
+    )
+    if labels != 2:
+        raise fail("a question-answering model has two labels, start and end", "num_labels,id2label")
     pad = config["pad_token_id"]
     if not isinstance(pad, int) or not 0 <= pad < config["vocab_size"]:
         raise fail("the padding token is none of the vocabulary's", "pad_token_id,vocab_size")
@@ -149,7 +157,7 @@ def shape(config: Dict[str, Any], where: str) -> BertShape:
         raise fail("pruned_heads must map layers to lists of heads", "pruned_heads")
     kept = [heads] * layers
     for layer, gone in pruned.items():
-        if not str(layer).isdigit() or int(layer) >= layers:
+        if not re.fullmatch("[0-9]{1,9}", str(layer)) or int(layer) >= layers:
             raise fail(f"pruned_heads names layer {layer!r} of a model of {layers}", "num_hidden_layers")
         if not isinstance(gone, list) or not all(
             isinstance(head, int) and 0 <= head < heads for head in gone
@@ -183,6 +191,19 @@ def shape(config: Dict[str, Any], where: str) -> BertShape:
     return found
 
 
+def check_length(found: BertShape, tokens: int, where: str) -> None:
+    """Check that the model has a position for each of a feature's ``tokens``.
+
+    :raises KitError: it has not.
+    """
+    if tokens > found.max_positions:
+        raise KitError(
+            f"The model has {found.max_positions} positions, a feature {tokens} tokens.",
+            where=f"max_position_embeddings of {where}",
+            hint="Use a smaller --max_seq_length or another model.",
+        )
+
+
 def hybrid(dense: Dict[str, Any], variant: Variant, where: str) -> Dict[str, Any]:
     """Return the config of the hybrid ``variant`` of the model that ``dense`` describes.
 
@@ -190,11 +211,19 @@ def hybrid(dense: Dict[str, Any], variant: Variant, where: str) -> Dict[str, Any
     (``pruned_heads``) when it builds the model.
 
     :param where: the dense config's file, for errors.
-    :raises KitError: the dense model has no more heads or rows than the hybrid is to keep.
+    :raises KitError: the dense model has fewer heads or rows than the hybrid keeps, or its feed-forward
+        layers are not 4 × hidden wide: a hybrid config does not say how wide they were.
     """
     assert variant.heads is not None
     assert variant.intermediate_size is not None
     layers, heads = dense["num_hidden_layers"], dense["num_attention_heads"]
+    if dense["intermediate_size"] != 4 * dense["hidden_size"]:
+        raise KitError(
+            "Hybrids are cut from models whose feed-forward layers are 4 × hidden wide.",
+            where=f"{where}: hidden_size = {dense['hidden_size']}, "
+            f"intermediate_size = {dense['intermediate_size']}",
+            hint="Make 90pc_unstructured_sparse, or start from another model.",
+        )
     if variant.heads > heads or variant.intermediate_size > dense["intermediate_size"]:
         raise KitError(
             f"{variant.name} keeps {variant.heads} heads and {variant.intermediate_size} feed-forward rows; "
@@ -235,11 +264,11 @@ def write_hybrids(dense_source: Path, folder: Path) -> List[Path]:
             shape(config, where)
         except KitError as error:
             too_small.append(error)
+            status.step(f"{variant.name} left out: {error.what}")
             continue
         path = folder / variant.name / "config.json"
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text(config), encoding="utf-8")
+            files.write(path, text(config))
         except OSError as error:
             raise KitError(
                 f"The config cannot be written: {error.strerror}.",

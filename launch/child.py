@@ -80,7 +80,7 @@ def run(
     receive, send = os.pipe()
     started = time.monotonic()
     with log.open("ab") as output, os.fdopen(receive, "rb", buffering=0) as pipe:
-        output.write(f"$ {' '.join(argv)}\n".encode())
+        output.write(b"$ " + b" ".join(os.fsencode(word) for word in argv) + b"\n")
         output.flush()
         try:
             child = subprocess.Popen(

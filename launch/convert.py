@@ -85,6 +85,7 @@ def convert(
         ("<tree>", onnx_path.parent),
         ("<kit>", paths.REPOSITORY),
     ):
-        text = text.replace(str(path), name)
+        if path.is_absolute():
+            text = text.replace(str(path), name)
     log.write_text(_VOLATILE.sub("", text), encoding="utf-8")
     return usage

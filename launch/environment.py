@@ -22,7 +22,7 @@ import time
 from pathlib import Path
 from typing import IO, Any, Deque, Dict, Iterator, List, Mapping, NamedTuple, Optional, Tuple
 
-from . import interpreters, locks, paths
+from . import files, interpreters, locks, paths
 from .errors import KitError
 
 INSTALLER = "installer.lock"
@@ -84,9 +84,7 @@ def _write_stamp(stamp: Stamp) -> None:
         "venv": stamp.venv,
         "locks": stamp.locks,
     }
-    unfinished = _stamp_file().with_suffix(".new")
-    unfinished.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    unfinished.replace(_stamp_file())
+    files.write(_stamp_file(), json.dumps(content, indent=2) + "\n")
 
 
 def _lines(name: str) -> List[str]:
@@ -311,7 +309,7 @@ def _make(python: str, lock: int) -> None:
 def _install(steps: "_Steps", interpreter: interpreters.Interpreter, keep: bool) -> None:
     """Take the steps from an interpreter, or an environment with a stamp, to one with the locks' packages."""
     python, uv = str(paths.VENV_PYTHON), str(paths.VENV / "bin" / "uv")
-    files = {name: str(paths.ENVIRONMENT_DATA / name) for name in LOCKS}
+    lock_files = {name: str(paths.ENVIRONMENT_DATA / name) for name in LOCKS}
     packages = len({package for name in LOCKS for package in pins(name)})
     if not keep:
         steps.run(
@@ -323,7 +321,7 @@ def _install(steps: "_Steps", interpreter: interpreters.Interpreter, keep: bool)
         [
             *(python, "-I", "-m", "pip", "install", "--disable-pip-version-check", "--no-input"),
             *("--progress-bar", "off", "--no-deps", "--require-hashes", "--only-binary", ":all:"),
-            *("-r", files[INSTALLER]),
+            *("-r", lock_files[INSTALLER]),
         ],
     )
     # sync installs what the locks name, removes what they do not, and resolves nothing.  It leaves pip, which
@@ -335,8 +333,13 @@ def _install(steps: "_Steps", interpreter: interpreters.Interpreter, keep: bool)
             *(uv, "pip", "sync", "--python", python, "--require-hashes"),
             # jstyleson is built from source: what builds it is locked too.
             *("--preview-features", "build-dependency-hashes", "--require-build-hashes"),
-            *("--build-constraints", files["runtime.lock"], "--build-constraints", files[INSTALLER]),
-            *files.values(),
+            *(
+                "--build-constraints",
+                lock_files["runtime.lock"],
+                "--build-constraints",
+                lock_files[INSTALLER],
+            ),
+            *lock_files.values(),
         ],
         environment=_uv_environment(python, uv),
         progress=True,

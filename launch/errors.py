@@ -6,6 +6,7 @@ travel between processes as JSON: the QA program runs as a child of the pipeline
 reach the terminal as they were raised and not as the tail of a log.
 """
 
+import io
 import sys
 from typing import Callable, Dict, NoReturn
 
@@ -52,8 +53,13 @@ class KitError(Exception):
 def exit_with_message(body: Callable[[], int]) -> NoReturn:
     """Run ``body`` and leave the process with its status; a :class:`KitError` is printed without a traceback.
 
+    So is what the operating system refuses (a full disk, a folder without permission) wherever it does.
     Anything else that is raised is a defect of the kit, and keeps its traceback.
     """
+    for stream in (sys.stdout, sys.stderr):
+        # A path that is not UTF-8 must not turn a message into a traceback.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         status = body()
     except KitError as error:
@@ -66,4 +72,12 @@ def exit_with_message(body: Callable[[], int]) -> NoReturn:
         # The reader (`make help | head`) has gone; nobody is left to tell.
         sys.stderr.close()
         status = 0
+    except OSError as error:
+        problem = KitError(
+            f"The operating system refused: {error.strerror or error}.",
+            where=str(error.filename or "a file or folder of this run"),
+            hint="Free disk space, or correct the permissions, and run the same command again.",
+        )
+        print(problem, file=sys.stderr)
+        status = EXIT_USER_ERROR
     sys.exit(status)

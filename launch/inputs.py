@@ -4,11 +4,12 @@ The launch file says what a run reads by default.  What a make variable changes 
 short list of rules in :func:`apply`, each change with its rule, and nothing else is.
 """
 
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import List, Optional, Sequence, Tuple
 
-from . import bert_config, paths
+from . import bert_config, digests, files, paths
 from .errors import KitError
 from .variants import Variant
 from .vscode import Invocation
@@ -77,15 +78,18 @@ def select(kind: str, model: str, train_file: str, validation_file: str, seed: s
             where="MODEL is empty",
             hint="Give MODEL=<folder with config.json and tokenizer>, TRAIN_FILE=… and VALIDATION_FILE=….",
         )
-    if seed and not (seed.isdigit() and int(seed) < 2**32):
+    if seed and not (re.fullmatch("[0-9]{1,10}", seed) and int(seed) < 2**32):
         raise KitError(
             "The seed is not a whole number from 0 to 4294967295.", where=f"SEED={seed}", hint="Correct SEED."
         )
-
-    def path(text: str) -> Optional[Path]:
-        return Path(text).expanduser().resolve() if text else None
-
-    return Selection(kind, path(model), path(train_file), path(validation_file), int(seed) if seed else None)
+    places = {name: files.typed(value, name) if value else None for name, value in given.items()}
+    return Selection(
+        kind,
+        model=places["MODEL"],
+        train_file=places["TRAIN_FILE"],
+        validation_file=places["VALIDATION_FILE"],
+        seed=int(seed) if seed else None,
+    )
 
 
 def _value(args: Sequence[str], option: str) -> Optional[str]:
@@ -146,14 +150,9 @@ def _config_for(selection: Selection, variant: Variant, committed: Path) -> Path
     text = bert_config.text(hybrid)
     if committed.is_file() and committed.read_text(encoding="utf-8") == text:
         return committed
-    from . import digests
-
     path = paths.BUILD / "configs" / digests.of_value(hybrid)[:12] / variant.name / "config.json"
     if not path.is_file() or path.read_text(encoding="utf-8") != text:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_suffix(".part")
-        part.write_text(text, encoding="utf-8")
-        part.replace(path)
+        files.write(path, text)
     return path
 
 
@@ -187,8 +186,8 @@ def apply(
         rewriter.set("--model_name_or_path", str(selection.model), "MODEL")
         rewriter.drop("--dataset_name", "INPUT=files")
         needed = {"--train_file": variant is not None, "--validation_file": variant is None}
-        files = {"--train_file": selection.train_file, "--validation_file": selection.validation_file}
-        for option, path in files.items():
+        chosen = {"--train_file": selection.train_file, "--validation_file": selection.validation_file}
+        for option, path in chosen.items():
             name = option.strip("-").upper()
             if not rewriter.has("--do_eval"):
                 continue

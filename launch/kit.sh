@@ -2,14 +2,26 @@
 # Start a command of the kit with the first Python here that can: the environment's own, or any from 3.8 on.
 # What needs more than the standard library finds the environment's Python by itself.
 cd "$(dirname "$0")/.." || exit 1
-for python in .venv/bin/python python3 python3.13 python3.12 python3.11 python3.10 python3.9 python3.8 python; do
-    if "$python" -c 'import sys; sys.exit(sys.version_info < (3, 8))' 2>/dev/null; then
+
+try() {
+    [ -n "$1" ] && "$1" -c 'import sys; sys.exit(sys.version_info < (3, 8))' 2>/dev/null
+}
+
+for python in .venv/bin/python python3 python3.13 python3.12 python3.11 python3.10 python3.9 python3.8 \
+    "$LAUNCH_PYTHON" \
+    "${PYENV_ROOT:-$HOME/.pyenv}"/versions/3.*/bin/python3 \
+    "${XDG_DATA_HOME:-$HOME/.local/share}"/uv/python/cpython-3.*/bin/python3; do
+    if try "$python"; then
         exec "$python" -m launch "$@"
     fi
 done
+if command -v uv >/dev/null; then
+    echo "No Python starts here; uv is asked for one." >&2
+    exec uv run --quiet --no-project --python 3.8 python -m launch "$@"
+fi
 cat >&2 <<'END'
 error: There is no Python here that starts.
-where: .venv/bin/python, python3, python3.8 ... python3.13 on PATH
-to do: Install Python 3.8 or later (Debian and Ubuntu: apt install python3). A run itself uses 3.8.
+where: .venv/bin/python; python3 and python3.8 to python3.13 on PATH; PYTHON=; pyenv's and uv's versions
+to do: Install Python 3.8 (Debian and Ubuntu: apt install python3.8-venv python3.8-dev), or uv, which fetches it.
 END
 exit 2

@@ -15,7 +15,7 @@ import zipfile
 from pathlib import Path
 from typing import Dict, List, Tuple
 
-from . import environment, paths
+from . import paths
 from .errors import KitError
 from .locks import exclusive
 
@@ -176,8 +176,3 @@ def _apply(patch: Path, tree: Path) -> None:
             where=paths.shown(patch),
             hint="Restore the patch, or make it anew against the pinned release.",
         )
-
-
-def environment_ready() -> bool:
-    """Return whether both the environment and the derived tree are current."""
-    return environment.is_ready() and is_ready()

@@ -5,6 +5,7 @@ was made from; a tree whose provenance names the same things is current and not 
 """
 
 import ctypes
+import errno
 import json
 import os
 import shutil
@@ -12,12 +13,15 @@ import sys
 from pathlib import Path
 from typing import Any, Dict, List, Optional
 
-from . import convert, digests, paths, sparsity
+from . import convert, digests, files, locks, paths, sparsity
 from .errors import KitError
 from .variants import Variant
 
 PROVENANCE = "provenance.json"
 FORMAT = 1
+
+_CANNOT_LINK = (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.ENOSYS)
+"""What a filesystem answers that cannot link these two files; anything else is a failure."""
 
 _AT_FDCWD = -100  # openat(2)
 _RENAME_EXCHANGE = 2  # renameat2(2)
@@ -70,25 +74,30 @@ def read_stamp(path: Path) -> Optional[Dict[str, Any]]:
 
 def write_stamp(path: Path, content: Dict[str, Any]) -> None:
     """Write a JSON object whole or not at all."""
-    part = path.with_name(path.name + ".part")
-    part.write_text(
-        json.dumps({"format": FORMAT, **content}, indent=2, sort_keys=True) + "\n", encoding="utf-8"
-    )
-    part.replace(path)
-
-
-def recover(out: Path, variant: Variant) -> None:
-    """Put a tree back that a run killed between two renames has left aside."""
-    tree, aside = out / variant.name, _aside(out, variant)
-    if aside.is_dir():
-        if tree.exists():
-            shutil.rmtree(aside, ignore_errors=True)
-        else:
-            aside.rename(tree)
+    files.write(path, json.dumps({"format": FORMAT, **content}, indent=2, sort_keys=True) + "\n")
 
 
 def _aside(out: Path, variant: Variant) -> Path:
     return out / f".{variant.name}.old"
+
+
+def _staging(out: Path, variant: Variant) -> Path:
+    return out / f".{variant.name}.new"
+
+
+def leftovers(out: Path, variant: Variant) -> bool:
+    """Return whether a killed run left something of ``variant`` in ``out``."""
+    return _aside(out, variant).exists() or _staging(out, variant).exists()
+
+
+def recover(out: Path, variant: Variant) -> None:
+    """Clear away what a killed run left; a tree that it had set aside and not replaced comes back."""
+    tree, aside = out / variant.name, _aside(out, variant)
+    with locks.folder(out):
+        if aside.is_dir() and not tree.exists():
+            aside.rename(tree)
+        shutil.rmtree(aside, ignore_errors=True)
+        shutil.rmtree(_staging(out, variant), ignore_errors=True)
 
 
 def check_writable(out: Path) -> None:
@@ -118,21 +127,15 @@ def publish(work: Path, out: Path, variant: Variant, provenance: Dict[str, Any])
 
     :raises KitError: the disk is full or ``out`` is not writable; an earlier tree is untouched then.
     """
-    tree, staging, aside = out / variant.name, out / f".{variant.name}.new", _aside(out, variant)
+    tree, staging = out / variant.name, _staging(out, variant)
     try:
-        shutil.rmtree(staging, ignore_errors=True)
-        (staging / "ir").mkdir(parents=True)
-        for name in all_files(variant.stem):
-            link(work / name, staging / name)
-        write_stamp(staging / PROVENANCE, provenance)
-        if not tree.exists():
-            staging.rename(tree)
-        elif _exchange(staging, tree):
+        with locks.folder(out):
             shutil.rmtree(staging, ignore_errors=True)
-        else:
-            tree.rename(aside)
-            staging.rename(tree)
-            shutil.rmtree(aside, ignore_errors=True)
+            (staging / "ir").mkdir(parents=True)
+            for name in all_files(variant.stem):
+                link(work / name, staging / name)
+            write_stamp(staging / PROVENANCE, provenance)
+            _replace(tree, staging, _aside(out, variant))
     except OSError as error:
         shutil.rmtree(staging, ignore_errors=True)
         raise KitError(
@@ -143,11 +146,31 @@ def publish(work: Path, out: Path, variant: Variant, provenance: Dict[str, Any])
     return tree
 
 
+def _replace(tree: Path, staging: Path, aside: Path) -> None:
+    """Let ``staging`` be ``tree``; an earlier tree goes, or stays where this fails."""
+    if tree.is_symlink():
+        tree.unlink()  # the link was the user's; what it leads to is not the kit's to change
+    if not tree.exists():
+        staging.rename(tree)
+    elif _exchange(staging, tree):
+        shutil.rmtree(staging, ignore_errors=True)
+    else:
+        tree.rename(aside)
+        try:
+            staging.rename(tree)
+        except OSError:
+            aside.rename(tree)
+            raise
+        shutil.rmtree(aside, ignore_errors=True)
+
+
 def link(source: Path, target: Path) -> None:
     """Make ``target`` the same file as ``source``, or a copy where the filesystem cannot link."""
     try:
         os.link(source, target)
-    except OSError:
+    except OSError as error:
+        if error.errno not in _CANNOT_LINK:
+            raise
         shutil.copyfile(source, target)
 
 

@@ -64,7 +64,7 @@ def test_unsound_configs_are_refused(tmp_path: Path, changes: dict, words: tuple
 
 
 def test_a_model_too_small_for_a_hybrid_is_named(tmp_path: Path) -> None:
-    folder = write_model(tmp_path / "m", hidden_size=256, intermediate_size=256, num_attention_heads=4)
+    folder = write_model(tmp_path / "m", hidden_size=64, intermediate_size=256, num_attention_heads=4)
     with pytest.raises(KitError, match="the dense model has fewer"):
         bert_config.write_hybrids(folder, tmp_path / "configs")
 

@@ -101,6 +101,7 @@ def test_unknown_variant() -> None:
 def _bad_model(tmp_path: Path, name: str) -> Path:
     changes = {
         "roberta": {"model_type": "roberta"},
+        "labels": {"num_labels": 3},
         "heads": {"num_attention_heads": 15},
         "tokenizer": {},
         "config": {},
@@ -118,6 +119,7 @@ def _bad_model(tmp_path: Path, name: str) -> Path:
     [
         ("roberta", ("not a BERT", "model_type")),
         ("heads", ("does not divide into 15 heads", "num_attention_heads")),
+        ("labels", ("two labels", "num_labels")),
         ("tokenizer", ("no tokenizer", "vocab.txt")),
         ("config", ("not valid JSON", "line 2, column 3")),
     ],
@@ -166,6 +168,9 @@ def test_options_that_do_not_go_together(kit: Kit) -> None:
     assert_user_error(kit.run("variant", HYBRID, train_file=None), "TRAIN_FILE")
     assert_user_error(kit.run("variant", HYBRID, seed="minus one"), "SEED=minus one")
     assert_user_error(kit.run("variant", HYBRID, seed=2**32), "SEED=4294967296")
+    assert_user_error(kit.run("variant", HYBRID, seed="\u00b2"), "SEED=")
+    assert_user_error(kit.run("variant", HYBRID, out="~nosuchuser/x"), "OUT=~nosuchuser/x")
+    assert_user_error(kit.run("variant", HYBRID, model="x" * 5000), "x")
 
 
 def test_out_that_cannot_be_written(kit: Kit, tmp_path: Path, derived_source: Path) -> None:
@@ -180,7 +185,7 @@ def test_a_full_disk_keeps_the_earlier_tree(built: Kit, tmp_path: Path, hashes) 
     small = tmp_path / "small"
     small.mkdir()
     mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=60m", "tmpfs", str(small)], capture_output=True, check=False
+        ["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(small)], capture_output=True, check=False
     )
     if mounted.returncode:
         pytest.skip("mounting is not allowed here")
@@ -215,6 +220,7 @@ def test_hub_without_a_route_names_what_it_needs_and_the_way_out(kit: Kit, deriv
     assert_user_error(
         done,
         "bert-large-uncased-whole-word-masking-finetuned-squad",
+        "'squad'",
         "INPUT=files",
         "TRAIN_FILE",
         "INPUT=sample",

@@ -5,6 +5,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import time
 from collections import Counter
 from pathlib import Path
@@ -12,9 +13,9 @@ from pathlib import Path
 import numpy
 import pytest
 
-from launch import bert_config, paths, sparsity, trees
+from launch import bert_config, paths, sparsity, trees, variants
 
-from .conftest import HYBRID, UNSTRUCTURED, Kit, assert_user_error, run
+from .conftest import HIDDEN, HYBRID, INTERMEDIATE, UNSTRUCTURED, Kit, assert_user_error, run
 
 BOTH = (HYBRID, UNSTRUCTURED)
 
@@ -91,15 +92,15 @@ def test_the_report_names_every_layer_and_adds_up(built: Kit, name: str) -> None
     ]
     assert report[-1].layer == "qa_outputs.weight"
     assert all(row.layer_id.startswith("Constant_") for row in report)
-    heads, intermediate = (2, 512) if name == HYBRID else (16, 1024)
+    heads, intermediate = (2, 512) if name == HYBRID else (16, INTERMEDIATE)
     for row in report:
         if "attention.self" in row.layer:
-            assert row.shape == (16 * heads, 256)
+            assert row.shape == (HIDDEN // 16 * heads, HIDDEN)
         if "intermediate" in row.layer:
-            assert row.shape == (intermediate, 256)
+            assert row.shape == (intermediate, HIDDEN)
     assert list(csv_path.read_text().splitlines()[0].split(",")) == ["", *sparsity.COLUMNS]
     assert LAYERS[0] in markdown_path.read_text()
-    dense = 12 * 2 * 256 * 256
+    dense = 12 * 2 * HIDDEN * HIDDEN
     assert sparsity.block_sparsity(report, dense) == pytest.approx(0.9, abs=1e-5)
     assert trees.read_provenance(tree)["block_sparsity"] == sparsity.block_sparsity(report, dense)
 
@@ -122,8 +123,6 @@ numpy.savez(sys.argv[3], **{k: v.numpy() for k, v in model.state_dict().items()}
     config = built.model
     if name == HYBRID:
         dense = bert_config.read(built.model, "MODEL")
-        from launch import variants
-
         config = built.folder / "hybrid"
         config.mkdir(exist_ok=True)
         text = bert_config.text(bert_config.hybrid(dense, variants.get(name), ""))
@@ -176,7 +175,9 @@ def test_the_ir_is_int8_and_runs_as_the_onnx_does(built: Kit, name: str) -> None
     tree = built.tree(name)
     xml = (tree / "ir" / f"{name}-8bit.xml").read_text()
     assert re.search(r'<net name="[^"]*" version="11">', xml)
-    assert xml.count('element_type="i8"') >= len(LAYERS) + 4 or name == UNSTRUCTURED
+    # Equal constants are stored once: the unstructured variant's all-zero matrices share theirs.
+    distinct = len(LAYERS) + 4 if name == HYBRID else 8
+    assert xml.count('element_type="i8"') >= distinct
     assert str(paths.REPOSITORY) not in xml
     core = Core()
     feeds = [numpy.arange(384, dtype=numpy.int64)[None] % 100, numpy.ones((1, 384), numpy.int64)]
@@ -213,24 +214,49 @@ def test_a_second_run_gives_the_same_bytes_and_another_seed_does_not(
     assert seeded[f"ir/{HYBRID}-8bit.bin"] != first[f"ir/{HYBRID}-8bit.bin"]
 
 
-def test_nothing_changed_answers_at_once_without_torch(built: Kit, hashes) -> None:
-    before = hashes(built.tree(HYBRID))
+def test_all_says_where_it_is_and_ends_with_a_table(built: Kit) -> None:
+    said, lines = built.first.stderr, built.first.stdout.splitlines()
+    names = list(variants.VARIANTS)
+    for number, name in enumerate(names, 1):
+        assert f"[{number}/5] {name}  about " in said
+        assert f"[{number}/5] published" in said
+        assert lines[number].split()[0] == name
+        assert " 0.9000" in lines[number] or " 0.8999" in lines[number]
+    assert lines[0].split() == [
+        "variant",
+        "ONNX",
+        "IR",
+        ".bin",
+        "block",
+        "sparsity",
+        "time",
+        "peak",
+        "memory",
+        "path",
+    ]
+    assert re.search(r"weights and ONNX  \d+:\d\d of about \d+:\d\d", said)
+    assert said.count("log: ") >= 10
+
+
+def test_all_again_has_nothing_to_do_and_imports_no_torch(built: Kit) -> None:
+    code = (
+        "import sys; from launch.__main__ import main; main(sys.argv[1:]); assert 'torch' not in sys.modules"
+    )
+    words = built.argv("all", "")[3:]
     started = time.monotonic()
-    done = run(built.argv("variant", HYBRID))
+    done = run([sys.executable, "-c", code, *words])
     assert done.returncode == 0, done.stderr
     assert time.monotonic() - started < 2.0
-    assert "up to date" in done.stdout
-    assert hashes(built.tree(HYBRID)) == before
+    assert done.stdout.count("up to date") == 5
 
 
 def keys(kit: Kit, **options: object) -> dict:
     """The key of the hybrid's first stage as the commands would compute it."""
-    from launch import inputs, pipeline, variants
+    from launch import inputs, jobs
 
     values = {"model": kit.model, "train": paths.SAMPLE / "train.json", "launch": kit.launch_file, **options}
     selection = inputs.Selection("files", Path(values["model"]), Path(values["train"]), None, None)
-    job = pipeline.load_job(Path(values["launch"]), HYBRID, selection, variants.get(HYBRID))
-    return pipeline.onnx_key(job)
+    return jobs.onnx_key(jobs.load_tree(Path(values["launch"]), variants.get(HYBRID), selection))
 
 
 def test_what_a_tree_depends_on(kit: Kit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -239,6 +265,8 @@ def test_what_a_tree_depends_on(kit: Kit, tmp_path: Path, monkeypatch: pytest.Mo
     base = keys(kit)
     assert keys(kit) == base
     edited = tmp_path / "train.json"
+    nncf = tmp_path / "nncf.json"
+    nncf.write_text((paths.CONFIGS / "nncf.json").read_text().replace("0.9", "0.8"))
     edited.write_text((paths.SAMPLE / "train.json").read_text())
     assert keys(kit, train=edited) == base, "the same bytes elsewhere are the same input"
     edited.write_text(edited.read_text().replace("1.1", "1.2"))
@@ -250,6 +278,18 @@ def test_what_a_tree_depends_on(kit: Kit, tmp_path: Path, monkeypatch: pytest.Mo
         text.replace('"--doc_stride", "128"', '"--doc_stride", "64"'), encoding="utf-8"
     )
     assert keys(kit) != base
+    for before, after in (
+        ('"--nncf_config", "${workspaceFolder}/launch/configs/nncf.json"', f'"--nncf_config={nncf}"'),
+        ("launch/qa/gen_hybrid_sparse_qa.py", "launch/qa/../qa/gen_hybrid_sparse_qa.py"),
+        ('"PYTHONHASHSEED": "0"', '"PYTHONHASHSEED": "1"'),
+        ("build/src/registry:", "build/src/other:"),
+    ):
+        kit.launch_file.write_text(text.replace(before, after), encoding="utf-8")
+        assert keys(kit) != base, after
+    kit.launch_file.write_text(
+        text.replace('"--do_eval",', '"--do_eval", "--n_best_size", "5",'), encoding="utf-8"
+    )
+    assert keys(kit) == base, "an export does not act on it"
     kit.launch_file.write_text(text, encoding="utf-8")
     (kit.model / "pytorch_model.bin").write_bytes(b"never read")
     assert keys(kit) == base
@@ -327,6 +367,34 @@ def test_two_at_once_wait_for_each_other(built: Kit, tmp_path: Path, hashes) -> 
     assert "waiting: another process" in second.stderr
     assert "up to date" in second.stdout
     assert stable(hashes(kit.tree(HYBRID))) == stable(hashes(built.tree(HYBRID)))
+
+
+def test_an_edited_argument_changes_the_tree(built: Kit, tmp_path: Path, hashes) -> None:
+    kit = Kit(tmp_path, built.model)
+    text = kit.launch_file.read_text(encoding="utf-8")
+    kit.launch_file.write_text(text.replace('"--seed", "42"', '"--seed", "1"'), encoding="utf-8")
+    done = kit.run("variant", HYBRID)
+    assert done.returncode == 0, done.stderr
+    assert (
+        hashes(kit.tree(HYBRID))[f"{HYBRID}-8bit.onnx"] != hashes(built.tree(HYBRID))[f"{HYBRID}-8bit.onnx"]
+    )
+
+
+def test_a_folder_that_is_not_the_kits_is_never_emptied(kit: Kit, derived_source: Path) -> None:
+    text = kit.launch_file.read_text(encoding="utf-8")
+    mine = kit.folder / "mine" / UNSTRUCTURED
+    mine.mkdir(parents=True)
+    (mine / "thesis.txt").write_text("years of work")
+    place = str(kit.folder / "work" / UNSTRUCTURED)
+    kit.launch_file.write_text(text.replace(place, str(mine)), encoding="utf-8")
+    assert_user_error(kit.run("variant", UNSTRUCTURED), "not the kit's", str(mine))
+    assert (mine / "thesis.txt").read_text() == "years of work"
+    assert_user_error(kit.run("variant", UNSTRUCTURED, out=mine.parent), "where it is published", str(mine))
+    kit.launch_file.write_text(
+        text.replace(f"{place}/{UNSTRUCTURED}-8bit", f"{UNSTRUCTURED}-8bit"), encoding="utf-8"
+    )
+    assert_user_error(kit.run("variant", UNSTRUCTURED), "not the variant's own")
+    assert paths.REPOSITORY.joinpath("README.md").exists()
 
 
 def test_a_failing_tool_shows_its_last_lines_and_its_log(kit: Kit) -> None:

@@ -18,33 +18,23 @@ from ..bert_config import BertShape
 from ..errors import KitError
 from .arguments import Arguments
 from .features import MODEL_INPUTS
+from .model import build
 
-BATCH_COLUMNS = list(MODEL_INPUTS)
 
-
-def draw_model(config: Any, hybrid: bool) -> Any:
+def draw_model(args: Arguments, config: Any) -> Any:
     """Return the model that upstream exports, a ``BertForQuestionAnswering`` of random weights.
 
     Advances torch's random stream exactly as upstream does.
 
     :param config: transformers' config of the model.
-    :param hybrid: draw upstream's discarded first model as well.
     :raises KitError: transformers cannot build a model from the config.
     """
-    from transformers import BertForQuestionAnswering
     from transformers.modeling_utils import no_init_weights
 
-    try:
-        if hybrid:
-            BertForQuestionAnswering(config)
-        with no_init_weights(_enable=True):
-            return BertForQuestionAnswering(config)
-    except (KeyError, TypeError, ValueError) as error:
-        raise KitError(
-            f"No model can be built from the config: {' '.join(str(error).split())[:300]}",
-            where=f"the model config, hidden_act {config.hidden_act!r}",
-            hint="Correct the config.",
-        ) from None
+    if args.gen_hybrid_sparse_model:
+        build(config, args.config_source)  # upstream's discarded first model
+    with no_init_weights(_enable=True):
+        return build(config, args.config_source)
 
 
 def read_nncf_config(args: Arguments) -> Any:
@@ -72,6 +62,10 @@ def read_nncf_config(args: Arguments) -> Any:
         raise KitError(
             f"The NNCF config is not valid JSON: {error}", where=where, hint="Mend the file at that place."
         ) from None
+    if "compression" not in config:
+        raise KitError(
+            "The NNCF config names no compression.", where=where, hint="Name the algorithms to apply."
+        )
     algorithms = _algorithms(config)
     missing = {"magnitude_sparsity", "quantization"} - {
         algorithm.get("algorithm") for algorithm in algorithms
@@ -82,7 +76,9 @@ def read_nncf_config(args: Arguments) -> Any:
             where=f"{where}: compression",
             hint="A variant is pruned and quantized: name both algorithms.",
         )
-    shapes = [info.get("sample_size") for info in config["input_info"]]
+    inputs = config.get("input_info")
+    inputs = inputs if isinstance(inputs, list) else [inputs or {}]
+    shapes = [info.get("sample_size") for info in inputs]
     if shapes != [[1, args.max_seq_length]] * len(MODEL_INPUTS):
         raise KitError(
             f"The NNCF config traces inputs of {shapes}, the features are {args.max_seq_length} tokens long.",
@@ -133,7 +129,7 @@ def calibration_loader(features: Any, needed: int, args: Arguments) -> Any:
     from torch.utils.data import DataLoader, RandomSampler
     from transformers import default_data_collator
 
-    kept = features.remove_columns([name for name in features.column_names if name not in BATCH_COLUMNS])
+    kept = features.remove_columns([name for name in features.column_names if name not in MODEL_INPUTS])
     return DataLoader(
         kept,
         batch_size=args.per_device_train_batch_size,
@@ -142,8 +138,8 @@ def calibration_loader(features: Any, needed: int, args: Arguments) -> Any:
     )
 
 
-def compress(model: Any, nncf_config: Any, loader: Any, log_dir: Path) -> Tuple[Any, Any]:
-    """Return NNCF's controller and the model pruned and quantized, its activation ranges calibrated.
+def compress(model: Any, nncf_config: Any, loader: Any, log_dir: Path) -> Any:
+    """Prune and quantize the model, calibrate its activation ranges, and return NNCF's controller of it.
 
     :param log_dir: takes NNCF's two graph drawings.
     """
@@ -162,8 +158,8 @@ def compress(model: Any, nncf_config: Any, loader: Any, log_dir: Path) -> Tuple[
     nncf_config.register_extra_structs(
         [QuantizationRangeInitArgs(_Loader(loader)), BNAdaptationInitArgs(_Loader(loader))]
     )
-    controller, compressed = create_compressed_model(model, nncf_config)
-    return controller, compressed
+    controller, _ = create_compressed_model(model, nncf_config)
+    return controller
 
 
 def export(controller: Any, path: Path) -> None:
@@ -189,15 +185,23 @@ def export(controller: Any, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         controller.export_model(str(part))
         part.replace(path)
-    except OSError as error:
+    except (OSError, RuntimeError) as error:
+        # torch's writer reports a full disk as a RuntimeError; any other of its errors is no user's.
+        if isinstance(error, RuntimeError) and not _is_writing(error):
+            raise
         raise KitError(
-            f"The ONNX file cannot be written: {error.strerror or error}.",
+            f"The ONNX file cannot be written: {getattr(error, 'strerror', '') or error}.",
             where=str(path),
             hint="Make the folder writable and free disk space.",
         ) from None
     finally:
         if part.exists():
             part.unlink()
+
+
+def _is_writing(error: RuntimeError) -> bool:
+    words = str(error).lower()
+    return any(word in words for word in ("no space left", "file write failed", "errno"))
 
 
 def make_onnx(args: Arguments, shape: BertShape, config: Any, features: Any, path: Path) -> None:
@@ -210,12 +214,11 @@ def make_onnx(args: Arguments, shape: BertShape, config: Any, features: Any, pat
     """
     nncf_config = read_nncf_config(args)
     loader = calibration_loader(features, calibration_samples(nncf_config), args)
-    hybrid = args.gen_hybrid_sparse_model
     status.step("drawing weights")
-    model = draw_model(config, hybrid)
-    if hybrid:
+    model = draw_model(args, config)
+    if args.gen_hybrid_sparse_model:
         set_sparsity(nncf_config, shape.unstructured_sparsity)
     status.step("pruning, inserting quantizers, calibrating activation ranges")
-    controller, _ = compress(model, nncf_config, loader, path.parent / "nncf")
+    controller = compress(model, nncf_config, loader, path.parent / "nncf")
     status.step("baking masks in, exporting ONNX")
     export(controller, path)

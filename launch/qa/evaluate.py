@@ -7,18 +7,18 @@ batches are the same and of one size, and logits go into place by the number of 
 neither the division of the work nor what batches are filled up with reaches the answers.
 """
 
-import contextlib
 import importlib.machinery
 import json
 import time
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Sequence, Tuple
 
-from .. import squad, status
+from .. import files, squad, status
 from ..errors import KitError
 from .answers import best_spans
 from .arguments import Arguments
 from .features import MODEL_INPUTS, hub_error
+from .model import build
 
 CHECKPOINT = "pytorch_model.bin"
 """Weights in a model folder, as transformers 4.9.1 names them."""
@@ -87,13 +87,9 @@ def _write(path: Path, content: Any, sort_keys: bool) -> None:
 
     :raises KitError: it cannot be written.
     """
-    part = path.with_name(path.name + ".part")
     try:
-        part.write_text(json.dumps(content, indent=4, sort_keys=sort_keys) + "\n", encoding="utf-8")
-        part.replace(path)
+        files.write(path, json.dumps(content, indent=4, sort_keys=sort_keys) + "\n")
     except OSError as error:
-        with contextlib.suppress(OSError):
-            part.unlink()
         raise _unwritable(path, error) from None
 
 
@@ -125,18 +121,10 @@ def _draw(args: Arguments, config: Any) -> Any:
 
     :raises KitError: transformers builds no model from this config.
     """
-    from transformers import BertForQuestionAnswering, set_seed
+    from transformers import set_seed
 
     set_seed(args.seed)
-    try:
-        return BertForQuestionAnswering(config)
-    except (AssertionError, KeyError, RuntimeError, TypeError, ValueError) as error:
-        # What is checked beforehand are the dimensions; transformers looks at the other values only now.
-        raise KitError(
-            f"No model can be built from the model config: {type(error).__name__}: {error}",
-            where=args.config_source,
-            hint="Correct the value in the config.",
-        ) from None
+    return build(config, args.config_source)
 
 
 def _read_checkpoint(args: Arguments, config: Any) -> Tuple[Any, str]:
@@ -162,7 +150,7 @@ def _read_checkpoint(args: Arguments, config: Any) -> Tuple[Any, str]:
     except Exception as error:
         # Unpickling raises anything; transformers covers it with an OSError that does not say what happened.
         if not folder.exists():
-            raise hub_error("Model", args.model_name_or_path, error) from None
+            raise hub_error(args, error) from None
         cause = error.__context__ if isinstance(error, OSError) and error.__context__ else error
         raise KitError(
             f"The checkpoint cannot be loaded: {' '.join(str(cause).split())[:300] or type(cause).__name__}",

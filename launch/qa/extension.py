@@ -7,13 +7,12 @@ the folder, which vanishes with its holder: a lock file that is found while hold
 
 import fcntl
 import os
-import shutil
 import sysconfig
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Iterator
 
-from .. import status
+from .. import environment, status
 from ..errors import KitError
 
 NAME = "quantized_functions_cpu"
@@ -25,13 +24,7 @@ def preflight() -> None:
 
     :raises KitError: there is no C++ compiler, or the running Python has no headers.
     """
-    compiler = os.environ.get("CXX", "c++")
-    if shutil.which(compiler) is None and shutil.which("g++") is None:
-        raise KitError(
-            "There is no C++ compiler; NNCF compiles an extension.",
-            where=f"CXX={os.environ['CXX']}" if "CXX" in os.environ else "neither c++ nor g++ is on PATH",
-            hint="Install one (Debian and Ubuntu: apt install g++), or name it in CXX.",
-        )
+    environment.compiler()
     headers = Path(sysconfig.get_paths()["include"]) / "Python.h"
     if not headers.is_file():
         raise KitError(

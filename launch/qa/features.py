@@ -15,14 +15,14 @@ MODEL_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 """What a feature feeds to the model, each ``max_seq_length`` whole numbers."""
 
 
-def hub_error(what: str, name: str, cause: BaseException) -> KitError:
-    """Return the error for something on a hub that could not be had."""
+def hub_error(args: Arguments, cause: BaseException) -> KitError:
+    """Return the error for something on a hub that could not be had; it names all that a run needs there."""
     reason = " ".join(str(cause).split())[:300] or type(cause).__name__
     return KitError(
-        f"{what} {name!r} cannot be loaded: {reason}",
-        where=f"INPUT=hub: {what.lower()} {name}",
+        f"The model hub or the data hub does not give what this run needs: {reason}",
+        where=f"INPUT=hub: model {args.model_name_or_path!r}, data set {args.dataset_name!r}",
         hint=(
-            "INPUT=hub needs a route to the model hub and the data hub. Without one, use files:\n"
+            "INPUT=hub needs a route to both hubs. Without one, use files:\n"
             "INPUT=files MODEL=<folder with config.json and tokenizer> TRAIN_FILE=<questions.json> "
             "VALIDATION_FILE=<questions.json>,\nor the text that comes with the kit: INPUT=sample."
         ),
@@ -46,7 +46,7 @@ def load_tokenizer(args: Arguments, vocab_size: int) -> Any:
     except Exception as error:
         # The library raises anything from OSError to bare Exception here, depending on the broken file.
         if not folder.exists():
-            raise hub_error("Model", source, error) from None
+            raise hub_error(args, error) from None
         raise KitError(
             f"The tokenizer cannot be loaded: {' '.join(str(error).split())[:300]}",
             where=f"MODEL={source}",
@@ -86,7 +86,7 @@ def load_examples(args: Arguments, split: str) -> List[squad.Example]:
     try:
         rows = load_dataset(args.dataset_name, args.dataset_config_name, cache_dir=args.cache_dir)[split]
     except Exception as error:
-        raise hub_error("Dataset", args.dataset_name, error) from None
+        raise hub_error(args, error) from None
     return [
         squad.Example(
             row["id"],

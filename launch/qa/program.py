@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any, List, Sequence, Tuple
 
 from .. import bert_config, sparsity, status
-from ..errors import KitError
 from . import extension
 from .arguments import Arguments, parse
 
@@ -28,7 +27,7 @@ def load_config(args: Arguments) -> Tuple[Any, bert_config.BertShape]:
     try:
         config = AutoConfig.from_pretrained(source, cache_dir=args.cache_dir, revision=args.model_revision)
     except Exception as error:
-        raise hub_error("Model", source, error) from None
+        raise hub_error(args, error) from None
     return config, bert_config.shape(config.to_dict(), source)
 
 
@@ -53,12 +52,7 @@ def run(args: Arguments) -> int:
 
     set_seed(args.seed)
     config, shape = load_config(args)
-    if args.max_seq_length > shape.max_positions:
-        raise KitError(
-            f"The model has {shape.max_positions} positions, a feature {args.max_seq_length} tokens.",
-            where=f"max_position_embeddings of {args.config_source}",
-            hint="Use a smaller --max_seq_length or another model.",
-        )
+    bert_config.check_length(shape, args.max_seq_length, args.config_source)
     tokenizer = load_tokenizer(args, shape.vocab_size)
     onnx_path = args.onnx_path
     if onnx_path is not None:
@@ -82,7 +76,7 @@ def run(args: Arguments) -> int:
 def main(prog: str, argv: Sequence[str]) -> int:
     """Run the script ``prog`` with the arguments ``argv``; return the exit status."""
     args = parse(prog, list(argv))
-    # Whatever is fetched or traced below must not ask the terminal for anything.
+    # The data loader forks; without this the tokenizers library warns of it at every batch.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     if args.gen_sparse_cfg:
         return generate_configs(args)

@@ -1,0 +1,202 @@
+"""Jobs: configurations of the launch file, ready to run, and what their products depend on."""
+
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Dict, Optional, Sequence
+
+from . import bert_config, convert, digests, environment, inputs, paths, sources, vscode
+from .errors import KitError
+from .qa.arguments import Arguments, parse
+from .variants import Variant
+
+_FILES = ("model_name_or_path", "config_name", "tokenizer_name", "train_file", "nncf_config")
+"""Arguments that count by the content of the file or folder they name, where there is one."""
+
+_UNREAD = (
+    # where things go, and what only an evaluation or a download acts on
+    "output_dir",
+    "to_onnx",
+    "overwrite_output_dir",
+    "cache_dir",
+    "do_eval",
+    "validation_file",
+    "max_eval_samples",
+    "per_device_eval_batch_size",
+    "n_best_size",
+    "max_answer_length",
+)
+"""Arguments that an ONNX file does not depend on."""
+
+_UNKEYED_VARIABLES = ("PATH", "TORCH_EXTENSIONS_DIR")
+"""Variables that lead to tools and not to what is computed."""
+
+_PROGRAM = ("qa", "bert_config.py", "json_file.py", "sparsity.py", "squad.py", "variants.py")
+"""The kit's own code that an export runs, relative to the package."""
+
+_EVALUATION = ("evaluate.py", "answers.py")
+"""Modules of the program that an export does not run."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One configuration of the launch file, ready to run.
+
+    :param name: the configuration's name.
+    :param variant: the variant it makes; None where it makes none.
+    :param arguments: the program's command line, parsed.
+    :param changes: what was changed of the launch file, and by which rule.
+    """
+
+    name: str
+    variant: Optional[Variant]
+    invocation: vscode.Invocation
+    arguments: Arguments
+    changes: Sequence[inputs.Change]
+
+    def local(self, path: str) -> Path:
+        """Return a path of the command line, relative ones taken from the working directory."""
+        return Path(self.invocation.cwd) / path
+
+    def explain(self) -> str:
+        """Return what differs between the launch file and the run, one difference a line, with its rule."""
+        if not self.changes:
+            return "Runs as the launch file says."
+        return "\n".join(
+            f"{change.rule}: {change.before or '(absent)'} -> {change.after or '(removed)'}"
+            for change in self.changes
+        )
+
+
+@dataclass(frozen=True)
+class TreeJob:
+    """A job that makes a variant's tree.
+
+    :param onnx_path: where the program puts its ONNX file; the tree is built in the folder around it.
+    """
+
+    job: Job
+    variant: Variant
+    onnx_path: Path
+
+    @property
+    def work(self) -> Path:
+        """The folder in which the tree is built."""
+        return self.onnx_path.parent
+
+    def shape(self) -> bert_config.BertShape:
+        """Return the dimensions of the model that is made; BERT-large's for a hub's name.
+
+        :raises KitError: the config cannot be read or is unsound.
+        """
+        source = self.job.local(self.job.arguments.config_source)
+        if not source.exists() and self.job.arguments.dataset_name:
+            source = paths.SAMPLE / "model"
+        config = bert_config.read(source, "the model config")
+        return bert_config.shape(config, str(bert_config.config_file(source)))
+
+
+def load(launch_file: Path, name: str, selection: inputs.Selection, variant: Optional[Variant] = None) -> Job:
+    """Return the job that the configuration ``name`` of ``launch_file`` describes.
+
+    :param variant: the variant it makes; None where it makes none.
+    :raises KitError: the launch file or an input is at fault.
+    """
+    configuration = vscode.find(vscode.load(launch_file), name)
+    resolved = vscode.resolve(
+        configuration, workspace=paths.REPOSITORY, env=os.environ, default_python=sys.executable
+    )
+    invocation, changes = inputs.apply(resolved, selection, variant)
+    arguments = parse(Path(invocation.target[-1]).name, invocation.args)
+    return Job(name, variant, invocation, arguments, changes)
+
+
+def load_tree(launch_file: Path, variant: Variant, selection: inputs.Selection) -> TreeJob:
+    """Return the job that makes ``variant``.
+
+    :raises KitError: the launch file or an input is at fault, or the job would make something else, or in a
+        folder that is not the variant's own.
+    """
+    job = load(launch_file, variant.name, selection, variant)
+    made = job.arguments.onnx_path
+    where = f"{launch_file}: {variant.name}"
+    if made is None or made.name != f"{variant.stem}.onnx":
+        raise KitError(
+            f"The configuration does not make {variant.stem}.onnx" + (f" but {made.name}." if made else "."),
+            where=where,
+            hint="Correct --to_onnx, or the folder of --config_name, in the launch file.",
+        )
+    path = job.local(str(made))
+    if path.parent.name != variant.name:
+        raise KitError(
+            f"The tree would be built in a folder that is not the variant's own: {path.parent}.",
+            where=where,
+            hint=f"Point --to_onnx to <folder>/{variant.name}/{path.name} in the launch file.",
+        )
+    return TreeJob(job, variant, path)
+
+
+def onnx_key(tree_job: TreeJob) -> Dict[str, Any]:
+    """Return what the ONNX file of a job depends on, as JSON.
+
+    Files count by their content, folders of this machine not at all; so a moved checkout keeps its trees.
+
+    :raises KitError: a file that the command line names cannot be read.
+    """
+    job = tree_job.job
+    invocation = job.invocation
+    arguments = {
+        name: _content(job.local(value), value) if name in _FILES else value
+        for name, value in vars(job.arguments).items()
+        if name not in _UNREAD and value is not None
+    }
+    program = [
+        path
+        for entry in _PROGRAM
+        for path in (
+            [paths.PACKAGE / entry] if entry.endswith(".py") else (paths.PACKAGE / entry).glob("*.py")
+        )
+        if path.name not in _EVALUATION
+    ]
+    return {
+        "arguments": arguments,
+        "environment": {
+            name: None if value is None else _placeless(value)
+            for name, value in invocation.env.items()
+            if name not in _UNKEYED_VARIABLES
+        },
+        "interpreter": [_placeless(word) for word in (invocation.python, *invocation.options)],
+        "target": [_content(job.local(word), _placeless(word)) for word in invocation.target],
+        "lock": environment.lock_digest("runtime.lock"),
+        "program": digests.of_files(program, paths.PACKAGE),
+        "source": sources.key(),
+    }
+
+
+def ir_key(onnx_sha256: str) -> Dict[str, Any]:
+    """Return what the IR of an ONNX file depends on, as JSON."""
+    return {
+        "command": convert.command(Path("python"), Path("model.onnx"))[1:],
+        "lock": environment.lock_digest("runtime.lock"),
+        "onnx": onnx_sha256,
+        "program": digests.of_file(Path(convert.__file__)),
+    }
+
+
+def _placeless(text: str) -> str:
+    return text.replace(str(paths.REPOSITORY), "${workspaceFolder}")
+
+
+def _content(path: Path, word: str) -> str:
+    """Return the digest of what ``path`` names, or ``word`` where it names nothing."""
+    try:
+        if path.is_dir():
+            return "folder:" + digests.of_model_folder(path)
+        return "file:" + digests.of_file(path) if path.exists() else word
+    except OSError as error:
+        raise KitError(
+            f"A file that the launch configuration names cannot be read: {error.strerror}.",
+            where=word,
+            hint="Make it readable, or correct it in the launch file.",
+        ) from None

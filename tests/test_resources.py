@@ -1,0 +1,40 @@
+from pathlib import Path
+
+import pytest
+
+from launch import help, resources, variants
+from launch.errors import KitError
+
+
+def estimates() -> list:
+    return [resources.estimate(help.bert_large(variant)) for variant in variants.VARIANTS.values()]
+
+
+def test_estimates_grow_with_the_variant() -> None:
+    for smaller, larger in zip(estimates(), estimates()[1:]):
+        assert smaller.memory < larger.memory
+        assert smaller.disk < larger.disk
+        assert smaller.seconds < larger.seconds
+
+
+def test_too_little_memory_is_said_before_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    need = estimates()[-1]
+    monkeypatch.setattr(resources, "available_memory", lambda: need.memory - 1)
+    with pytest.raises(KitError, match=r"needs about .* GB of memory"):
+        resources.check_memory("big", need)
+    monkeypatch.setattr(resources, "available_memory", lambda: need.memory)
+    resources.check_memory("big", need)
+    monkeypatch.setattr(resources, "available_memory", lambda: None)
+    resources.check_memory("big", need)
+
+
+def test_too_little_disk_is_said_before_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resources, "free_disk", lambda folder: 10)
+    with pytest.raises(KitError) as caught:
+        resources.check_disk("Making it", tmp_path, 11)
+    assert str(tmp_path) in caught.value.where
+    resources.check_disk("Making it", tmp_path, 10)
+
+
+def test_free_disk_of_a_folder_that_is_yet_to_be(tmp_path: Path) -> None:
+    assert resources.free_disk(tmp_path / "a" / "b") > 0
