@@ -78,5 +78,8 @@ def text() -> str:
             f"{duration(need.seconds):>8}"
             f"{need.memory / resources.GB:>7.1f} GB{need.disk / resources.GB:>6.1f} GB"
         )
-    lines += ["", f"The first run also sets up {paths.shown(paths.VENV)} (2.2 GB)."]
+    lines += [
+        "",
+        f"The first run also sets up {paths.shown(paths.VENV)} (2.4 GB) and compiles an extension.",
+    ]
     return "\n".join(lines)

@@ -143,7 +143,8 @@ def test_bad_questions(kit: Kit, tmp_path: Path, derived_source: Path) -> None:
     assert_user_error(
         kit.run("variant", HYBRID, train_file=tmp_path / "none.json"), "none.json", "does not exist"
     )
-    assert not kit.tree(HYBRID).exists()
+    assert_user_error(kit.run("variant", HYBRID, train_file=tmp_path), str(tmp_path), "cannot be read")
+    assert not kit.out.exists()
 
 
 def test_too_few_calibration_features(kit: Kit, tmp_path: Path, derived_source: Path) -> None:
@@ -159,6 +160,33 @@ def test_tokenizer_with_more_words_than_the_model(kit: Kit, tmp_path: Path, deri
     config = json.loads((kit.model / "config.json").read_text())
     folder = write_model(tmp_path / "few-words", **{**config, "vocab_size": 100})
     assert_user_error(kit.run("variant", UNSTRUCTURED, model=folder), "2,048", "only 100", "vocab_size")
+
+
+def test_tokenizer_that_is_not_fast(kit: Kit, tmp_path: Path, derived_source: Path) -> None:
+    folder = write_model(tmp_path / "slow", **json.loads((kit.model / "config.json").read_text()))
+    (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "ByT5Tokenizer"}')
+    assert_user_error(kit.run("variant", UNSTRUCTURED, model=folder), "ByT5Tokenizer", "not a fast one")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('{"compression": [}', ("not valid JSON",)),
+        (
+            '{"input_info": {"sample_size": [1, 384]}, "compression": {"algorithm": "quantization"}}',
+            ("lacks",),
+        ),
+        ('{"input_info": {"sample_size": [1, 384]}}', ("names no compression",)),
+    ],
+)
+def test_bad_nncf_configs(kit: Kit, derived_source: Path, text: str, words: tuple) -> None:
+    path = kit.folder / "nncf.json"
+    path.write_text(text)
+    launch = kit.launch_file.read_text(encoding="utf-8")
+    kit.launch_file.write_text(
+        launch.replace("${workspaceFolder}/launch/configs/nncf.json", str(path)), encoding="utf-8"
+    )
+    assert_user_error(kit.run("variant", HYBRID), str(path), *words)
 
 
 def test_options_that_do_not_go_together(kit: Kit) -> None:

@@ -369,6 +369,34 @@ def test_two_at_once_wait_for_each_other(built: Kit, tmp_path: Path, hashes) -> 
     assert stable(hashes(kit.tree(HYBRID))) == stable(hashes(built.tree(HYBRID)))
 
 
+def test_the_nested_form_gives_the_same_tree_as_the_flat_one(built: Kit, tmp_path: Path, hashes) -> None:
+    articles: dict = {}
+    for row in json.loads((paths.SAMPLE / "train.json").read_text())["data"]:
+        texts, starts = row["answers"]["text"], row["answers"]["answer_start"]
+        answers = [{"text": text, "answer_start": start} for text, start in zip(texts, starts)]
+        questions = articles.setdefault(row["title"], {}).setdefault(row["context"], [])
+        questions.append({"id": row["id"], "question": row["question"], "answers": answers})
+    nested = [
+        {"title": title, "paragraphs": [{"context": text, "qas": qas} for text, qas in contexts.items()]}
+        for title, contexts in articles.items()
+    ]
+    path = tmp_path / "nested.json"
+    path.write_text(json.dumps({"version": "1.1", "data": nested}))
+    kit = Kit(tmp_path, built.model)
+    done = kit.run("variant", HYBRID, train_file=path)
+    assert done.returncode == 0, done.stderr
+    assert stable(hashes(kit.tree(HYBRID))) == stable(hashes(built.tree(HYBRID)))
+
+
+def test_evaluate_runs_its_configuration(kit: Kit, derived_source: Path) -> None:
+    done = kit.run("evaluate")
+    assert done.returncode == 0, done.stderr
+    results = json.loads(done.stdout)
+    assert results["eval_questions"] == 16
+    assert results["weights"] == "random, seed 42"
+    assert 0 <= results["eval_f1"] <= 100
+
+
 def test_an_edited_argument_changes_the_tree(built: Kit, tmp_path: Path, hashes) -> None:
     kit = Kit(tmp_path, built.model)
     text = kit.launch_file.read_text(encoding="utf-8")
