@@ -2,11 +2,13 @@
 
 Floors, from the bottom; a module imports only from floors below its own:
 
-0. ``errors``, ``variants``, ``paths``, ``locks``, ``digests``, ``status``, ``progress``, ``json_file``,
-   ``jsonc``: names, dimensions, folders, the error a user sees, and tools that know nothing of the rest.
-1. ``vscode``, ``interpreters`` < ``environment`` < ``sources``, ``squad``, ``bert_config`` < ``inputs``,
-   ``resources``, ``child`` < ``convert``, ``sparsity`` < ``trees``: one job each.
-2. ``pipeline``: one variant from invocation to published tree.
+0. ``errors``, ``variants``, ``paths``, ``files``, ``locks``, ``digests``, ``status``, ``progress``,
+   ``json_file``, ``jsonc``: names, dimensions, folders, the error a user sees, tools that know nothing of
+   the rest.
+1. ``vscode``, ``interpreters`` and ``steps`` and ``installer`` < ``environment``, ``sources``, ``squad``,
+   ``bert_config`` < ``inputs`` and ``resources``, ``child`` < ``convert``, ``sparsity`` < ``trees``: one
+   job each.
+2. ``jobs`` < ``pipeline``: one variant from launch configuration to published tree.
 3. ``__main__``: the commands.
 
 ``launch.qa`` is the program that a launch configuration starts.  It is the only part that imports torch,

@@ -5,25 +5,20 @@ thing removed and the last thing written, so that an environment with a stamp is
 killed at any moment leaves none, and the next one starts over.
 """
 
-import ast
-import collections
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
-import pty
 import re
 import shutil
-import subprocess
-import sys
-import termios
 import time
 from pathlib import Path
-from typing import IO, Any, Deque, Dict, Iterator, List, Mapping, NamedTuple, Optional, Tuple
+from typing import Dict, List, NamedTuple, Optional, Tuple
 
 from . import files, interpreters, locks, paths
 from .errors import KitError
+from .installer import uv_environment
+from .steps import Steps
 
 INSTALLER = "installer.lock"
 """The lock of the program that installs the others; pip installs this one."""
@@ -36,9 +31,6 @@ FREE_BYTES = 4 * 10**9
 
 SMOKE_TEST = "import numpy, onnx, openvino.runtime, torch"
 """What must work before an environment counts as made: the packages with the most compiled code."""
-
-TAIL_LINES = 15
-"""Lines of a failed step's output that its error shows."""
 
 
 class Stamp(NamedTuple):
@@ -292,7 +284,7 @@ def _make(python: str, lock: int) -> None:
     log = paths.BUILD / "log" / "setup.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("w", encoding="utf-8") as stream:
-        steps = _Steps(stream, log, lock, started)
+        steps = Steps(stream, log, lock, started)
         with contextlib.suppress(FileNotFoundError):
             _stamp_file().unlink()
         if not keep:
@@ -306,7 +298,7 @@ def _make(python: str, lock: int) -> None:
         steps.say(f"{paths.shown(paths.VENV)} is ready")
 
 
-def _install(steps: "_Steps", interpreter: interpreters.Interpreter, keep: bool) -> None:
+def _install(steps: Steps, interpreter: interpreters.Interpreter, keep: bool) -> None:
     """Take the steps from an interpreter, or an environment with a stamp, to one with the locks' packages."""
     python, uv = str(paths.VENV_PYTHON), str(paths.VENV / "bin" / "uv")
     lock_files = {name: str(paths.ENVIRONMENT_DATA / name) for name in LOCKS}
@@ -341,232 +333,7 @@ def _install(steps: "_Steps", interpreter: interpreters.Interpreter, keep: bool)
             ),
             *lock_files.values(),
         ],
-        environment=_uv_environment(python, uv),
+        environment=uv_environment(python, uv),
         progress=True,
     )
     steps.run("trying the environment", [python, "-I", "-c", SMOKE_TEST])
-
-
-_PIP_TO_UV: Tuple[Tuple[Tuple[str, ...], Tuple[str, ...]], ...] = (
-    (("index-url",), ("UV_DEFAULT_INDEX", "UV_INDEX_URL")),
-    (("trusted-host",), ("UV_INSECURE_HOST",)),
-    (("cert",), ("SSL_CERT_FILE", "SSL_CERT_DIR")),
-    (("proxy",), ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")),
-    (("timeout", "default-timeout"), ("UV_HTTP_TIMEOUT", "UV_REQUEST_TIMEOUT")),
-)
-"""Settings of pip, and uv's variables for the same; the first is set where none of them is.
-
-extra-index-url and find-links are left out on purpose.  The locks' hashes allow only the files that the index
-of the lock had, so one index is enough; and uv takes a package from the first index that knows its name, so
-that another index with other builds of it would end in an error instead of the right file.
-"""
-
-
-def pip_settings(listing: str) -> Dict[str, str]:
-    """Return pip's settings for installing, from the output of ``pip config list``.
-
-    A variable goes before the section ``install``, and that before ``global``: pip's own order.
-    """
-    sections: Dict[str, Dict[str, str]] = {"global": {}, "install": {}, ":env:": {}}
-    for line in listing.splitlines():
-        match = re.match(r"(global|install|:env:)\.([a-z-]+)=(.*)", line)
-        if match:
-            with contextlib.suppress(ValueError, SyntaxError):
-                sections[match.group(1)][match.group(2)] = str(ast.literal_eval(match.group(3))).strip()
-    return {key: value for section in sections.values() for key, value in section.items() if value}
-
-
-def uv_settings(pip: Mapping[str, str], environment: Mapping[str, str]) -> Dict[str, str]:
-    """Return the variables that make uv reach an index as pip does, so that a mirror is set up only once.
-
-    :param pip: :func:`pip_settings`; uv does not read them.
-    :param environment: the user's variables; what they say to uv stays.
-    """
-    settings: Dict[str, str] = {}
-    for keys, variables in _PIP_TO_UV:
-        value = next((pip[key] for key in keys if key in pip), "")
-        if value and not any(environment.get(variable) for variable in variables):
-            folder = variables[0] == "SSL_CERT_FILE" and Path(value).is_dir()
-            settings[variables[1] if folder else variables[0]] = value
-    return settings
-
-
-def _uv_environment(python: str, uv: str) -> Dict[str, str]:
-    """Return what to add to the variables for uv."""
-
-    def ask(*command: str) -> str:
-        answer = subprocess.run(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=False
-        )
-        return answer.stdout.decode("utf-8", "replace")
-
-    # Not at the head of _install: pip and uv are there only after its first steps.
-    settings = uv_settings(pip_settings(ask(python, "-I", "-m", "pip", "config", "list")), os.environ)
-    cache = ask(uv, "cache", "dir").strip()
-    if cache and "UV_LINK_MODE" not in os.environ and _device(Path(cache)) != _device(paths.VENV):
-        # What uv falls back to anyway, but without a warning that nobody can act on.
-        settings["UV_LINK_MODE"] = "copy"
-    return settings
-
-
-def _device(path: Path) -> int:
-    """Return the file system of ``path``, or of the nearest folder above it that exists."""
-    return next(folder for folder in (path, *path.parents) if folder.exists()).stat().st_dev
-
-
-_ADVICE = (
-    (
-        r"No space left on device|os error 28",
-        "The disk is full: free some space, there or in uv's cache (uv cache clean).",
-    ),
-    (
-        r"[Hh]ash mismatch|DO NOT MATCH THE HASHES",
-        "The index gave a file that is not the locked one: use another index"
-        " (pip config set global.index-url URL), or clear a damaged cache (uv cache clean).",
-    ),
-    (
-        r"dns error|name resolution|error sending request|[Cc]onnection (refused|reset|timed out)|timed out"
-        r"|Failed to establish a new connection|Network is unreachable|Failed to fetch|certificate"
-        r"|No matching distribution found",
-        "The setup needs a route to a package index.  Check the network; behind a proxy set HTTPS_PROXY;"
-        " for a mirror: pip config set global.index-url URL.",
-    ),
-)
-"""Signs in a failed step's output, and what to do about each."""
-
-
-def _advice(output: str) -> str:
-    return next((advice for signs, advice in _ADVICE if re.search(signs, output)), "Mend the cause.")
-
-
-def visible(line: str) -> str:
-    """Return what a terminal still shows of a line: no escape sequences, and nothing of what was erased."""
-    kept = re.split(r"\x1b\[\d*[JK]", line)[-1]
-    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", kept).rstrip().rsplit("\r", 1)[-1]
-
-
-class _Steps:
-    """The steps of one setup: each is announced on the terminal, run, and written to the log."""
-
-    def __init__(self, log: IO[str], log_file: Path, lock: int, started: float) -> None:
-        self._log = log
-        self._log_file = log_file
-        self._lock = lock
-        self._started = started
-
-    def say(self, text: str) -> None:
-        """Print and log one line."""
-        line = f"[{time.monotonic() - self._started:6.1f} s] setup: {text}"
-        print(line, file=sys.stderr, flush=True)
-        self._write(line)
-
-    def _write(self, line: str) -> None:
-        self._log.write(line + "\n")
-        self._log.flush()
-
-    def run(
-        self,
-        doing: str,
-        command: List[str],
-        *,
-        environment: Optional[Dict[str, str]] = None,
-        progress: bool = False,
-    ) -> None:
-        """Run ``command``.
-
-        :param doing: what it does, for the terminal.
-        :param environment: variables to set for it.
-        :param progress: show its output, with progress bars, where standard error is a terminal.
-        :raises KitError: it failed; the error has the end of its output.
-        """
-        self.say(doing)
-        tail: Deque[str] = collections.deque(maxlen=TAIL_LINES)
-        variables = {name: value for name, value in os.environ.items() if name not in _UNSET}
-        variables.update(_SET, **(environment or {}))
-        terminal = progress and sys.stderr.isatty()
-        try:
-            status = self._follow(command, variables, terminal, tail)
-        except OSError as error:
-            status, tail = -1, collections.deque([f"{command[0]}: {error.strerror}"])
-        if status:
-            output = "\n".join(tail)
-            raise KitError(
-                f"The setup failed while {doing} (exit status {status}).",
-                where=f"the whole output is in {paths.shown(self._log_file)}",
-                hint=_advice(output) + "  Then run the command again.  Its last lines:\n" + output,
-            )
-
-    def _follow(self, command: List[str], variables: Dict[str, str], terminal: bool, tail: Deque[str]) -> int:
-        """Run ``command``, copy its output to the log and perhaps the terminal; return its exit status."""
-        # A program draws progress bars only on a terminal, and the log needs its output too; so it gets a
-        # terminal of its own, which is copied to the real one.
-        read_end, write_end = pty.openpty() if terminal else os.pipe()
-        try:
-            if terminal:
-                size = fcntl.ioctl(sys.stderr.fileno(), termios.TIOCGWINSZ, b"\0" * 8)
-                fcntl.ioctl(write_end, termios.TIOCSWINSZ, size)
-            try:
-                process = subprocess.Popen(
-                    command,
-                    stdin=subprocess.DEVNULL,
-                    stdout=write_end,
-                    stderr=write_end,
-                    env=variables,
-                    cwd=str(paths.REPOSITORY),
-                    # If this process is killed, its child works on; the lock is then held until that ends.
-                    pass_fds=(self._lock,),
-                )
-            finally:
-                os.close(write_end)
-            try:
-                for line in _lines_from(read_end, sys.stderr.fileno() if terminal else None):
-                    if line:
-                        self._write(line)
-                        tail.append(line)
-                return process.wait()
-            except BaseException:
-                _stop(process)
-                if terminal:
-                    # Below the progress bars, not at the end of one.
-                    print(file=sys.stderr)
-                raise
-        finally:
-            os.close(read_end)
-
-
-_UNSET = ("PYTHONHOME", "PYTHONPATH", "VIRTUAL_ENV", "CONDA_PREFIX", "UV_PYTHON")
-"""Variables that would have a step look at another environment than the one being made."""
-
-_SET = {"PIP_USER": "0"}
-"""Variables that undo a setting of the user's: pip refuses user = true in a virtual environment."""
-
-
-def _lines_from(descriptor: int, copy_to: Optional[int]) -> Iterator[str]:
-    """Yield what stays visible of each line, and copy all of it."""
-    pending = b""
-    while True:
-        try:
-            chunk = os.read(descriptor, 65536)
-        except OSError:
-            # How Linux reports that nobody has the other end of a terminal open any more.
-            chunk = b""
-        if copy_to is not None:
-            os.write(copy_to, chunk)
-        *complete, pending = (pending + chunk).split(b"\n")
-        # A progress bar is redrawn for minutes without ending its line; only the last drawing can stay.
-        pending = pending[max(pending.rfind(b"\x1b[2K"), 0) :]
-        for line in complete:
-            yield visible(line.decode("utf-8", "replace"))
-        if not chunk:
-            yield visible(pending.decode("utf-8", "replace"))
-            return
-
-
-def _stop(process: "subprocess.Popen[Any]") -> None:
-    """End a child: it may clean up for some seconds (show the cursor again), then it is killed."""
-    process.terminate()
-    try:
-        process.wait(5)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()

@@ -13,7 +13,8 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from launch import environment, interpreters, locks, paths
+from launch import environment, installer, interpreters, locks, paths
+from launch import steps as steps_module
 from launch.errors import KitError
 
 LOCK_DIRECTORY = paths.ENVIRONMENT_DATA
@@ -272,11 +273,11 @@ class Steps:
 def steps(checkout, monkeypatch):
     recorder = Steps()
     monkeypatch.setattr(
-        environment._Steps,
+        steps_module.Steps,
         "run",
         lambda self, doing, command, **more: recorder.run(self, doing, command, **more),
     )
-    monkeypatch.setattr(environment, "_uv_environment", lambda *_: {})
+    monkeypatch.setattr(environment, "uv_environment", lambda *_: {})
     monkeypatch.setattr(environment, "compiler", lambda: "c++")
     recorder.python = fake(checkout.parent / "python/python3.8")
     recorder.other = fake(checkout.parent / "other/python3.8", version="3.8.9")
@@ -538,7 +539,7 @@ def test_a_checkout_that_cannot_be_written_to(steps, checkout):
 def real_steps(checkout):
     log = checkout / "setup.log"
     with log.open("w") as stream, (checkout / "lock").open("w") as lock:
-        yield environment._Steps(stream, log, lock.fileno(), time.monotonic())
+        yield steps_module.Steps(stream, log, lock.fileno(), time.monotonic())
 
 
 def test_a_step_writes_everything_to_the_log(real_steps, checkout, capsys):
@@ -589,7 +590,7 @@ def test_the_lock_is_held_by_a_step_that_outlives_the_setup(checkout):
     file = checkout / "lock"
     with file.open("w") as lock, (checkout / "log").open("w") as log:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        setup = environment._Steps(log, checkout / "log", lock.fileno(), time.monotonic())
+        setup = steps_module.Steps(log, checkout / "log", lock.fileno(), time.monotonic())
         setup.run(
             "leaving one behind", ["/bin/sh", "-c", f"sleep 1 >/dev/null 2>&1 & echo $! > {checkout}/pid"]
         )
@@ -616,9 +617,9 @@ def test_progress_bars_reach_the_terminal_and_not_the_log(checkout):
     import pty
 
     program = (
-        "import sys, time; from pathlib import Path; from launch import environment\n"
+        "import sys, time; from pathlib import Path; from launch.steps import Steps\n"
         "log = open('log', 'w'); lock = open('lock', 'w')\n"
-        "steps = environment._Steps(log, Path('log'), lock.fileno(), time.monotonic())\n"
+        "steps = Steps(log, Path('log'), lock.fileno(), time.monotonic())\n"
         r"steps.run('working', ['/bin/sh', '-c', '[ -t 2 ] && printf \'first\\n10%%\\r\\033[2K20%%\\r\\033[2K"
         r"\\033[1mdone\\033[0m\\n\''], progress=True)"
     )
@@ -651,7 +652,7 @@ def test_pip_settings_in_pips_own_order():
         "download.proxy='http://other.example'\n"
         "a warning of pip's\n"
     )
-    assert environment.pip_settings(listing) == {
+    assert installer.pip_settings(listing) == {
         "index-url": "https://install.example/simple",
         "cert": "/env.pem",
     }
@@ -659,26 +660,24 @@ def test_pip_settings_in_pips_own_order():
 
 def test_pips_settings_become_uvs(tmp_path):
     pip = {"index-url": "https://mirror.example/simple", "cert": "/ca.pem", "default-timeout": "180"}
-    assert environment.uv_settings(pip, {}) == {
+    assert installer.uv_settings(pip, {}) == {
         "UV_DEFAULT_INDEX": "https://mirror.example/simple",
         "SSL_CERT_FILE": "/ca.pem",
         "UV_HTTP_TIMEOUT": "180",
     }
-    assert environment.uv_settings({"cert": str(tmp_path)}, {}) == {"SSL_CERT_DIR": str(tmp_path)}
+    assert installer.uv_settings({"cert": str(tmp_path)}, {}) == {"SSL_CERT_DIR": str(tmp_path)}
 
 
 @pytest.mark.parametrize("variable", ["UV_DEFAULT_INDEX", "UV_INDEX_URL"])
 def test_what_the_user_says_to_uv_stays(variable):
     assert (
-        environment.uv_settings({"index-url": "https://mirror.example"}, {variable: "https://own.example"})
+        installer.uv_settings({"index-url": "https://mirror.example"}, {variable: "https://own.example"})
         == {}
     )
 
 
 def test_other_indexes_are_not_passed_on():
-    assert (
-        environment.uv_settings({"extra-index-url": "https://x.example", "find-links": "/wheels"}, {}) == {}
-    )
+    assert installer.uv_settings({"extra-index-url": "https://x.example", "find-links": "/wheels"}, {}) == {}
 
 
 # --- the locks -------------------------------------------------------------------------------------------
