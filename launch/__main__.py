@@ -79,6 +79,8 @@ def _locked_setup(python: str) -> int:
     if python or not (environment.is_ready() and sources.is_ready()):
         with exclusive(pipeline.LOCK, _LOCKED):
             _setup(python)
+    else:
+        print("setup: up to date", file=sys.stderr)
     return 0
 
 
@@ -104,8 +106,6 @@ def _configs(options: argparse.Namespace) -> int:
 
 
 def _command(options: argparse.Namespace) -> int:
-    if not options.v:
-        variants.get("")
     job = _job(options, options.v)
     print(job.explain() if options.explain else job.invocation.shell())
     return 0

@@ -76,7 +76,8 @@ def select(kind: str, model: str, train_file: str, validation_file: str, seed: s
         raise KitError(
             "INPUT=files needs a model.",
             where="MODEL is empty",
-            hint="Give MODEL=<folder with config.json and tokenizer>, TRAIN_FILE=… and VALIDATION_FILE=….",
+            hint="Give MODEL=<folder with config.json and tokenizer>, with TRAIN_FILE=<questions> for trees\n"
+            "and VALIDATION_FILE=<questions> for an evaluation.",
         )
     if seed and not (re.fullmatch("[0-9]{1,10}", seed) and int(seed) < 2**32):
         raise KitError(

@@ -1,5 +1,6 @@
 """What the terminal shows while a build runs."""
 
+import shutil
 import sys
 import time
 from typing import Optional, TextIO
@@ -24,10 +25,10 @@ class Progress:
     """One line a stage: rewritten in place on a terminal, printed now and then into a file.
 
     :param label: which variant of how many, and which stage.
-    :param expected: seconds that the stage is expected to take.
+    :param expected: seconds that the stage is expected to take; None where nobody knows.
     """
 
-    def __init__(self, label: str, expected: float, stream: Optional[TextIO] = None) -> None:
+    def __init__(self, label: str, expected: Optional[float], stream: Optional[TextIO] = None) -> None:
         self.label = label
         self.expected = expected
         self.stream = stream or sys.stderr
@@ -48,9 +49,14 @@ class Progress:
         if not self.terminal and self._last and step == self._step and now - self._last < QUIET_INTERVAL:
             return
         self._step, self._last = step, now
-        line = f"{self.label}  {duration(self.elapsed)} of about {duration(self.expected)}"
+        line = f"{self.label}  {duration(self.elapsed)}"
+        if self.expected is not None:
+            line += f" of about {duration(self.expected)}"
         if step:
             line += f"  {step}"
+        if self.terminal:
+            # A line that wraps could not be rewritten in place.
+            line = line[: shutil.get_terminal_size().columns - 1]
         self._write(line, end="" if self.terminal else "\n")
 
     def done(self, note: str) -> None:

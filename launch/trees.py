@@ -105,6 +105,8 @@ def check_writable(out: Path) -> None:
 
     :raises KitError: they cannot.
     """
+    if out.exists() and not out.is_dir():
+        raise KitError("OUT is not a folder.", where=f"OUT={out}", hint="Set OUT= to a folder, new or not.")
     probe = out / f".write-test-{os.getpid()}"
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -112,7 +114,7 @@ def check_writable(out: Path) -> None:
         probe.rmdir()
     except OSError as error:
         raise KitError(
-            f"The output folder is not writable: {error.strerror}.",
+            f"The output folder cannot be made or written to: {error.strerror}.",
             where=f"OUT={out}",
             hint="Make it writable, or set OUT= to another folder.",
         ) from None

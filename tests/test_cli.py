@@ -204,8 +204,11 @@ def test_options_that_do_not_go_together(kit: Kit) -> None:
 def test_out_that_cannot_be_written(kit: Kit, tmp_path: Path, derived_source: Path) -> None:
     blocker = tmp_path / "file"
     blocker.write_text("")
-    assert_user_error(kit.run("variant", HYBRID, out=blocker / "out"), "not writable", "OUT=")
-    assert_user_error(kit.run("variant", HYBRID, out="/proc/out"), "not writable", "OUT=/proc/out")
+    assert_user_error(kit.run("variant", HYBRID, out=blocker / "out"), "OUT=")
+    assert_user_error(kit.run("variant", HYBRID, out=blocker), "not a folder", "OUT=")
+    assert_user_error(
+        kit.run("variant", HYBRID, out="/proc/out"), "cannot be made or written to", "OUT=/proc/out"
+    )
 
 
 @pytest.mark.skipif(os.geteuid() != 0 or not Path("/dev/full").exists(), reason="mounting needs root")
