@@ -17,8 +17,6 @@ from .errors import exit_with_message
 from .locks import exclusive
 from .progress import duration
 
-_LOCKED = "artifact trees in this checkout"
-
 
 def _option(parser: argparse.ArgumentParser, name: str, default: str, what: str) -> None:
     variable = "LAUNCH_" + name.upper()
@@ -77,7 +75,7 @@ def _setup(python: str) -> None:
 
 def _locked_setup(python: str) -> int:
     if python or not (environment.is_ready() and sources.is_ready()):
-        with exclusive(pipeline.LOCK, _LOCKED):
+        with exclusive(pipeline.LOCK, pipeline.LOCKED):
             _setup(python)
     else:
         print("setup: up to date", file=sys.stderr)
@@ -118,7 +116,7 @@ def _evaluate(options: argparse.Namespace) -> int:
 
 def _clean(environment_too: bool) -> int:
     """Empty the build folder, but for the lock that is held meanwhile."""
-    with exclusive(pipeline.LOCK, _LOCKED):
+    with exclusive(pipeline.LOCK, pipeline.LOCKED):
         for entry in paths.BUILD.iterdir():
             if entry != pipeline.LOCK:
                 shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()

@@ -23,6 +23,9 @@ from .variants import Variant
 LOCK = paths.BUILD / "build.lock"
 """Held by whoever sets up, builds or cleans in this checkout."""
 
+LOCKED = "artifact trees in this checkout"
+"""What :data:`LOCK` locks, in words."""
+
 _ONNX_STAMP = ".onnx-stage.json"
 _IR_STAMP = ".ir-stage.json"
 _MARK = ".kit-work"
@@ -68,7 +71,7 @@ class Build:
         found = [self._current(job, onnx_key(job)) for job in self.jobs]
         if all(found) and not any(self._leftovers(job) for job in self.jobs):
             return [outcome for outcome in found if outcome]
-        with exclusive(LOCK, "artifact trees in this checkout") as lock:
+        with exclusive(LOCK, LOCKED) as lock:
             # From here on nothing is looked up anew: what is edited during the run belongs to the next one.
             keys = [onnx_key(job) for job in self.jobs]
             if self.out.is_dir():
@@ -296,7 +299,7 @@ def evaluate(job: Job, prepare: Callable[[], None]) -> str:
     """
     if job.arguments.validation_file is not None:
         squad.read(job.local(job.arguments.validation_file), "VALIDATION_FILE")
-    with exclusive(LOCK, "artifact trees in this checkout") as lock:
+    with exclusive(LOCK, LOCKED) as lock:
         prepare()
         progress = Progress("evaluate", expected=None)
         run(job, "evaluate", "evaluation", progress, (lock,))

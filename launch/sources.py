@@ -15,7 +15,7 @@ import zipfile
 from pathlib import Path
 from typing import Dict, List, Tuple
 
-from . import paths
+from . import digests, paths
 from .errors import KitError
 from .locks import exclusive
 
@@ -120,10 +120,6 @@ def ensure() -> bool:
     return True
 
 
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
 def _wheels() -> List[Path]:
     """Return the pinned wheels, fetched where they are not there yet."""
     paths.WHEELS.mkdir(parents=True, exist_ok=True)
@@ -152,7 +148,7 @@ def _find_wheels() -> List[Path]:
     for package in PACKAGES:
         version, sums = pinned()[package]
         for wheel in sorted(paths.WHEELS.glob(f"{package}-{version}-*.whl")):
-            if _sha256(wheel) in sums:
+            if digests.of_file(wheel) in sums:
                 found.append(wheel)
                 break
     return found
