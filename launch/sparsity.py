@@ -6,15 +6,17 @@ their parameter names in the file.
 """
 
 import csv
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Tuple
 
+from . import status
 from .errors import KitError
 
 COLUMNS = ("layer_id", "layer", "shape", "nparam", "nnz", "sparsity")
 BLOCK_PREFIX = "bert.encoder.layer."
-_MODULE_PREFIX = "nncf_module."
+MODULE_PREFIX = "nncf_module."
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ class Row:
         return 1 - self.nnz / self.nparam
 
 
-class _Graph:
+class Graph:
     """Producers and consumers of every tensor in an ONNX graph."""
 
     def __init__(self, graph: Any) -> None:
@@ -64,7 +66,7 @@ class _Graph:
             for follower in self.consumers.get(product.output[0], []):
                 for name in follower.input:
                     if name in self.initializers and name.endswith(".bias"):
-                        return str(name)[len(_MODULE_PREFIX) : -len("bias")] + "weight"
+                        return str(name)[len(MODULE_PREFIX) : -len("bias")] + "weight"
         return ""
 
     def _embedding(self, index: str) -> str:
@@ -80,7 +82,7 @@ def rows(model: Any) -> Iterator[Row]:
     import numpy
     from onnx import numpy_helper
 
-    graph = _Graph(model.graph)
+    graph = Graph(model.graph)
     for node in model.graph.node:
         if node.op_type != "FakeQuantize":
             continue
@@ -156,3 +158,14 @@ def block_sparsity(report: List[Row], dense_weights: int) -> float:
     """
     left = sum(row.nnz for row in report if row.layer.startswith(BLOCK_PREFIX))
     return 1 - left / dense_weights
+
+
+def _main(arguments: List[str]) -> int:
+    status.step("counting zeros")
+    for name in arguments:
+        write_report(Path(name))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(status.run(_main, sys.argv[1:]))

@@ -1,0 +1,192 @@
+"""An ONNX file as a comparison sees it: its graph, its constants, and names by which a person finds them."""
+
+import mmap
+import warnings
+from collections import deque
+from pathlib import Path
+from typing import Any, Deque, Dict, Iterator, List, Optional, Set, Tuple
+
+from . import paths, sparsity
+from .errors import KitError
+
+QUANTIZER = "FakeQuantize"
+
+RANGE_ENDS = ("low", "high", "output low", "output high")
+"""A quantizer's inputs after the first."""
+
+_INPUTS = {QUANTIZER: 1 + len(RANGE_ENDS), "Gather": 2}
+"""Operators whose inputs are looked at by their place, and how many they have."""
+
+
+class Model:
+    """The graph of an ONNX file, its constants, and names by which a person finds them.
+
+    :raises KitError: the file is no ONNX file, is damaged, or keeps its values elsewhere.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        proto = _parse(path)
+        if not proto.opset_import or not proto.graph.node or not all(map(_is_complete, proto.graph.node)):
+            raise damaged(path, "its graph is not complete")
+        if not all(isinstance(text, str) for text in _texts(proto)):
+            raise damaged(path, "a name in it is not UTF-8")
+        self.proto = proto
+        self.nodes = proto.graph.node
+        self.graph = sparsity.Graph(proto.graph)
+        # In lists, so that of two constants with one name none hides the other.
+        self.initializers: List[Tuple[str, Any]] = sorted(
+            ((tensor.name, tensor) for tensor in proto.graph.initializer), key=lambda pair: pair[0]
+        )
+        embedded = [(node.output[0], constant_value(node)) for node in self.nodes]
+        self.constants: List[Tuple[str, Any]] = [pair for pair in embedded if pair[1] is not None]
+        self.constants += self.initializers
+        self.tensors: Dict[str, Any] = dict(self.constants)
+        if any(tensor.data_location == tensor.EXTERNAL for _, tensor in self.constants):
+            raise KitError(
+                "The ONNX file keeps its values in other files.",
+                where=paths.shown(path),
+                hint="Save it as one file: onnx.save_model(onnx.load(OLD), NEW)",
+            )
+        quantizers = [node for node in self.nodes if node.op_type == QUANTIZER]
+        self.activations = [node for node in quantizers if node.input[0] not in self.tensors]
+        self.matrices: Dict[str, Any] = {
+            node.input[0]: node for node in quantizers if node.input[0] in self.tensors
+        }
+        """The quantizer of each weight matrix."""
+
+    def range_names(self) -> Set[str]:
+        """Return the constants that are ends of activation quantizers' ranges and nothing else."""
+        activations = {node.output[0] for node in self.activations}
+
+        def only_a_range(name: str) -> bool:
+            return all(
+                user.output[0] in activations and user.input[0] != name for user in self.graph.consumers[name]
+            )
+
+        named = {name for node in self.activations for name in node.input[1:]}
+        return {name for name in named if only_a_range(name)} - {
+            output.name for output in self.proto.graph.output
+        }
+
+    def array(self, tensor: Any) -> Any:
+        """Return a constant's values, a view of a copy of its bytes."""
+        from onnx import numpy_helper
+
+        try:
+            values = numpy_helper.to_array(tensor)
+        except (ValueError, TypeError, KeyError):
+            raise damaged(self.path, "a constant has not the values that its type and shape need") from None
+        if values.dtype.kind not in "biuf":
+            raise damaged(self.path, f"a constant holds no numbers but {type_name(tensor.data_type)}")
+        return values
+
+    def node_label(self, node: Any) -> str:
+        """Return a node's name and the nearest module that the file names."""
+        module = self._module(node)
+        own = node.name or node.output[0]
+        return f"{own} (near {module})" if module else own
+
+    def constant_label(self, name: str) -> str:
+        """Return the parameter that a constant is, or belongs to; else the node it is in, and where."""
+        if name in self.matrices:
+            return self.graph.layer_name(self.matrices[name]) or self.node_label(self.matrices[name])
+        for user in self.graph.consumers.get(name, []):
+            layer = self._weight(user)
+            if layer:
+                return f"{layer}, {RANGE_ENDS[list(user.input).index(name) - 1]} end of its range"
+        if name in self.graph.initializers:
+            return bare(name)
+        return self.node_label(self.graph.producer[name])
+
+    def _weight(self, node: Any) -> str:
+        """Return the parameter that ``node`` quantizes; empty where it quantizes none."""
+        if node.op_type == QUANTIZER and node.input[0] in self.matrices:
+            return self.graph.layer_name(node)
+        return ""
+
+    def _module(self, node: Any) -> str:
+        """Return the module of the parameter that is nearest against the edges' direction; empty for none."""
+        # A constant has nothing before it; it belongs to what uses it.
+        users = self.graph.consumers.get(node.output[0], [])
+        queue: Deque[Any] = deque([users[0] if users and not node.input else node])
+        seen: Set[str] = set()
+        while queue:
+            near = queue.popleft()
+            named = [self._weight(near)]
+            named += [bare(name) for name in near.input if name in self.graph.initializers]
+            for parameter in named:
+                if "." in parameter:  # a constant that the exporter folded has a number for a name
+                    return parameter.rpartition(".")[0]
+            for name in near.input:
+                if name in self.graph.producer and name not in seen:
+                    seen.add(name)
+                    queue.append(self.graph.producer[name])
+        return ""
+
+
+def _parse(path: Path) -> Any:
+    """Return the ``onnx.ModelProto`` in a file, in memory of the file's size."""
+    import onnx
+    from google.protobuf.message import DecodeError
+
+    reason = "its bytes cannot be read as ONNX"
+    try:
+        # Mapped and not read: what is read would stand in memory beside what is made from it.
+        with path.open("rb") as handle, warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            with mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ) as data:
+                model = onnx.ModelProto.FromString(data)
+    except (DecodeError, ValueError):  # the latter: an empty file cannot be mapped
+        raise damaged(path, reason) from None
+    if said:  # so protobuf tells that it stopped before the end
+        raise damaged(path, reason)
+    return model
+
+
+def damaged(path: Path, reason: str) -> KitError:
+    """Return the error for a file that is no whole ONNX file."""
+    return KitError(
+        f"This is no ONNX file, or it is damaged: {reason}.",
+        where=paths.shown(path),
+        hint="Name a whole ONNX file; if this one was copied or was being written, make it again.",
+    )
+
+
+def _is_complete(node: Any) -> bool:
+    """Return whether ``node`` has the inputs and outputs that are looked at."""
+    return len(node.output) > 0 and len(node.input) == _INPUTS.get(node.op_type, len(node.input))
+
+
+def _texts(proto: Any) -> Iterator[Any]:
+    """Yield the names in a model; protobuf gives bytes for what is not UTF-8."""
+    for entry in proto.opset_import:
+        yield entry.domain
+    for named in (*proto.graph.initializer, *proto.graph.input, *proto.graph.output):
+        yield named.name
+    for node in proto.graph.node:
+        yield from (node.name, node.op_type, node.domain, *node.input, *node.output)
+        yield from (attribute.name for attribute in node.attribute)
+
+
+def constant_value(node: Any) -> Optional[Any]:
+    """Return the tensor of a Constant node; None for any other node."""
+    if node.op_type != "Constant":
+        return None
+    return next((attribute.t for attribute in node.attribute if attribute.name == "value"), None)
+
+
+def bare(name: str) -> str:
+    """Return a parameter's name in the model."""
+    prefix = sparsity.MODULE_PREFIX
+    return name[len(prefix) :] if name.startswith(prefix) else name
+
+
+def type_name(number: int) -> str:
+    """Return the name of an ONNX element type, as ``float``."""
+    from onnx import TensorProto
+
+    try:
+        return str(TensorProto.DataType.Name(number)).lower()
+    except ValueError:
+        return f"type {number}"
