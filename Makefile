@@ -15,18 +15,36 @@ export LAUNCH_SEED := $(SEED)
 export LAUNCH_LAUNCH := $(LAUNCH)
 export LAUNCH_PYTHON := $(PYTHON)
 export LAUNCH_EXPLAIN := $(EXPLAIN)
+export LAUNCH_SOURCE := $(SOURCE)
+export LAUNCH_MIRROR := $(MIRROR)
+export LAUNCH_P := $(P)
+export LAUNCH_A := $(A)
+export LAUNCH_B := $(B)
+export LAUNCH_LEVEL := $(LEVEL)
+export LAUNCH_MO := $(MO)
 
 .PHONY: help
 help:
 	@$(KIT) help
 
-.PHONY: all variant configs command evaluate setup clean distclean
-all variant configs command evaluate setup clean distclean:
+.PHONY: all variant configs command evaluate compare setup clean distclean
+all variant configs command evaluate compare setup clean distclean:
 	@$(KIT) $@
+
+.PHONY: third_party patches-check patch-edit patch-export
+third_party patches-check patch-edit patch-export:
+	@$(KIT) $@
+
+# The tests run on the registry's releases, also where the submodules are checked out.
+test test-fast test-forks: export LAUNCH_SOURCE := registry
 
 .PHONY: test
 test: setup
-	@.venv/bin/python -m pytest -m "full_size or not full_size"
+	@.venv/bin/python -m pytest -m "not forks"
+
+.PHONY: test-forks
+test-forks: setup third_party
+	@.venv/bin/python -m pytest -m forks
 
 .PHONY: test-fast
 test-fast: setup

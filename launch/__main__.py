@@ -12,10 +12,25 @@ import sys
 import time
 from typing import Callable, Dict, List, Optional, Sequence
 
-from . import environment, files, help, inputs, jobs, paths, pipeline, sources, variants
-from .errors import exit_with_message
+from . import (
+    environment,
+    files,
+    help,
+    inputs,
+    jobs,
+    optimizers,
+    patch_work,
+    paths,
+    pipeline,
+    source_rules,
+    sources,
+    third_party,
+    variants,
+)
+from .errors import KitError, exit_with_message
 from .locks import exclusive
 from .progress import duration
+from .source import Source
 
 
 def _option(parser: argparse.ArgumentParser, name: str, default: str, what: str) -> None:
@@ -33,6 +48,20 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("distclean", help="remove what is derived, and the environment")
     setup = commands.add_parser("setup", help="make the environment and the patched sources")
     _option(setup, "python", "", "a Python 3.8")
+    _option(setup, "source", sources.AUTO, "auto, fork or registry")
+    compare = commands.add_parser("compare", help="whether two trees, or folders of trees, are the same")
+    _option(compare, "a", "", "an ONNX file, a tree or a folder of trees")
+    _option(compare, "b", "", "what to compare it with")
+    _option(compare, "level", "bytes", "what must be the same: bytes, weights or structure")
+    _option(compare, "python", "", "a Python 3.8 for the environment")
+    third = commands.add_parser("third_party", help="check the forks' submodules out at their pins")
+    _option(third, "mirror", "", "folder with git directories nncf and transformers to take them from")
+    commands.add_parser("patches-check", help="check that the patch series is sound")
+    for name, what in (
+        ("patch-edit", "make a scratch clone of a fork with each patch as a commit"),
+        ("patch-export", "write the scratch clone's commits back as patches"),
+    ):
+        _option(commands.add_parser(name, help=what), "p", "", "the fork: nncf or transformers")
     for name, what in (
         ("all", "make the five trees"),
         ("variant", "make one tree"),
@@ -46,10 +75,17 @@ def _parser() -> argparse.ArgumentParser:
         _option(command, "train_file", "", "questions to calibrate on (INPUT=files)")
         _option(command, "validation_file", "", "questions to evaluate on (INPUT=files)")
         _option(command, "seed", "", "seed of the random weights")
-        _option(command, "launch", str(paths.LAUNCH_FILE), "the launch file")
+        _option(command, "launch", str(paths.LAUNCH_FILE), "the launch file, or upstream")
+        _option(command, "source", sources.AUTO, "auto, fork or registry")
         _option(command, "python", "", "a Python 3.8 for the environment")
         if name in ("all", "variant"):
             _option(command, "out", "gen_hybrid_sparse", "where trees are published")
+            _option(
+                command,
+                "mo",
+                optimizers.DEFAULT.name,
+                "Model Optimizer: " + " or ".join(optimizers.OPTIMIZERS),
+            )
         if name in ("variant", "command"):
             _option(command, "v", "", "the variant; for command, any configuration's name")
         if name == "command":
@@ -63,60 +99,142 @@ def _selection(options: argparse.Namespace) -> inputs.Selection:
     )
 
 
-def _setup(python: str) -> None:
+def _setup(python: str, source: Source) -> None:
     """Make the environment and the source tree where they are not current; the caller holds the lock."""
     started = time.monotonic()
     made = environment.ensure(python)
-    if not sources.is_ready():
-        print("setup: unpacking and patching nncf and transformers", file=sys.stderr, flush=True)
-    if sources.ensure() or made:
-        print(f"setup: done in {duration(time.monotonic() - started)}", file=sys.stderr, flush=True)
+    if source.ensure(_say) or made:
+        _say(f"done in {duration(time.monotonic() - started)}")
 
 
-def _locked_setup(python: str) -> int:
-    if python or not (environment.is_ready() and sources.is_ready()):
+def _say(what: str) -> None:
+    print(f"setup: {what}", file=sys.stderr, flush=True)
+
+
+def _locked_setup(options: argparse.Namespace) -> int:
+    source = _source(options)
+    if options.python or not (environment.is_ready() and source.is_ready()):
         with exclusive(pipeline.LOCK, pipeline.LOCKED):
-            _setup(python)
+            _setup(options.python, source)
     else:
         print("setup: up to date", file=sys.stderr)
     return 0
 
 
+def _source(options: argparse.Namespace) -> Source:
+    """Return the chosen source, and say which it is before anything else is said."""
+    source = sources.choose(options.source)
+    print(f"source  {source.describe()}", file=sys.stderr, flush=True)
+    _unpack(source)
+    return source
+
+
+def _unpack(source: Source) -> None:
+    """Derive the tree of a source that holds what a launch configuration may name.
+
+    The forks' scripts, configs and launch file refer to each other; the releases hold packages only.
+    """
+    if source_rules.is_upstreams(source) and not source.is_ready():
+        with exclusive(pipeline.LOCK, pipeline.LOCKED):
+            source.ensure(_say)
+
+
 def _trees(options: argparse.Namespace, chosen: Sequence[variants.Variant]) -> int:
-    selection, launch_file = _selection(options), files.typed(options.launch, "LAUNCH")
-    print(f"source  {sources.describe()}", file=sys.stderr, flush=True)
-    tree_jobs = [jobs.load_tree(launch_file, variant, selection) for variant in chosen]
+    source, selection = _source(options), _selection(options)
+    tree_jobs = [jobs.load_tree(options.launch, variant, selection, source) for variant in chosen]
     out = files.typed(options.out, "OUT")
-    outcomes = pipeline.Build(tree_jobs, out, lambda: _setup(options.python)).run()
+    optimizer = optimizers.get(options.mo)
+
+    def prepare() -> None:
+        _setup(options.python, source)
+        optimizers.ensure(optimizer)
+
+    outcomes = pipeline.Build(tree_jobs, out, prepare, optimizer).run()
     print(pipeline.table(outcomes))
     return 0
 
 
-def _job(options: argparse.Namespace, name: str) -> jobs.Job:
-    launch_file = files.typed(options.launch, "LAUNCH")
-    return jobs.load(launch_file, name, _selection(options), variants.VARIANTS.get(name))
+def _job(options: argparse.Namespace, name: str, source: Source) -> jobs.Job:
+    return jobs.load(options.launch, name, _selection(options), source, variants.VARIANTS.get(name))
 
 
 def _configs(options: argparse.Namespace) -> int:
-    job = _job(options, "configs")
+    source = _source(options)
+    job = _job(options, "configs", source)
+    if job.upstreams_script:
+        for path in pipeline.configs(job, lambda: _setup(options.python, source)):
+            print(path)
+        return 0
+    if job.invocation.python == str(paths.VENV_PYTHON) and not environment.is_ready():
+        with exclusive(pipeline.LOCK, pipeline.LOCKED):
+            environment.ensure(options.python)
     environ = job.invocation.environment(os.environ)
     return subprocess.run(job.invocation.argv(), env=environ, cwd=job.invocation.cwd, check=False).returncode
 
 
 def _command(options: argparse.Namespace) -> int:
-    job = _job(options, options.v)
+    source = sources.choose(options.source)
+    _unpack(source)
+    job = _job(options, options.v, source)
     print(job.explain() if options.explain else job.invocation.shell())
     return 0
 
 
 def _evaluate(options: argparse.Namespace) -> int:
-    print(pipeline.evaluate(_job(options, "evaluate"), lambda: _setup(options.python)))
+    source = _source(options)
+    job = _job(options, "evaluate", source)
+    print(pipeline.evaluate(job, lambda: _setup(options.python, source)))
+    return 0
+
+
+def _compare(options: argparse.Namespace) -> int:
+    """Compare in the environment's interpreter, which has onnx."""
+    for name in ("a", "b"):
+        if not getattr(options, name):
+            raise KitError(
+                f"{name.upper()} is not given.",
+                where=f"{name.upper()}=",
+                hint="Give A= and B=: an ONNX file, a tree or a folder of trees each.",
+            )
+    named = [str(files.typed(getattr(options, name), name.upper())) for name in ("a", "b")]
+    if not environment.is_ready():
+        with exclusive(pipeline.LOCK, pipeline.LOCKED):
+            environment.ensure(options.python)
+    argv = [str(paths.VENV_PYTHON), "-m", f"{__package__}.compare", *named, options.level]
+    return subprocess.run(argv, cwd=str(paths.REPOSITORY), check=False).returncode
+
+
+def _third_party(options: argparse.Namespace) -> int:
+    third_party.fetch(files.typed(options.mirror, "MIRROR") if options.mirror else None)
+    return 0
+
+
+def _patches_check() -> int:
+    print("\n".join(patch_work.check()))
+    return 0
+
+
+def _patch_edit(options: argparse.Namespace) -> int:
+    clone = paths.shown(patch_work.edit(third_party.get(options.p)))
+    print(f"{clone} is the pinned commit with each patch as one commit on top.")
+    print(f"Change them with git there; then: make patch-export P={options.p}")
+    return 0
+
+
+def _patch_export(options: argparse.Namespace) -> int:
+    for path in patch_work.export(third_party.get(options.p)):
+        print(paths.shown(path))
     return 0
 
 
 def _clean(environment_too: bool) -> int:
-    """Empty the build folder, but for the lock that is held meanwhile."""
+    """Empty the build folder, but for the lock that is held meanwhile.
+
+    :raises KitError: patches are being worked on in it.
+    """
     with exclusive(pipeline.LOCK, pipeline.LOCKED):
+        for fork in third_party.forks():
+            patch_work.check_exported(fork)
         for entry in paths.BUILD.iterdir():
             if entry != pipeline.LOCK:
                 shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
@@ -133,7 +251,12 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     words: List[str] = list(sys.argv[1:] if argv is None else argv)
     options = _parser().parse_args(words)
     handlers: Dict[str, Callable[[], int]] = {
-        "setup": lambda: _locked_setup(options.python),
+        "setup": lambda: _locked_setup(options),
+        "compare": lambda: _compare(options),
+        "third_party": lambda: _third_party(options),
+        "patches-check": _patches_check,
+        "patch-edit": lambda: _patch_edit(options),
+        "patch-export": lambda: _patch_export(options),
         "all": lambda: _trees(options, list(variants.VARIANTS.values())),
         "variant": lambda: _trees(options, [variants.get(options.v)]),
         "configs": lambda: _configs(options),

@@ -17,6 +17,16 @@ _TARGETS = (
                 "print a launch configuration as a shell command, run nothing (EXPLAIN=1: why)",
             ),
             ("evaluate", "exact match and F1 of a model on questions"),
+            ("compare A= B=", "whether two trees, or folders of trees, are the same"),
+        ),
+    ),
+    (
+        "Forks and patches",
+        (
+            ("third_party", "check the forks out at their pins (MIRROR= without a route to them)"),
+            ("patches-check", "whether every patch says what it must, applies and exports unchanged"),
+            ("patch-edit P=", "a scratch clone of a fork (nncf, transformers) with its patches as commits"),
+            ("patch-export P=", "the scratch clone's commits as patches"),
         ),
     ),
     (
@@ -24,6 +34,7 @@ _TARGETS = (
         (
             ("setup", "the environment and the patched sources (implied by whatever needs them)"),
             ("test", "all tests, one tree at full size included"),
+            ("test-forks", "the tests that run upstream's own code; needs the submodules"),
             ("test-fast", "the tests that take seconds"),
             ("lint", "ruff and mypy"),
             ("lock", "resolve launch/env/*.in into *.lock anew"),
@@ -40,7 +51,12 @@ _VARIABLES = (
     ("TRAIN_FILE=", "INPUT=files: questions to calibrate on (SQuAD's JSON, nested or flat)"),
     ("VALIDATION_FILE=", "INPUT=files: questions to evaluate on"),
     ("SEED=42", "seed of the random weights (default: the launch file's)"),
-    ("LAUNCH=launch/launch.json", "the launch file"),
+    ("LAUNCH=launch/launch.json", "the launch file; upstream: that of the transformers fork, as it is"),
+    ("SOURCE=auto", "nncf and transformers from: fork (the submodules), registry (releases), auto: the"),
+    ("", "forks if they are checked out, else the releases"),
+    ("MO=2022.1", "Model Optimizer: 2022.1, or 2021.4 (IR version 10; minutes a variant, not seconds)"),
+    ("LEVEL=bytes", "compare: what must be the same: bytes, weights or structure"),
+    ("MIRROR=", "third_party: folder with git directories nncf and transformers"),
     ("PYTHON=", "a Python 3.8 for the environment (default: found)"),
 )
 

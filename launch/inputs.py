@@ -1,18 +1,19 @@
 """Which checkpoint, tokenizer and questions a run reads: INPUT, MODEL, TRAIN_FILE, VALIDATION_FILE and SEED.
 
 The launch file says what a run reads by default.  What a make variable changes of that is rewritten by the
-short list of rules in :func:`apply`, each change with its rule, and nothing else is.
+rules in :func:`apply`, each change with the name of its rule, and nothing else is.
 """
 
+import json
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import List, Optional, Sequence, Tuple
+from typing import Optional
 
-from . import bert_config, digests, files, paths
+from . import bert_config, digests, files, paths, squad
 from .errors import KitError
+from .rewrite import Rewriter
 from .variants import Variant
-from .vscode import Invocation
 
 KINDS = ("sample", "files", "hub")
 
@@ -41,15 +42,6 @@ class Selection:
     train_file: Optional[Path] = None
     validation_file: Optional[Path] = None
     seed: Optional[int] = None
-
-
-@dataclass(frozen=True)
-class Change:
-    """One argument or variable that differs from the launch file; an empty side means absent."""
-
-    before: str
-    after: str
-    rule: str
 
 
 def select(kind: str, model: str, train_file: str, validation_file: str, seed: str) -> Selection:
@@ -93,49 +85,6 @@ def select(kind: str, model: str, train_file: str, validation_file: str, seed: s
     )
 
 
-def _value(args: Sequence[str], option: str) -> Optional[str]:
-    for index, word in enumerate(args[:-1]):
-        if word == option:
-            return args[index + 1]
-    return None
-
-
-class _Rewriter:
-    """An argument list under change, and the list of what was changed."""
-
-    def __init__(self, invocation: Invocation) -> None:
-        self.args = list(invocation.args)
-        self.env = dict(invocation.env)
-        self.changes: List[Change] = []
-
-    def set(self, option: str, value: str, rule: str) -> None:
-        """Give ``option`` another value, at its place or at the end."""
-        before = _value(self.args, option)
-        if before == value:
-            return
-        if before is None:
-            self.args += [option, value]
-        else:
-            self.args[self.args.index(option) + 1] = value
-        self.changes.append(Change("" if before is None else f"{option} {before}", f"{option} {value}", rule))
-
-    def drop(self, option: str, rule: str) -> None:
-        """Remove ``option`` and its value."""
-        before = _value(self.args, option)
-        if before is not None:
-            place = self.args.index(option)
-            del self.args[place : place + 2]
-            self.changes.append(Change(f"{option} {before}", "", rule))
-
-    def drop_variable(self, name: str, rule: str) -> None:
-        """Remove an environment variable from what the configuration sets."""
-        if name in self.env:
-            self.changes.append(Change(f"{name}={self.env.pop(name)}", "", rule))
-
-    def has(self, option: str) -> bool:
-        return option in self.args
-
-
 def _config_for(selection: Selection, variant: Variant, committed: Path) -> Path:
     """Return the hybrid config that belongs to the user's model, made where it is not there yet.
 
@@ -158,54 +107,139 @@ def _config_for(selection: Selection, variant: Variant, committed: Path) -> Path
 
 
 def apply(
-    invocation: Invocation, selection: Selection, variant: Optional[Variant]
-) -> Tuple[Invocation, List[Change]]:
-    """Return the invocation as it will run, and what was changed in it.
+    rewriter: Rewriter,
+    selection: Selection,
+    variant: Optional[Variant],
+    *,
+    sample_is_default: bool,
+    upstreams_script: bool,
+) -> None:
+    """Let an invocation read what the user chose.
 
     :param variant: the variant that the configuration makes; None for a configuration that makes none.
+    :param sample_is_default: whether the launch file names the sample itself, as the kit's does: then its
+        arguments stand as somebody may have edited them.
+    :param upstreams_script: whether the program is upstream's script, which reads flat question files only,
+        wants questions of both kinds, and keeps caches.
     :raises KitError: a file is missing that this configuration needs, or the model is unfit for the variant.
     """
-    rewriter = _Rewriter(invocation)
-    writes_configs = rewriter.has("--gen_sparse_cfg")
-    if selection.seed is not None and not writes_configs:
+    # The kit's own program computes configs from a folder's dense one, and reads no questions for it.
+    computes_configs = rewriter.has("--gen_sparse_cfg") and not upstreams_script
+    if selection.seed is not None and not computes_configs:
         rewriter.set("--seed", str(selection.seed), "SEED")
-    if selection.kind == "hub" and not writes_configs:  # the sample's dense config is that of the hub's model
-        rewriter.set("--model_name_or_path", HUB_MODEL, "INPUT=hub")
-        if rewriter.has("--do_eval"):
-            rewriter.set("--dataset_name", HUB_DATASET, "INPUT=hub")
-        for option in ("--train_file", "--validation_file"):
-            rewriter.drop(option, "INPUT=hub")
+    if selection.kind == "hub":
+        if not computes_configs:
+            _read_hub(rewriter)
+        elif not sample_is_default:
+            rule = "INPUT=hub: the sample's dense config is that of the hub's model"
+            rewriter.set("--model_name_or_path", str(paths.SAMPLE / "model"), rule)
+        return
+    rule = f"INPUT={selection.kind}"
+    if upstreams_script or not sample_is_default:
         for name in _OFFLINE:
-            rewriter.drop_variable(name, "INPUT=hub")
-    elif selection.kind == "files":
-        assert selection.model is not None
-        check_model_folder(selection.model)
-        if writes_configs:
-            rewriter.set(
-                "--output_dir", str(paths.BUILD / "configs" / "user"), "INPUT=files keeps the kit's own"
+            rewriter.set_variable(name, "1", f"{rule}: no hub is asked")
+    if upstreams_script:
+        cache = str(paths.BUILD / "cache" / "huggingface")
+        rewriter.set_variable("HF_HOME", cache, "caches: below the build folder")
+    if selection.kind == "files":
+        _read_files(rewriter, selection, variant, upstreams_script)
+    elif not sample_is_default:
+        rewriter.set("--model_name_or_path", str(paths.SAMPLE / "model"), rule)
+        if not computes_configs:
+            sample = paths.SAMPLE / "train.json", paths.SAMPLE / "validation.json"
+            _read_questions(rewriter, *sample, rule, rule)
+
+
+def _read_hub(rewriter: Rewriter) -> None:
+    rule = "INPUT=hub"
+    rewriter.set("--model_name_or_path", HUB_MODEL, rule)
+    if rewriter.has("--do_eval"):
+        rewriter.set("--dataset_name", HUB_DATASET, rule)
+    for option in ("--train_file", "--validation_file"):
+        rewriter.drop(option, rule)
+    for name in _OFFLINE:
+        rewriter.drop_variable(name, rule)
+
+
+def _read_files(
+    rewriter: Rewriter, selection: Selection, variant: Optional[Variant], upstreams_script: bool
+) -> None:
+    assert selection.model is not None
+    writes_configs = rewriter.has("--gen_sparse_cfg")
+    check_model_folder(selection.model)
+    if writes_configs:
+        own = str(paths.BUILD / "configs" / "user")
+        rewriter.set("--output_dir", own, "INPUT=files keeps the kit's own")
+    rewriter.set("--model_name_or_path", str(selection.model), "MODEL")
+    if writes_configs and upstreams_script:
+        # It reads questions on its way and does nothing with them.
+        sample = "upstream's script wants questions: the sample's"
+        _read_questions(
+            rewriter, paths.SAMPLE / "train.json", paths.SAMPLE / "validation.json", sample, sample
+        )
+    elif rewriter.has("--do_eval") and not writes_configs:
+        train, validation = selection.train_file, selection.validation_file
+        needed = "TRAIN_FILE" if variant is not None else "VALIDATION_FILE"
+        if (train if variant is not None else validation) is None:
+            raise KitError(
+                f"INPUT=files needs {needed} here.",
+                where=f"{needed} is empty",
+                hint=f"Give {needed}=<questions in SQuAD's JSON, nested or flat>.",
             )
-        rewriter.set("--model_name_or_path", str(selection.model), "MODEL")
-        rewriter.drop("--dataset_name", "INPUT=files")
-        needed = {"--train_file": variant is not None, "--validation_file": variant is None}
-        chosen = {"--train_file": selection.train_file, "--validation_file": selection.validation_file}
-        for option, path in chosen.items():
-            name = option.strip("-").upper()
-            if not rewriter.has("--do_eval"):
-                continue
-            if path is not None:
-                rewriter.set(option, str(path), name)
-            elif needed[option]:
-                raise KitError(
-                    f"INPUT=files needs {name} here.",
-                    where=f"{name} is empty",
-                    hint=f"Give {name}=<questions in SQuAD's JSON, nested or flat>.",
-                )
-            else:
-                rewriter.drop(option, "INPUT=files")
-        config = _value(rewriter.args, "--config_name")
-        if variant is not None and variant.hybrid and config is not None:
-            rewriter.set("--config_name", str(_config_for(selection, variant, Path(config))), "MODEL")
-    return replace(invocation, args=tuple(rewriter.args), env=rewriter.env), rewriter.changes
+        rules = ["TRAIN_FILE", "VALIDATION_FILE"]
+        if upstreams_script:
+            train = flat(train, "TRAIN_FILE") if train is not None else None
+            validation = flat(validation, "VALIDATION_FILE") if validation is not None else None
+            rules = [f"{rule}, in the flat form that upstream's script reads" for rule in rules]
+            if validation is None:
+                validation = train
+                rules[1] = "upstream's script wants some, and does nothing with them"
+        _read_questions(rewriter, train, validation, *rules)
+    config = rewriter.value("--config_name")
+    if variant is not None and variant.hybrid and config is not None:
+        committed = Path(rewriter.cwd.after[0]) / config
+        wanted = _config_for(selection, variant, committed)
+        if wanted != committed:
+            rewriter.set("--config_name", str(wanted), "MODEL")
+
+
+def _read_questions(
+    rewriter: Rewriter,
+    train: Optional[Path],
+    validation: Optional[Path],
+    train_rule: str,
+    validation_rule: str,
+) -> None:
+    """Let questions come from files; an option whose file is None is left out."""
+    rewriter.drop("--dataset_name", "questions come from files")
+    for option, path, rule in (
+        ("--train_file", train, train_rule),
+        ("--validation_file", validation, validation_rule),
+    ):
+        if path is None:
+            rewriter.drop(option, "INPUT=files")
+        else:
+            rewriter.set(option, str(path), rule)
+
+
+def flat(path: Path, name: str) -> Path:
+    """Return the questions of ``path``, nested or flat, as a file in the one flat form.
+
+    That is the form that upstream's script reads.  The file is named after the bytes of ``path``, and made
+    once.
+
+    :param name: what the file is to the user (``TRAIN_FILE``), for errors.
+    :raises KitError: it cannot be read, or holds no questions in SQuAD's form.
+    """
+    try:
+        made = paths.BUILD / "inputs" / digests.of_file(path)[:16] / f"{name.lower()}.json"
+    except OSError:
+        squad.read(path, name)
+        raise
+    if not made.is_file():
+        rows = [example.flat() for example in squad.read(path, name)]
+        files.write(made, json.dumps({"data": rows}) + "\n")
+    return made
 
 
 def check_model_folder(folder: Path) -> None:

@@ -6,9 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Dict, Optional, Sequence
 
-from . import bert_config, convert, digests, environment, inputs, paths, sources, vscode
+from . import bert_config, convert, digests, environment, files, inputs, paths, source_rules, upstream, vscode
 from .errors import KitError
+from .optimizers import Optimizer
 from .qa.arguments import Arguments, parse
+from .rewrite import Part, Rewriter, table
+from .source import Source
 from .variants import Variant
 
 _FILES = ("model_name_or_path", "config_name", "tokenizer_name", "train_file", "nncf_config")
@@ -29,11 +32,14 @@ _UNREAD = (
 )
 """Arguments that an ONNX file does not depend on."""
 
-_UNKEYED_VARIABLES = ("PATH", "TORCH_EXTENSIONS_DIR")
+_UNKEYED_VARIABLES = ("PATH", "TORCH_EXTENSIONS_DIR", "HF_HOME")
 """Variables that lead to tools and not to what is computed."""
 
 _PROGRAM = ("qa", "bert_config.py", "json_file.py", "sparsity.py", "squad.py", "variants.py")
 """The kit's own code that an export runs, relative to the package."""
+
+_REPORT = ("sparsity.py",)
+"""What of it runs after upstream's script."""
 
 _EVALUATION = ("evaluate.py", "answers.py")
 """Modules of the program that an export does not run."""
@@ -46,27 +52,31 @@ class Job:
     :param name: the configuration's name.
     :param variant: the variant it makes; None where it makes none.
     :param arguments: the program's command line, parsed.
-    :param changes: what was changed of the launch file, and by which rule.
+    :param source: what it runs on.
+    :param origin: the configuration and the launch file that it is from, in words.
+    :param parts: the invocation part by part, as in the launch file and as it runs, with the rules between.
     """
 
     name: str
     variant: Optional[Variant]
     invocation: vscode.Invocation
     arguments: Arguments
-    changes: Sequence[inputs.Change]
+    source: Source
+    origin: str
+    parts: Sequence[Part]
+
+    @property
+    def upstreams_script(self) -> bool:
+        """Whether the program is upstream's own script, which knows nothing of the kit."""
+        return source_rules.is_upstreams(self.source)
 
     def local(self, path: str) -> Path:
         """Return a path of the command line, relative ones taken from the working directory."""
         return Path(self.invocation.cwd) / path
 
     def explain(self) -> str:
-        """Return what differs between the launch file and the run, one difference a line, with its rule."""
-        if not self.changes:
-            return "Runs as the launch file says."
-        return "\n".join(
-            f"{change.rule}: {change.before or '(absent)'} -> {change.after or '(removed)'}"
-            for change in self.changes
-        )
+        """Return each part as in the launch file and, where it differs, as it runs and by which rule."""
+        return f"{self.origin}\n\n{table(list(self.parts))}"
 
 
 @dataclass(frozen=True)
@@ -97,30 +107,48 @@ class TreeJob:
         return bert_config.shape(config, str(bert_config.config_file(source)))
 
 
-def load(launch_file: Path, name: str, selection: inputs.Selection, variant: Optional[Variant] = None) -> Job:
-    """Return the job that the configuration ``name`` of ``launch_file`` describes.
+def load(
+    launch: str, name: str, selection: inputs.Selection, source: Source, variant: Optional[Variant] = None
+) -> Job:
+    """Return the job that the configuration ``name`` of a launch file describes.
 
+    :param launch: the launch file's path, or ``upstream`` for that of the transformers fork.
     :param variant: the variant it makes; None where it makes none.
     :raises KitError: the launch file or an input is at fault.
     """
-    configuration = vscode.find(vscode.load(launch_file), name)
-    resolved = vscode.resolve(
-        configuration, workspace=paths.REPOSITORY, env=os.environ, default_python=sys.executable
+    if launch == upstream.NAME:
+        rewriter = upstream.rewriter(name, source)
+        origin = f"{upstream.configuration_name(name)!r} in {paths.shown(upstream.launch_file())}"
+    else:
+        launch_file = files.typed(launch, "LAUNCH")
+        configuration = vscode.find(vscode.load(launch_file), name)
+        resolved = vscode.resolve(
+            configuration, workspace=paths.REPOSITORY, env=os.environ, default_python=sys.executable
+        )
+        rewriter = Rewriter(resolved)
+        origin = f"{name!r} in {paths.shown(launch_file)}"
+        source_rules.move(rewriter, source, f"{launch_file}: {name}")
+    inputs.apply(
+        rewriter,
+        selection,
+        variant,
+        sample_is_default=launch != upstream.NAME,
+        upstreams_script=source_rules.is_upstreams(source),
     )
-    invocation, changes = inputs.apply(resolved, selection, variant)
+    invocation = rewriter.result()
     arguments = parse(Path(invocation.target[-1]).name, invocation.args)
-    return Job(name, variant, invocation, arguments, changes)
+    return Job(name, variant, invocation, arguments, source, origin, rewriter.parts())
 
 
-def load_tree(launch_file: Path, variant: Variant, selection: inputs.Selection) -> TreeJob:
-    """Return the job that makes ``variant``.
+def load_tree(launch: str, variant: Variant, selection: inputs.Selection, source: Source) -> TreeJob:
+    """Return the job that makes ``variant``; parameters as :func:`load`.
 
     :raises KitError: the launch file or an input is at fault, or the job would make something else, or in a
         folder that is not the variant's own.
     """
-    job = load(launch_file, variant.name, selection, variant)
+    job = load(launch, variant.name, selection, source, variant)
     made = job.arguments.onnx_path
-    where = f"{launch_file}: {variant.name}"
+    where = f"{launch}: {variant.name}"
     if made is None or made.name != f"{variant.stem}.onnx":
         raise KitError(
             f"The configuration does not make {variant.stem}.onnx" + (f" but {made.name}." if made else "."),
@@ -153,7 +181,8 @@ def onnx_key(tree_job: TreeJob) -> Dict[str, Any]:
     }
     program = [
         path
-        for entry in _PROGRAM
+        # Upstream's scripts are part of the source; the report on zeros is the kit's on either.
+        for entry in (_REPORT if job.upstreams_script else _PROGRAM)
         for path in (
             [paths.PACKAGE / entry] if entry.endswith(".py") else (paths.PACKAGE / entry).glob("*.py")
         )
@@ -167,21 +196,18 @@ def onnx_key(tree_job: TreeJob) -> Dict[str, Any]:
             if name not in _UNKEYED_VARIABLES
         },
         "interpreter": [_placeless(word) for word in (invocation.python, *invocation.options)],
-        "target": [_content(job.local(word), _placeless(word)) for word in invocation.target],
+        "target": [_content(job.local(word), _placeless(word)) for word in invocation.target]
+        if not job.upstreams_script
+        else [Path(invocation.target[-1]).name],
         "lock": environment.lock_digest("runtime.lock"),
         "program": digests.of_files(program, paths.PACKAGE),
-        "source": sources.key(),
+        "source": job.source.key(),
     }
 
 
-def ir_key(onnx_sha256: str) -> Dict[str, Any]:
+def ir_key(onnx_sha256: str, optimizer: Optimizer) -> Dict[str, Any]:
     """Return what the IR of an ONNX file depends on, as JSON."""
-    return {
-        "command": convert.command(Path("python"), Path("model.onnx"))[1:],
-        "lock": environment.lock_digest("runtime.lock"),
-        "onnx": onnx_sha256,
-        "program": digests.of_file(Path(convert.__file__)),
-    }
+    return {**convert.key(optimizer), "onnx": onnx_sha256}
 
 
 def _placeless(text: str) -> str:

@@ -5,6 +5,7 @@ Each of the first two leaves a stamp, written last, with the key of what it was 
 what it made.  A killed run resumes after its last stamp; a key that differs makes the stage again.
 """
 
+import contextlib
 import json
 import os
 import shutil
@@ -13,10 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
-from . import bert_config, child, convert, paths, resources, sources, sparsity, squad, trees
+from . import bert_config, checkpoint, child, convert, files, paths, resources, sparsity, squad, trees
 from .errors import KitError
 from .jobs import Job, TreeJob, ir_key, onnx_key
 from .locks import exclusive
+from .optimizers import DEFAULT, Optimizer
 from .progress import Progress, duration, size
 from .variants import Variant
 
@@ -32,6 +34,12 @@ _MARK = ".kit-work"
 """In every folder that the kit may empty; others it never touches."""
 
 _WORK = paths.BUILD / "work"
+
+_DRAWINGS = ("original_graph.dot", "compressed_graph.dot")
+"""What NNCF draws beside the tree when upstream's script calls it."""
+
+_GENERATED = Path("gen-hybrid-sparse", "generated_cfg")
+"""Where upstream's script writes configs, below its working folder."""
 
 Key = Dict[str, Any]
 Stamp = Dict[str, Any]
@@ -56,12 +64,20 @@ class Build:
     :param jobs: what to make, in order.
     :param out: where trees are published.
     :param prepare: sets up the environment and the sources; called once, and only if something is made.
+    :param optimizer: makes the IR.
     """
 
-    def __init__(self, jobs: Sequence[TreeJob], out: Path, prepare: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        jobs: Sequence[TreeJob],
+        out: Path,
+        prepare: Callable[[], None],
+        optimizer: Optimizer = DEFAULT,
+    ) -> None:
         self.jobs = jobs
         self.out = out
         self.prepare = prepare
+        self.optimizer = optimizer
 
     def run(self) -> List[Outcome]:
         """Make what is not current, in order, and return every tree.
@@ -86,7 +102,7 @@ class Build:
             for job, key, outcome in zip(self.jobs, keys, outcomes):
                 if outcome is None:
                     label = f"[{todo.index(job) + 1}/{len(todo)}]"
-                    outcome = _Tree(job, key, self.out, label, lock).build()
+                    outcome = _Tree(job, key, self.out, label, lock, self.optimizer).build()
                 elif _is_ours(job.work):
                     shutil.rmtree(job.work, ignore_errors=True)
                 results.append(outcome)
@@ -100,7 +116,9 @@ class Build:
             return None
         files = provenance.get("files", {})
         onnx = files.get(f"{job.variant.stem}.onnx", {}).get("sha256", "")
-        if provenance.get("ir_key") != ir_key(onnx) or not trees.intact(tree, files, by_hash=False):
+        if provenance.get("ir_key") != ir_key(onnx, self.optimizer) or not trees.intact(
+            tree, files, by_hash=False
+        ):
             return None
         return Outcome(job.variant, tree, provenance, built=False)
 
@@ -123,7 +141,7 @@ class Build:
             _check_work(job, self.out)
             shape = job.shape()
             bert_config.check_length(shape, arguments.max_seq_length, arguments.config_source)
-            needs.append(resources.estimate(shape))
+            needs.append(_estimate(job, self.optimizer))
             resources.check_memory(job.variant.name, needs[-1])
         trees.check_writable(self.out)
         resources.check_disk(f"Making {len(todo)} of the trees", self.out, sum(need.disk for need in needs))
@@ -153,18 +171,28 @@ def _check_work(job: TreeJob, out: Path) -> None:
     )
 
 
+def _estimate(job: TreeJob, optimizer: Optimizer) -> resources.Estimate:
+    """Return what a job is expected to take."""
+    return resources.estimate(
+        job.shape(), upstreams_script=job.job.upstreams_script, quick_ir=not optimizer.separate
+    )
+
+
 class _Tree:
     """One tree on its way: the state that its stages share."""
 
-    def __init__(self, job: TreeJob, key: Key, out: Path, label: str, lock: int) -> None:
+    def __init__(
+        self, job: TreeJob, key: Key, out: Path, label: str, lock: int, optimizer: Optimizer
+    ) -> None:
         self.job = job
         self.key = key
         self.out = out
         self.label = label
         self.lock = lock
+        self.optimizer = optimizer
         self.work = job.work
         self.shape = job.shape()
-        self.need = resources.estimate(self.shape)
+        self.need = _estimate(job, optimizer)
 
     def build(self) -> Outcome:
         """Run the stages and publish."""
@@ -175,7 +203,8 @@ class _Tree:
         report = sparsity.read_report(sparsity.report_paths(self.job.onnx_path)[0])
         provenance = {
             "variant": variant.name,
-            "source": sources.describe(),
+            "source": self.job.job.source.describe(),
+            "model_optimizer": self.optimizer.name,
             "onnx_key": self.key,
             "ir_key": ir["key"],
             "files": {**onnx["files"], **ir["files"]},
@@ -249,7 +278,7 @@ class _Tree:
         return self._finish(_ONNX_STAMP, self.key, files, seconds, peak)
 
     def _ir_stage(self, onnx_sha256: str) -> Stamp:
-        key, names = ir_key(onnx_sha256), convert.files(self.job.variant.stem)
+        key, names = ir_key(onnx_sha256, self.optimizer), convert.files(self.job.variant.stem)
         progress = Progress(f"{self.label} IR", self.need.ir_seconds)
         found = self._done_before(_IR_STAMP, key)
         if found:
@@ -264,6 +293,7 @@ class _Tree:
                 dict(os.environ),
                 progress.tick,
                 inherit=(self.lock,),
+                optimizer=self.optimizer,
             )
         files = trees.describe_files(self.work, names)
         progress.done(f"{size(files[names[0]]['bytes'])} of weights")
@@ -273,22 +303,66 @@ class _Tree:
 def run(job: Job, log_name: str, what: str, progress: Progress, inherit: Sequence[int]) -> child.Usage:
     """Run a job's program with its chatter in ``build/log/<log_name>.log``.
 
+    Upstream's scripts have the kit's own steps around them: before, NNCF's extension is compiled under a lock
+    that a killed compiler does not leave behind; after, an ONNX file's report is written in the kit's form.
+
     :raises KitError: see :func:`launch.child.run`.
     """
     log = paths.BUILD / "log" / f"{log_name}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     log.write_bytes(b"")
     progress.note(f"log: {paths.shown(log)}")
+    own = job.invocation.environment(os.environ)
+    kits = {**own, "PYTHONPATH": os.pathsep.join([own.get("PYTHONPATH", ""), str(paths.REPOSITORY)])}
+    commands = [(job.invocation.argv(), own)]
+    if job.upstreams_script:
+        python = [job.invocation.python, "-m"]
+        commands.insert(0, ([*python, f"{__package__}.qa.extension"], kits))
+        made = job.arguments.onnx_path
+        if made is not None:
+            commands.append(([*python, f"{__package__}.sparsity", str(job.local(str(made)))], kits))
+    usages = []
     with progress:
-        return child.run(
-            job.invocation.argv(),
-            env=job.invocation.environment(os.environ),
-            cwd=Path(job.invocation.cwd),
-            log=log,
-            what=what,
-            tick=progress.tick,
-            inherit=inherit,
-        )
+        for argv, env in commands:
+            usages.append(
+                child.run(
+                    argv,
+                    env=env,
+                    cwd=Path(job.invocation.cwd),
+                    log=log,
+                    what=what,
+                    tick=progress.tick,
+                    inherit=inherit,
+                )
+            )
+    if job.upstreams_script:
+        for drawing in _DRAWINGS:
+            with contextlib.suppress(FileNotFoundError):
+                (job.local(job.arguments.output_dir) / drawing).unlink()
+    return child.Usage(sum(usage.seconds for usage in usages), max(usage.peak_bytes for usage in usages))
+
+
+def configs(job: Job, prepare: Callable[[], None]) -> List[Path]:
+    """Run the job that writes the hybrid configs with upstream's script, and return them.
+
+    The script writes below its working folder; from there they go where ``--output_dir`` says.
+
+    :param prepare: sets up the environment and the sources.
+    :raises KitError: an input is at fault, or the script fails.
+    """
+    with exclusive(LOCK, LOCKED) as lock:
+        prepare()
+        made = Path(job.invocation.cwd) / _GENERATED
+        shutil.rmtree(made, ignore_errors=True)
+        progress = Progress("configs", expected=None)
+        run(job, "configs", "hybrid configs", progress, (lock,))
+        progress.done("by upstream's script")
+        written = []
+        for config in sorted(made.glob("*/config.json")):
+            target = job.local(job.arguments.output_dir) / config.parent.name / config.name
+            files.write(target, config.read_text(encoding="utf-8"))
+            written.append(target)
+    return written
 
 
 def evaluate(job: Job, prepare: Callable[[], None]) -> str:
@@ -299,9 +373,13 @@ def evaluate(job: Job, prepare: Callable[[], None]) -> str:
     """
     if job.arguments.validation_file is not None:
         squad.read(job.local(job.arguments.validation_file), "VALIDATION_FILE")
+    model = job.local(job.arguments.model_name_or_path)
+    drawn = model.is_dir() and not checkpoint.is_in(model)
     with exclusive(LOCK, LOCKED) as lock:
         prepare()
         progress = Progress("evaluate", expected=None)
+        if drawn and job.upstreams_script:
+            progress.note(f"no {checkpoint.NAME} in {paths.shown(model)}: the weights are random")
         run(job, "evaluate", "evaluation", progress, (lock,))
     results = job.local(job.arguments.output_dir) / "eval_results.json"
     progress.done(paths.shown(results))

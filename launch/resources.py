@@ -46,14 +46,18 @@ class Estimate:
         return self.onnx_seconds + self.ir_seconds
 
 
-def estimate(shape: BertShape) -> Estimate:
-    """Return the estimate for a model of these dimensions."""
+def estimate(shape: BertShape, *, upstreams_script: bool = False, quick_ir: bool = True) -> Estimate:
+    """Return the estimate for a model of these dimensions.
+
+    :param upstreams_script: whether upstream's script makes it, which also saves a checkpoint on its way.
+    :param quick_ir: whether Model Optimizer is one that takes seconds and not minutes.
+    """
     embeddings = (shape.vocab_size + shape.max_positions + 2) * shape.hidden
     kept = shape.kept_weights
     onnx_bytes = 4 * (kept + embeddings) + _ONNX_SLACK
     return Estimate(
         memory=int(_BASE_BYTES + _BYTES_PER_WEIGHT * kept + _BYTES_PER_EMBEDDING * embeddings),
-        disk=int(onnx_bytes * 1.27),
+        disk=int(onnx_bytes * (2.27 if upstreams_script and shape.pruned else 1.27)),
         onnx_seconds=_BASE_SECONDS + _SECONDS_PER_WEIGHT * kept + _SECONDS_PER_EMBEDDING * embeddings,
         ir_seconds=_IR_BASE_SECONDS + _IR_SECONDS_PER_BYTE * onnx_bytes,
     )

@@ -29,10 +29,15 @@ TINY = {
 
 @pytest.fixture(autouse=True)
 def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Take away what `make` exports: tests say themselves what they want."""
+    """Take away what `make` exports: tests say themselves what they want.
+
+    All run on the registry's releases, whether or not the submodules are checked out here.
+    """
     for name in list(os.environ):
         if name.startswith("LAUNCH_") or name in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS"):
             monkeypatch.delenv(name)
+    for name in ("SOURCE", "LAUNCH_SOURCE"):  # for `make` and for `python -m launch`
+        monkeypatch.setenv(name, "registry")
 
 
 def write_model(folder: Path, **changes: object) -> Path:
@@ -52,10 +57,10 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def derived_source() -> Path:
     """The patched tree of nncf and transformers that `make setup` derives."""
-    from launch import sources
+    from launch.source_registry import Registry
 
-    assert sources.is_ready(), "run the tests with `make test`, or `make setup` first"
-    return sources.TREE
+    assert Registry().is_ready(), "run the tests with `make test`, or `make setup SOURCE=registry` first"
+    return Registry().tree
 
 
 def write_launch_file(folder: Path) -> Path:
@@ -71,6 +76,8 @@ def write_launch_file(folder: Path) -> Path:
 class Kit:
     """Runs `python -m launch` on the tiny model."""
 
+    MODULE = (sys.executable, "-m", "launch")
+
     def __init__(self, folder: Path, model: Path) -> None:
         self.folder = folder
         self.out = folder / "out"
@@ -85,6 +92,7 @@ class Kit:
             "train_file": paths.SAMPLE / "train.json",
             "validation_file": paths.SAMPLE / "validation.json",
             "launch": self.launch_file,
+            "source": "registry",
             **options,
         }
         if command in ("all", "variant"):
@@ -92,7 +100,7 @@ class Kit:
         if variant:
             values["v"] = variant
         words = [f"--{name.replace('_', '-')}={value}" for name, value in values.items() if value is not None]
-        return [sys.executable, "-m", "launch", command, *words]
+        return [*self.MODULE, command, *words]
 
     def run(self, command: str, variant: str = "", **options: object) -> "subprocess.CompletedProcess[str]":
         return run(self.argv(command, variant, **options))

@@ -68,8 +68,11 @@ def test_variables_rewrite_by_named_rules(kit: Kit) -> None:
     assert words[words.index("--train_file") + 1] == str(paths.REPOSITORY / "a b.json")
     assert "--validation_file" not in words
     explained = run([*MAKE, "command", *common, "EXPLAIN=1"]).stdout
-    assert "SEED: --seed 42 -> --seed 7" in explained
-    assert "MODEL: --model_name_or_path " in explained
+    lines = explained.splitlines()
+    place = lines.index("args    --seed 42")
+    assert lines[place + 1 : place + 3] == ["  runs  --seed 7", "  rule  SEED"]
+    place = lines.index(f"  runs  --model_name_or_path {kit.model}")
+    assert lines[place + 1] == "  rule  MODEL"
 
 
 def test_hub_names_are_upstreams_and_may_use_the_network() -> None:

@@ -14,6 +14,7 @@ import numpy
 import pytest
 
 from launch import bert_config, paths, sparsity, trees, variants
+from launch.source_registry import Registry
 
 from .conftest import HIDDEN, HYBRID, INTERMEDIATE, UNSTRUCTURED, Kit, assert_user_error, run
 
@@ -103,6 +104,16 @@ def test_the_report_names_every_layer_and_adds_up(built: Kit, name: str) -> None
     dense = 12 * 2 * HIDDEN * HIDDEN
     assert sparsity.block_sparsity(report, dense) == pytest.approx(0.9, abs=1e-5)
     assert trees.read_provenance(tree)["block_sparsity"] == sparsity.block_sparsity(report, dense)
+
+
+def test_the_source_is_said_first_and_recorded(built: Kit) -> None:
+    assert built.first is not None
+    source = Registry().describe()
+    assert built.first.stderr.splitlines()[0] == f"source  {source}"
+    for name in BOTH:
+        provenance = trees.read_provenance(built.tree(name))
+        assert provenance["source"] == source
+        assert provenance["model_optimizer"] == "2022.1"
 
 
 @pytest.mark.parametrize("name", BOTH)
@@ -257,11 +268,12 @@ def keys(kit: Kit, **options: object) -> dict:
 
     values = {"model": kit.model, "train": paths.SAMPLE / "train.json", "launch": kit.launch_file, **options}
     selection = inputs.Selection("files", Path(values["model"]), Path(values["train"]), None, None)
-    return jobs.onnx_key(jobs.load_tree(Path(values["launch"]), variants.get(HYBRID), selection))
+    job = jobs.load_tree(str(values["launch"]), variants.get(HYBRID), selection, Registry())
+    return jobs.onnx_key(job)
 
 
 def test_what_a_tree_depends_on(kit: Kit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from launch import environment, sources
+    from launch import environment
 
     base = keys(kit)
     assert keys(kit) == base
@@ -298,7 +310,7 @@ def test_what_a_tree_depends_on(kit: Kit, tmp_path: Path, monkeypatch: pytest.Mo
     assert keys(kit) == base
     (kit.model / "pytorch_model.bin").unlink()
     with monkeypatch.context() as patch:
-        patch.setattr(sources, "key", lambda: "another patch")
+        patch.setattr(Registry, "key", lambda self: "another patch")
         assert keys(kit) != base
     with monkeypatch.context() as patch:
         patch.setattr(environment, "lock_digest", lambda name: "another lock")
@@ -438,7 +450,7 @@ def test_a_failing_tool_shows_its_last_lines_and_its_log(kit: Kit) -> None:
 
 
 def test_a_stale_compile_lock_does_not_hang_a_run(kit: Kit, built: Kit) -> None:
-    folder = paths.EXTENSIONS / "quantized_functions_cpu"
+    folder = paths.EXTENSIONS / "registry" / "quantized_functions_cpu"
     (folder / "lock").write_text("")
     done = kit.run("variant", HYBRID)
     assert done.returncode == 0, done.stderr

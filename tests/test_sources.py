@@ -1,96 +1,370 @@
-"""The derived tree: by hash, patched with zero fuzz, whole or not at all."""
+"""Where NNCF and transformers come from: the choice, and a derived tree that is whole or not there."""
 
 import hashlib
+import os
+import re
+import signal
+import stat
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
+from typing import Callable, List
 
 import pytest
 
-from launch import paths, sources
+from launch import sources
 from launch.errors import KitError
+from launch.source_fork import Fork
+from launch.source_registry import Registry
 
-PATCH = """Subject: Say goodbye
+from . import small_kit
+from .conftest import assert_user_error
+from .small_kit import FILES, GREET, LINK, LINKED, PATCHES, QA, RUN_QA, SmallKit
 
-Output-bytes: unchanged
+DERIVE = """
+import sys
+from launch import errors, sources
 
-diff --git a/nncf/greet.py b/nncf/greet.py
---- a/nncf/greet.py
-+++ b/nncf/greet.py
-@@ -1,2 +1,2 @@
- first
--hello
-+goodbye
+def derive():
+    source = sources.choose(sys.argv[1])
+    print("made" if source.ensure(print) else "current")
+    assert source.is_ready()
+    return 0
+
+errors.exit_with_message(derive)
+"""
+"""What `make setup` does for the sources, without making an environment."""
+
+DIE = """
+import os, signal
+from launch.source_fork import Fork
+
+class Dying(Fork):
+    def _fill(self, staging):
+        super()._fill(staging)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+Dying().ensure(print)
 """
 
 
+REMOTE = {
+    "clone",
+    "fetch",
+    "fetch-pack",
+    "ls-remote",
+    "pull",
+    "remote",
+    "remote-https",
+    "submodule",
+    "upload-pack",
+}
+"""What git runs where it goes to another repository."""
+
+
+@pytest.fixture(scope="module")
+def _plain(tmp_path_factory: pytest.TempPathFactory) -> SmallKit:
+    return small_kit.build(tmp_path_factory.mktemp("plain"))
+
+
+@pytest.fixture(scope="module")
+def _fetched(_plain: SmallKit, tmp_path_factory: pytest.TempPathFactory) -> SmallKit:
+    kit = small_kit.copy(_plain, tmp_path_factory.mktemp("fetched"))
+    kit.do("third_party")
+    return kit
+
+
 @pytest.fixture
-def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A small checkout with two wheels and a patch; the real code works on it."""
-    folders = {"ENVIRONMENT_DATA": "env", "PATCHES": "patches", "WHEELS": "wheels", "BUILD": "build"}
-    for name, folder in folders.items():
-        (tmp_path / folder).mkdir()
-        monkeypatch.setattr(paths, name, tmp_path / folder)
-    monkeypatch.setattr(paths, "VENV_PYTHON", Path("/bin/false"))
-    monkeypatch.setattr(sources, "TREE", tmp_path / "build" / "src" / "registry")
+def kit(_plain: SmallKit, tmp_path: Path) -> SmallKit:
+    """A kit whose submodules are not checked out."""
+    return small_kit.copy(_plain, tmp_path / "plain")
+
+
+@pytest.fixture
+def forked(_fetched: SmallKit, tmp_path: Path) -> SmallKit:
+    """A kit whose submodules are checked out."""
+    return small_kit.copy(_fetched, tmp_path / "forked")
+
+
+def derive(kit: SmallKit, source: str) -> "subprocess.CompletedProcess[str]":
+    return kit.run(sys.executable, "-c", DERIVE, source)
+
+
+def derived(kit: SmallKit, source: str) -> str:
+    """Derive the tree, and return whether it was made or current."""
+    done = derive(kit, source)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()[-1]
+
+
+def setup(kit: SmallKit, source: str, **env: str) -> "subprocess.CompletedProcess[str]":
+    """Run the command that says which source it takes, and then ends at a Python that is none."""
+    return kit.launch("setup", "--python=/bin/false", f"--source={source}", **env)
+
+
+def tree(kit: SmallKit, source: str) -> Path:
+    return kit.root / "build/src" / source
+
+
+def write_wheels(kit: SmallKit) -> Path:
+    """Put releases into the kit that hold what the forks' pins do, and lock them; return their folder."""
+    wheels = kit.root / "build/wheels"
+    wheels.mkdir(parents=True)
     lock = ""
-    for package, content in (("nncf", "first\nhello\n"), ("transformers", "nothing\n")):
-        wheel = tmp_path / "wheels" / f"{package}-1.0-py3-none-any.whl"
-        with zipfile.ZipFile(wheel, "w") as archive:
-            archive.writestr(f"{package}/greet.py", content)
+    for package, packed in (("nncf", ""), ("transformers", "src/")):
+        wheel = wheels / f"{package}-1.0-py3-none-any.whl"
+        with zipfile.ZipFile(str(wheel), "w") as archive:
+            for file, content in FILES[package].items():
+                if file.startswith(f"{packed}{package}/"):
+                    archive.writestr(file[len(packed) :], content)
         lock += f"{package}==1.0 \\\n    --hash=sha256:{hashlib.sha256(wheel.read_bytes()).hexdigest()}\n"
-    (tmp_path / "env" / "sources.lock").write_text(lock)
-    (tmp_path / "patches" / "nncf").mkdir()
-    (tmp_path / "patches" / "nncf" / "series").write_text("goodbye.patch  # order\n")
-    (tmp_path / "patches" / "nncf" / "goodbye.patch").write_text(PATCH)
-    return tmp_path
+    (kit.root / "launch/env/sources.lock").write_text(lock)
+    # Nothing can be fetched.
+    (kit.root / ".venv/bin").mkdir(parents=True)
+    (kit.root / ".venv/bin/python").symlink_to("/bin/false")
+    return wheels
 
 
-def test_the_tree_is_patched_once_and_again_when_a_patch_changes(checkout: Path) -> None:
-    assert not sources.is_ready()
-    assert sources.ensure()
-    greet = sources.TREE / "nncf" / "greet.py"
-    assert greet.read_text() == "first\ngoodbye\n"
-    assert sources.is_ready()
-    assert not sources.ensure()
-    patch = checkout / "patches" / "nncf" / "goodbye.patch"
-    patch.write_text(PATCH.replace("+goodbye", "+farewell"))
-    assert not sources.is_ready()
-    assert sources.ensure()
-    assert greet.read_text() == "first\nfarewell\n"
-    assert [path.name for path in sources.TREE.parent.iterdir()] == ["registry"]
+# --- the choice ------------------------------------------------------------------------------------------
 
 
-def test_a_patch_that_does_not_apply_is_named_and_the_earlier_tree_stays(checkout: Path) -> None:
-    sources.ensure()
-    patch = checkout / "patches" / "nncf" / "goodbye.patch"
-    patch.write_text(PATCH.replace(" first", " last"))
-    with pytest.raises(KitError) as caught:
-        sources.ensure()
-    assert "nncf/greet.py:1" in caught.value.what
-    assert "goodbye.patch" in caught.value.where
-    assert (sources.TREE / "nncf" / "greet.py").read_text() == "first\ngoodbye\n"
-    assert not sources.is_ready()
+def test_auto_takes_the_registry_where_nothing_is_checked_out(kit: SmallKit) -> None:
+    done = kit.make("setup", "PYTHON=/bin/false")
+    assert_user_error(done, "/bin/false")
+    assert done.stderr.splitlines()[0] == "source  registry (nncf 2.1.0, transformers 4.9.1, 2 patches)"
 
 
-def test_a_missing_patch_is_named(checkout: Path) -> None:
-    (checkout / "patches" / "nncf" / "goodbye.patch").unlink()
-    with pytest.raises(KitError, match="does not exist"):
-        sources.ensure()
+def test_auto_takes_the_forks_where_they_are_checked_out(forked: SmallKit) -> None:
+    done = forked.make("setup", "PYTHON=/bin/false")
+    assert_user_error(done, "/bin/false")
+    pins = ", ".join(f"{name} {forked.pin(name)[:12]}" for name in FILES)
+    assert done.stderr.splitlines()[0] == f"source  fork ({pins}, 4 patches)"
 
 
-def test_a_wheel_with_other_bytes_is_not_taken(checkout: Path) -> None:
-    wheel = next((checkout / "wheels").glob("nncf-*"))
+@pytest.mark.parametrize("there", [False, True])
+def test_auto_asks_the_disk_and_never_the_network(kit: SmallKit, forked: SmallKit, there: bool) -> None:
+    chosen = forked if there else kit
+    chosen.dead_addresses()
+    log = chosen.home / "git.log"
+    done = setup(chosen, "auto", GIT_TRACE=str(log))
+    assert done.stderr.startswith("source  fork" if there else "source  registry")
+    # Where nothing is checked out there is nothing that git would have to be asked.
+    assert log.exists() == there
+    if there:
+        asked = set(re.findall(r"(?:built-in|exec|run_command): (?:git[ -])?([a-z-]+)", log.read_text()))
+        assert {"rev-parse", "status"} <= asked
+        assert not asked & REMOTE
+
+
+def test_the_source_variable_overrules_auto(forked: SmallKit) -> None:
+    for source in ("fork", "registry"):
+        said = forked.make("setup", "PYTHON=/bin/false", f"SOURCE={source}").stderr
+        assert said.startswith(f"source  {source} (")
+
+
+def test_fork_without_submodules_names_the_command_to_run(kit: SmallKit) -> None:
+    for words in (["setup"], ["all"], ["command", "--v=configs"]):
+        done = kit.launch(*words, "--source=fork")
+        assert_user_error(done, "not checked out", "third_party/nncf", "make third_party", "MIRROR=<folder")
+        assert "source  " not in done.stderr, "nothing was taken instead"
+    assert not (kit.root / "build/src").exists()
+
+
+def test_unknown_source(kit: SmallKit) -> None:
+    assert_user_error(setup(kit, "pypi"), "no source 'pypi'", "SOURCE=pypi", "auto, fork, registry")
+
+
+def _one_missing(kit: SmallKit) -> None:
+    kit.git("submodule", "deinit", "--force", "--quiet", "third_party/transformers")
+
+
+def _other_commit(kit: SmallKit) -> None:
+    kit.git("commit", "--quiet", "--allow-empty", "--message=Mine", at=kit.submodule("nncf"))
+
+
+def _local_change(kit: SmallKit) -> None:
+    (kit.submodule("nncf") / GREET).write_text("mine\n")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (
+            _one_missing,
+            ["third_party/transformers is not checked out, third_party/nncf is", "make third_party"],
+        ),
+        (_other_commit, ["not at its pin", "third_party/nncf", "git submodule update third_party/nncf"]),
+        (_local_change, ["local changes", GREET, "make patch-edit P=nncf"]),
+    ],
+    ids=["one-missing", "other-commit", "local-change"],
+)
+def test_submodules_that_are_not_as_pinned_are_never_passed_over(
+    forked: SmallKit, spoil: Callable[[SmallKit], None], words: List[str]
+) -> None:
+    spoil(forked)
+    for source in ("auto", "fork"):
+        done = setup(forked, source)
+        assert_user_error(done, *words)
+        assert "source  " not in done.stderr
+    # Who asks for the registry's releases does not need them.
+    assert setup(forked, "registry").stderr.startswith("source  registry (")
+
+
+def test_choose_gives_what_was_asked_for() -> None:
+    assert sources.KINDS == ("auto", "fork", "registry")
+    assert isinstance(sources.choose("registry"), Registry)
+    with pytest.raises(KitError, match="no source ''"):
+        sources.choose("")
+
+
+def test_the_sources_share_nothing_that_is_derived() -> None:
+    fork, registry = Fork(), Registry()
+    for ours, theirs in ((fork.tree, registry.tree), (fork.extensions, registry.extensions)):
+        assert ours != theirs
+        assert ours.parent == theirs.parent
+    assert fork.key() != registry.key()
+
+
+# --- deriving from the forks -----------------------------------------------------------------------------
+
+
+def test_the_forks_tree_is_the_pins_with_the_patches(forked: SmallKit) -> None:
+    before = forked.submodules_state()
+    forked.configure("core.autocrlf", "true")
+    assert derived(forked, "fork") == "made"
+    assert derived(forked, "fork") == "current"
+    assert forked.submodules_state() == before, "nothing is written to a submodule, not even an object"
+    made = tree(forked, "fork")
+    assert (made / "nncf" / GREET).read_text() == "first\ngoodbye\nthird\nfourth\nfifth\nsixth\nthe last\n"
+    transformers = made / "transformers"
+    assert (transformers / "src/transformers/__init__.py").read_text() == "zero\none\ntwo\nthree\nfour\n"
+    assert (transformers / RUN_QA).read_text() == "import installed\n\nrun()\n\n"
+    # What no patch changes is as it is there: bytes, modes, links.
+    windows = "src/transformers/windows.txt"
+    assert (transformers / windows).read_bytes() == FILES["transformers"][windows]
+    assert os.readlink(str(transformers / LINK)) == LINKED
+    assert (made / "nncf/nncf/tool.sh").stat().st_mode & stat.S_IXUSR
+    # And only what a run reads is there.
+    assert sorted(path.name for path in made.iterdir()) == [".kit-source.json", "nncf", "transformers"]
+    assert not (made / "nncf/README.md").exists()
+    assert not (transformers / "docs").exists()
+    assert forked.git("status", "--porcelain") == ""
+
+
+def test_the_forks_modules_are_found_beside_the_linked_script(forked: SmallKit) -> None:
+    derived(forked, "fork")
+    code = (
+        "from launch.source_fork import Fork; f = Fork(); print(f.programs); print(*f.python_path, sep='\\n')"
+    )
+    programs, *path = forked.run(sys.executable, "-c", code).stdout.splitlines()
+    made = tree(forked, "fork")
+    assert programs == str(made / "transformers" / QA)
+    assert (Path(programs) / "gen_hybrid_sparse_qa.py").read_text() == "generate()\n"
+    imported = forked.run(
+        sys.executable, "-c", "import nncf, transformers", PYTHONPATH=os.pathsep.join(path), at=Path("build")
+    )
+    assert "transformers/src/transformers/__init__.py" in imported.stderr, "ours: a word there is no name"
+    assert (made / "nncf/nncf/__pycache__").is_dir()
+    assert programs in path
+
+
+def test_the_commit_counts_and_not_the_working_tree(forked: SmallKit) -> None:
+    folder = forked.submodule("nncf")
+    forked.git("update-index", "--assume-unchanged", GREET, at=folder)
+    (folder / GREET).write_text("mine\n")
+    (folder / "nncf/mine.py").write_text("mine\n")
+    assert derived(forked, "fork") == "made"
+    assert (tree(forked, "fork") / "nncf" / GREET).read_text().startswith("first\ngoodbye\n")
+    assert not (tree(forked, "fork") / "nncf/nncf/mine.py").exists()
+
+
+def test_a_patch_that_is_for_the_registry_alone_is_left_out(forked: SmallKit) -> None:
+    forked.change(forked.patch("nncf", "ending.patch"), "Applies-to: fork;", "Applies-to: registry;")
+    derived(forked, "fork")
+    assert "sixth" not in (tree(forked, "fork") / "nncf" / GREET).read_text()
+
+
+def test_a_killed_derivation_leaves_the_earlier_tree(forked: SmallKit) -> None:
+    greet = tree(forked, "fork") / "nncf" / GREET
+    assert forked.run(sys.executable, "-c", DIE).returncode == -signal.SIGKILL
+    assert not tree(forked, "fork").exists()
+    assert derived(forked, "fork") == "made"
+    forked.change(forked.patch("nncf", "greeting.patch"), "+goodbye", "+farewell")
+    assert forked.run(sys.executable, "-c", DIE).returncode == -signal.SIGKILL
+    assert "goodbye" in greet.read_text()
+    assert derived(forked, "fork") == "made"
+    assert "farewell" in greet.read_text()
+    assert [path.name for path in tree(forked, "fork").parent.iterdir()] == ["fork"]
+
+
+def test_two_at_once_derive_one_tree(forked: SmallKit) -> None:
+    argv = [sys.executable, "-c", DERIVE, "fork"]
+    started = [
+        subprocess.Popen(argv, cwd=str(forked.root), env=forked.env, stdout=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    said = [process.communicate(timeout=60)[0].splitlines()[-1] for process in started]
+    assert sorted(said) == ["current", "made"]
+
+
+# --- deriving from the registry's releases ---------------------------------------------------------------
+
+
+def test_the_registrys_tree_is_the_releases_with_their_patches(kit: SmallKit) -> None:
+    write_wheels(kit)
+    assert derived(kit, "registry") == "made"
+    assert derived(kit, "registry") == "current"
+    made = tree(kit, "registry")
+    assert (made / GREET).read_text() == "first\ngoodbye\nthird\nfourth\nfifth\nthe last\n", (
+        "not the fork's patch"
+    )
+    # A patch's paths are the repository's, and a release has no src/.
+    assert (made / "transformers/__init__.py").read_text() == "zero\none\ntwo\nthree\nfour\n"
+    said = setup(kit, "auto").stderr
+    assert said.startswith("source  registry (nncf 1.0, transformers 1.0, 2 patches)\n")
+
+
+def test_one_patch_serves_both_sources(forked: SmallKit) -> None:
+    write_wheels(forked)
+    derived(forked, "fork")
+    derived(forked, "registry")
+    file = "transformers/__init__.py"
+    fork = (tree(forked, "fork") / "transformers/src" / file).read_bytes()
+    assert fork == (tree(forked, "registry") / file).read_bytes() != FILES["transformers"][f"src/{file}"]
+
+
+def test_a_wheel_with_other_bytes_is_not_taken(kit: SmallKit) -> None:
+    wheel = write_wheels(kit) / "nncf-1.0-py3-none-any.whl"
     wheel.write_bytes(wheel.read_bytes() + b"x")
-    with pytest.raises(KitError) as caught:
-        sources.ensure()
-    assert "cannot be fetched" in caught.value.what
-    assert not sources.TREE.exists()
+    assert_user_error(derive(kit, "registry"), "cannot be fetched", "launch/env/sources.lock", "make setup")
+    assert not tree(kit, "registry").exists()
 
 
-def test_every_real_patch_says_why_it_is_there() -> None:
-    patches = sources.series()
-    assert patches
-    for patch in patches:
-        head = patch.read_text(encoding="utf-8").split("\ndiff --git ")[0]
-        for field in ("Subject: ", "Output-bytes: ", "Upstream-status: ", "Remove-when: "):
-            assert field in head, (patch, field)
+# --- from either -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("source", "greet"), [("fork", f"nncf/{GREET}"), ("registry", GREET)])
+def test_a_tree_follows_its_patches_whole_or_not_at_all(forked: SmallKit, source: str, greet: str) -> None:
+    write_wheels(forked)
+    derived(forked, source)
+    file, patch = tree(forked, source) / greet, forked.patch("nncf", "greeting.patch")
+    # Another patch makes another tree.
+    forked.change(patch, "+goodbye", "+farewell")
+    assert derived(forked, source) == "made"
+    earlier = small_kit.contents(tree(forked, source))
+    assert "farewell" in file.read_text()
+    # One that does not apply is named with the place, and so is one that is not there.
+    forked.change(patch, " third", " THIRD")
+    state = forked.submodules_state()
+    done = derive(forked, source)
+    assert_user_error(done, "does not apply", f"{GREET}:1", "patches/nncf/greeting.patch", "make patch-edit")
+    patch.unlink()
+    assert_user_error(derive(forked, source), "does not exist", "patches/nncf/series: greeting.patch")
+    assert small_kit.contents(tree(forked, source)) == earlier
+    assert forked.submodules_state() == state
+    # Back again, and nothing but the tree is left of it all.
+    patch.write_text(PATCHES["nncf"]["greeting.patch"])
+    assert derived(forked, source) == "made"
+    assert "goodbye" in file.read_text()
+    assert [path.name for path in tree(forked, source).parent.iterdir()] == [source]

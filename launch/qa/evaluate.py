@@ -7,26 +7,21 @@ batches are the same and of one size, and logits go into place by the number of 
 neither the division of the work nor what batches are filled up with reaches the answers.
 """
 
-import importlib.machinery
 import json
 import time
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Sequence, Tuple
 
-from .. import files, squad, status
+from .. import checkpoint, files, squad, status
 from ..errors import KitError
 from .answers import best_spans
 from .arguments import Arguments
 from .features import MODEL_INPUTS, hub_error
 from .model import build
 
-CHECKPOINT = "pytorch_model.bin"
-"""Weights in a model folder, as transformers 4.9.1 names them."""
-
 RESULTS = "eval_results.json"
 PREDICTIONS = "eval_predictions.json"
 
-_OTHER_WEIGHTS = ("*.safetensors", "pytorch_model*", "*.h5", "*.msgpack", "*.ckpt*")
 _HEAD = "qa_outputs."
 _PROGRESS_SECONDS = 5.0
 
@@ -93,17 +88,6 @@ def _write(path: Path, content: Any, sort_keys: bool) -> None:
         raise _unwritable(path, error) from None
 
 
-def _mend_transformers() -> None:
-    """Give the module ``transformers`` its spec back, which release 4.9.1 loses while it makes itself lazy.
-
-    accelerate and torchmetrics ask whether transformers is there, and without it fail to be imported.
-    """
-    import transformers
-
-    if transformers.__spec__ is None:
-        transformers.__spec__ = importlib.machinery.PathFinder.find_spec("transformers")
-
-
 def _gpu_works() -> bool:
     """Tell whether this torch can compute on the GPU it sees: it knows only GPUs older than itself."""
     import torch
@@ -154,7 +138,7 @@ def _read_checkpoint(args: Arguments, config: Any) -> Tuple[Any, str]:
         cause = error.__context__ if isinstance(error, OSError) and error.__context__ else error
         raise KitError(
             f"The checkpoint cannot be loaded: {' '.join(str(cause).split())[:300] or type(cause).__name__}",
-            where=str(folder / CHECKPOINT),
+            where=str(folder / checkpoint.NAME),
             hint=(
                 "Give the checkpoint that belongs to the config, as save_pretrained writes it; "
                 "without one, the weights are drawn from --seed."
@@ -165,7 +149,7 @@ def _read_checkpoint(args: Arguments, config: Any) -> Tuple[Any, str]:
     if foreign:
         raise KitError(
             f"The checkpoint lacks {len(foreign)} of the model's weights, such as {foreign[0]}.",
-            where=str(folder / CHECKPOINT) if folder.exists() else f"--model_name_or_path {folder}",
+            where=str(folder / checkpoint.NAME) if folder.exists() else f"--model_name_or_path {folder}",
             hint="Give a checkpoint of a BERT that transformers' save_pretrained wrote for this config.",
         )
     return model, f"checkpoint, {_HEAD[:-1]} random, seed {args.seed}" if missing else "checkpoint"
@@ -182,23 +166,13 @@ def load_model(args: Arguments, config: Any, say: Callable[[str], None] = status
     :raises KitError: there are weights, but not such as can be loaded.
     """
     folder = Path(args.model_name_or_path)
-    if not folder.is_dir() or (folder / CHECKPOINT).exists():
+    if not folder.is_dir() or checkpoint.is_in(folder):
         say("loading the checkpoint")
         model, weights = _read_checkpoint(args, config)
         if weights != "checkpoint":
             say(f"the checkpoint has no question-answering head: it is drawn from seed {args.seed}")
     else:
-        others = sorted(path.name for pattern in _OTHER_WEIGHTS for path in folder.glob(pattern))
-        if others:
-            raise KitError(
-                f"The folder holds weights, but no {CHECKPOINT}.",
-                where=f"{folder}: {', '.join(others[:3])}",
-                hint=(
-                    f"Save the model as {CHECKPOINT} (transformers' save_pretrained), "
-                    "or move these files away to evaluate random weights."
-                ),
-            )
-        say(f"no {CHECKPOINT} in {folder}: drawing random weights from seed {args.seed}")
+        say(f"no {checkpoint.NAME} in {folder}: drawing random weights from seed {args.seed}")
         model, weights = _draw(args, config), f"random, seed {args.seed}"
     return model.eval(), weights
 
@@ -252,7 +226,6 @@ def score(examples: Sequence[squad.Example], answers: Dict[str, str]) -> Dict[st
 
     :param answers: every question's answer by its id.
     """
-    _mend_transformers()
     from torchmetrics.functional.text.squad import squad as metric
 
     found = metric(
@@ -274,7 +247,6 @@ def evaluate(args: Arguments, config: Any, examples: Sequence[squad.Example], fe
     :raises KitError: questions cannot be scored, the checkpoint cannot be loaded, results cannot be written.
     """
     _check_questions(args, examples)
-    _mend_transformers()
     from accelerate import Accelerator
 
     accelerator = Accelerator(cpu=not _gpu_works())

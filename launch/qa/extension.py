@@ -7,6 +7,7 @@ the folder, which vanishes with its holder: a lock file that is found while hold
 
 import fcntl
 import os
+import sys
 import sysconfig
 from contextlib import contextmanager
 from pathlib import Path
@@ -72,3 +73,7 @@ def load() -> None:
                 where=folder,
                 hint="Mend the compiler's complaint; `make clean` removes what was compiled so far.",
             ) from None
+
+
+if __name__ == "__main__":
+    sys.exit(status.run(load))

@@ -1,0 +1,114 @@
+"""Running git with what every caller needs: a clean environment, and errors in three parts."""
+
+import os
+import re
+import subprocess
+from pathlib import Path
+from typing import Dict, Mapping, Optional, Sequence
+
+from .errors import KitError
+
+_MISLEADING = (
+    "GIT_DIR",
+    "GIT_WORK_TREE",
+    "GIT_INDEX_FILE",
+    "GIT_OBJECT_DIRECTORY",
+    "GIT_ALTERNATE_OBJECT_DIRECTORIES",
+    "GIT_COMMON_DIR",
+    "GIT_NAMESPACE",
+    "GIT_PREFIX",
+    "GIT_DIFF_OPTS",
+)
+"""Variables that lead git to another repository than that of its folder, as a hook's do; the last one changes
+what a diff looks like."""
+
+_PLAIN = (
+    # What a person has configured for diffs, commits and files must not change bytes, nor run anything.
+    *("-c", "core.autocrlf=false"),
+    *("-c", "core.eol=lf"),
+    *("-c", "core.quotePath=false"),
+    *("-c", "core.attributesFile=/dev/null"),
+    *("-c", "core.hooksPath=/dev/null"),
+    *("-c", "apply.whitespace=nowarn"),
+    *("-c", "apply.ignoreWhitespace=no"),
+    *("-c", "diff.noprefix=false"),
+    *("-c", "diff.mnemonicPrefix=false"),
+    *("-c", "diff.suppressBlankEmpty=false"),
+    *("-c", "i18n.commitEncoding=UTF-8"),
+    *("-c", "i18n.logOutputEncoding=UTF-8"),
+    *("-c", "log.showSignature=false"),
+    *("-c", "commit.gpgSign=false"),
+    *("-c", "gc.auto=0"),
+)
+
+_DISTRUST = re.compile(
+    r"(?:dubious ownership in repository at|unsafe repository) \(?'([^']+)'(?: is owned by someone else)?"
+)
+"""How git, from 2.35.2 on, says that a folder is another user's."""
+
+
+def environment(folder: Path, more: Optional[Mapping[str, str]] = None) -> Dict[str, str]:
+    """Return the environment to run git in: it asks nothing, and knows no repository but that of its folder.
+
+    :param folder: where git runs; a repository that this folder only lies in is none of its business.
+    :param more: variables to set.
+    """
+    kept = {name: value for name, value in os.environ.items() if name not in _MISLEADING}
+    kept.update(GIT_TERMINAL_PROMPT="0", GIT_CEILING_DIRECTORIES=str(folder.resolve().parent), LC_ALL="C")
+    return {**kept, **(more or {})}
+
+
+def run(
+    arguments: Sequence[str],
+    folder: Path,
+    *,
+    env: Optional[Mapping[str, str]] = None,
+    text: str = "",
+    show: bool = False,
+) -> "subprocess.CompletedProcess[str]":
+    """Run git in ``folder`` and return what it said; its status is the caller's to look at.
+
+    Its output is UTF-8; bytes that are not come as lone surrogates.
+
+    :param env: variables to set.
+    :param text: its standard input.
+    :param show: let its standard error, where it reports progress, reach the terminal.
+    :raises KitError: there is no git, or it refuses to look into a folder of another user's.
+    """
+    try:
+        done = subprocess.run(
+            ["git", *_PLAIN, *arguments],
+            cwd=str(folder),
+            env=environment(folder, env),
+            input=_encoded(text),
+            stdout=subprocess.PIPE,
+            stderr=None if show else subprocess.PIPE,
+            check=False,
+        )
+    except FileNotFoundError:
+        raise KitError(
+            "There is no git.", where="PATH", hint="Install git (Debian, Ubuntu: apt install git)."
+        ) from None
+    output, said = _decoded(done.stdout), _decoded(done.stderr or b"")
+    distrusted = _DISTRUST.search(said)
+    if done.returncode and distrusted:
+        raise KitError(
+            "git reads no repository that belongs to another user.",
+            where=distrusted.group(1),
+            hint=f"If you trust it: git config --global --add safe.directory {distrusted.group(1)}",
+        )
+    return subprocess.CompletedProcess(done.args, done.returncode, output, said)
+
+
+def _encoded(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")
+
+
+def _decoded(output: bytes) -> str:
+    # Not subprocess's own text mode: it would turn the line ends of a patch to a file with CRLF into LF.
+    return output.decode("utf-8", "surrogateescape")
+
+
+def words(done: "subprocess.CompletedProcess[str]") -> str:
+    """Return the last lines of what git said, for an error."""
+    return "\n".join((done.stderr + done.stdout).strip().splitlines()[-6:])

@@ -1,0 +1,383 @@
+"""Changing patches with ordinary git commits, and checking that the series is sound.
+
+``edit`` makes a scratch clone of a fork at its pin with each patch as one commit; a person changes, adds,
+reorders or drops commits there; ``export`` writes the commits back as patches.  What is exported depends on
+the commits alone, so exporting an unchanged clone changes no byte; ``check`` holds every patch to that.
+"""
+
+import hashlib
+import json
+import re
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Dict, List, Tuple
+
+from . import digests, git, patches, paths, third_party
+from .errors import KitError
+from .files import write
+from .patches import Patch, counted
+from .third_party import Fork
+
+CONTEXT = 1
+"""Lines of the patched code that stay around a change: as few as place it."""
+
+_NAME_LENGTH = 48
+"""Characters of a new patch's file name, at most."""
+
+_BRANCH = "patches"
+_BASE = "refs/kit/base"
+_EXPORTED = "refs/kit/exported"
+"""Where the clone's branch was when its commits were last equal to the files in ``patches/``."""
+
+_SUMS = "kit-patches.json"
+"""In the clone's git directory: the files of ``patches/<name>/`` as they were then, and their sha256."""
+
+_UNFINISHED = ("rebase-merge", "rebase-apply", "CHERRY_PICK_HEAD", "MERGE_HEAD", "REVERT_HEAD")
+"""In a git directory: what there is while git waits for a person to go on."""
+
+_COMMITTER = {
+    f"GIT_{role}_{key}": value
+    for role in ("AUTHOR", "COMMITTER")
+    for key, value in (("NAME", "patches"), ("EMAIL", "patches@localhost"), ("DATE", "2021-11-30T00:00:00Z"))
+}
+"""The commits made from patches are the kit's and always the same; a person's own carry the person's name."""
+
+_DIFF = (
+    *("diff-tree", "-p", "--no-commit-id", "--no-color", "--no-ext-diff", "--no-textconv", "--no-renames"),
+    *("--diff-algorithm=myers", "--no-indent-heuristic", f"--unified={CONTEXT}"),
+    *("--src-prefix=a/", "--dst-prefix=b/", "--submodule=short"),
+)
+
+
+def clone_of(fork: Fork) -> Path:
+    """Return where a fork's scratch clone is."""
+    return paths.BUILD / "patches" / fork.name
+
+
+def edit(fork: Fork) -> Path:
+    """Make the scratch clone and return its folder.
+
+    :raises KitError: the submodule is not checked out as pinned, a patch does not apply, or the clone is
+        there already with work in it that has not been exported.
+    """
+    _require(fork)
+    check_exported(fork)
+    clone = clone_of(fork)
+    # Made beside it: what is at the clone's place is whole, also after a kill.
+    staging = clone.with_name(f".{fork.name}.staging")
+    shutil.rmtree(staging, ignore_errors=True)
+    staging.mkdir(parents=True)
+    try:
+        _fill(fork, staging)
+        if clone.exists():
+            shutil.rmtree(clone)
+        staging.rename(clone)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    return clone
+
+
+def _require(fork: Fork) -> None:
+    if not third_party.checked_out(fork):
+        raise KitError(
+            f"The patches of {fork.name} are changed on its source, and that is not checked out.",
+            where=fork.submodule,
+            hint="Fetch it: make third_party",
+        )
+    third_party.check(fork)
+
+
+def _git(clone: Path, *arguments: str) -> str:
+    done = git.run(arguments, clone)
+    if done.returncode:
+        raise KitError(
+            f"git {arguments[0]} failed: {git.words(done)}",
+            where=paths.shown(clone),
+            hint="Mend it there with git, or remove the folder and begin again.",
+        )
+    return done.stdout
+
+
+def _fill(fork: Fork, clone: Path) -> None:
+    """Make the clone's repository and its commits; objects stay where the submodule has them."""
+    _git(clone, "-c", f"init.defaultBranch={_BRANCH}", "init", "--quiet")
+    for name in ("objects", "shallow"):
+        place = git.run(["rev-parse", "--git-path", name], fork.folder).stdout.strip()
+        source = (fork.folder / place).resolve()
+        if name == "objects":
+            (clone / ".git" / "objects" / "info" / "alternates").write_text(f"{source}\n")
+        elif source.is_file():
+            shutil.copyfile(source, clone / ".git" / "shallow")
+    _git(clone, "update-ref", _BASE, fork.base)
+    _git(clone, "reset", "--quiet", "--hard", fork.base)
+    for path in patches.series(fork.name):
+        patch = patches.read(path)
+        patches.refuse(path, git.run(["apply", "--index", str(path)], clone))
+        message = patch.message[len(patches.SUBJECT) :].rstrip("\n") + "\n"
+        done = git.run(
+            ["commit", "--quiet", "--no-verify", "--cleanup=verbatim", "--file=-"],
+            clone,
+            env=_COMMITTER,
+            text=message,
+        )
+        if done.returncode:
+            raise KitError(
+                f"A patch cannot be committed: {git.words(done)}", where=paths.shown(path), hint="Mend it."
+            )
+    _remember(fork, clone)
+
+
+def _remember(fork: Fork, clone: Path) -> None:
+    """Note in the clone that its commits and the files in ``patches/`` are equal now."""
+    write(clone / ".git" / _SUMS, json.dumps(_sums(fork)))
+    _git(clone, "update-ref", _EXPORTED, "HEAD")
+
+
+def _sums(fork: Fork) -> Dict[str, str]:
+    folder = paths.PATCHES / fork.name
+    return {path.name: digests.of_file(path) for path in [*folder.glob("*.patch"), *folder.glob("series")]}
+
+
+def check_exported(fork: Fork) -> None:
+    """Check that removing the scratch clone, where there is one, loses nothing.
+
+    :raises KitError: it holds work that ``patches/`` does not.
+    """
+    clone = clone_of(fork)
+    if not clone.exists():
+        return
+    where = paths.shown(clone)
+    state = git.run(["status", "--porcelain", "--untracked-files=all"], clone)
+    at = git.run(["rev-parse", "HEAD", _EXPORTED], clone).stdout.split()
+    # What is stashed, or on another branch, is on no way from here either.
+    more = git.run(["rev-list", "--max-count=1", "--all", "--not", _EXPORTED, _BASE], clone)
+    if state.returncode or state.stdout or len(at) != 2 or at[0] != at[1] or more.returncode or more.stdout:
+        raise KitError(
+            "The scratch clone holds work that is not in patches/ yet.",
+            where=where,
+            hint=f"Go on there and then: make patch-export P={fork.name}\nOr give the work up: rm -r {where}",
+        )
+
+
+def export(fork: Fork) -> List[Path]:
+    """Write the scratch clone's commits to ``patches/<name>/``, in order, and return the files.
+
+    A commit whose subject a patch has already keeps that patch's file name; a new one is named after its
+    subject.  Patches whose commits are gone are removed.
+
+    :raises KitError: there is no clone, something in it is not committed, or a commit does not say what a
+        patch has to say; nothing is written then.
+    """
+    clone = clone_of(fork)
+    where = paths.shown(clone)
+    if not (clone / ".git").exists():
+        raise KitError("There is no scratch clone.", where=where, hint=f"make patch-edit P={fork.name}")
+    changed = _git(clone, "status", "--porcelain", "--untracked-files=all").splitlines()
+    if changed:
+        raise KitError(
+            f"The scratch clone has changes that are in no commit: {changed[0][3:]}"
+            + (f" and {len(changed) - 1} more." if len(changed) > 1 else "."),
+            where=where,
+            hint="Commit them (git commit --fixup and git rebase -i --autosquash change an earlier patch).",
+        )
+    texts = [patch_text(clone, commit) for commit in _commits(fork, clone)]
+    names = _names(fork, texts)
+    files = dict(zip(names, texts), series="".join(f"{name}\n" for name in names))
+    _check_unchanged(fork, clone, files)
+    folder = paths.PATCHES / fork.name
+    for name, text in files.items():
+        write(folder / name, text)
+    for stale in {path.name for path in folder.glob("*.patch")} - set(names):
+        (folder / stale).unlink()
+    _remember(fork, clone)
+    return [folder / name for name in names]
+
+
+def _commits(fork: Fork, clone: Path) -> List[str]:
+    """Return the commits on top of the pin, the earliest first.
+
+    :raises KitError: they are no straight line from the pin, or git is in the middle of changing them.
+    """
+    unfinished = [name for name in _UNFINISHED if (clone / ".git" / name).exists()]
+    if unfinished:
+        raise KitError(
+            "git is not done with changing the scratch clone's commits.",
+            where=f"{paths.shown(clone)}: {unfinished[0]}",
+            hint="End it there: git status says how (git rebase --continue, or --abort).",
+        )
+    commits, at = [], fork.base
+    for line in _git(clone, "rev-list", "--reverse", "--parents", f"{fork.base}..HEAD").splitlines():
+        commit, *parents = line.split()
+        if parents != [at]:
+            break
+        commits.append(commit)
+        at = commit
+    if _git(clone, "rev-parse", "HEAD").strip() != at:
+        raise KitError(
+            "The scratch clone's commits are no straight line from the pin, so they are no series.",
+            where=f"{paths.shown(clone)}, pin {fork.base[:12]}",
+            hint=f"Put them on top of it, without merges: git rebase --onto {fork.base[:12]} {_BASE}",
+        )
+    return commits
+
+
+def _check_unchanged(fork: Fork, clone: Path, files: Dict[str, str]) -> None:
+    """Check that an export undoes nothing that was changed in ``patches/`` since the clone was made.
+
+    :param files: what the export will write.
+    :raises KitError: it would.
+    """
+    now = _sums(fork)
+    then: Dict[str, str] = json.loads((clone / ".git" / _SUMS).read_text(encoding="utf-8"))
+    new = {name: hashlib.sha256(text.encode()).hexdigest() for name, text in files.items()}
+    others = [name for name in {**then, **now} if now.get(name) not in (then.get(name), new.get(name))]
+    if others:
+        folder, here = paths.shown(paths.PATCHES / fork.name), paths.shown(clone)
+        raise KitError(
+            "An export would undo what has changed in patches/ since the scratch clone was made: "
+            + ", ".join(sorted(others)),
+            where=folder,
+            hint=f"Undo the change there (git checkout -- {folder}), or put your commits on top of it:\n"
+            f"mv {here} {here}.mine && git -C {here}.mine format-patch {_EXPORTED}\n"
+            f"make patch-edit P={fork.name} && git -C {here} am $PWD/{here}.mine/*.patch",
+        )
+
+
+def patch_text(repository: Path, commit: str) -> str:
+    """Return a commit as a patch: its message with fields, and its diff without what varies from git to git.
+
+    :raises KitError: the message lacks what a patch has to say, or the commit changes nothing or no text.
+    """
+    message = _git(repository, "log", "-1", "--format=%B", commit)
+    return _patch_text(patches.SUBJECT + message, _git(repository, *_DIFF, commit), commit[:12])
+
+
+def _patch_text(message: str, diff: str, name: str) -> str:
+    problems = patches.missing_parts(message)
+    if not diff.strip():
+        problems.append("it changes nothing")
+    if "\nGIT binary patch\n" in diff or re.search(r"^Binary files ", diff, re.M):
+        problems.append("it changes a file that is no text")
+    elif any("\udc80" <= character <= "\udcff" for character in message + diff):
+        problems.append("its message or a line it changes is not UTF-8")
+    if problems:
+        subject = message.splitlines()[0][len(patches.SUBJECT) :]
+        raise KitError(
+            f"The commit is no patch yet: {'; '.join(problems)}.",
+            where=f"commit {name}: {subject}",
+            hint="git commit --amend: a subject, a paragraph on why, and the fields\n"
+            + "\n".join(f"{field}: <{meaning}>" for field, meaning in patches.FIELDS.items()),
+        )
+    message = message.rstrip("\n") + "\n\n"
+    # Object names and the heading that git guesses for a hunk say nothing that a reader needs.
+    diff = re.sub(r"^index [0-9a-f]+\.\.[0-9a-f]+(?: \d+)?\n", "", diff, flags=re.M)
+    diff = re.sub(r"^(@@ -\S+ \+\S+ @@).*$", r"\1", diff, flags=re.M)
+    return message + diff
+
+
+def _names(fork: Fork, texts: List[str]) -> List[str]:
+    """Return the patches' file names."""
+    known = {patches.read(path).subject: path.name for path in patches.series(fork.name)}
+    names: List[str] = []
+    for text in texts:
+        subject = text.splitlines()[0][len(patches.SUBJECT) :]
+        name = known.get(subject, f"{_slug(subject)}.patch")
+        if name in names:
+            raise KitError(
+                f"Two commits give a patch of the same name, {name}.",
+                where=f"{paths.shown(clone_of(fork))}: {subject}",
+                hint="Give each patch its own purpose and subject.",
+            )
+        names.append(name)
+    return names
+
+
+def _slug(subject: str) -> str:
+    """Return a subject as a file name, of whole words."""
+    words = re.sub(r"[^a-z0-9]+", " ", subject.lower()).split()
+    while len(words) > 1 and len("_".join(words)) > _NAME_LENGTH:
+        words.pop()
+    return "_".join(words)[:_NAME_LENGTH] or "patch"
+
+
+def check() -> List[str]:
+    """Check all patches, and return what was checked, one line a fork.
+
+    Without its source, a fork's patches are read: each parses, is listed once and says what it has to say.
+    With it, they are also applied in order without fuzz, and exported again: the same bytes must come out.
+
+    :raises KitError: a patch is at fault, or a folder is in no map.
+    """
+    forks = third_party.forks()
+    unknown = sorted(set(patches.folders()) - {fork.name for fork in forks})
+    if unknown:
+        raise KitError(
+            f"patches/{unknown[0]} belongs to no fork.",
+            where="patches/config.json",
+            hint="Add it there with its submodule and base commit, or remove the folder.",
+        )
+    lines = []
+    for fork in forks:
+        found = [patches.read(path) for path in patches.series(fork.name)]
+        for patch in found:
+            patches.check_diff(patch)
+        _check_series(fork, found)
+        count = counted(len(found))
+        if third_party.checked_out(fork):
+            third_party.check(fork)
+            _check_applied(fork, found)
+            lines.append(
+                f"{fork.name}: {count} read, applied to {fork.base[:12]} and exported again: no difference"
+            )
+        else:
+            lines.append(
+                f"{fork.name}: {count} read; {fork.submodule} is not checked out, so none was applied"
+            )
+    return lines
+
+
+def _check_series(fork: Fork, found: List[Patch]) -> None:
+    listing = paths.PATCHES / fork.name / "series"
+    wanted = "".join(f"{patch.path.name}\n" for patch in found)
+    line, difference = _first_difference(_text(listing) if found else "", wanted)
+    if difference:
+        raise KitError(
+            f"The series holds more than one file name a line: {difference}",
+            where=f"{paths.shown(listing)}, line {line}",
+            hint="Take it out: an export would.",
+        )
+
+
+def _text(path: Path) -> str:
+    """Return a file's text, its line ends as they are."""
+    return path.read_bytes().decode("utf-8", "surrogateescape")
+
+
+def _check_applied(fork: Fork, found: List[Patch]) -> None:
+    with tempfile.TemporaryDirectory() as scratch:
+        tree = patches.Tree(fork.folder, Path(scratch) / "git")
+        tree.read(fork.base)
+        before = f"{fork.base}^{{tree}}"
+        for patch in found:
+            after = tree.apply(patch.path)
+            again = _patch_text(patch.message, tree.git([*_DIFF, before, after]), patch.path.name)
+            line, difference = _first_difference(_text(patch.path), again)
+            if difference:
+                raise KitError(
+                    f"Exporting the patch again gives other bytes: {difference}",
+                    where=f"{paths.shown(patch.path)}, line {line}",
+                    hint=f"make patch-edit P={fork.name} && make patch-export P={fork.name}",
+                )
+            before = after
+
+
+def _first_difference(one: str, other: str) -> Tuple[int, str]:
+    """Return the first line that differs, counted from 1, and how; an empty text where none does."""
+    if one == other:
+        return 0, ""
+    left, right = one.split("\n"), other.split("\n")
+    for number, (a, b) in enumerate(zip(left, right), 1):
+        if a != b:
+            return number, f"{a!r} in the file, {b!r} exported"
+    return min(len(left), len(right)), "one of the two goes on"

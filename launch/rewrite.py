@@ -1,0 +1,177 @@
+"""An invocation under change, with a record of what each rule changed.
+
+What runs differs from what a launch file says only by rules with names, and every part of the command line
+can be shown as it stands in the file, as it runs, and by which rule.
+"""
+
+import shlex
+from dataclasses import dataclass, replace
+from typing import Callable, List, Optional, Tuple
+
+from .vscode import Invocation
+
+
+@dataclass
+class Part:
+    """One part of an invocation: the interpreter, the program, an argument with its values, a variable …
+
+    :param what: which part, in a word: ``python``, ``cwd``, ``program``, ``env``, ``args``.
+    :param before: as in the launch file, a word each; empty where the file does not have it.
+    :param after: as it runs; empty where it is left out.
+    :param rules: the rules that changed it, in order.
+    """
+
+    what: str
+    before: Tuple[str, ...]
+    after: Tuple[str, ...]
+    rules: List[str]
+
+    @property
+    def changed(self) -> bool:
+        """Whether the part runs otherwise than the file says."""
+        return self.before != self.after
+
+
+class Rewriter:
+    """An invocation, changed rule by rule."""
+
+    def __init__(self, invocation: Invocation) -> None:
+        self._invocation = invocation
+        python = (invocation.python, *invocation.options)
+        self.python = Part("python", python, python, [])
+        self.cwd = Part("cwd", (invocation.cwd,), (invocation.cwd,), [])
+        self.target = Part("program", invocation.target, invocation.target, [])
+        self.env = {
+            name: Part("env", _assignment(name, value), _assignment(name, value), [])
+            for name, value in invocation.env.items()
+        }
+        self._values = dict(invocation.env)
+        self.args = _grouped(invocation.args)
+
+    def result(self) -> Invocation:
+        """Return the invocation as it is now."""
+        return replace(
+            self._invocation,
+            python=self.python.after[0],
+            cwd=self.cwd.after[0],
+            target=self.target.after,
+            env={name: value for name, value in self._values.items() if self.env[name].after},
+            args=tuple(word for part in self.args for word in part.after),
+        )
+
+    def parts(self) -> List[Part]:
+        """Return every part in the order of a command line."""
+        return [self.cwd, *self.env.values(), self.python, self.target, *self.args]
+
+    def value(self, option: str) -> Optional[str]:
+        """Return the value that ``option`` has now; None where it has none."""
+        part = self._find(option)
+        if part is None:
+            return None
+        _, joined, value = part.after[0].partition("=")
+        if joined:
+            return value
+        return part.after[1] if len(part.after) > 1 else None
+
+    def has(self, option: str) -> bool:
+        """Return whether ``option`` is given."""
+        return self._find(option) is not None
+
+    def set(self, option: str, value: str, rule: str) -> None:
+        """Give ``option`` another value, at its place or at the end."""
+        part = self._find(option)
+        if part is None:
+            self.args.append(Part("args", (), (option, value), [rule]))
+        else:
+            _change(part, (option, value), rule)
+
+    def flag(self, option: str, rule: str) -> None:
+        """Add an option that takes no value."""
+        if not self.has(option):
+            self.args.append(Part("args", (), (option,), [rule]))
+
+    def drop(self, option: str, rule: str) -> None:
+        """Leave ``option`` and its values out, wherever it is given."""
+        for part in self.args:
+            if _option(part) == option:
+                _change(part, (), rule)
+
+    def map_words(self, change: Callable[[str], str], rule: str) -> None:
+        """Put every word of the program's arguments and every variable's value through ``change``."""
+        for part in self.args:
+            _change(part, tuple(map(change, part.after)), rule)
+        for name in self.env:
+            value = self.variable(name)
+            if value is not None:
+                self.set_variable(name, change(value), rule)
+
+    def variable(self, name: str) -> Optional[str]:
+        """Return what the environment variable ``name`` is set to; None where it is not."""
+        return self._values.get(name) if name in self.env and self.env[name].after else None
+
+    def set_variable(self, name: str, value: str, rule: str) -> None:
+        """Set an environment variable."""
+        part = self.env.setdefault(name, Part("env", (), (), []))
+        self._values[name] = value
+        _change(part, _assignment(name, value), rule)
+
+    def drop_variable(self, name: str, rule: str) -> None:
+        """Leave out an environment variable that the file sets."""
+        if name in self.env:
+            _change(self.env[name], (), rule)
+
+    def set_cwd(self, folder: str, rule: str) -> None:
+        """Run in another folder."""
+        _change(self.cwd, (folder,), rule)
+
+    def set_python(self, python: str, rule: str) -> None:
+        """Run another interpreter, with the same options."""
+        _change(self.python, (python, *self.python.after[1:]), rule)
+
+    def set_target(self, target: Tuple[str, ...], rule: str) -> None:
+        """Run another program."""
+        _change(self.target, target, rule)
+
+    def _find(self, option: str) -> Optional[Part]:
+        """Return where ``option`` is given; the last counts, as for the programs' own parsers."""
+        return next((part for part in reversed(self.args) if _option(part) == option), None)
+
+
+def _option(part: Part) -> str:
+    """Return the option that a part gives, as ``--name value`` or ``--name=value``; empty for none."""
+    return part.after[0].split("=", 1)[0] if part.after else ""
+
+
+def _assignment(name: str, value: Optional[str]) -> Tuple[str, ...]:
+    return ("-u", name) if value is None else (f"{name}={value}",)
+
+
+def _change(part: Part, after: Tuple[str, ...], rule: str) -> None:
+    if part.after != after:
+        part.after = after
+        part.rules.append(rule)
+
+
+def _grouped(args: Tuple[str, ...]) -> List[Part]:
+    """Return an option with the words up to the next option as one part."""
+    groups: List[List[str]] = []
+    for word in args:
+        if word.startswith("--") or not groups:
+            groups.append([word])
+        else:
+            groups[-1].append(word)
+    return [Part("args", tuple(group), tuple(group), []) for group in groups]
+
+
+def table(parts: List[Part]) -> str:
+    """Return the parts as text: each as in the file and, where that differs, as it runs and by which rule."""
+    lines = []
+    for part in parts:
+        if not (part.before or part.after):
+            continue  # one rule put it in, a later one took it out
+        before, after = shlex.join(part.before), shlex.join(part.after)
+        lines.append(f"{part.what:<8}{before or '(not in the file)'}")
+        if part.changed:
+            lines.append(f"{'  runs':<8}{after or '(left out)'}")
+            lines.append(f"{'  rule':<8}{'; then '.join(part.rules)}")
+    return "\n".join(lines)

@@ -1,0 +1,63 @@
+"""Source ``fork``: upstream's own code at the pinned commits, from the submodules, patched."""
+
+import hashlib
+import tempfile
+from pathlib import Path
+from typing import Dict, List
+
+from . import patches, paths, third_party
+from .source import Source
+
+_PARTS = {"nncf": ["nncf"], "transformers": ["src/transformers", "examples/pytorch/question-answering"]}
+"""What of each repository a run reads; all of one that is not named."""
+
+EXAMPLES = "transformers/examples/pytorch/question-answering"
+"""Upstream's scripts below the derived tree: its layout is that of the folder upstream's author worked in."""
+
+
+class Fork(Source):
+    """The submodules at their pins; upstream's own scripts run on them."""
+
+    name = "fork"
+
+    @property
+    def python_path(self) -> List[Path]:
+        """Both packages, and the scripts' folder.
+
+        ``gen_hybrid_sparse_qa.py`` is a link into a folder below; Python takes the link's target's folder for
+        the script's own and would not find the modules beside the link.
+        """
+        return [self.tree / "nncf", self.tree / "transformers" / "src", self.programs]
+
+    @property
+    def programs(self) -> Path:
+        """Upstream's question-answering examples."""
+        return self.tree / EXAMPLES
+
+    def key(self) -> str:
+        """Return the pins and every patch's bytes as one sha256."""
+        digest = hashlib.sha256()
+        for fork in third_party.forks():
+            digest.update(f"{fork.name} {fork.base} {_PARTS.get(fork.name)}\n".encode())
+            for patch in _patches()[fork.name]:
+                digest.update(patch.path.read_bytes())
+        return digest.hexdigest()
+
+    def describe(self) -> str:
+        """Return the source in one line."""
+        pins = ", ".join(f"{fork.name} {fork.base[:12]}" for fork in third_party.forks())
+        return f"{self.name} ({pins}, {patches.counted(sum(map(len, _patches().values())))})"
+
+    def _fill(self, staging: Path) -> None:
+        third_party.require()
+        for fork in third_party.forks():
+            with tempfile.TemporaryDirectory(dir=str(paths.BUILD)) as scratch:
+                tree = patches.Tree(fork.folder, Path(scratch) / "git")
+                tree.read(fork.base)
+                for patch in _patches()[fork.name]:
+                    tree.apply(patch.path)
+                tree.write(staging / fork.name, _PARTS.get(fork.name))
+
+
+def _patches() -> Dict[str, List[patches.Patch]]:
+    return {fork.name: patches.chosen(fork.name, Fork.name) for fork in third_party.forks()}

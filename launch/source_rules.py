@@ -1,0 +1,78 @@
+"""Rules that let a configuration run on a source of NNCF and transformers."""
+
+import os
+from pathlib import Path
+
+from . import paths
+from .errors import KitError
+from .rewrite import Rewriter
+from .source import Source
+from .source_fork import Fork
+from .source_registry import Registry
+
+
+def select(rewriter: Rewriter, source: Source) -> None:
+    """Let an invocation run on ``source``: its packages, its compiled extension, the tools it calls."""
+    name = f"SOURCE={source.name}"
+    own = os.pathsep.join(map(str, source.python_path))
+    rewriter.set_variable("PYTHONPATH", own, f"{name}: selects nncf, transformers and the script's modules")
+    tools = str(paths.VENV / "bin")
+    search = rewriter.variable("PATH") or os.environ.get("PATH") or os.defpath
+    if tools not in search.split(os.pathsep):
+        search = os.pathsep.join([tools, search])
+    rewriter.set_variable("PATH", search, "ninja compiles NNCF's extension")
+    rewriter.set_variable("TORCH_EXTENSIONS_DIR", str(source.extensions), f"{name}: its compiled extension")
+    rewriter.set_variable("PYTHONHASHSEED", "0", "same order in every run")
+
+
+def write_elsewhere(rewriter: Rewriter, source: Source) -> None:
+    """Run upstream's generator of configs where it may write: it writes below its working folder.
+
+    Only for ``--gen_sparse_cfg`` on source ``fork``.
+    """
+    rule = "writes below its working folder: not into the sources"
+    program = source.programs / Path(rewriter.target.after[-1]).name
+    rewriter.set_target((str(program),), rule)
+    folder = paths.BUILD / "configs" / source.name
+    folder.mkdir(parents=True, exist_ok=True)  # so that the printed command can be pasted, too
+    rewriter.set_cwd(str(folder), rule)
+
+
+def move(rewriter: Rewriter, source: Source, where: str) -> None:
+    """Let a configuration that was written for the registry's releases, as the kit's are, run on ``source``.
+
+    :param where: the launch file and the configuration, for the error.
+    :raises KitError: the configuration uses the releases in a way that no rule knows.
+    """
+    written_for = Registry()
+    if source.name == written_for.name:
+        return
+    rule = f"SOURCE={source.name}: upstream's own script"
+    program = Path(rewriter.target.after[-1])
+    if (Path(rewriter.cwd.after[0]) / program).parent != written_for.programs:
+        raise KitError(
+            f"SOURCE={source.name} runs upstream's scripts in place of the kit's program, and this"
+            " configuration runs neither.",
+            where=f"{where}: program = {' '.join(rewriter.target.after)}",
+            hint="Run it with SOURCE=registry, or set its program to one of launch/qa/.",
+        )
+    rewriter.set_target((str(source.programs / program.name),), rule)
+    rewriter.set_python(str(paths.VENV_PYTHON), "interpreter: the kit's environment")
+    select(rewriter, source)
+    if rewriter.has("--gen_sparse_cfg"):
+        write_elsewhere(rewriter, source)
+        # Upstream's script tokenizes questions before it writes configs.
+        rule = f"SOURCE={source.name}: upstream's script wants questions first"
+        for option, value in (
+            ("--train_file", str(paths.SAMPLE / "train.json")),
+            ("--validation_file", str(paths.SAMPLE / "validation.json")),
+        ):
+            if not rewriter.has(option):
+                rewriter.set(option, value, rule)
+        if not rewriter.has("--do_eval"):
+            rewriter.flag("--do_eval", rule)
+
+
+def is_upstreams(source: Source) -> bool:
+    """Return whether the programs of ``source`` are upstream's own scripts, which know nothing of the kit."""
+    return source.name == Fork.name

@@ -1,0 +1,268 @@
+"""The pinned forks: git submodules below ``third_party/``, fetched on request and never changed.
+
+``patches/config.json`` names each with the commit its patches start from, which is the commit that the
+submodule is pinned at.
+"""
+
+import json
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import List, Optional
+
+from . import git, paths
+from .errors import KitError
+from .locks import exclusive
+
+
+@dataclass(frozen=True)
+class Fork:
+    """One submodule.
+
+    :param name: its folder below ``patches/``, and the package it holds.
+    :param submodule: its path in the checkout, ``third_party/<name>``.
+    :param base: the commit it is pinned at and its patches apply to, 40 hexadecimal digits.
+    :param packed: the folder of the repository that its released wheel holds; empty for the whole.
+    """
+
+    name: str
+    submodule: str
+    base: str
+    packed: str
+
+    @property
+    def folder(self) -> Path:
+        """The submodule's folder."""
+        return paths.REPOSITORY / self.submodule
+
+
+def forks() -> List[Fork]:
+    """Return the forks in the order of ``patches/config.json``.
+
+    :raises KitError: the file cannot be read or is not what the kit expects.
+    """
+    path = paths.PATCHES / "config.json"
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return [
+            Fork(name, str(entry["submodule"]), str(entry["base"]), str(entry["packed"]))
+            for name, entry in content.items()
+        ]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise KitError(
+            f"The map of the patches cannot be read: {type(error).__name__}: {error}",
+            where=paths.shown(path),
+            hint=f"It belongs to the checkout: git checkout -- {paths.shown(path)}",
+        ) from None
+
+
+def get(name: str) -> Fork:
+    """Return the fork called ``name``.
+
+    :raises KitError: there is none.
+    """
+    known = {fork.name: fork for fork in forks()}
+    if name in known:
+        return known[name]
+    raise KitError(
+        f"There is no fork {name!r}." if name else "No fork was named.",
+        where=f"P={name}",
+        hint="Set P to one of: " + ", ".join(known) + ".",
+    )
+
+
+def checked_out(fork: Fork) -> bool:
+    """Return whether something is checked out in the submodule's folder."""
+    return (fork.folder / ".git").exists()
+
+
+def head(fork: Fork) -> str:
+    """Return the commit that a checked-out submodule is at; empty where it has none."""
+    done = git.run(["rev-parse", "--verify", "--quiet", "HEAD^{commit}"], fork.folder)
+    return done.stdout.strip() if done.returncode == 0 else ""
+
+
+def check(fork: Fork) -> None:
+    """Check that a checked-out submodule is what the kit builds from.
+
+    :raises KitError: it is at another commit, or files in it are changed.
+    """
+    found = head(fork)
+    if found != fork.base:
+        raise KitError(
+            f"The submodule is at {found[:12] or 'no commit'} and not at its pin.",
+            where=f"{fork.submodule}, pinned at {fork.base}",
+            hint=(
+                f"git submodule update {fork.submodule}  (a commit of your own stays on its branch)\n"
+                "A change of your own belongs into a patch: "
+                f"make patch-edit P={fork.name}.  SOURCE=registry does without submodules."
+            ),
+        )
+    done = git.run(["status", "--porcelain", "--untracked-files=no"], fork.folder)
+    changed = done.stdout.splitlines()
+    if done.returncode or changed:
+        some = ", ".join(line[3:] for line in changed[:3]) or git.words(done)
+        raise KitError(
+            f"The submodule has local changes, which no build would use: {some}"
+            + (f" and {len(changed) - 3} more." if len(changed) > 3 else "."),
+            where=fork.submodule,
+            hint=(
+                f"Keep them as a patch: git -C {fork.submodule} diff shows them,"
+                f" make patch-edit P={fork.name} opens a place for them.\n"
+                f"Or put them away: git -C {fork.submodule} stash."
+            ),
+        )
+
+
+def available() -> bool:
+    """Return whether the forks are checked out, all of them and as pinned; False where none is.
+
+    :raises KitError: only some are, one is at another commit, or one has local changes.
+    """
+    there = [fork for fork in forks() if checked_out(fork)]
+    if not there:
+        return False
+    missing = [fork.submodule for fork in forks() if fork not in there]
+    if missing:
+        raise KitError(
+            f"{', '.join(missing)} is not checked out, {', '.join(fork.submodule for fork in there)} is.",
+            where="third_party/",
+            hint="Fetch it: make third_party.  SOURCE=registry does without submodules.",
+        )
+    for fork in there:
+        check(fork)
+    return True
+
+
+def require() -> None:
+    """Check that the forks can be built from.
+
+    :raises KitError: they are not checked out, or not as pinned.
+    """
+    if not available():
+        raise KitError(
+            "SOURCE=fork needs the submodules, and they are not checked out.",
+            where=", ".join(fork.submodule for fork in forks()),
+            hint="Fetch them: make third_party\n"
+            "(without a route to them: make third_party MIRROR=<folder with git directories nncf and"
+            " transformers>)",
+        )
+
+
+def fetch(mirror: Optional[Path]) -> None:
+    """Check every submodule out at its pin; one that is there already is only checked.
+
+    :param mirror: a folder with git directories of the forks to take the commits from; None for the public
+        addresses in ``.gitmodules``.
+    :raises KitError: a submodule holds something else, or its commit cannot be had.
+    """
+    done = git.run(["rev-parse", "--show-toplevel"], paths.REPOSITORY)
+    if done.returncode or Path(done.stdout.strip()).resolve() != paths.REPOSITORY:
+        raise KitError(
+            "This copy of the kit is no git checkout, so it has no submodules.",
+            where=str(paths.REPOSITORY),
+            hint="Clone the kit with git, or use SOURCE=registry, which needs none.",
+        )
+    with exclusive(paths.BUILD / "third_party.lock", "the submodules"):
+        for fork in forks():
+            _fetch(fork, mirror)
+
+
+def _fetch(fork: Fork, mirror: Optional[Path]) -> None:
+    if checked_out(fork):
+        check(fork)
+        print(f"{fork.submodule}  at {fork.base[:12]}, up to date", file=sys.stderr, flush=True)
+        return
+    _check_empty(fork)
+    source = None if mirror is None else _mirrored(fork, mirror)
+    print(f"{fork.submodule}  fetching {fork.base[:12]}", file=sys.stderr, flush=True)
+    _update(fork, source)
+    check(fork)
+
+
+def _check_empty(fork: Fork) -> None:
+    if fork.folder.is_dir() and any(fork.folder.iterdir()):
+        raise KitError(
+            "The submodule's folder holds files that are no checkout of it.",
+            where=fork.submodule,
+            hint="Move them away, and run make third_party again.",
+        )
+
+
+def _mirrored(fork: Fork, mirror: Path) -> Path:
+    """Return the git directory below ``mirror`` that holds the fork's commit.
+
+    :raises KitError: there is none, or it lacks the commit.
+    """
+    candidates = [mirror / fork.name, mirror / f"{fork.name}.git"]
+    for candidate in candidates:
+        if not candidate.is_dir():
+            continue
+        if git.run(["rev-parse", "--git-dir"], candidate).returncode:
+            continue
+        if git.run(["cat-file", "-e", f"{fork.base}^{{commit}}"], candidate).returncode:
+            raise KitError(
+                f"The mirror does not have the commit {fork.base}.",
+                where=str(candidate),
+                hint=f"Bring it there: git -C {candidate} fetch {_url(fork)} {fork.base}",
+            )
+        return candidate
+    raise KitError(
+        f"The mirror has no git directory of {fork.name}.",
+        where="MIRROR: " + ", ".join(map(str, candidates)),
+        hint=f"Make one on a machine with a route: git clone --bare {_url(fork)} {fork.name}.git",
+    )
+
+
+def _url(fork: Fork) -> str:
+    """Return the fork's public address."""
+    key = f"submodule.{fork.submodule}.url"
+    return git.run(["config", "--file", ".gitmodules", key], paths.REPOSITORY).stdout.strip()
+
+
+def _update(fork: Fork, source: Optional[Path]) -> None:
+    """Check the submodule out at its pin.
+
+    Only the pinned commit is fetched, where git's own ``submodule update`` would also fetch the branch's tip.
+    The checkout is made beside and appears by one rename, so that a fetch that is killed leaves none.
+
+    :param source: a git directory to fetch from; the public address is the submodule's origin in any case.
+    """
+    address = source.as_uri() if source else _url(fork)
+    staging = paths.BUILD / "third_party" / fork.name
+    shutil.rmtree(staging, ignore_errors=True)
+    staging.mkdir(parents=True)
+    fetch = ["fetch", "--depth", "1", "--no-tags", "--progress", address, fork.base]
+    steps = (
+        ["init", "--quiet"],
+        ["remote", "add", "origin", _url(fork)],
+        # A transfer that stands still ends after a minute instead of never.
+        ["-c", "http.lowSpeedLimit=1000", "-c", "http.lowSpeedTime=60", "-c", "protocol.version=2", *fetch],
+        ["-c", "advice.detachedHead=false", "checkout", "--quiet", "--detach", fork.base],
+    )
+    try:
+        for step in steps:
+            done = git.run(step, staging, show=step[-1] == fork.base and sys.stderr.isatty())
+            if done.returncode:
+                raise _unfetched(fork, str(source or address), done)
+        if fork.folder.exists():
+            fork.folder.rmdir()
+        fork.folder.parent.mkdir(exist_ok=True)
+        shutil.move(str(staging), str(fork.folder))
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    # From here on it is a submodule as git makes them, its git directory below the checkout's.
+    for words in (["init", "--quiet"], ["absorbgitdirs"]):
+        git.run(["submodule", *words, "--", fork.submodule], paths.REPOSITORY)
+
+
+def _unfetched(fork: Fork, address: str, done: "subprocess.CompletedProcess[str]") -> KitError:
+    return KitError(
+        f"The submodule cannot be fetched from {address}"
+        + (f":\n{git.words(done)}" if done.stderr else "; git's words are above."),
+        where=fork.submodule,
+        hint="Without a route to it: make third_party MIRROR=<folder with git directories nncf and"
+        " transformers>,\nor do without the forks: SOURCE=registry.",
+    )

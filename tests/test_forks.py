@@ -1,0 +1,91 @@
+"""Upstream's own code on the two-layer BERT: `make test-forks`, for checkouts with the submodules.
+
+Not part of `make test`: without the submodules there is nothing to run, and a test that skips says nothing.
+"""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from launch import compare, git, patch_work, paths, third_party, upstream
+from launch.variants import VARIANTS
+
+from .conftest import HYBRID, UNSTRUCTURED, Kit, run
+
+pytestmark = pytest.mark.forks
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _submodules():
+    third_party.require()
+    yield
+    for fork in third_party.forks():
+        third_party.check(fork)  # nothing that ran here has touched them
+        assert git.run(["status", "--porcelain"], fork.folder).stdout == ""
+
+
+@pytest.fixture(scope="module")
+def forked(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Kit:
+    """A hybrid and the unstructured variant, made by upstream's scripts from the kit's launch file."""
+    kit = Kit(tmp_path_factory.mktemp("forked"), tiny_model)
+    for name in (HYBRID, UNSTRUCTURED):
+        done = run(kit.argv("variant", name, source="fork"))
+        assert done.returncode == 0, done.stderr
+        assert done.stderr.startswith("source  fork (nncf 9c2845eeb38b, transformers b8d2f4382295, ")
+    return kit
+
+
+def test_every_patch_applies_and_exports_unchanged() -> None:
+    assert all("no difference" in line for line in patch_work.check())
+
+
+def test_weights_and_masks_are_those_of_the_registry(forked: Kit, built: Kit) -> None:
+    for name in (HYBRID, UNSTRUCTURED):
+        (result,) = compare.compare(forked.tree(name), built.tree(name), "weights")
+        assert result.same, result.text
+        assert re.search(r"\d+ of \d+ activation ranges differ", result.text), result.text
+
+
+def test_upstreams_launch_file_gives_the_same_bytes(forked: Kit, tmp_path: Path) -> None:
+    for name in (HYBRID, UNSTRUCTURED):
+        argv = forked.argv("variant", name, source="fork", launch="upstream", out=tmp_path)
+        done = run(argv)
+        assert done.returncode == 0, done.stderr
+        (result,) = compare.compare(forked.tree(name), tmp_path / name, "bytes")
+        assert result.same, result.text
+
+
+def test_the_real_launch_file_offers_every_variant() -> None:
+    for name in (*VARIANTS, "configs", "evaluate"):
+        for source in ("fork", "registry"):
+            done = run([*Kit.MODULE, "command", "--launch=upstream", f"--source={source}", f"--v={name}"])
+            assert done.returncode == 0, done.stderr
+            assert not re.search(r"vscode-runs|/data\d|workspaceFolder|DEVICES=1", done.stdout)
+    assert upstream.launch_file().is_file()
+
+
+@pytest.mark.parametrize("launch", ["kit", "upstream"])
+def test_configs_are_the_committed_ones(launch: str, tmp_path: Path) -> None:
+    options = ["--launch=upstream"] if launch == "upstream" else []
+    done = run([*Kit.MODULE, "configs", "--source=fork", *options])
+    assert done.returncode == 0, done.stderr
+    written = [Path(line) for line in done.stdout.split()]
+    assert len(written) == 4
+    examples = third_party.get("transformers").folder / "examples/pytorch/question-answering"
+    for path in written:
+        name = path.parent.name
+        committed = examples / "gen-hybrid-sparse/generated_cfg" / name / "config.json"
+        assert json.loads(path.read_text()) == json.loads(committed.read_text())
+    assert git.run(["status", "--porcelain", "launch/configs"], paths.REPOSITORY).stdout == ""
+
+
+def test_both_sources_evaluate_alike(kit: Kit) -> None:
+    results = []
+    for source in ("fork", "registry"):
+        done = kit.run("evaluate", source=source)
+        assert done.returncode == 0, done.stderr
+        results.append(json.loads((kit.folder / "evaluate" / "eval_results.json").read_text()))
+    for key in ("eval_exact_match", "eval_f1", "eval_samples"):
+        assert results[0][key] == results[1][key]
