@@ -37,6 +37,7 @@ third_party patches-check patch-edit patch-export:
 
 # The tests run on the registry's releases, also where the submodules are checked out.
 test test-fast test-forks: export LAUNCH_SOURCE := registry
+test test-fast: export LAUNCH_MO := 2021.4
 
 .PHONY: test
 test: setup

@@ -49,6 +49,7 @@ def _parser() -> argparse.ArgumentParser:
     setup = commands.add_parser("setup", help="make the environment and the patched sources")
     _option(setup, "python", "", "a Python 3.8")
     _option(setup, "source", sources.AUTO, "auto, fork or registry")
+    _option(setup, "mo", optimizers.DEFAULT.name, "Model Optimizer: " + " or ".join(optimizers.OPTIMIZERS))
     compare = commands.add_parser("compare", help="whether two trees, or folders of trees, are the same")
     _option(compare, "a", "", "an ONNX file, a tree or a folder of trees")
     _option(compare, "b", "", "what to compare it with")
@@ -99,11 +100,14 @@ def _selection(options: argparse.Namespace) -> inputs.Selection:
     )
 
 
-def _setup(python: str, source: Source) -> None:
-    """Make the environment and the source tree where they are not current; the caller holds the lock."""
+def _setup(python: str, source: Source, optimizer: optimizers.Optimizer = optimizers.DEFAULT) -> None:
+    """Make what a run needs and is not current; the caller holds the lock.
+
+    That is the kit's environment, the optimizer's where it has one to itself, and the source tree.
+    """
     started = time.monotonic()
-    made = environment.ensure(python)
-    if source.ensure(_say) or made:
+    made = [environment.ensure(python), optimizers.ensure(optimizer), source.ensure(_say)]
+    if any(made):
         _say(f"done in {duration(time.monotonic() - started)}")
 
 
@@ -112,10 +116,11 @@ def _say(what: str) -> None:
 
 
 def _locked_setup(options: argparse.Namespace) -> int:
-    source = _source(options)
-    if options.python or not (environment.is_ready() and source.is_ready()):
+    source, optimizer = _source(options), optimizers.get(options.mo)
+    ready = environment.is_ready() and optimizers.is_ready(optimizer) and source.is_ready()
+    if options.python or not ready:
         with exclusive(pipeline.LOCK, pipeline.LOCKED):
-            _setup(options.python, source)
+            _setup(options.python, source, optimizer)
     else:
         print("setup: up to date", file=sys.stderr)
     return 0
@@ -141,15 +146,12 @@ def _unpack(source: Source) -> None:
 
 def _trees(options: argparse.Namespace, chosen: Sequence[variants.Variant]) -> int:
     source, selection = _source(options), _selection(options)
+    optimizer = optimizers.get(options.mo)
     tree_jobs = [jobs.load_tree(options.launch, variant, selection, source) for variant in chosen]
     out = files.typed(options.out, "OUT")
-    optimizer = optimizers.get(options.mo)
-
-    def prepare() -> None:
-        _setup(options.python, source)
-        optimizers.ensure(optimizer)
-
-    outcomes = pipeline.Build(tree_jobs, out, prepare, optimizer).run()
+    outcomes = pipeline.Build(
+        tree_jobs, out, lambda: _setup(options.python, source, optimizer), optimizer
+    ).run()
     print(pipeline.table(outcomes))
     return 0
 

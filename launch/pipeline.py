@@ -97,6 +97,7 @@ class Build:
             todo = [job for job, outcome in zip(self.jobs, outcomes) if outcome is None]
             if todo:
                 self._preflight(todo)
+                self._warn_of_a_slow_optimizer(todo)
                 self.prepare()
             results = []
             for job, key, outcome in zip(self.jobs, keys, outcomes):
@@ -121,6 +122,18 @@ class Build:
         ):
             return None
         return Outcome(job.variant, tree, provenance, built=False)
+
+    def _warn_of_a_slow_optimizer(self, todo: Sequence[TreeJob]) -> None:
+        if not self.optimizer.separate:
+            return
+        needs = [_estimate(job, self.optimizer) for job in todo]
+        print(
+            f"Model Optimizer {self.optimizer.name} takes minutes where {DEFAULT.name} takes seconds:"
+            f" about {duration(sum(need.ir_seconds for need in needs))} for {len(todo)}"
+            f" of {duration(sum(need.seconds for need in needs))} in all",
+            file=sys.stderr,
+            flush=True,
+        )
 
     def _leftovers(self, job: TreeJob) -> bool:
         return trees.leftovers(self.out, job.variant) or _is_ours(job.work)
@@ -174,7 +187,7 @@ def _check_work(job: TreeJob, out: Path) -> None:
 def _estimate(job: TreeJob, optimizer: Optimizer) -> resources.Estimate:
     """Return what a job is expected to take."""
     return resources.estimate(
-        job.shape(), upstreams_script=job.job.upstreams_script, quick_ir=not optimizer.separate
+        job.shape(), upstreams_script=job.job.upstreams_script, old_optimizer=optimizer.separate
     )
 
 

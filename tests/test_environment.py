@@ -18,7 +18,7 @@ from launch import steps as steps_module
 from launch.errors import KitError
 
 LOCK_DIRECTORY = paths.ENVIRONMENT_DATA
-ALL_LOCKS = ("installer", "runtime", "dev", "sources")
+ALL_LOCKS = ("installer", "runtime", "dev", "sources", "mo2021")
 
 # --- finding a Python 3.8 --------------------------------------------------------------------------------
 

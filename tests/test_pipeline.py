@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -315,6 +316,25 @@ def test_what_a_tree_depends_on(kit: Kit, tmp_path: Path, monkeypatch: pytest.Mo
     with monkeypatch.context() as patch:
         patch.setattr(environment, "lock_digest", lambda name: "another lock")
         assert keys(kit) != base
+
+
+def test_another_model_optimizer_makes_the_ir_again_and_nothing_else(
+    built: Kit, tmp_path: Path, hashes
+) -> None:
+    shutil.copytree(str(built.tree(HYBRID)), str(tmp_path / HYBRID))
+    before = hashes(tmp_path / HYBRID)
+    done = run(built.argv("variant", HYBRID, out=tmp_path, mo="2021.4"))
+    assert done.returncode == 0, done.stderr
+    assert "Model Optimizer 2021.4 takes minutes where 2022.1 takes seconds: about 0:1" in done.stderr
+    assert "unchanged, taken from the published tree" in done.stderr
+    after = hashes(tmp_path / HYBRID)
+    changed = {name for name in before if before[name] != after[name]}
+    assert {name for name in changed if name.startswith("ir/")} == changed - {"provenance.json"}
+    xml = (tmp_path / HYBRID / "ir" / f"{HYBRID}-8bit.xml").read_text()
+    assert 'version="10"' in xml
+    assert trees.read_provenance(tmp_path / HYBRID)["model_optimizer"] == "2021.4"
+    assert "(up to date)" in run(built.argv("variant", HYBRID, out=tmp_path, mo="2021.4")).stdout
+    assert_user_error(run(built.argv("variant", HYBRID, out=tmp_path, mo="2020")), "MO=2020", "MO=2021.4")
 
 
 def test_only_the_ir_is_made_again_when_only_its_key_changes(built: Kit, tmp_path: Path, hashes) -> None:
