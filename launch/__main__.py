@@ -13,6 +13,7 @@ import time
 from typing import Callable, Dict, List, Optional, Sequence
 
 from . import (
+    compare,
     environment,
     files,
     help,
@@ -27,7 +28,7 @@ from . import (
     third_party,
     variants,
 )
-from .errors import KitError, exit_with_message
+from .errors import exit_with_message
 from .locks import exclusive
 from .progress import duration
 from .source import Source
@@ -50,11 +51,11 @@ def _parser() -> argparse.ArgumentParser:
     _option(setup, "python", "", "a Python 3.8")
     _option(setup, "source", sources.AUTO, "auto, fork or registry")
     _option(setup, "mo", optimizers.DEFAULT.name, "Model Optimizer: " + " or ".join(optimizers.OPTIMIZERS))
-    compare = commands.add_parser("compare", help="whether two trees, or folders of trees, are the same")
-    _option(compare, "a", "", "an ONNX file, a tree or a folder of trees")
-    _option(compare, "b", "", "what to compare it with")
-    _option(compare, "level", "bytes", "what must be the same: bytes, weights or structure")
-    _option(compare, "python", "", "a Python 3.8 for the environment")
+    comparing = commands.add_parser("compare", help="whether two trees, or folders of trees, are the same")
+    _option(comparing, "a", "", "an ONNX file, a tree or a folder of trees")
+    _option(comparing, "b", "", "what to compare it with")
+    _option(comparing, "level", "bytes", "what must be the same: bytes, weights or structure")
+    _option(comparing, "python", "", "a Python 3.8 for the environment")
     third = commands.add_parser("third_party", help="check the forks' submodules out at their pins")
     _option(third, "mirror", "", "folder with git directories nncf and transformers to take them from")
     commands.add_parser("patches-check", help="check that the patch series is sound")
@@ -191,23 +192,18 @@ def _evaluate(options: argparse.Namespace) -> int:
 
 def _compare(options: argparse.Namespace) -> int:
     """Compare in the environment's interpreter, which has onnx."""
-    for name in ("a", "b"):
-        if not getattr(options, name):
-            raise KitError(
-                f"{name.upper()} is not given.",
-                where=f"{name.upper()}=",
-                hint="Give A= and B=: an ONNX file, a tree or a folder of trees each.",
-            )
-    named = [str(files.typed(getattr(options, name), name.upper())) for name in ("a", "b")]
+    a, b = compare.check(options.a, options.b, options.level)
     if not environment.is_ready():
         with exclusive(pipeline.LOCK, pipeline.LOCKED):
             environment.ensure(options.python)
-    argv = [str(paths.VENV_PYTHON), "-m", f"{__package__}.compare", *named, options.level]
+    argv = [str(paths.VENV_PYTHON), "-m", f"{__package__}.compare", str(a), str(b), options.level]
     return subprocess.run(argv, cwd=str(paths.REPOSITORY), check=False).returncode
 
 
 def _third_party(options: argparse.Namespace) -> int:
-    third_party.fetch(files.typed(options.mirror, "MIRROR") if options.mirror else None)
+    mirror = files.typed(options.mirror, "MIRROR") if options.mirror else None
+    with exclusive(pipeline.LOCK, pipeline.LOCKED):
+        third_party.fetch(mirror)
     return 0
 
 
@@ -217,14 +213,19 @@ def _patches_check() -> int:
 
 
 def _patch_edit(options: argparse.Namespace) -> int:
-    clone = paths.shown(patch_work.edit(third_party.get(options.p)))
+    fork = third_party.get(options.p)
+    with exclusive(pipeline.LOCK, pipeline.LOCKED):
+        clone = paths.shown(patch_work.edit(fork))
     print(f"{clone} is the pinned commit with each patch as one commit on top.")
     print(f"Change them with git there; then: make patch-export P={options.p}")
     return 0
 
 
 def _patch_export(options: argparse.Namespace) -> int:
-    for path in patch_work.export(third_party.get(options.p)):
+    fork = third_party.get(options.p)
+    with exclusive(pipeline.LOCK, pipeline.LOCKED):
+        written = patch_work.export(fork)
+    for path in written:
         print(paths.shown(path))
     return 0
 

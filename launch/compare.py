@@ -55,8 +55,35 @@ def compare(a: Path, b: Path, level: str) -> List[Result]:
     return list(_results(a, b, level))
 
 
+def check(a: str, b: str, level: str) -> Tuple[Path, Path]:
+    """Return what a person named, where it can be compared; this needs no package and no time.
+
+    :param a: the text of ``A=``; ``b`` that of ``B=``, ``level`` that of ``LEVEL=``.
+    :raises KitError: one is not given, the level is unknown, or a path holds nothing to compare.
+    """
+    for text, name in ((a, "A"), (b, "B")):
+        if not text:
+            raise KitError(
+                f"{name} was not named.",
+                where=f"{name}=",
+                hint=f"Set {name}= to an ONNX file, a tree or a folder of trees.",
+            )
+    found = files.typed(a, "A"), files.typed(b, "B")
+    _pairs(*found, level)
+    return found
+
+
 def _results(a: Path, b: Path, level: str) -> Iterator[Result]:
     """Yield each result as soon as it is known; see :func:`compare`."""
+    for name, left, right in _pairs(a, b, level):
+        if left is not None and right is not None:
+            yield _compare_trees(name, left, right, level)
+        else:
+            yield Result(name, False, f"differs: it is in {'A' if left else 'B'} only")
+
+
+def _pairs(a: Path, b: Path, level: str) -> List[Tuple[str, Optional["_Tree"], Optional["_Tree"]]]:
+    """Return what is to be compared with what, by name; None where one side lacks it."""
     if level not in LEVELS:
         raise KitError(
             f"There is no level {level!r}.",
@@ -65,21 +92,16 @@ def _results(a: Path, b: Path, level: str) -> Iterator[Result]:
         )
     left, right = _trees(a, "A"), _trees(b, "B")
     if isinstance(left, _Tree) and isinstance(right, _Tree):
-        yield _compare_trees(left.name, left, right, level)
-    elif isinstance(left, dict) and isinstance(right, dict):
-        for name in sorted({**left, **right}):
-            if name in left and name in right:
-                yield _compare_trees(name, left[name], right[name], level)
-            else:
-                yield Result(name, False, f"differs: it is in {'A' if name in left else 'B'} only")
-    else:
-        option, trees = ("A", left) if isinstance(left, dict) else ("B", right)
-        assert isinstance(trees, dict)
-        raise KitError(
-            f"{option} is a folder of trees, and the other is one tree or file.",
-            where=f"A={paths.shown(a)}\nB={paths.shown(b)}",
-            hint=f"Name one tree of the folder, e.g. {option}=" + paths.shown(trees[min(trees)].onnx.parent),
-        )
+        return [(left.name, left, right)]
+    if isinstance(left, dict) and isinstance(right, dict):
+        return [(name, left.get(name), right.get(name)) for name in sorted({**left, **right})]
+    option, trees = ("A", left) if isinstance(left, dict) else ("B", right)
+    assert isinstance(trees, dict)
+    raise KitError(
+        f"{option} is a folder of trees, and the other is one tree or file.",
+        where=f"A={paths.shown(a)}\nB={paths.shown(b)}",
+        hint=f"Name one tree of the folder, e.g. {option}=" + paths.shown(trees[min(trees)].onnx.parent),
+    )
 
 
 @dataclass(frozen=True)
@@ -195,15 +217,9 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
             f"There are {len(words)} arguments.", where=" ".join(words), hint="Give A, B and perhaps LEVEL."
         )
     words += [""] * (3 - len(words))
-    for word, name in zip(words, ("A", "B")):
-        if not word:
-            raise KitError(
-                f"{name} was not named.",
-                where=f"{name}=",
-                hint=f"Set {name}= to an ONNX file, a tree or a folder of trees.",
-            )
+    level = words[2] or LEVELS[0]
     same = True
-    for result in _results(files.typed(words[0], "A"), files.typed(words[1], "B"), words[2] or LEVELS[0]):
+    for result in _results(*check(words[0], words[1], level), level):
         print(f"{result.name}: {result.text}", flush=True)
         same = same and result.same
     return 0 if same else 1

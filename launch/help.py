@@ -33,7 +33,7 @@ _TARGETS = (
         "Look after the kit",
         (
             ("setup", "the environment and the patched sources (implied by whatever needs them)"),
-            ("test", "all tests, one tree at full size included"),
+            ("test", "all tests but test-forks', one tree at full size included"),
             ("test-forks", "the tests that run upstream's own code; needs the submodules"),
             ("test-fast", "the tests that take seconds"),
             ("lint", "ruff and mypy"),

@@ -76,7 +76,7 @@ class Job:
 
     def explain(self) -> str:
         """Return each part as in the launch file and, where it differs, as it runs and by which rule."""
-        return f"{self.origin}\n\n{table(list(self.parts))}"
+        return f"{self.origin}\non source {self.source.describe()}\n\n{table(list(self.parts))}"
 
 
 @dataclass(frozen=True)
@@ -127,6 +127,7 @@ def load(
         )
         rewriter = Rewriter(resolved)
         origin = f"{name!r} in {paths.shown(launch_file)}"
+        rewriter.as_written(configuration.here)
         source_rules.move(rewriter, source, f"{launch_file}: {name}")
     inputs.apply(
         rewriter,

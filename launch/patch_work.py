@@ -5,6 +5,7 @@ reorders or drops commits there; ``export`` writes the commits back as patches. 
 the commits alone, so exporting an unchanged clone changes no byte; ``check`` holds every patch to that.
 """
 
+import contextlib
 import hashlib
 import json
 import re
@@ -152,12 +153,32 @@ def check_exported(fork: Fork) -> None:
     at = git.run(["rev-parse", "HEAD", _EXPORTED], clone).stdout.split()
     # What is stashed, or on another branch, is on no way from here either.
     more = git.run(["rev-list", "--max-count=1", "--all", "--not", _EXPORTED, _BASE], clone)
-    if state.returncode or state.stdout or len(at) != 2 or at[0] != at[1] or more.returncode or more.stdout:
+    lost = (
+        state.returncode or state.stdout or len(at) != 2 or at[0] != at[1] or more.returncode or more.stdout
+    )
+    if lost or not _all_in_files(fork, clone):
         raise KitError(
             "The scratch clone holds work that is not in patches/ yet.",
             where=where,
             hint=f"Go on there and then: make patch-export P={fork.name}\nOr give the work up: rm -r {where}",
         )
+
+
+def _all_in_files(fork: Fork, clone: Path) -> bool:
+    """Return whether each commit that a person has made is a patch in ``patches/``.
+
+    An export can be undone there.  Commits that the kit has made come from ``patches/``, now or earlier.
+    """
+    there = {path.read_bytes() for path in (paths.PATCHES / fork.name).glob("*.patch")}
+    for line in _git(clone, "log", "--format=%H %ce", f"{_BASE}..HEAD").splitlines():
+        commit, _, mail = line.partition(" ")
+        if mail != _COMMITTER["GIT_COMMITTER_EMAIL"]:
+            try:
+                if patch_text(clone, commit).encode() not in there:
+                    return False
+            except KitError:
+                return False
+    return True
 
 
 def export(fork: Fork) -> List[Path]:
@@ -278,7 +299,7 @@ def _patch_text(message: str, diff: str, name: str) -> str:
 
 def _names(fork: Fork, texts: List[str]) -> List[str]:
     """Return the patches' file names."""
-    known = {patches.read(path).subject: path.name for path in patches.series(fork.name)}
+    known = _file_names(fork)
     names: List[str] = []
     for text in texts:
         subject = text.splitlines()[0][len(patches.SUBJECT) :]
@@ -291,6 +312,18 @@ def _names(fork: Fork, texts: List[str]) -> List[str]:
             )
         names.append(name)
     return names
+
+
+def _file_names(fork: Fork) -> Dict[str, str]:
+    """Return the files of the patches that are there by their subjects, whether or not the series has them.
+
+    An export that was killed may have left one that the series does not name yet.
+    """
+    found = {}
+    for path in sorted((paths.PATCHES / fork.name).glob("*.patch")):
+        with contextlib.suppress(KitError):
+            found[patches.read(path).subject] = path.name
+    return found
 
 
 def _slug(subject: str) -> str:
@@ -343,7 +376,7 @@ def _check_series(fork: Fork, found: List[Patch]) -> None:
     line, difference = _first_difference(_text(listing) if found else "", wanted)
     if difference:
         raise KitError(
-            f"The series holds more than one file name a line: {difference}",
+            f"The series is not as an export writes it, a file name a line and nothing else: {difference}",
             where=f"{paths.shown(listing)}, line {line}",
             hint="Take it out: an export would.",
         )

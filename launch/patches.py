@@ -38,12 +38,14 @@ class Patch:
     :param subject: its purpose in one line.
     :param fields: :data:`FIELDS` by name; a field's later lines are joined with spaces.
     :param message: everything before the diff.
+    :param diff: the rest, which alone reaches the patched files.
     """
 
     path: Path
     subject: str
     fields: Mapping[str, str]
     message: str
+    diff: str
 
     def applies_to(self, source: str) -> bool:
         """Return whether the patch belongs to ``source``, one of :data:`SOURCES`."""
@@ -106,7 +108,9 @@ def read(path: Path) -> Patch:
         )
     if start is None:
         raise KitError("A patch changes nothing.", where=where, hint="Remove it, or restore its diff.")
-    return Patch(path, message.splitlines()[0][len(SUBJECT) :], _fields(message), message)
+    return Patch(
+        path, message.splitlines()[0][len(SUBJECT) :], _fields(message), message, text[len(message) :]
+    )
 
 
 def check_diff(patch: Patch) -> None:

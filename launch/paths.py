@@ -19,7 +19,10 @@ VENV = REPOSITORY / ".venv"
 VENV_PYTHON = VENV / "bin" / "python"
 
 BUILD = REPOSITORY / "build"
-"""Everything derived that is not a published tree; removing it loses time and nothing else."""
+"""Everything derived that is not a published tree; removing it loses time and nothing else.
+
+But for ``patches/`` in it, where a person may be changing patches; ``make clean`` looks.
+"""
 
 DERIVED_SOURCES = BUILD / "src"
 EXTENSIONS = BUILD / "torch_extensions"

@@ -6,7 +6,7 @@ can be shown as it stands in the file, as it runs, and by which rule.
 
 import shlex
 from dataclasses import dataclass, replace
-from typing import Callable, List, Optional, Tuple
+from typing import Any, Callable, List, Mapping, Optional, Tuple
 
 from .vscode import Invocation
 
@@ -47,6 +47,26 @@ class Rewriter:
         }
         self._values = dict(invocation.env)
         self.args = _grouped(invocation.args)
+
+    def as_written(self, body: Mapping[str, Any]) -> None:
+        """Show each part as the configuration ``body`` has it, before VS Code's variables are replaced.
+
+        What the file does not have (the interpreter, often) is shown as such; variables from an environment
+        file are shown as they are.
+        """
+        for part, key in ((self.cwd, "cwd"), (self.target, "program")):
+            value = body.get(key)
+            part.before = (value,) if isinstance(value, str) else part.before if key == "program" else ()
+        value = body.get("python", body.get("pythonPath")) or ()
+        self.python.before = (value,) if isinstance(value, str) else tuple(map(str, value))
+        for name, value in (body.get("env") or {}).items():
+            if name in self.env:
+                self.env[name].before = _assignment(name, value)
+        written = body.get("args")
+        if isinstance(written, list) and len(written) == sum(len(part.before) for part in self.args):
+            words = iter(map(str, written))
+            for part in self.args:
+                part.before = tuple(next(words) for _ in part.before)
 
     def result(self) -> Invocation:
         """Return the invocation as it is now."""
@@ -163,6 +183,10 @@ def _grouped(args: Tuple[str, ...]) -> List[Part]:
     return [Part("args", tuple(group), tuple(group), []) for group in groups]
 
 
+_SUBSTITUTED = "as VS Code resolves it"
+"""The rule of a part that no other rule changed."""
+
+
 def table(parts: List[Part]) -> str:
     """Return the parts as text: each as in the file and, where that differs, as it runs and by which rule."""
     lines = []
@@ -173,5 +197,5 @@ def table(parts: List[Part]) -> str:
         lines.append(f"{part.what:<8}{before or '(not in the file)'}")
         if part.changed:
             lines.append(f"{'  runs':<8}{after or '(left out)'}")
-            lines.append(f"{'  rule':<8}{'; then '.join(part.rules)}")
+            lines.append(f"{'  rule':<8}{'; then '.join(part.rules) or _SUBSTITUTED}")
     return "\n".join(lines)

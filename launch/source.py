@@ -71,7 +71,7 @@ class Source(abc.ABC):
     def ensure(self, say: Callable[[str], None]) -> bool:
         """Derive the tree where it is missing or stale; return whether anything was done.
 
-        The tree appears by one rename; a run that is killed leaves the earlier one.
+        The tree appears by one rename; after a run that was killed it is derived again.
 
         :param say: takes what happens, in a few words.
         :raises KitError: the source cannot be had, or a patch does not apply.

@@ -1,11 +1,11 @@
 """Source ``fork``: upstream's own code at the pinned commits, from the submodules, patched."""
 
 import hashlib
-import tempfile
+import shutil
 from pathlib import Path
 from typing import Dict, List
 
-from . import patches, paths, third_party
+from . import patches, third_party
 from .source import Source
 
 _PARTS = {"nncf": ["nncf"], "transformers": ["src/transformers", "examples/pytorch/question-answering"]}
@@ -35,12 +35,12 @@ class Fork(Source):
         return self.tree / EXAMPLES
 
     def key(self) -> str:
-        """Return the pins and every patch's bytes as one sha256."""
+        """Return the pins and every patch's diff as one sha256."""
         digest = hashlib.sha256()
         for fork in third_party.forks():
             digest.update(f"{fork.name} {fork.base} {_PARTS.get(fork.name)}\n".encode())
             for patch in _patches()[fork.name]:
-                digest.update(patch.path.read_bytes())
+                digest.update(patch.diff.encode())
         return digest.hexdigest()
 
     def describe(self) -> str:
@@ -51,12 +51,13 @@ class Fork(Source):
     def _fill(self, staging: Path) -> None:
         third_party.require()
         for fork in third_party.forks():
-            with tempfile.TemporaryDirectory(dir=str(paths.BUILD)) as scratch:
-                tree = patches.Tree(fork.folder, Path(scratch) / "git")
-                tree.read(fork.base)
-                for patch in _patches()[fork.name]:
-                    tree.apply(patch.path)
-                tree.write(staging / fork.name, _PARTS.get(fork.name))
+            scratch = staging / ".git-scratch"  # goes with the staging folder, should this be killed
+            tree = patches.Tree(fork.folder, scratch)
+            tree.read(fork.base)
+            for patch in _patches()[fork.name]:
+                tree.apply(patch.path)
+            tree.write(staging / fork.name, _PARTS.get(fork.name))
+            shutil.rmtree(scratch)
 
 
 def _patches() -> Dict[str, List[patches.Patch]]:

@@ -32,11 +32,11 @@ class Registry(Source):
         return paths.PACKAGE / "qa"
 
     def key(self) -> str:
-        """Return the wheels' sums and every patch's bytes as one sha256."""
+        """Return the wheels' sums and every patch's diff as one sha256."""
         digest = hashlib.sha256(json.dumps(pinned(), sort_keys=True).encode())
         for found in _patches().values():
             for patch in found:
-                digest.update(patch.path.read_bytes())
+                digest.update(patch.diff.encode())
         return digest.hexdigest()
 
     def describe(self) -> str:

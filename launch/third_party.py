@@ -14,7 +14,6 @@ from typing import List, Optional
 
 from . import git, paths
 from .errors import KitError
-from .locks import exclusive
 
 
 @dataclass(frozen=True)
@@ -95,9 +94,10 @@ def check(fork: Fork) -> None:
             f"The submodule is at {found[:12] or 'no commit'} and not at its pin.",
             where=f"{fork.submodule}, pinned at {fork.base}",
             hint=(
-                f"git submodule update {fork.submodule}  (a commit of your own stays on its branch)\n"
-                "A change of your own belongs into a patch: "
-                f"make patch-edit P={fork.name}.  SOURCE=registry does without submodules."
+                f"git submodule update --init {fork.submodule}\n"
+                f"(first give a commit of your own a branch: git -C {fork.submodule} branch mine; a change of"
+                f" your own\nbelongs into a patch: make patch-edit P={fork.name}).  SOURCE=registry does"
+                " without submodules."
             ),
         )
     done = git.run(["status", "--porcelain", "--untracked-files=no"], fork.folder)
@@ -154,6 +154,8 @@ def require() -> None:
 def fetch(mirror: Optional[Path]) -> None:
     """Check every submodule out at its pin; one that is there already is only checked.
 
+    The caller holds the build's lock.
+
     :param mirror: a folder with git directories of the forks to take the commits from; None for the public
         addresses in ``.gitmodules``.
     :raises KitError: a submodule holds something else, or its commit cannot be had.
@@ -165,14 +167,14 @@ def fetch(mirror: Optional[Path]) -> None:
             where=str(paths.REPOSITORY),
             hint="Clone the kit with git, or use SOURCE=registry, which needs none.",
         )
-    with exclusive(paths.BUILD / "third_party.lock", "the submodules"):
-        for fork in forks():
-            _fetch(fork, mirror)
+    for fork in forks():
+        _fetch(fork, mirror)
 
 
 def _fetch(fork: Fork, mirror: Optional[Path]) -> None:
     if checked_out(fork):
         check(fork)
+        _register(fork)
         print(f"{fork.submodule}  at {fork.base[:12]}, up to date", file=sys.stderr, flush=True)
         return
     _check_empty(fork)
@@ -253,9 +255,29 @@ def _update(fork: Fork, source: Optional[Path]) -> None:
         shutil.move(str(staging), str(fork.folder))
     finally:
         shutil.rmtree(staging, ignore_errors=True)
-    # From here on it is a submodule as git makes them, its git directory below the checkout's.
-    for words in (["init", "--quiet"], ["absorbgitdirs"]):
-        git.run(["submodule", *words, "--", fork.submodule], paths.REPOSITORY)
+    _register(fork)
+
+
+def _register(fork: Fork) -> None:
+    """Make a checkout a submodule as git makes them, its git directory below the kit's; again does nothing.
+
+    Where an earlier checkout has left its git directory there, the new one keeps its own in the submodule's
+    folder, which git takes as well.
+
+    :raises KitError: git refuses.
+    """
+    steps = [["init", "--quiet"]]
+    kept = git.run(["rev-parse", "--git-path", f"modules/{fork.submodule}"], paths.REPOSITORY)
+    if not (paths.REPOSITORY / kept.stdout.strip()).exists():
+        steps.append(["absorbgitdirs"])
+    for words in steps:
+        done = git.run(["submodule", *words, "--", fork.submodule], paths.REPOSITORY)
+        if done.returncode:
+            raise KitError(
+                f"git submodule {words[0]} failed: {git.words(done)}",
+                where=fork.submodule,
+                hint="Mend what git says, and run make third_party again.",
+            )
 
 
 def _unfetched(fork: Fork, address: str, done: "subprocess.CompletedProcess[str]") -> KitError:

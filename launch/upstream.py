@@ -60,11 +60,13 @@ _ABSOLUTE = re.compile(r"(^|=)[/~]")
 def launch_file() -> Path:
     """Return the file's path.
 
-    :raises KitError: the submodule that holds it is not checked out.
+    :raises KitError: the submodule that holds it is not checked out as pinned.
     """
     fork = third_party.get("transformers")
     path = fork.folder / _FILE
-    if not path.is_file():
+    if third_party.checked_out(fork):
+        third_party.check(fork)
+    if not third_party.checked_out(fork) or not path.is_file():
         raise KitError(
             "LAUNCH=upstream reads the launch file of the transformers fork, and that is not checked out.",
             where=f"{fork.submodule}/{_FILE}",
@@ -123,7 +125,7 @@ class _Rules:
         self.job = job
         self.path = path
         self.source = source
-        self.forked = source.name == "fork"
+        self.forked = source_rules.is_upstreams(source)
 
     def stale(self, rule: str, found: str) -> KitError:
         """Return the error for a rule that has nothing to apply to."""
@@ -131,8 +133,8 @@ class _Rules:
             f"Upstream's launch file has changed: the rule '{rule}' no longer matches it.",
             where=f"{paths.shown(self.path)}: {configuration_name(self.job)}: "
             + found.replace(_WORKSPACE, "${workspaceFolder}"),
-            hint="Put the pinned file back (git -C third_party/transformers checkout -- .), or bring the"
-            " rules in launch/upstream.py up to date with it.",
+            hint="Bring the rules in launch/upstream.py up to date with it, or the pin back to the commit"
+            " that they were made for.",
         )
 
     def workspace(self) -> None:

@@ -40,6 +40,16 @@ class Configuration:
     body: Dict[str, Any]
     index: int = 0
 
+    @property
+    def here(self) -> Dict[str, Any]:
+        """The entry for this platform, still as written.
+
+        Debug configuration, Platform-specific properties: the platform's keys replace the general ones; VS
+        Code does so key by key, so that a platform's "env" replaces the general "env" as a whole.
+        """
+        override = self.body.get(_PLATFORM_KEYS.get(sys.platform, "linux"))
+        return {**self.body, **(override if isinstance(override, dict) else {})}
+
 
 @dataclass(frozen=True)
 class Invocation:
@@ -229,16 +239,13 @@ class _Keys:
         self.prefix = f"configurations[{configuration.index}]."
         self.folder = folder
         self.env = env
-        self.values = dict(configuration.body)
+        self.values = configuration.here
         self.paths = {key: self.prefix + key for key in self.values}
-        # Debug configuration, Platform-specific properties: the platform's keys replace the general ones;
-        # VS Code does so key by key, so that a platform's "env" replaces the general "env" as a whole.
         platform = _PLATFORM_KEYS.get(sys.platform, "linux")
-        override = self.values.get(platform, {})
+        override = configuration.body.get(platform, {})
         if not isinstance(override, dict):
             raise self.error(self.prefix + platform, override, "This must be an object.", "Put { … } there.")
-        for key, value in override.items():
-            self.values[key] = value
+        for key in override:
             self.paths[key] = f"{self.prefix}{platform}.{key}"
 
     def __contains__(self, key: str) -> bool:

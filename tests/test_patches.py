@@ -7,7 +7,7 @@ from typing import Callable, Dict, Iterator, List, Tuple
 
 import pytest
 
-from launch import git, patches, paths, third_party
+from launch import git, patch_work, patches, paths, third_party
 from launch.errors import KitError
 
 from . import small_kit
@@ -500,6 +500,35 @@ def test_nothing_removes_unexported_work(forked: SmallKit, work: Callable[[Small
         done = forked.launch(*words)
         assert_user_error(done, "not in patches/ yet", "build/patches/nncf", "make patch-export P=nncf")
     assert (small_kit.contents(clone), forked.git("for-each-ref", at=clone)) == before
+
+
+def test_an_export_that_was_undone_in_patches_is_work_again(forked: SmallKit) -> None:
+    clone = edit(forked, "nncf")
+    commit(forked, clone, GREET, "mine\n", "Mine")
+    before = forked.patch_bytes()
+    export(forked, "nncf")
+    (forked.patch("nncf", "mine.patch")).unlink()
+    forked.series("nncf").write_text(
+        "".join(line for line in forked.series("nncf").open() if line != "mine.patch\n")
+    )
+    assert forked.patch_bytes() == before
+    for words in (["patch-edit", "--p=nncf"], ["clean"]):
+        assert_user_error(forked.launch(*words), "not in patches/ yet")
+    assert clone.is_dir()
+
+
+def test_an_export_that_was_killed_before_the_series_is_completed(forked: SmallKit) -> None:
+    clone, series = edit(forked, "nncf"), forked.series("nncf")
+    noted = clone / ".git" / patch_work._SUMS
+    earlier, sums = series.read_bytes(), noted.read_bytes()
+    commit(forked, clone, GREET, "mine\n", "Mine")
+    export(forked, "nncf")
+    whole = forked.patch_bytes()
+    series.write_bytes(earlier)
+    noted.write_bytes(sums)
+    forked.git("update-ref", "refs/kit/exported", "HEAD~1", at=clone)
+    assert export(forked, "nncf")[-1] == "mine.patch"
+    assert forked.patch_bytes() == whole
 
 
 def test_edit_begins_again_where_nothing_is_lost(forked: SmallKit) -> None:

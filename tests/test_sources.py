@@ -194,7 +194,10 @@ def _local_change(kit: SmallKit) -> None:
             _one_missing,
             ["third_party/transformers is not checked out, third_party/nncf is", "make third_party"],
         ),
-        (_other_commit, ["not at its pin", "third_party/nncf", "git submodule update third_party/nncf"]),
+        (
+            _other_commit,
+            ["not at its pin", "third_party/nncf", "git submodule update --init third_party/nncf"],
+        ),
         (_local_change, ["local changes", GREET, "make patch-edit P=nncf"]),
     ],
     ids=["one-missing", "other-commit", "local-change"],

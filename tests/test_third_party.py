@@ -111,6 +111,21 @@ def test_only_the_missing_submodule_is_fetched(forked: SmallKit) -> None:
     assert_at_pins(forked)
 
 
+def test_a_fetch_that_was_killed_before_its_last_step_is_completed(kit: SmallKit) -> None:
+    """As after a kill between the checkout's appearance and git's registration of it."""
+    kit.do("third_party")
+    folder = kit.submodule("nncf")
+    git_directory = kit.root / ".git/modules/third_party/nncf"
+    (folder / ".git").unlink()
+    shutil.move(str(git_directory), str(folder / ".git"))
+    kit.git("config", "--file", str(folder / ".git/config"), "--unset", "core.worktree")
+    kit.git("config", "--remove-section", "submodule.third_party/nncf")
+    assert kit.git("submodule", "status").startswith("-")
+    assert "third_party/nncf  at" in kit.do("third_party")
+    assert (folder / ".git").is_file()
+    assert_at_pins(kit)
+
+
 def test_two_at_once_wait_for_each_other(kit: SmallKit) -> None:
     command = ["make", "--no-print-directory", "third_party"]
     started = [

@@ -12,7 +12,7 @@ from typing import Dict, List
 import pytest
 
 from launch import __main__ as cli
-from launch import inputs, jobs, jsonc, paths, upstream
+from launch import git, inputs, jobs, jsonc, paths, upstream
 from launch.errors import KitError
 from launch.source import Source
 from launch.source_fork import Fork
@@ -134,15 +134,27 @@ def make_checkout(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for path in (kit / "patches", folder / "dev"):
         path.mkdir(parents=True)
     (kit / "launch").symlink_to(package)
-    forks = {
-        name: {"submodule": f"third_party/{name}", "base": "0" * 40, "packed": ""}
-        for name in ("nncf", "transformers")
-    }
-    (kit / "patches" / "config.json").write_text(json.dumps(forks))
     file = kit / "third_party" / EXAMPLES / "gen-hybrid-sparse" / "vscode-launch.json"
     file.parent.mkdir(parents=True)
     file.write_text(FILE)
+    git.run(["init", "--quiet"], kit / "third_party" / "transformers")
+    pin()
     return file
+
+
+def pin() -> None:
+    """Commit what the made-up submodule holds, and let that be its pin."""
+    folder = paths.REPOSITORY / "third_party" / "transformers"
+    name = {f"GIT_{role}_{key}": "x" for role in ("AUTHOR", "COMMITTER") for key in ("NAME", "EMAIL")}
+    name.update(GIT_AUTHOR_DATE="2021-11-30T00:00:00Z", GIT_COMMITTER_DATE="2021-11-30T00:00:00Z")
+    git.run(["add", "--all"], folder)
+    git.run(["commit", "--quiet", "--allow-empty", "--message=x"], folder, env=name)
+    base = git.run(["rev-parse", "HEAD"], folder).stdout.strip()
+    forks = {
+        name: {"submodule": f"third_party/{name}", "base": base, "packed": ""}
+        for name in ("nncf", "transformers")
+    }
+    (paths.PATCHES / "config.json").write_text(json.dumps(forks))
 
 
 @pytest.fixture
@@ -158,6 +170,7 @@ def change(file: Path, old: str, new: str) -> None:
     text = file.read_text()
     assert old in text
     file.write_text(text.replace(old, new))
+    pin()
 
 
 def hybrid(name: str, nncf: Path) -> List[str]:
@@ -415,6 +428,24 @@ def test_without_the_submodule_the_error_says_how_to_get_it(file: Path) -> None:
         load(HYBRID, "registry")
     assert caught.value.where.startswith("third_party/transformers/")
     assert "make third_party" in caught.value.hint
+
+
+@pytest.mark.parametrize("source", sorted(SOURCES))
+def test_a_submodule_that_is_not_as_pinned_is_not_read(file: Path, source: str) -> None:
+    file.write_text(FILE.replace("384", "383"))
+    with pytest.raises(KitError) as caught:
+        load(HYBRID, source)
+    assert "local changes" in caught.value.what
+    git.run(["checkout", "--quiet", "."], paths.REPOSITORY / "third_party/transformers")
+    name = {f"GIT_{role}_{key}": "x" for role in ("AUTHOR", "COMMITTER") for key in ("NAME", "EMAIL")}
+    git.run(
+        ["commit", "--quiet", "--allow-empty", "--message=y"],
+        paths.REPOSITORY / "third_party/transformers",
+        env=name,
+    )
+    with pytest.raises(KitError) as caught:
+        load(HYBRID, source)
+    assert "not at its pin" in caught.value.what
 
 
 def test_a_file_that_is_no_json_is_named_with_the_line(file: Path) -> None:
