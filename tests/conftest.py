@@ -27,17 +27,16 @@ TINY = {
 }
 
 
-@pytest.fixture(autouse=True)
-def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Take away what `make` exports: tests say themselves what they want.
+def pytest_configure() -> None:
+    """Take away what `make` exports: tests, and fixtures of all scopes, say themselves what they want.
 
     All run on the registry's releases, whether or not the submodules are checked out here.
     """
     for name in list(os.environ):
         if name.startswith("LAUNCH_") or name in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS"):
-            monkeypatch.delenv(name)
+            del os.environ[name]
     for name in ("SOURCE", "LAUNCH_SOURCE"):  # for `make` and for `python -m launch`
-        monkeypatch.setenv(name, "registry")
+        os.environ[name] = "registry"
 
 
 def write_model(folder: Path, **changes: object) -> Path:
