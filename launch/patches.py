@@ -20,7 +20,7 @@ FIELDS = {
     "Output-bytes": "unchanged, or changed and how",
     "Upstream-status": "whether upstream has it, has mended it otherwise, or was not asked",
     "Remove-when": "when the patch can go",
-    "Applies-to": "fork, registry, or both, and a word on why",
+    "Applies-to": "fork, registry, or fork and registry; and a word on why",
 }
 """What every patch says of itself beside its subject and the reason for it."""
 
