@@ -23,7 +23,7 @@ from .steps import Steps
 INSTALLER = "installer.lock"
 """The lock of the program that installs the others; pip installs this one."""
 
-LOCKS = (INSTALLER, "runtime.lock", "dev.lock")
+LOCKS = (INSTALLER, "runtime.lock", "report.lock", "dev.lock")
 """The locks whose packages are in the environment; no others are, but for pip."""
 
 FREE_BYTES = 4 * 10**9

@@ -10,5 +10,6 @@ resolve() {
 resolve installer.in --no-deps --output-file installer.lock
 resolve sources.in --no-deps --output-file sources.lock
 resolve runtime.in --override exclude.txt --output-file runtime.lock
+resolve report.in --output-file report.lock
 resolve dev.in --output-file dev.lock
 resolve mo2021.in --override mo2021-exclude.txt --output-file mo2021.lock
