@@ -6,8 +6,9 @@ from collections import deque
 from pathlib import Path
 from typing import Any, Deque, Dict, Iterator, List, Optional, Set, Tuple
 
-from . import paths, sparsity
+from . import onnx_limits, paths, sparsity
 from .errors import KitError
+from .onnx_limits import damaged as damaged  # for those who read a Model, too
 
 QUANTIZER = "FakeQuantize"
 
@@ -21,7 +22,7 @@ _INPUTS = {QUANTIZER: 1 + len(RANGE_ENDS), "Gather": 2}
 class Model:
     """The graph of an ONNX file, its constants, and names by which a person finds them.
 
-    :raises KitError: the file is no ONNX file, is damaged, or keeps its values elsewhere.
+    :raises KitError: the file is no ONNX file, is damaged, holds too much, or keeps its values elsewhere.
     """
 
     def __init__(self, path: Path) -> None:
@@ -126,10 +127,11 @@ class Model:
 
 
 def _parse(path: Path) -> Any:
-    """Return the ``onnx.ModelProto`` in a file, in memory of the file's size."""
+    """Return the ``onnx.ModelProto`` in a file, in memory of the file's size and what the limits allow."""
     import onnx
     from google.protobuf.message import DecodeError
 
+    onnx_limits.check(path)
     reason = "its bytes cannot be read as ONNX"
     try:
         # Mapped and not read: what is read would stand in memory beside what is made from it.
@@ -137,20 +139,11 @@ def _parse(path: Path) -> Any:
             warnings.simplefilter("always")
             with mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ) as data:
                 model = onnx.ModelProto.FromString(data)
-    except (DecodeError, ValueError):  # the latter: an empty file cannot be mapped
+    except (DecodeError, ValueError):  # the latter: it was emptied just now, and cannot be mapped
         raise damaged(path, reason) from None
     if said:  # so protobuf tells that it stopped before the end
         raise damaged(path, reason)
     return model
-
-
-def damaged(path: Path, reason: str) -> KitError:
-    """Return the error for a file that is no whole ONNX file."""
-    return KitError(
-        f"This is no ONNX file, or it is damaged: {reason}.",
-        where=paths.shown(path),
-        hint="Name a whole ONNX file; if this one was copied or was being written, make it again.",
-    )
 
 
 def _is_complete(node: Any) -> bool:
