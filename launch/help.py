@@ -1,9 +1,9 @@
 """The help that ``make`` alone prints."""
 
 from . import paths, resources
-from .bert_config import BertShape
 from .progress import duration
-from .variants import OVERALL_SPARSITY, VARIANTS, Variant
+from .spec import bert_large
+from .variants import VARIANTS
 
 _TARGETS = (
     (
@@ -17,6 +17,14 @@ _TARGETS = (
                 "print a launch configuration as a shell command, run nothing (EXPLAIN=1: why)",
             ),
             ("evaluate", "exact match and F1 of a model on questions"),
+        ),
+    ),
+    (
+        "Trust and share them",
+        (
+            ("verify", "measure the trees in OUT (V=: one): whether each is what it must be"),
+            ("report", "one HTML page on the trees in OUT (TO=: where), and the same as a table"),
+            ("package V=", "a tree with report, model card and checksums below TO, ready to upload"),
             ("compare A= B=", "whether two trees, or folders of trees, are the same"),
         ),
     ),
@@ -55,25 +63,12 @@ _VARIABLES = (
     ("SOURCE=auto", "nncf and transformers from: fork (the submodules), registry (releases), auto: the"),
     ("", "forks if they are checked out, else the releases"),
     ("MO=2022.1", "Model Optimizer: 2022.1, or 2021.4 (IR version 10; minutes a variant, not seconds)"),
+    ("TO=", "report: the page (OUT/report.html); package: the folder (build/package)"),
+    ("FORMAT=folder", "package: folder or tar"),
     ("LEVEL=bytes", "compare: what must be the same: bytes, weights or structure"),
     ("MIRROR=", "third_party: folder with git directories nncf and transformers"),
     ("PYTHON=", "a Python 3.8 for the environment (default: found)"),
 )
-
-
-def bert_large(variant: Variant) -> BertShape:
-    """Return the dimensions of ``variant`` at full size."""
-    return BertShape(
-        layers=24,
-        hidden=1024,
-        head_size=64,
-        heads=[variant.heads or 16] * 24,
-        intermediate_size=variant.intermediate_size or 4096,
-        vocab_size=30522,
-        max_positions=512,
-        overall_sparsity=OVERALL_SPARSITY,
-        pruned=variant.hybrid,
-    )
 
 
 def text() -> str:

@@ -55,7 +55,11 @@ def read(folder: Path) -> Dict[str, str]:
     path = folder / NAME
     where = paths.shown(path)
     try:
-        if path.stat().st_size > MAX_BYTES:
+        found = path.lstat()
+        if not stat.S_ISREG(found.st_mode):
+            # Not followed, and not waited for: it would be read from elsewhere, or never end.
+            raise KitError("The list of checksums is no regular file.", where=where, hint=_HINT)
+        if found.st_size > MAX_BYTES:
             raise KitError(
                 f"The list of checksums is longer than {MAX_BYTES:,} bytes.", where=where, hint=_HINT
             )

@@ -1,0 +1,127 @@
+"""The machine: what a provenance says of it, and texts without its folders."""
+
+import os
+import platform
+import re
+from pathlib import Path
+from typing import Any, Dict, Mapping
+
+from . import paths
+
+_CPUINFO = Path("/proc/cpuinfo")
+
+_MODEL_NAME = re.compile(r"^model name\s*:\s*(.*\S)", re.M)
+_VERSION = re.compile(r"^version(?:_info)?\s*=\s*(\d+\.\d+\.\d+)", re.M)
+
+_FOLDERS = {"${workspaceFolder}": paths.REPOSITORY, "${venv}": paths.VENV}
+_HOME = "${userHome}"
+_ELSEWHERE = "${elsewhere}"
+
+_PATH = re.compile(
+    r"""( ^ | (?:^|\s)-[A-Za-z] | [\s=,;|&@<(\[{'"`] | \bfile:(?://[\w.-]*|(?!//)) | :(?!//) )
+        ( /+ [^/\s:] [^\n]* )""",
+    re.X | re.M,
+)
+"""What a word can begin behind, and an absolute path: to the line's end, as names may hold any character.
+
+Relative paths, addresses (``https://…``) and paths after a ``${name}`` are none.
+"""
+
+
+def facts(python: str) -> Dict[str, Any]:
+    """Return ``host`` of a provenance.
+
+    Cores are those that this process may use.  What the system does not tell is empty, memory 0.
+
+    :param python: the interpreter that the first stage ran.
+    """
+    return {
+        "system": f"{platform.system()} {platform.release()}",
+        "machine": platform.machine(),
+        "processor": processor(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        "memory_bytes": _memory(),
+        "python": python_version(python),
+    }
+
+
+def processor() -> str:
+    """Return the processor's model name; empty where ``/proc/cpuinfo`` does not say."""
+    try:
+        found = _MODEL_NAME.search(_CPUINFO.read_text(encoding="utf-8", errors="replace"))
+    except OSError:
+        return ""
+    return found.group(1) if found else ""
+
+
+def _memory() -> int:
+    try:
+        return max(0, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    except (OSError, ValueError):
+        return 0
+
+
+def python_version(python: str) -> str:
+    """Return the version of a virtual environment's interpreter, which its ``pyvenv.cfg`` has.
+
+    Empty for an interpreter that is in no virtual environment: asking it would mean to run it.
+    """
+    settings = Path(python).parent.parent / "pyvenv.cfg"
+    if not settings.is_absolute():
+        return ""
+    try:
+        found = _VERSION.search(settings.read_text(encoding="utf-8", errors="replace"))
+    except OSError:
+        return ""
+    return found.group(1) if found else ""
+
+
+def named(text: str, folders: Mapping[str, Path]) -> str:
+    """Return ``text`` with names in place of folders, of one in another the inner one.
+
+    :param folders: absolute paths by name; names are without backslashes.
+    """
+    forms = {
+        form: name
+        for name, folder in folders.items()
+        # The folder as the kit calls it, and as a program finds it that asks where it is.
+        for form in (str(folder), str(folder.resolve()))
+        if form != "/"
+    }
+    for form in sorted(forms, key=len, reverse=True):
+        # Not within a longer path or name; but behind an option's letter.
+        begin = r"(?:(?<![\w.~}+%-])|(?<=\s-[A-Za-z])|(?<=^-[A-Za-z]))"
+        whole = begin + re.escape(form) + r"(?![\w+%@~-]|\.\w)"
+        text = re.sub(whole, forms[form], text)
+    return text
+
+
+def placeless(text: str) -> str:
+    """Return ``text`` without paths of this machine.
+
+    The checkout is ``${workspaceFolder}``, its environment ``${venv}``, the person's home folder itself
+    ``${userHome}``.  Of another absolute path the last part stays: ``${elsewhere}/<name>``.
+    """
+    text = named(text, _FOLDERS)
+    entries = text.split(os.pathsep)
+    if all(not entry or entry[0] in "/$" for entry in entries):
+        return os.pathsep.join(map(_shorten, entries))  # a list as of PATH, or a single path
+    return _shorten(text)
+
+
+def _shorten(text: str) -> str:
+    return _PATH.sub(lambda found: found.group(1) + _last(found.group(2)), text)
+
+
+def _last(path: str) -> str:
+    try:
+        if Path(path) == Path.home():
+            return _HOME
+    except RuntimeError:
+        pass  # a user without a home
+    return f"{_ELSEWHERE}/{path.rstrip('/').rpartition('/')[2]}"
+
+
+def shows_path(text: str) -> bool:
+    """Return whether an absolute path is in ``text``."""
+    return _PATH.search(text) is not None

@@ -1,0 +1,229 @@
+"""What a tree must be: the numbers that follow from a model's dimensions, whatever its size.
+
+The counts of nodes and quantizers and the names of the outputs are linear in the number of layers.  Measured
+on what upstream's scripts export at the pinned commits with 2 and with 24 layers.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any, Dict, List, Mapping, Optional, Tuple
+
+from .bert_config import BertShape
+from .sparsity import BLOCK_PREFIX
+from .variants import OVERALL_SPARSITY, VARIANTS, Variant, block_weights, unstructured_sparsity
+
+OPSET = 10
+"""Version of ONNX's own operators; NNCF exports with this one."""
+
+INPUTS = ("input_ids", "attention_mask.1", "input.1")
+"""Token ids, attention mask and token types, int64 of 1 × sequence length each."""
+
+BITS = 8
+"""Bit width of every quantizer."""
+
+SPARSITY_TOLERANCE = 1e-4
+"""By how much a tree's block sparsity may be off: upstream's threshold is a weight, and ties go with it."""
+
+ATTENTION = (
+    "attention.self.query",
+    "attention.self.key",
+    "attention.self.value",
+    "attention.output.dense",
+)
+FEED_FORWARD = ("intermediate.dense", "output.dense")
+
+HEAD = "qa_outputs.weight"
+
+_NODES = (62, 163)
+_ACTIVATIONS = (3, 13)
+_OUTPUT = (104, 275)
+"""At no layer, and more for each."""
+
+
+def bert_large(variant: Variant) -> BertShape:
+    """Return the dimensions of ``variant`` at full size."""
+    return BertShape(
+        layers=24,
+        hidden=1024,
+        head_size=64,
+        heads=[variant.heads or 16] * 24,
+        intermediate_size=variant.intermediate_size or 4096,
+        vocab_size=30522,
+        max_positions=512,
+        overall_sparsity=OVERALL_SPARSITY,
+        pruned=variant.hybrid,
+    )
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What the tree of one variant must be.
+
+    :param variant: the tree's name.
+    :param heads: attention heads kept, by layer.
+    :param intermediate_size: rows of the feed-forward matrices kept.
+    :param sequence_length: tokens of a feature.
+    :param dense_block_weights: weights in the dense model's transformer-block matrices.
+    :param overall_sparsity: share of those that are zero or removed.
+    """
+
+    variant: str
+    layers: int
+    hidden: int
+    head_size: int
+    heads: Tuple[int, ...]
+    intermediate_size: int
+    vocab_size: int
+    max_positions: int
+    sequence_length: int
+    dense_block_weights: int
+    overall_sparsity: float
+
+    @classmethod
+    def of(cls, variant: Variant, shape: BertShape, sequence_length: int = 384) -> "Spec":
+        """Return the spec of a variant whose model has the dimensions ``shape``."""
+        return cls(
+            variant=variant.name,
+            layers=shape.layers,
+            hidden=shape.hidden,
+            head_size=shape.head_size,
+            heads=tuple(shape.heads),
+            intermediate_size=shape.intermediate_size,
+            vocab_size=shape.vocab_size,
+            max_positions=shape.max_positions,
+            sequence_length=sequence_length,
+            dense_block_weights=shape.dense_weights,
+            overall_sparsity=shape.overall_sparsity,
+        )
+
+    @classmethod
+    def from_model(cls, variant: str, model: Mapping[str, Any]) -> "Spec":
+        """Return the spec that the ``model`` of a valid provenance describes; see :meth:`model`."""
+        return cls(variant=variant, **{**model, "heads": tuple(model["heads"])})
+
+    def model(self) -> Dict[str, Any]:
+        """Return the dimensions as they stand in a provenance."""
+        content = {**vars(self), "heads": list(self.heads)}
+        del content["variant"]
+        return content
+
+    def describe(self) -> str:
+        """Return the model in a few words."""
+        large = Spec.of(VARIANTS[self.variant], bert_large(VARIANTS[self.variant])) if self.known else None
+        heads = sorted(set(self.heads))
+        text = (
+            f"{self.layers} layers, hidden {self.hidden}, heads {' or '.join(map(str, heads))},"
+            f" intermediate {self.intermediate_size}, sequence length {self.sequence_length}"
+        )
+        return text + ("" if self == large else " (not BERT-large)")
+
+    @property
+    def known(self) -> bool:
+        """Whether the variant is one of the five."""
+        return self.variant in VARIANTS
+
+    def contradiction(self) -> Optional[str]:
+        """Return how the dimensions contradict each other or the variant; None where they do not."""
+        variant = VARIANTS.get(self.variant)
+        if variant is None:
+            return f"there is no variant {self.variant!r}"
+        if len(self.heads) != self.layers:
+            return f"heads of {len(self.heads)} layers in a model of {self.layers}"
+        if variant.hybrid and set(self.heads) != {variant.heads}:
+            return f"{self.variant} keeps {variant.heads} heads, not {sorted(set(self.heads))}"
+        if variant.hybrid and self.intermediate_size != variant.intermediate_size:
+            return (
+                f"{self.variant} keeps {variant.intermediate_size} feed-forward rows,"
+                f" not {self.intermediate_size}"
+            )
+        dense = (
+            self.layers * 4 * self.hidden**2 + 2 * self.layers * self.hidden * self.dense_intermediate_size
+        )
+        if self.kept_weights > self.dense_block_weights or dense != self.dense_block_weights:
+            return f"{self.dense_block_weights:,} dense weights do not fit the other dimensions"
+        return None
+
+    @property
+    def dense_intermediate_size(self) -> int:
+        """Rows of the dense model's feed-forward matrices."""
+        return (self.dense_block_weights // self.layers - 4 * self.hidden**2) // (2 * self.hidden)
+
+    @property
+    def kept_weights(self) -> int:
+        """Transformer-block weights that are left once structure is removed."""
+        return sum(
+            block_weights(1, self.hidden, heads * self.head_size, self.intermediate_size)
+            for heads in self.heads
+        )
+
+    def matrices(self) -> Dict[str, Tuple[int, int]]:
+        """Return rows and columns of every quantized weight matrix, by parameter, in the graph's order."""
+        rows = {"word": self.vocab_size, "token_type": 2, "position": self.max_positions}
+        found = {
+            f"bert.embeddings.{name}_embeddings.weight": (count, self.hidden) for name, count in rows.items()
+        }
+        for layer, heads in enumerate(self.heads):
+            width = heads * self.head_size
+            for name in (*ATTENTION, *FEED_FORWARD):
+                shape = {
+                    ATTENTION[3]: (self.hidden, width),
+                    FEED_FORWARD[0]: (self.intermediate_size, self.hidden),
+                    FEED_FORWARD[1]: (self.hidden, self.intermediate_size),
+                }.get(name, (width, self.hidden))
+                found[f"{BLOCK_PREFIX}{layer}.{name}.weight"] = shape
+        found[HEAD] = (2, self.hidden)
+        return found
+
+    def dense_size(self, parameter: str) -> int:
+        """Return the number of elements that a matrix has in the dense model."""
+        if parameter.startswith(BLOCK_PREFIX):
+            feed_forward = is_feed_forward(parameter)
+            return self.hidden * (self.dense_intermediate_size if feed_forward else self.hidden)
+        rows, columns = self.matrices()[parameter]
+        return rows * columns
+
+    @property
+    def nodes(self) -> int:
+        """Nodes of the ONNX graph."""
+        return _linear(_NODES, self.layers)
+
+    @property
+    def activation_quantizers(self) -> int:
+        """FakeQuantize nodes that quantize no constant."""
+        return _linear(_ACTIVATIONS, self.layers)
+
+    @property
+    def outputs(self) -> List[str]:
+        """Names of the outputs, start and end logits: the exporter numbers what has no name."""
+        first = _linear(_OUTPUT, self.layers)
+        return [str(first), str(first + 1)]
+
+    def expected_zeros(self) -> Dict[str, float]:
+        """Return the share of zeros to expect in each transformer-block matrix of random weights.
+
+        torch draws the n weights of a linear layer from a uniform distribution around zero, so that
+        ‖W‖₂ = bound·√(n/3), and NNCF prunes where |w| / ‖W‖₂ is at most one threshold t for all matrices
+        (``normed_abs``): a share min(1, t·√(n/3)) of each.  t follows from the share of all.  With t high
+        enough every matrix of the largest size is all zero: so it is in the unstructured BERT-large.
+        """
+        sizes = {
+            name: rows * columns
+            for name, (rows, columns) in self.matrices().items()
+            if name.startswith(BLOCK_PREFIX)
+        }
+        wanted = unstructured_sparsity(self.dense_block_weights, self.kept_weights, self.overall_sparsity)
+        low, high = 0.0, 1.0
+        for _ in range(80):
+            middle = (low + high) / 2
+            gone = sum(min(1.0, middle * math.sqrt(size)) * size for size in sizes.values())
+            low, high = (middle, high) if gone < wanted * self.kept_weights else (low, middle)
+        return {name: min(1.0, high * math.sqrt(size)) for name, size in sizes.items()}
+
+
+def is_feed_forward(parameter: str) -> bool:
+    """Return whether a transformer-block parameter is one of the feed-forward matrices."""
+    return ".attention." not in parameter
+
+
+def _linear(numbers: Tuple[int, int], layers: int) -> int:
+    return numbers[0] + numbers[1] * layers
