@@ -22,6 +22,8 @@ export LAUNCH_A := $(A)
 export LAUNCH_B := $(B)
 export LAUNCH_LEVEL := $(LEVEL)
 export LAUNCH_MO := $(MO)
+export LAUNCH_TO := $(TO)
+export LAUNCH_FORMAT := $(FORMAT)
 
 .PHONY: help
 help:
@@ -29,6 +31,10 @@ help:
 
 .PHONY: all variant configs command evaluate compare setup clean distclean
 all variant configs command evaluate compare setup clean distclean:
+	@$(KIT) $@
+
+.PHONY: verify report package
+verify report package:
 	@$(KIT) $@
 
 .PHONY: third_party patches-check patch-edit patch-export

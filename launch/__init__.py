@@ -3,15 +3,18 @@
 Floors, from the bottom; a module imports only from floors below its own:
 
 0. ``errors``, ``variants``, ``paths``, ``files``, ``locks``, ``digests``, ``status``, ``progress``,
-   ``json_file``, ``jsonc``, ``git``, ``checkpoint``: names, dimensions, folders, the error a user sees,
-   tools that know nothing of the rest.
+   ``json_file``, ``jsonc``, ``git``, ``host``, ``sums``, ``checkpoint``: names, dimensions, folders, the
+   error a user sees, tools that know nothing of the rest.
 1. ``vscode`` < ``rewrite``; ``interpreters`` and ``steps`` and ``installer`` < ``environment`` <
-   ``optimizers``; ``third_party`` and ``patches`` < ``patch_work``; ``source`` < ``source_fork`` and
-   ``source_registry`` < ``sources`` and ``source_rules`` < ``upstream``; ``squad``, ``bert_config`` <
-   ``inputs`` and ``resources``; ``child`` < ``convert``; ``sparsity`` < ``trees``; ``onnx_model`` <
-   ``onnx_diff`` < ``compare``: one job each.
-2. ``jobs`` < ``pipeline``: one variant from launch configuration to published tree.
-3. ``__main__``: the commands.
+   ``optimizers``; ``third_party`` and ``patches`` < ``patch_work``; ``patches`` < ``source`` <
+   ``source_fork`` and ``source_registry`` < ``sources`` and ``source_rules`` < ``upstream``; ``squad``,
+   ``bert_config`` < ``inputs``, ``resources`` and ``spec``; ``child`` < ``convert``; ``sparsity``, ``sums`` <
+   ``trees``; ``onnx_limits`` < ``onnx_model`` < ``onnx_diff`` < ``compare``: one job each.
+2. ``jobs`` < ``provenance`` < ``verify`` < ``pipeline``: one variant from launch configuration to published
+   tree.  In ``launch.verify``: ``checks`` < ``onnx_file``, ``ir`` and ``degeneracy`` < ``tree``.
+3. ``report`` < ``package``, beside ``pipeline``: what is known of published trees.  In ``launch.report``:
+   ``tree`` < ``table`` < ``page`` < ``command``.
+4. ``__main__``: the commands.
 
 ``launch.qa`` is the program that a launch configuration starts.  It is the only part that imports torch,
 and it imports it late: everything else answers without it.

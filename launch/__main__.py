@@ -20,6 +20,7 @@ from . import (
     inputs,
     jobs,
     optimizers,
+    package,
     patch_work,
     paths,
     pipeline,
@@ -31,7 +32,12 @@ from . import (
 from .errors import exit_with_message
 from .locks import exclusive
 from .progress import duration
+from .report import command as report
 from .source import Source
+from .verify import tree as verification
+
+OUT = "gen_hybrid_sparse"
+"""Where trees are published unless ``OUT=`` says otherwise; the name that the origin gives the folder."""
 
 
 def _option(parser: argparse.ArgumentParser, name: str, default: str, what: str) -> None:
@@ -56,6 +62,21 @@ def _parser() -> argparse.ArgumentParser:
     _option(comparing, "b", "", "what to compare it with")
     _option(comparing, "level", "bytes", "what must be the same: bytes, weights or structure")
     _option(comparing, "python", "", "a Python 3.8 for the environment")
+    for name, what in (
+        ("verify", "measure the trees' files: whether each is what it must be"),
+        ("report", "one page on the trees that are there"),
+        ("package", "a tree with report, model card and checksums, ready to upload"),
+    ):
+        command = commands.add_parser(name, help=what)
+        _option(command, "out", OUT, "the folder that the trees are in")
+        _option(command, "python", "", "a Python 3.8 for the environment")
+        if name in ("verify", "package"):
+            _option(command, "v", "", "the variant" + ("; all that are there" if name == "verify" else ""))
+        if name == "report":
+            _option(command, "to", "", f"the page; {report.NAME} beside the trees")
+        if name == "package":
+            _option(command, "to", str(paths.BUILD / "package"), "the folder that the package appears in")
+            _option(command, "format", package.FORMATS[0], " or ".join(package.FORMATS))
     third = commands.add_parser("third_party", help="check the forks' submodules out at their pins")
     _option(third, "mirror", "", "folder with git directories nncf and transformers to take them from")
     commands.add_parser("patches-check", help="check that the patch series is sound")
@@ -81,7 +102,7 @@ def _parser() -> argparse.ArgumentParser:
         _option(command, "source", sources.AUTO, "auto, fork or registry")
         _option(command, "python", "", "a Python 3.8 for the environment")
         if name in ("all", "variant"):
-            _option(command, "out", "gen_hybrid_sparse", "where trees are published")
+            _option(command, "out", OUT, "where trees are published")
             _option(
                 command,
                 "mo",
@@ -168,9 +189,8 @@ def _configs(options: argparse.Namespace) -> int:
         for path in pipeline.configs(job, lambda: _setup(options.python, source)):
             print(path)
         return 0
-    if job.invocation.python == str(paths.VENV_PYTHON) and not environment.is_ready():
-        with exclusive(pipeline.LOCK, pipeline.LOCKED):
-            environment.ensure(options.python)
+    if job.invocation.python == str(paths.VENV_PYTHON):
+        _ready_environment(options.python)
     environ = job.invocation.environment(os.environ)
     return subprocess.run(job.invocation.argv(), env=environ, cwd=job.invocation.cwd, check=False).returncode
 
@@ -191,13 +211,37 @@ def _evaluate(options: argparse.Namespace) -> int:
 
 
 def _compare(options: argparse.Namespace) -> int:
-    """Compare in the environment's interpreter, which has onnx."""
     a, b = compare.check(options.a, options.b, options.level)
+    return _in_environment(options, "compare", [str(a), str(b), options.level])
+
+
+def _verify(options: argparse.Namespace) -> int:
+    name = variants.get(options.v).name if options.v else ""
+    out = files.typed(options.out, "OUT")
+    verification.chosen(out, name)
+    return _in_environment(options, "verify", [str(out), name])
+
+
+def _report(options: argparse.Namespace) -> int:
+    return _in_environment(options, "report", list(map(str, report.check(options.out, options.to))))
+
+
+def _package(options: argparse.Namespace) -> int:
+    checked = package.check(options.v, options.out, options.to, options.format)
+    return _in_environment(options, "package", list(map(str, checked)))
+
+
+def _in_environment(options: argparse.Namespace, module: str, words: Sequence[str]) -> int:
+    """Run a module of the kit in the environment's interpreter, which has what it imports."""
+    _ready_environment(options.python)
+    argv = [str(paths.VENV_PYTHON), "-m", f"{__package__}.{module}", *words]
+    return subprocess.run(argv, cwd=str(paths.REPOSITORY), check=False).returncode
+
+
+def _ready_environment(python: str) -> None:
     if not environment.is_ready():
         with exclusive(pipeline.LOCK, pipeline.LOCKED):
-            environment.ensure(options.python)
-    argv = [str(paths.VENV_PYTHON), "-m", f"{__package__}.compare", str(a), str(b), options.level]
-    return subprocess.run(argv, cwd=str(paths.REPOSITORY), check=False).returncode
+            environment.ensure(python)
 
 
 def _third_party(options: argparse.Namespace) -> int:
@@ -256,6 +300,9 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     handlers: Dict[str, Callable[[], int]] = {
         "setup": lambda: _locked_setup(options),
         "compare": lambda: _compare(options),
+        "verify": lambda: _verify(options),
+        "report": lambda: _report(options),
+        "package": lambda: _package(options),
         "third_party": lambda: _third_party(options),
         "patches-check": _patches_check,
         "patch-edit": lambda: _patch_edit(options),

@@ -121,7 +121,7 @@ def _digests() -> Dict[str, str]:
 def is_ready() -> bool:
     """Whether the environment is whole and made from the locks as they are now.
 
-    This is asked before every command, so it reads four small files and starts nothing.
+    This is asked before every command, so it reads five small files and starts nothing.
 
     :raises KitError: a lock cannot be read.
     """

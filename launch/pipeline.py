@@ -1,8 +1,9 @@
 """One variant, from its launch configuration to its published tree.
 
-Stages: *onnx* (weights, pruning, quantization, export, sparsity report), *ir* (Model Optimizer), *publish*.
-Each of the first two leaves a stamp, written last, with the key of what it was made from and the sha256 of
-what it made.  A killed run resumes after its last stamp; a key that differs makes the stage again.
+Stages: *onnx* (weights, pruning, quantization, export, sparsity report), *ir* (Model Optimizer), *verify*
+(what is in the files), *publish*.  Each of the first two leaves a stamp, written last, with the key of what
+it was made from and the sha256 of what it made.  A killed run resumes after its last stamp; a key that
+differs makes the stage again.  What does not pass the third is not published.
 """
 
 import contextlib
@@ -14,13 +15,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
-from . import bert_config, checkpoint, child, convert, files, paths, resources, sparsity, squad, trees
+from . import (
+    bert_config,
+    checkpoint,
+    child,
+    convert,
+    files,
+    paths,
+    provenance,
+    resources,
+    squad,
+    trees,
+)
 from .errors import KitError
 from .jobs import Job, TreeJob, ir_key, onnx_key
 from .locks import exclusive
 from .optimizers import DEFAULT, Optimizer
 from .progress import Progress, duration, size
+from .spec import Spec
 from .variants import VARIANTS, Variant
+from .verify import tree as verification
 
 LOCK = paths.BUILD / "build.lock"
 """Held by whoever sets up, builds or cleans in this checkout."""
@@ -98,12 +112,13 @@ class Build:
             if todo:
                 self._preflight(todo)
                 self._warn_of_a_slow_optimizer(todo)
+                facts = provenance.facts(todo[0].job.source, self.optimizer)
                 self.prepare()
             results = []
             for job, key, outcome in zip(self.jobs, keys, outcomes):
                 if outcome is None:
                     label = f"[{todo.index(job) + 1}/{len(todo)}]"
-                    outcome = _Tree(job, key, self.out, label, lock, self.optimizer).build()
+                    outcome = _Tree(job, key, self.out, label, lock, self.optimizer, facts).build()
                 elif _is_ours(job.work):
                     shutil.rmtree(job.work, ignore_errors=True)
                 results.append(outcome)
@@ -112,16 +127,15 @@ class Build:
     def _current(self, job: TreeJob, key: Key) -> Optional[Outcome]:
         """Return the job's tree if it is published and current."""
         tree = self.out / job.variant.name
-        provenance = trees.read_provenance(tree)
-        if provenance is None or provenance.get("onnx_key") != key:
+        found = trees.read_provenance(tree)
+        if found is None or found.get("onnx_key") != provenance.recorded(key):
             return None
-        files = provenance.get("files", {})
-        onnx = files.get(f"{job.variant.stem}.onnx", {}).get("sha256", "")
-        if provenance.get("ir_key") != ir_key(onnx, self.optimizer) or not trees.intact(
-            tree, files, by_hash=False
-        ):
+        if not trees.as_listed(tree, found):
             return None
-        return Outcome(job.variant, tree, provenance, built=False)
+        onnx = found["files"].get(f"{job.variant.stem}.onnx", {}).get("sha256", "")
+        if found.get("ir_key") != provenance.recorded(ir_key(onnx, self.optimizer)):
+            return None
+        return Outcome(job.variant, tree, found, built=False)
 
     def _warn_of_a_slow_optimizer(self, todo: Sequence[TreeJob]) -> None:
         if not self.optimizer.separate:
@@ -194,7 +208,14 @@ class _Tree:
     """One tree on its way: the state that its stages share."""
 
     def __init__(
-        self, job: TreeJob, key: Key, out: Path, label: str, lock: int, optimizer: Optimizer
+        self,
+        job: TreeJob,
+        key: Key,
+        out: Path,
+        label: str,
+        lock: int,
+        optimizer: Optimizer,
+        facts: provenance.Facts,
     ) -> None:
         self.job = job
         self.key = key
@@ -202,6 +223,7 @@ class _Tree:
         self.label = label
         self.lock = lock
         self.optimizer = optimizer
+        self.facts = facts
         self.work = job.work
         self.shape = job.shape()
         self.need = _estimate(job, optimizer)
@@ -212,22 +234,39 @@ class _Tree:
         self._say(f"{variant.name}  about {duration(self.need.seconds)}")
         onnx = self._onnx_stage()
         ir = self._ir_stage(onnx["files"][f"{variant.stem}.onnx"]["sha256"])
-        report = sparsity.read_report(sparsity.report_paths(self.job.onnx_path)[0])
-        provenance = {
-            "variant": variant.name,
-            "source": self.job.job.source.describe(),
-            "model_optimizer": self.optimizer.name,
-            "onnx_key": self.key,
-            "ir_key": ir["key"],
-            "files": {**onnx["files"], **ir["files"]},
-            "block_sparsity": sparsity.block_sparsity(report, self.shape.dense_weights),
-            "seconds": {"onnx": onnx["seconds"], "ir": ir["seconds"]},
-            "peak_bytes": {"onnx": onnx["peak_bytes"], "ir": ir["peak_bytes"]},
-        }
-        tree = trees.publish(self.work, self.out, variant, provenance)
+        found = self._verify()
+        third = {"seconds": round(found.seconds, 1), "peak_bytes": found.peak_bytes}
+        stages = {"onnx": onnx, "ir": ir, "verify": third}
+        made = provenance.build(
+            self.facts,
+            self.job,
+            self.shape,
+            onnx_key=self.key,
+            ir_key=ir["key"],
+            files={**onnx["files"], **ir["files"]},
+            seconds={name: stamp["seconds"] for name, stamp in stages.items()},
+            peak_bytes={name: stamp["peak_bytes"] for name, stamp in stages.items()},
+            verification=verification.require(found, f"{paths.shown(self.work)} (not published)"),
+        )
+        tree = trees.publish(self.work, self.out, variant, made)
         shutil.rmtree(self.work, ignore_errors=True)
         self._say(f"published  {paths.shown(tree)}")
-        return Outcome(variant, tree, provenance, built=True)
+        for finding in found.findings:
+            self._say(f"warning: {finding.kind}: {finding.text} ({finding.reason})")
+        return Outcome(variant, tree, made, built=True)
+
+    def _verify(self) -> verification.Result:
+        """Measure what is in the files; nothing of an earlier run is taken over."""
+        progress = Progress(f"{self.label} verification", self.need.verify_seconds)
+        job = self.job.job
+        spec = Spec.of(self.job.variant, self.shape, job.arguments.max_seq_length)
+        with progress:
+            found = verification.measure(
+                self.work, spec, Path(job.invocation.python), dict(os.environ), progress.tick, (self.lock,)
+            )
+        passed = len(found.checks) - len(found.failed)
+        progress.done(f"{passed} of {len(found.checks)} checks passed, {len(found.findings)} findings")
+        return found
 
     def _say(self, text: str) -> None:
         print(f"{self.label} {text}", file=sys.stderr, flush=True)
@@ -266,7 +305,7 @@ class _Tree:
             progress.done("done by an earlier run")
             return found
         self._empty()
-        found = self._reuse(names)
+        found = self._reuse("onnx", _ONNX_STAMP, self.key, names)
         if found:
             progress.done("unchanged, taken from the published tree")
             return found
@@ -275,19 +314,27 @@ class _Tree:
         progress.done(f"{size(files[names[0]]['bytes'])}, peak memory {size(usage.peak_bytes)}")
         return self._finish(_ONNX_STAMP, self.key, files, usage.seconds, usage.peak_bytes)
 
-    def _reuse(self, names: List[str]) -> Optional[Stamp]:
-        """Take the ONNX file of the published tree where only the IR is stale."""
+    def _reuse(self, stage: str, stamp: str, key: Key, names: List[str]) -> Optional[Stamp]:
+        """Take a stage's files from the published tree, an earlier kit's too, where they are still current.
+
+        So it is where only the IR is stale, or nothing but the form of the provenance.
+        """
         tree = self.out / self.job.variant.name
-        provenance = trees.read_provenance(tree)
-        if provenance is None or provenance.get("onnx_key") != self.key:
+        found = trees.read_provenance(tree, earlier=True)
+        if found is None or found.get(f"{stage}_key") != provenance.recorded(key):
             return None
-        files = {name: entry for name, entry in provenance.get("files", {}).items() if name in names}
-        if len(files) != len(names) or not trees.intact(tree, files, by_hash=True):
+        try:
+            files = {
+                name: {part: found["files"][name][part] for part in ("bytes", "sha256")} for name in names
+            }
+            seconds, peak = float(found["seconds"][stage]), int(found["peak_bytes"][stage])
+        except (KeyError, TypeError, ValueError, OverflowError):
+            return None
+        if not trees.intact(tree, files, by_hash=True):
             return None
         for name in names:
             trees.link(tree / name, self.work / name)
-        seconds, peak = provenance["seconds"]["onnx"], provenance["peak_bytes"]["onnx"]
-        return self._finish(_ONNX_STAMP, self.key, files, seconds, peak)
+        return self._finish(stamp, key, files, seconds, peak)
 
     def _ir_stage(self, onnx_sha256: str) -> Stamp:
         key, names = ir_key(onnx_sha256, self.optimizer), convert.files(self.job.variant.stem)
@@ -297,6 +344,11 @@ class _Tree:
             progress.done("done by an earlier run")
             return found
         shutil.rmtree(self.work / "ir", ignore_errors=True)
+        (self.work / "ir").mkdir()
+        found = self._reuse("ir", _IR_STAMP, key, names)
+        if found:
+            progress.done("unchanged, taken from the published tree")
+            return found
         progress.note(f"log: {paths.shown(self.work / 'ir' / convert.LOG)}")
         with progress:
             usage = convert.convert(
@@ -434,7 +486,7 @@ def table(outcomes: Sequence[Outcome]) -> str:
                 outcome.variant.name,
                 size(files[f"{stem}.onnx"]["bytes"]),
                 size(files[f"ir/{stem}.bin"]["bytes"]),
-                f"{outcome.provenance['block_sparsity']:.6f}",
+                f"{outcome.provenance['verification']['block_sparsity']:.6f}",
                 duration(sum(seconds.values())) + ("" if outcome.built else " (up to date)"),
                 size(max(peak.values())),
                 paths.shown(outcome.tree),

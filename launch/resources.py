@@ -22,6 +22,8 @@ _SECONDS_PER_WEIGHT = 1.0e-6
 _SECONDS_PER_EMBEDDING = 1.7e-6
 _IR_BASE_SECONDS = 5.0
 _IR_SECONDS_PER_BYTE = 1.0e-8
+_VERIFY_BASE_SECONDS = 10.0
+_VERIFY_SECONDS_PER_BYTE = 2.6e-8
 _ONNX_SLACK = 3_000_000
 _DISK_SHARE = 1.27  # of the ONNX file: itself, the IR, reports
 
@@ -40,17 +42,19 @@ class Estimate:
     :param disk: bytes below the build folder while it is made, and then in the tree.
     :param onnx_seconds: seconds of weights and ONNX on 2 cores.
     :param ir_seconds: seconds of Model Optimizer on 2 cores.
+    :param verify_seconds: seconds of verification on 2 cores.
     """
 
     memory: int
     disk: int
     onnx_seconds: float
     ir_seconds: float
+    verify_seconds: float
 
     @property
     def seconds(self) -> float:
         """Seconds of all stages."""
-        return self.onnx_seconds + self.ir_seconds
+        return self.onnx_seconds + self.ir_seconds + self.verify_seconds
 
 
 def estimate(shape: BertShape, *, upstreams_script: bool = False, old_optimizer: bool = False) -> Estimate:
@@ -79,6 +83,7 @@ def estimate(shape: BertShape, *, upstreams_script: bool = False, old_optimizer:
         disk=int(onnx_bytes * disk),
         onnx_seconds=_BASE_SECONDS + _SECONDS_PER_WEIGHT * kept + _SECONDS_PER_EMBEDDING * embeddings,
         ir_seconds=ir_seconds,
+        verify_seconds=_VERIFY_BASE_SECONDS + _VERIFY_SECONDS_PER_BYTE * onnx_bytes,
     )
 
 

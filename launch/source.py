@@ -1,19 +1,30 @@
 """What every source of NNCF and transformers has in common: a tree derived from pins and patches.
 
 Nothing is installed and nothing is patched in place: ``build/src/<name>`` is made from what is pinned and the
-patch series, and made anew when either changes.
+patch series, and made anew when either changes, or when somebody has changed a file of it.
 """
 
 import abc
+import contextlib
+import filecmp
+import hashlib
 import json
+import os
 import shutil
+import stat
 from pathlib import Path
-from typing import Callable, List
+from typing import Callable, Dict, Iterator, List, Optional, Tuple
 
-from . import paths
+from . import digests, patches, paths
 from .locks import exclusive
 
 _STAMP = ".kit-source.json"
+
+_CACHE = "__pycache__"
+"""What Python leaves beside modules that it has imported."""
+
+_COMMIT = 40
+"""Hexadecimal digits of a commit."""
 
 
 class Source(abc.ABC):
@@ -43,15 +54,12 @@ class Source(abc.ABC):
         """The folder of ``run_qa.py`` and ``gen_hybrid_sparse_qa.py``."""
 
     @abc.abstractmethod
-    def key(self) -> str:
-        """Return what the tree depends on, pins and patches, as a sha256.
-
-        :raises KitError: a patch is at fault.
-        """
+    def packages(self) -> Dict[str, str]:
+        """Return the packages in the order they are patched: version of a release, or commit."""
 
     @abc.abstractmethod
-    def describe(self) -> str:
-        """Return the source in one line: its name, versions and number of patches."""
+    def _identity(self, series: Dict[str, List[patches.Patch]]) -> Iterator[str]:
+        """Yield what is pinned, and the diffs of ``series``, in the order that :meth:`key` digests them."""
 
     @abc.abstractmethod
     def _fill(self, staging: Path) -> None:
@@ -60,16 +68,52 @@ class Source(abc.ABC):
         :raises KitError: they cannot be had, or a patch does not apply.
         """
 
+    def series(self) -> Dict[str, List[patches.Patch]]:
+        """Return each package's patches that belong to this source, in order.
+
+        :raises KitError: a series or a patch is at fault.
+        """
+        return {package: patches.chosen(package, self.name) for package in self.packages()}
+
+    def key(self) -> str:
+        """Return what the tree depends on, pins and patches, as a sha256.
+
+        :raises KitError: a patch is at fault.
+        """
+        return hashlib.sha256("".join(self._identity(self.series())).encode()).hexdigest()
+
+    def describe(self) -> str:
+        """Return the source in one line: its name, versions and number of patches."""
+        versions = ", ".join(
+            f"{package} {version[:12] if len(version) == _COMMIT else version}"
+            for package, version in self.packages().items()
+        )
+        return f"{self.name} ({versions}, {patches.counted(sum(map(len, self.series().values())))})"
+
     def is_ready(self) -> bool:
-        """Return whether the derived tree is there and current."""
+        """Return whether the derived tree is there, current, and as it was derived."""
+        return self._stale() is None
+
+    def _stale(self) -> Optional[str]:
+        """Return why the tree has to be derived; None where it has not.
+
+        Empty where nobody has to be told: there is none, or another one is wanted.
+        """
         try:
             stamp = json.loads((self.tree / _STAMP).read_text(encoding="utf-8"))
-            return bool(stamp["key"] == self.key())
+            if stamp["key"] != self.key():
+                return ""
+            if stamp["files"] == _listing(self.tree):
+                return None
         except (OSError, ValueError, KeyError, TypeError):
-            return False
+            return ""
+        return (
+            f"{paths.shown(self.tree)} was changed after it had been derived, and is derived again:"
+            " a change belongs into a patch (make patch-edit)"
+        )
 
     def ensure(self, say: Callable[[str], None]) -> bool:
-        """Derive the tree where it is missing or stale; return whether anything was done.
+        """Derive the tree where it is missing, stale or changed; return whether anything was done.
 
         The tree appears by one rename; after a run that was killed it is derived again.
 
@@ -79,8 +123,11 @@ class Source(abc.ABC):
         if self.is_ready():
             return False
         with exclusive(paths.BUILD / "sources.lock", "the source tree"):
-            if self.is_ready():
+            reason = self._stale()
+            if reason is None:
                 return False
+            if reason:
+                say(reason)
             say(f"unpacking and patching {self.describe()}")
             key = self.key()
             staging = self.tree.with_name(f".{self.name}.staging")
@@ -89,9 +136,47 @@ class Source(abc.ABC):
                 shutil.rmtree(leftover, ignore_errors=True)
             staging.mkdir(parents=True)
             self._fill(staging)
-            (staging / _STAMP).write_text(json.dumps({"key": key}), encoding="utf-8")
+            _keep_times(staging, self.tree)
+            stamp = {"key": key, "files": _listing(staging)}
+            (staging / _STAMP).write_text(json.dumps(stamp), encoding="utf-8")
             if self.tree.exists():
                 self.tree.rename(old)
             staging.rename(self.tree)
             shutil.rmtree(old, ignore_errors=True)
         return True
+
+
+def _files(folder: Path, below: str = "") -> Iterator[Tuple[str, os.stat_result]]:
+    """Yield everything below ``folder`` that is no folder, by relative path, but Python's caches."""
+    with os.scandir(f"{folder}/{below}") as entries:  # a third of the time that pathlib takes
+        for entry in entries:
+            name = below + entry.name
+            if not entry.is_dir(follow_symlinks=False):
+                yield name, entry.stat(follow_symlinks=False)
+            elif entry.name != _CACHE:
+                yield from _files(folder, name + "/")
+
+
+def _listing(folder: Path) -> str:
+    """Return one sha256 over name, size, time and mode of each file below ``folder``; the stamp's not."""
+    return digests.of_value(
+        sorted(
+            (name, found.st_size, found.st_mtime_ns, found.st_mode)
+            for name, found in _files(folder)
+            if name != _STAMP
+        )
+    )
+
+
+def _keep_times(new: Path, old: Path) -> None:
+    """Give each file of ``new`` that has the same bytes in ``old`` the time that it has there.
+
+    By their times alone is seen what has to be compiled again.
+    """
+    for name, found in _files(new):
+        earlier = old / name
+        with contextlib.suppress(OSError):
+            before = earlier.lstat()
+            both_plain = stat.S_ISREG(found.st_mode) and stat.S_ISREG(before.st_mode)
+            if both_plain and filecmp.cmp(new / name, earlier, shallow=False):
+                os.utime(new / name, ns=(before.st_atime_ns, before.st_mtime_ns))

@@ -1,9 +1,8 @@
 """Source ``fork``: upstream's own code at the pinned commits, from the submodules, patched."""
 
-import hashlib
 import shutil
 from pathlib import Path
-from typing import Dict, List
+from typing import Dict, Iterator, List
 
 from . import patches, third_party
 from .source import Source
@@ -34,31 +33,23 @@ class Fork(Source):
         """Upstream's question-answering examples."""
         return self.tree / EXAMPLES
 
-    def key(self) -> str:
-        """Return the pins and every patch's diff as one sha256."""
-        digest = hashlib.sha256()
-        for fork in third_party.forks():
-            digest.update(f"{fork.name} {fork.base} {_PARTS.get(fork.name)}\n".encode())
-            for patch in _patches()[fork.name]:
-                digest.update(patch.diff.encode())
-        return digest.hexdigest()
+    def packages(self) -> Dict[str, str]:
+        """Return the commit of each fork."""
+        return {fork.name: fork.base for fork in third_party.forks()}
 
-    def describe(self) -> str:
-        """Return the source in one line."""
-        pins = ", ".join(f"{fork.name} {fork.base[:12]}" for fork in third_party.forks())
-        return f"{self.name} ({pins}, {patches.counted(sum(map(len, _patches().values())))})"
+    def _identity(self, series: Dict[str, List[patches.Patch]]) -> Iterator[str]:
+        for name, commit in self.packages().items():
+            yield f"{name} {commit} {_PARTS.get(name)}\n"
+            yield from (patch.diff for patch in series[name])
 
     def _fill(self, staging: Path) -> None:
         third_party.require()
+        series = self.series()
         for fork in third_party.forks():
             scratch = staging / ".git-scratch"  # goes with the staging folder, should this be killed
             tree = patches.Tree(fork.folder, scratch)
             tree.read(fork.base)
-            for patch in _patches()[fork.name]:
+            for patch in series[fork.name]:
                 tree.apply(patch.path)
             tree.write(staging / fork.name, _PARTS.get(fork.name))
             shutil.rmtree(scratch)
-
-
-def _patches() -> Dict[str, List[patches.Patch]]:
-    return {fork.name: patches.chosen(fork.name, Fork.name) for fork in third_party.forks()}

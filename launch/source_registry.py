@@ -1,12 +1,11 @@
 """Source ``registry``: the releases named in ``env/sources.in``, fetched by hash, unpacked and patched."""
 
-import hashlib
 import json
 import re
 import subprocess
 import zipfile
 from pathlib import Path
-from typing import Dict, List, Tuple
+from typing import Dict, Iterator, List, Tuple
 
 from . import digests, patches, paths, third_party
 from .errors import KitError
@@ -31,25 +30,20 @@ class Registry(Source):
         """The kit's own: the release of transformers has none."""
         return paths.PACKAGE / "qa"
 
-    def key(self) -> str:
-        """Return the wheels' sums and every patch's diff as one sha256."""
-        digest = hashlib.sha256(json.dumps(pinned(), sort_keys=True).encode())
-        for found in _patches().values():
-            for patch in found:
-                digest.update(patch.diff.encode())
-        return digest.hexdigest()
+    def packages(self) -> Dict[str, str]:
+        """Return the version of each release."""
+        return {name: version for name, (version, _) in pinned().items()}
 
-    def describe(self) -> str:
-        """Return the source in one line."""
-        versions = ", ".join(f"{name} {version}" for name, (version, _) in pinned().items())
-        return f"{self.name} ({versions}, {patches.counted(sum(map(len, _patches().values())))})"
+    def _identity(self, series: Dict[str, List[patches.Patch]]) -> Iterator[str]:
+        yield json.dumps(pinned(), sort_keys=True)
+        yield from (patch.diff for found in series.values() for patch in found)
 
     def _fill(self, staging: Path) -> None:
         for wheel in _wheels():
             with zipfile.ZipFile(wheel) as archive:
                 archive.extractall(staging)
         forks = {fork.name: fork for fork in third_party.forks()}
-        for name, found in _patches().items():
+        for name, found in self.series().items():
             # A wheel holds one folder of the repository that the patch's paths are relative to.
             strip = 1 + len(Path(forks[name].packed).parts)
             for patch in found:
@@ -68,10 +62,6 @@ def pinned() -> Dict[str, Tuple[str, List[str]]]:
         if name:
             found[name][1].extend(_HASH.findall(line))
     return found
-
-
-def _patches() -> Dict[str, List[patches.Patch]]:
-    return {name: patches.chosen(name, Registry.name) for name in pinned()}
 
 
 def _wheels() -> List[Path]:

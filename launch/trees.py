@@ -1,7 +1,8 @@
 """Published artifact trees: what belongs to one, whether one is current, and how one appears.
 
 A tree is built elsewhere and appears under its name by one rename.  ``provenance.json`` in it says what it
-was made from; a tree whose provenance names the same things is current and not made again.
+was made from; a tree whose provenance names the same things is current and not made again.  ``SHA256SUMS``
+lists the sums of all its files.
 """
 
 import ctypes
@@ -9,16 +10,27 @@ import errno
 import json
 import os
 import shutil
+import stat
 import sys
 from pathlib import Path
 from typing import Any, Dict, List, Optional
 
-from . import convert, digests, files, locks, paths, sparsity
+from . import convert, digests, files, locks, paths, sparsity, sums
 from .errors import KitError
 from .variants import Variant
 
 PROVENANCE = "provenance.json"
-FORMAT = 1
+FORMAT = 2
+"""The form of :data:`PROVENANCE` that ``schema/provenance.json`` describes."""
+
+EARLIER_FORMATS = (1,)
+"""Forms whose files can still be used: they name what those were made from in the same way."""
+
+STAMP_FORMAT = 1
+"""The form of a stage's stamp."""
+
+MAX_BYTES = 4 << 20
+"""What is read of a provenance or a stamp at most; a provenance has some 40 kB."""
 
 _CANNOT_LINK = (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.ENOSYS)
 """What a filesystem answers that cannot link these two files; anything else is a failure."""
@@ -34,7 +46,7 @@ def onnx_files(stem: str) -> List[str]:
 
 
 def all_files(stem: str) -> List[str]:
-    """Return all files of a tree but its provenance, relative to the tree."""
+    """Return all files of a tree but its provenance and its list of checksums, relative to the tree."""
     return onnx_files(stem) + convert.files(stem)
 
 
@@ -47,10 +59,14 @@ def describe_files(folder: Path, names: List[str]) -> Dict[str, Dict[str, Any]]:
 
 
 def intact(folder: Path, files: Dict[str, Dict[str, Any]], *, by_hash: bool) -> bool:
-    """Return whether the described files are there with their sizes and, on request, their bytes."""
+    """Return whether the described files are there with their sizes and, on request, their bytes.
+
+    A link is no file of a tree: what it leads to could change without the tree.
+    """
     try:
         return all(
-            (folder / name).stat().st_size == entry["bytes"]
+            stat.S_ISREG((folder / name).lstat().st_mode)
+            and (folder / name).lstat().st_size == entry["bytes"]
             and (not by_hash or digests.of_file(folder / name) == entry["sha256"])
             for name, entry in files.items()
         )
@@ -58,23 +74,53 @@ def intact(folder: Path, files: Dict[str, Dict[str, Any]], *, by_hash: bool) -> 
         return False
 
 
-def read_provenance(tree: Path) -> Optional[Dict[str, Any]]:
-    """Return a tree's provenance; None where there is none that this kit understands."""
-    return read_stamp(tree / PROVENANCE)
+def as_listed(tree: Path, provenance: Dict[str, Any]) -> bool:
+    """Return whether a tree's list of checksums is that of its provenance, and every file has its size.
+
+    This reads no file of the tree but these two.
+    """
+    try:
+        described = {name: entry["sha256"] for name, entry in provenance["files"].items()}
+        described[PROVENANCE] = digests.of_file(tree / PROVENANCE)
+        return sums.read(tree) == described and intact(tree, provenance["files"], by_hash=False)
+    except (KitError, OSError, KeyError, TypeError, AttributeError):
+        return False
+
+
+def read_provenance(tree: Path, *, earlier: bool = False) -> Optional[Dict[str, Any]]:
+    """Return a tree's provenance; None where there is none that this kit understands.
+
+    :param earlier: take those of :data:`EARLIER_FORMATS` too.
+    """
+    content = _read(tree / PROVENANCE)
+    understood = (FORMAT, *EARLIER_FORMATS) if earlier else (FORMAT,)
+    return content if content is not None and content.get("format") in understood else None
 
 
 def read_stamp(path: Path) -> Optional[Dict[str, Any]]:
-    """Return a JSON object of this format's; None where the file is missing, broken or of another format."""
+    """Return a stage's stamp; None where the file is missing, broken or of another format."""
+    content = _read(path)
+    return content if content is not None and content.get("format") == STAMP_FORMAT else None
+
+
+def _read(path: Path) -> Optional[Dict[str, Any]]:
+    """Return the JSON object in a file; None where there is none, or it is longer than :data:`MAX_BYTES`."""
     try:
+        if not path.is_file() or path.stat().st_size > MAX_BYTES:
+            return None
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
-    return content if isinstance(content, dict) and content.get("format") == FORMAT else None
+    return content if isinstance(content, dict) else None
 
 
 def write_stamp(path: Path, content: Dict[str, Any]) -> None:
-    """Write a JSON object whole or not at all."""
-    files.write(path, json.dumps({"format": FORMAT, **content}, indent=2, sort_keys=True) + "\n")
+    """Write a stage's stamp whole or not at all."""
+    _write(path, {"format": STAMP_FORMAT, **content})
+
+
+def _write(path: Path, content: Dict[str, Any]) -> None:
+    files.write(path, json.dumps(content, indent=2, sort_keys=True) + "\n")
 
 
 def _aside(out: Path, variant: Variant) -> Path:
@@ -124,9 +170,11 @@ def publish(work: Path, out: Path, variant: Variant, provenance: Dict[str, Any])
     """Let the tree in ``work`` appear as ``<out>/<V>`` and return that path.
 
     The files are linked, or copied where ``out`` is on another filesystem, into a hidden folder beside the
-    tree; then one rename makes them the tree.  An earlier tree is exchanged in the same step where the
-    system can do that, and set aside for a moment where it cannot.
+    tree, and provenance and list of checksums are written there; then one rename makes them the tree.  An
+    earlier tree is exchanged in the same step where the system can do that, and set aside for a moment where
+    it cannot.
 
+    :param provenance: its ``files`` have the sums of the files in ``work``, which are not computed again.
     :raises KitError: the disk is full or ``out`` is not writable; an earlier tree is untouched then.
     """
     tree, staging = out / variant.name, _staging(out, variant)
@@ -136,8 +184,10 @@ def publish(work: Path, out: Path, variant: Variant, provenance: Dict[str, Any])
             (staging / "ir").mkdir(parents=True)
             for name in all_files(variant.stem):
                 link(work / name, staging / name)
-            write_stamp(staging / PROVENANCE, provenance)
-            _replace(tree, staging, _aside(out, variant))
+            _write(staging / PROVENANCE, {"format": FORMAT, **provenance})
+            described = provenance.get("files", {})
+            sums.write(staging, {name: entry["sha256"] for name, entry in described.items()})
+            replace(tree, staging, _aside(out, variant))
     except OSError as error:
         shutil.rmtree(staging, ignore_errors=True)
         raise KitError(
@@ -148,7 +198,7 @@ def publish(work: Path, out: Path, variant: Variant, provenance: Dict[str, Any])
     return tree
 
 
-def _replace(tree: Path, staging: Path, aside: Path) -> None:
+def replace(tree: Path, staging: Path, aside: Path) -> None:
     """Let ``staging`` be ``tree``; an earlier tree goes, or stays where this fails."""
     if tree.is_symlink():
         tree.unlink()  # the link was the user's; what it leads to is not the kit's to change

@@ -18,7 +18,7 @@ from launch import steps as steps_module
 from launch.errors import KitError
 
 LOCK_DIRECTORY = paths.ENVIRONMENT_DATA
-ALL_LOCKS = ("installer", "runtime", "dev", "sources", "mo2021")
+ALL_LOCKS = ("installer", "runtime", "report", "dev", "sources", "mo2021")
 
 # --- finding a Python 3.8 --------------------------------------------------------------------------------
 
@@ -241,6 +241,7 @@ def checkout(tmp_path, monkeypatch):
     (data / "runtime.lock").write_text(
         "# what\na==1 \\\n    --hash=sha256:bb\n    # via x\nb==2 \\\n    --hash=sha256:cc\n"
     )
+    (data / "report.lock").write_text("a==1 --hash=sha256:bb\n")
     (data / "dev.lock").write_text("a==1 \\\n    --hash=sha256:bb\n")
     monkeypatch.setattr(paths, "REPOSITORY", repository)
     monkeypatch.setattr(paths, "ENVIRONMENT_DATA", data)

@@ -2,12 +2,12 @@ from pathlib import Path
 
 import pytest
 
-from launch import help, resources, variants
+from launch import resources, spec, variants
 from launch.errors import KitError
 
 
 def estimates() -> list:
-    return [resources.estimate(help.bert_large(variant)) for variant in variants.VARIANTS.values()]
+    return [resources.estimate(spec.bert_large(variant)) for variant in variants.VARIANTS.values()]
 
 
 def test_estimates_grow_with_the_variant() -> None:

@@ -1,12 +1,14 @@
 """Where NNCF and transformers come from: the choice, and a derived tree that is whole or not there."""
 
 import hashlib
+import json
 import os
 import re
 import signal
 import stat
 import subprocess
 import sys
+import time
 import zipfile
 from pathlib import Path
 from typing import Callable, List
@@ -345,6 +347,142 @@ def test_a_wheel_with_other_bytes_is_not_taken(kit: SmallKit) -> None:
 
 
 # --- from either -----------------------------------------------------------------------------------------
+
+
+def test_a_source_says_its_packages_and_patches(forked: SmallKit) -> None:
+    code = (
+        "from launch import sources; s = sources.choose('{}'); print(s.packages());"
+        " print([f'{{n}}/{{p.path.name}}' for n, found in s.series().items() for p in found])"
+    )
+    write_wheels(forked)
+    both = ["nncf/greeting.patch", "transformers/module.patch"]
+    every = [
+        "nncf/greeting.patch",
+        "nncf/ending.patch",
+        "transformers/module.patch",
+        "transformers/metric.patch",
+    ]
+    for source, packages, series in (
+        ("fork", {name: forked.pin(name) for name in FILES}, every),
+        ("registry", {"nncf": "1.0", "transformers": "1.0"}, both),
+    ):
+        done = forked.run(sys.executable, "-c", code.format(source))
+        assert done.stdout.splitlines() == [str(packages), str(series)], done.stderr
+
+
+def _edit(folder: Path) -> None:
+    file = folder / "__init__.py"
+    file.write_text(file.read_text() + "\n# mine\n")
+
+
+def _edit_to_the_same_length(folder: Path) -> None:
+    file = folder / "greet.py"
+    file.write_text(file.read_text().replace("goodbye", "goodBye"))
+
+
+def _delete(folder: Path) -> None:
+    (folder / "greet.py").unlink()
+
+
+def _add(folder: Path) -> None:
+    (folder / "mine.py").write_text("mine\n")
+
+
+def _add_below(folder: Path) -> None:
+    (folder / "mine").mkdir()
+    (folder / "mine" / "__init__.py").write_text("")
+
+
+def _link(folder: Path) -> None:
+    (folder / "mine").symlink_to(folder.parent)
+
+
+def _mode(folder: Path) -> None:
+    (folder / "greet.py").chmod(0o755)
+
+
+def _move(folder: Path) -> None:
+    (folder / "greet.py").rename(folder / "greeting.py")
+
+
+SPOILERS = (_edit, _edit_to_the_same_length, _delete, _add, _add_below, _link, _mode, _move)
+
+
+@pytest.mark.parametrize(("source", "package"), [("fork", "nncf/nncf"), ("registry", "nncf")])
+def test_a_tree_that_was_changed_is_derived_again_and_says_so(
+    forked: SmallKit, source: str, package: str
+) -> None:
+    write_wheels(forked)
+    derived(forked, source)
+    before = small_kit.contents(tree(forked, source))
+    stamp = ".kit-source.json"
+    for spoil in SPOILERS:
+        spoil(tree(forked, source) / package)
+        done = derive(forked, source)
+        assert done.returncode == 0, done.stderr
+        said = done.stdout.splitlines()
+        assert said[0].startswith(f"build/src/{source} was changed"), spoil
+        assert "make patch-edit" in said[0]
+        assert said[-1] == "made"
+        after = small_kit.contents(tree(forked, source))
+        assert {**after, stamp: None} == {**before, stamp: None}, spoil
+        assert derived(forked, source) == "current"
+
+
+@pytest.mark.parametrize(("source", "package"), [("fork", "nncf/nncf"), ("registry", "nncf")])
+def test_what_a_run_leaves_in_a_tree_does_not_count(forked: SmallKit, source: str, package: str) -> None:
+    write_wheels(forked)
+    derived(forked, source)
+    folder = tree(forked, source) / package
+    imported = forked.run(sys.executable, "-c", "import nncf", PYTHONPATH=str(folder.parent))
+    assert imported.returncode == 0, imported.stderr
+    assert list((folder / "__pycache__").iterdir())
+    assert derived(forked, source) == "current"
+    # A copy that keeps times, as of a whole checkout, is as it was.
+    copy = small_kit.copy(forked, forked.root.parent / "copy")
+    assert derived(copy, source) == "current"
+
+
+def test_a_stamp_of_an_earlier_kit_is_no_stamp(forked: SmallKit) -> None:
+    derived(forked, "fork")
+    stamp = tree(forked, "fork") / ".kit-source.json"
+    content = json.loads(stamp.read_text())
+    for text in (json.dumps({"key": content["key"]}), "{", "[]", "null", ""):
+        stamp.write_text(text)
+        done = derive(forked, "fork")
+        assert [line.split()[0] for line in done.stdout.splitlines()] == ["unpacking", "made"], text
+
+
+@pytest.mark.parametrize(("source", "package"), [("fork", "nncf/nncf"), ("registry", "nncf")])
+def test_only_files_with_other_bytes_get_another_time(forked: SmallKit, source: str, package: str) -> None:
+    """By their times ninja sees what to compile."""
+    write_wheels(forked)
+    derived(forked, source)
+    folder = tree(forked, source) / package
+    before = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
+    forked.change(forked.patch("nncf", "greeting.patch"), "+goodbye", "+farewell")
+    assert derived(forked, source) == "made"
+    after = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
+    assert after.pop("greet.py") > before.pop("greet.py")
+    assert after == before
+    # An edit that is undone counts as a change, for something may have been compiled from it.
+    edited = folder / "tool.sh"
+    if edited.exists():
+        edited.write_text("mine\n")
+        changed = edited.stat().st_mtime_ns
+        assert derived(forked, source) == "made"
+        assert edited.stat().st_mtime_ns > changed
+
+
+def test_asking_whether_a_real_tree_is_ready_takes_no_time(derived_source: Path) -> None:
+    source = Registry()
+    assert sum(1 for path in derived_source.rglob("*") if path.is_file()) > 800
+    seconds = []
+    for _ in range(5):
+        started = time.perf_counter()
+        assert source.is_ready()
+        seconds.append(time.perf_counter() - started)
+    assert min(seconds) < 0.05
 
 
 @pytest.mark.parametrize(("source", "greet"), [("fork", f"nncf/{GREET}"), ("registry", GREET)])

@@ -1,0 +1,84 @@
+"""The report on a folder of trees: one HTML page, and its overview in the terminal.
+
+``python -m launch.report OUT [TO]``, in the kit's environment; without TO the page is ``OUT/report.html``.
+"""
+
+import sys
+from pathlib import Path
+from typing import List, Optional, Sequence
+
+from .. import files, paths, variants
+from ..errors import KitError
+from ..progress import size
+from . import page, table
+from .tree import Tree, find, look
+
+NAME = "report.html"
+
+
+def check(out: str, to: str) -> List[Path]:
+    """Return ``OUT`` and the page's path, where a report can be made; this needs no package and no time.
+
+    :param out: the text of ``OUT=``.
+    :param to: the text of ``TO=``; empty for ``OUT/report.html``.
+    :raises KitError: there is no tree in ``OUT``, or the page cannot be where ``TO`` says.
+    """
+    folder = files.typed(out, "OUT")
+    target = files.typed(to, "TO") if to else folder / NAME
+    for tree in find(folder):
+        if tree in (target, *target.parents):
+            raise KitError(
+                "The page would be in a tree, whose files are listed and checked.",
+                where=f"TO={to}",
+                hint="Set TO= to a file elsewhere.",
+            )
+    if target.is_dir():
+        raise KitError("TO is a folder.", where=f"TO={to}", hint=f"Name a file, e.g. TO={to}/{NAME}")
+    return [folder, target]
+
+
+def missing(trees: Sequence[Tree]) -> List[str]:
+    """Return those of the five variants of which there is no tree."""
+    names = {tree.name for tree in trees}
+    return [name for name in variants.VARIANTS if name not in names]
+
+
+def report(out: Path, to: Path) -> List[Tree]:
+    """Check the trees in ``out``, write the page to ``to`` and return what was seen.
+
+    :raises KitError: there is no tree.
+    :raises OSError: the page cannot be written; an earlier one is untouched then.
+    """
+    trees = [look(folder) for folder in find(out)]
+    files.write(to, page.report(trees, missing(trees)))
+    return trees
+
+
+def text(trees: Sequence[Tree]) -> str:
+    """Return what the terminal shows of the page: the overview, findings, faults, and what is missing."""
+    lines = [table.text(trees), ""]
+    for tree in trees:
+        for finding in tree.verification["findings"] if tree.provenance else ():
+            kind = "warning" if finding["known"] else "NOT EXPECTED"
+            lines.append(f"{kind}: {tree.name}: {finding['kind']}: {finding['text']}")
+        lines += [f"DAMAGED: {tree.name}: {fault}" for fault in tree.faults]
+    lines += [f"missing: {name}" for name in missing(trees)]
+    return table.printable("\n".join(lines).rstrip())
+
+
+def main(argv: Optional[Sequence[str]] = None) -> int:
+    """Report as the arguments OUT and TO say.
+
+    :return: 0 where the files of all trees are as listed, else 1.
+    :raises KitError: see :func:`check`.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    if not 1 <= len(words) <= 2:
+        raise KitError(
+            f"There are {len(words)} arguments.", where=" ".join(words), hint="Give OUT and perhaps TO."
+        )
+    out, to = check(words[0], words[1] if len(words) > 1 else "")
+    trees = report(out, to)
+    print(text(trees))
+    print(f"\nreport  {paths.shown(to)}  ({size(to.stat().st_size)})")
+    return 1 if any(tree.faults for tree in trees) else 0

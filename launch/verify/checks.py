@@ -1,0 +1,60 @@
+"""What checking a tree gives: checks that passed or failed, and signs of a degenerate model."""
+
+from dataclasses import asdict, dataclass
+from typing import Any, Dict, Iterable, List
+
+SHOWN = 4
+"""How many faults of one kind are written out; the others are counted."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was checked.
+
+    :param name: what, in a few words; the same for every tree.
+    :param passed: whether it is as it must be.
+    :param text: what was measured and, where it failed, what should have been.
+    """
+
+    name: str
+    passed: bool
+    text: str
+
+    def as_dict(self) -> Dict[str, Any]:
+        """Return it for JSON."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A sign of a degenerate model.
+
+    :param kind: ``all-zero matrices``, ``dead layers``, ``constant outputs`` or ``saturated ranges``.
+    :param text: what was found, and where.
+    :param known: whether the recipe itself brings it about; only such a tree is published.
+    :param reason: why it is known; empty where it is not.
+    """
+
+    kind: str
+    text: str
+    known: bool
+    reason: str
+
+    def as_dict(self) -> Dict[str, Any]:
+        """Return it for JSON."""
+        return asdict(self)
+
+
+def from_faults(name: str, faults: Iterable[str], text: str) -> Check:
+    """Return the check that passes with ``text`` where there is no fault, and else names the first few."""
+    found = list(faults)
+    return Check(name, not found, some(found) if found else text)
+
+
+def some(items: List[str]) -> str:
+    """Return the first few of ``items`` in one line, and how many more there are."""
+    more = len(items) - SHOWN
+    # One more is shown and not counted: "and 1 more" is as long as most.
+    if more <= 1:
+        return "; ".join(items)
+    return "; ".join(items[:SHOWN]) + f"; and {more:,} more"

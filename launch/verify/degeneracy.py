@@ -1,0 +1,89 @@
+"""Signs that a model computes less than its size promises, and which of them the recipe itself brings about.
+
+The known ones, and all of them:
+
+*   All-zero feed-forward matrices, and with them feed-forward parts that add nothing but their bias.  The
+    recipe prunes random weights by one threshold over matrices of two sizes
+    (:meth:`launch.spec.Spec.expected_zeros`); the larger ones go first, and where more is to go than is
+    in the smaller ones, the larger ones go whole.  In BERT-large that is so in the unstructured variant only.
+
+Anything else is a defect, and such a tree is not published.
+"""
+
+from typing import Any, Dict, List, Mapping
+
+from ..sparsity import BLOCK_PREFIX
+from ..spec import Spec, is_feed_forward
+from .checks import SHOWN, Finding, some
+
+ONE_THRESHOLD = (
+    "the recipe prunes random weights by one threshold over matrices of two sizes, which takes the"
+    " larger ones whole; upstream's own model is the same"
+)
+"""Why all-zero feed-forward matrices are known."""
+
+_PARTS = {
+    "attention": ("attention.self.value", "attention.output.dense"),
+    "feed-forward": ("intermediate.dense", "output.dense"),
+}
+"""Matrices of a layer through which everything goes that a part adds to its input."""
+
+
+def findings(spec: Spec, facts: Mapping[str, Any]) -> List[Finding]:
+    """Return the signs of a degenerate model.
+
+    :param facts: of :func:`launch.verify.onnx_file.check` and :func:`launch.verify.ir.check`, together.
+    """
+    empty = [row["parameter"] for row in facts["matrices"] if row["zeros"] == _size(row)]
+    expected = spec.expected_zeros()
+    due = {name for name in empty if is_feed_forward(name) and expected.get(name, 0.0) >= 1}
+    found = []
+    for names, known in (([name for name in empty if name in due], True), (sorted(set(empty) - due), False)):
+        if names:
+            found.append(_finding("all-zero matrices", _zero_text(spec, names, known), known))
+    for part, inner in _PARTS.items():
+        dead = [
+            layer
+            for layer in range(spec.layers)
+            if any(f"{BLOCK_PREFIX}{layer}.{name}.weight" in empty for name in inner)
+        ]
+        if dead:
+            names = [f"{BLOCK_PREFIX}{layer}.{name}.weight" for layer in dead for name in inner]
+            known = all(name in due for name in names if name in empty)
+            which = f"{len(dead)} of {spec.layers} layers"
+            if len(dead) < spec.layers:
+                which += f" ({_numbers(dead)})"
+            found.append(
+                _finding("dead layers", f"the {part} part of {which} adds nothing but its bias", known)
+            )
+    for text in facts.get("constant", []):
+        found.append(_finding("constant outputs", text, False))
+    beyond = [
+        f"{share:.0%} of the values at quantizer {name} are beyond its range"
+        for name, share in facts.get("saturated", {}).items()
+    ]
+    if [*beyond, *facts.get("collapsed", [])]:
+        found.append(_finding("saturated ranges", some([*beyond, *facts.get("collapsed", [])]), False))
+    return found
+
+
+def _finding(kind: str, text: str, known: bool) -> Finding:
+    return Finding(kind, text, known, ONE_THRESHOLD if known else "")
+
+
+def _zero_text(spec: Spec, names: List[str], known: bool) -> str:
+    if known:
+        return f"{len(names)} of {2 * spec.layers} feed-forward matrices are all zero"
+    return some(names) + (" is" if len(names) == 1 else " are") + " all zero"
+
+
+def _numbers(layers: List[int]) -> str:
+    shown = ", ".join(map(str, layers[:SHOWN]))
+    return shown + (" …" if len(layers) > SHOWN else "")
+
+
+def _size(row: Dict[str, Any]) -> int:
+    size = 1
+    for length in row["shape"]:
+        size *= length
+    return size

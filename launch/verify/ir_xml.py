@@ -1,0 +1,109 @@
+"""An IR's text files, read with limits and without the runtime, before anything loads what they claim."""
+
+import math
+from collections import Counter
+from pathlib import Path
+from typing import Any, Dict, List, Set
+
+from .. import paths
+from ..errors import KitError
+
+MAX_BYTES = 64 * 10**6
+"""What is read of ``.xml`` or ``.mapping`` at most; those of BERT-large have two million bytes."""
+
+MAX_ELEMENTS = 2**31
+"""Elements of one tensor at most; the largest of BERT-large, the word embeddings, has 31 million."""
+
+_HINT = "Make the tree again, or copy it again from where it came."
+
+
+class IrFile:
+    """What an ``.xml`` file says of an IR.
+
+    :param path: the file; its ``.bin`` lies beside it.
+    :raises KitError: it is no IR, is larger than is read, or claims constants that ``.bin`` has not.
+    """
+
+    def __init__(self, path: Path) -> None:
+        root = _parse(path)
+        if root.tag != "net":
+            raise _fault(path, f"its first element is {root.tag!r}, not 'net'")
+        self.version = _number(path, root.get("version"), "the version")
+        self.names: Set[str] = set()
+        self.types: Dict[str, int] = {}
+        types: List[str] = []
+        try:
+            there = path.with_suffix(".bin").stat().st_size
+        except OSError:
+            raise KitError(
+                "The IR has no .bin file.", where=paths.shown(path.with_suffix(".bin")), hint=_HINT
+            ) from None
+        for layer in root.iterfind("layers/layer"):
+            name, kind = layer.get("name") or "", layer.get("type") or ""
+            self.names.add(name)
+            types.append(kind)
+            for port in layer.iterfind("*/port"):
+                sizes = [_number(path, dim.text, f"a dimension of {name!r}") for dim in port.iterfind("dim")]
+                if math.prod(sizes) > MAX_ELEMENTS:
+                    raise _fault(path, f"layer {name!r} has a tensor of {sizes}")
+            data = layer.find("data")
+            if kind == "Const" and data is not None:
+                offset = _number(path, data.get("offset"), f"the offset of {name!r}")
+                size = _number(path, data.get("size"), f"the size of {name!r}")
+                if offset + size > there:
+                    raise _fault(
+                        path,
+                        f"constant {name!r} ends at byte {offset + size:,} of a .bin of {there:,} bytes",
+                    )
+        if not types:
+            raise _fault(path, "it has no layers")
+        self.types = dict(sorted(Counter(types).items()))
+
+
+def check_mapping(path: Path, ir: IrFile) -> int:
+    """Return how many tensors of the ONNX file a ``.mapping`` file finds in the IR.
+
+    :raises KitError: it is missing, no mapping, empty, or names layers that the IR has not.
+    """
+    root = _parse(path)
+    entries = root.findall("map") if root.tag == "mapping" else []
+    if not entries:
+        raise _fault(path, "it maps nothing")
+    for entry in entries:
+        framework, layer = entry.find("framework"), entry.find("IR")
+        if framework is None or layer is None or not framework.get("name"):
+            raise _fault(path, "an entry has not both names")
+        if layer.get("name") not in ir.names:
+            raise _fault(path, f"it names layer {layer.get('name')!r}, which the IR has not")
+    return len(entries)
+
+
+def _parse(path: Path) -> Any:
+    """Return the root of an XML file; no entity is expanded and nothing else is opened."""
+    from xml.etree.ElementTree import ParseError
+
+    from defusedxml import ElementTree
+    from defusedxml.common import DefusedXmlException
+
+    try:
+        size = path.stat().st_size
+        if size > MAX_BYTES:
+            raise _fault(path, f"it has {size:,} bytes, and {MAX_BYTES:,} are read at most")
+        return ElementTree.parse(str(path), forbid_dtd=True).getroot()
+    except FileNotFoundError:
+        raise KitError(f"The IR has no {path.suffix} file.", where=paths.shown(path), hint=_HINT) from None
+    except (ParseError, ValueError) as error:
+        if isinstance(error, DefusedXmlException):
+            raise _fault(path, "it declares entities, which no IR has") from None
+        raise _fault(path, f"it is no XML: {error}") from None
+
+
+def _number(path: Path, text: Any, what: str) -> int:
+    # A dimension of unknown size is -1, which no tree has.
+    if text is None or not str(text).strip().isascii() or not str(text).strip().isdigit():
+        raise _fault(path, f"{what} is {text!r} and no whole number")
+    return int(text)
+
+
+def _fault(path: Path, reason: str) -> KitError:
+    return KitError(f"This is no IR, or it is damaged: {reason}.", where=paths.shown(path), hint=_HINT)

@@ -1,0 +1,33 @@
+"""Paths of a machine in texts that are to be published."""
+
+import re
+from pathlib import Path
+from typing import Iterable, List
+
+_ABSOLUTE = re.compile(r"(?:^|(?<=[\s\"'`=(,;:]))/(?:[\w.+@~-]+/)+[\w.+@~-]+", re.M)
+
+TEXTS = (".csv", ".json", ".log", ".mapping", ".md", ".xml")
+"""Suffixes of a tree's text files."""
+
+
+def absolute_paths(text: str) -> List[str]:
+    """Return what looks like an absolute path of a machine: two parts or more from the root on.
+
+    An address (``https://…``) is none, nor is a path that starts with a name (``${workspaceFolder}/…``).
+    """
+    return _ABSOLUTE.findall(text)
+
+
+def in_files(folder: Path, names: Iterable[str]) -> List[str]:
+    """Return a line for the first path in each of the named text files.
+
+    :param names: paths relative to ``folder``; files that are missing or no texts are passed over.
+    :raises OSError: a file cannot be read.
+    """
+    found = []
+    for name in names:
+        path = folder / name
+        if path.suffix in TEXTS and path.is_file():
+            first = absolute_paths(path.read_text(encoding="utf-8", errors="replace"))[:1]
+            found += [f"{name} holds {text}" for text in first]
+    return found

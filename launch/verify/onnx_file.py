@@ -1,0 +1,307 @@
+"""What an ONNX file is, measured from the file, against what a tree's spec says.
+
+Run as a process by :func:`launch.verify.measuring.ask`.
+"""
+
+from collections import Counter
+from pathlib import Path
+from typing import Any, Dict, Iterator, List, Set, Tuple
+
+from .. import status
+from ..onnx_model import Model, bare, type_name
+from ..sparsity import BLOCK_PREFIX
+from ..spec import BITS, INPUTS, OPSET, SPARSITY_TOLERANCE, Spec, is_feed_forward
+from ..variants import VARIANTS
+from .checks import Check, from_faults
+from .leaks import absolute_paths
+from .measuring import serve
+
+READABLE = "ONNX: readable"
+"""Name of the check that fails where the file is no ONNX file; see :class:`launch.onnx_model.Model`."""
+
+Facts = Dict[str, Any]
+
+
+def check(tree: Path, spec: Spec, _: Facts) -> Tuple[List[Check], Facts]:
+    """Return the checks of a tree's ONNX file and what was measured.
+
+    The facts are ``onnx`` and ``matrices`` of a provenance's verification (without the IR's zeros), the three
+    sparsities, ``names`` (parameter by name of the constant that holds it) and ``nodes`` (name of the first
+    output by name of the node).
+
+    :raises KitError: the file is no whole ONNX file.
+    """
+    path = tree / f"{VARIANTS[spec.variant].stem}.onnx"
+    status.step("reading the ONNX file")
+    model = Model(path)
+    found = _Matrices(model, spec)
+    quantizers = _quantizers(model)
+    facts: Facts = {
+        "onnx": {
+            "opset": _opset(model),
+            "nodes": len(model.nodes),
+            "inputs": list(_values(model.proto.graph.input, set(model.graph.initializers))),
+            "outputs": list(_values(model.proto.graph.output, set())),
+            "quantizers": {
+                "weights": len(model.matrices),
+                "activations": len(model.activations),
+                "bits": {str(bits): count for bits, count in sorted(Counter(quantizers.values()).items())},
+            },
+        },
+        "matrices": found.rows,
+        **found.sparsities(),
+        "names": found.names,
+        "nodes": {node.name: node.output[0] for node in model.nodes if node.name},
+    }
+    checks = [
+        Check(READABLE, True, f"{path.stat().st_size:,} bytes"),
+        _check_opset(facts["onnx"]["opset"]),
+        _check_interface(facts["onnx"], spec),
+        _check_nodes(model, spec),
+        _check_quantizers(model, spec, found),
+        from_faults(
+            "ONNX: bit widths",
+            [f"{model.node_label(node)} has {bits} bits" for node, bits in _odd(model, quantizers)],
+            f"{BITS} bits in each of {len(quantizers):,} quantizers",
+        ),
+        found.check_shapes(),
+        found.check_sparsity(),
+        found.check_each_sparsity(),
+        from_faults("ONNX: no machine paths", _paths(model), "none in names, documentation and metadata"),
+    ]
+    return checks, facts
+
+
+class _Matrices:
+    """The quantized weight matrices of a file, and what is zero in them."""
+
+    def __init__(self, model: Model, spec: Spec) -> None:
+        import numpy
+
+        self.spec = spec
+        self.expected = spec.matrices()
+        self.rows: List[Dict[str, Any]] = []
+        self.names: Dict[str, str] = {}
+        self.zeros: Dict[str, int] = {}
+        self.shapes: Dict[str, Tuple[int, ...]] = {}
+        self.faults: List[str] = []
+        for done, (constant, quantizer) in enumerate(model.matrices.items(), start=1):
+            if done % 40 == 0:
+                status.step(f"counted the zeros of {done} of {len(model.matrices)} matrices")
+            parameter = model.graph.layer_name(quantizer)
+            if parameter not in self.expected or parameter in self.shapes:
+                label = parameter or model.node_label(quantizer)
+                self.faults.append(f"{label} is quantized {'twice' if parameter in self.shapes else 'too'}")
+                continue
+            values = model.array(model.tensors[constant])
+            self.names[constant] = parameter
+            self.shapes[parameter] = tuple(int(size) for size in values.shape)
+            self.zeros[parameter] = int(values.size - numpy.count_nonzero(values))
+            if not numpy.isfinite(values).all():
+                self.faults.append(f"{parameter} holds values that are not finite")
+            self.rows.append(
+                {
+                    "parameter": parameter,
+                    "shape": list(self.shapes[parameter]),
+                    "dense": spec.dense_size(parameter),
+                    "zeros": self.zeros[parameter],
+                }
+            )
+
+    def check_shapes(self) -> Check:
+        """Check that each matrix has the rows and columns that heads and intermediate size give it."""
+        faults = list(self.faults)
+        for parameter, wanted in self.expected.items():
+            shape = self.shapes.get(parameter)
+            if shape is None:
+                faults.append(f"{parameter} is missing or not quantized")
+            elif shape != wanted:
+                faults.append(f"{parameter} is {_by(shape)}, not {_by(wanted)}")
+        other = self._other_variant() if faults else ""
+        text = f"{len(self.expected)} matrices as {self.spec.describe()} has them"
+        if other:
+            faults.insert(0, f"these are the shapes of {other}")
+        return from_faults("ONNX: matrix shapes", faults, text)
+
+    def _other_variant(self) -> str:
+        """Return the other variant whose hybrid dimensions the shapes are; empty where there is none."""
+        rows = self.shapes.get(f"{BLOCK_PREFIX}0.intermediate.dense.weight", (0,))[0]
+        width = self.shapes.get(f"{BLOCK_PREFIX}0.attention.self.query.weight", (0,))[0]
+        for name, variant in VARIANTS.items():
+            heads = variant.heads or self.spec.hidden // self.spec.head_size
+            intermediate = variant.intermediate_size or 4 * self.spec.hidden
+            if name != self.spec.variant and (heads * self.spec.head_size, intermediate) == (width, rows):
+                return name
+        return ""
+
+    def sparsities(self) -> Dict[str, float]:
+        """Return block, attention and feed-forward sparsity.
+
+        Block sparsity is 1 − nonzero / dense: nonzero weights in the file's transformer-block matrices
+        over the weights that the dense model has there (301,989,888 in BERT-large), so that removed
+        structure counts as zero.  The other two are shares of zeros in the matrices as they are.
+        """
+        block = [row for row in self.rows if row["parameter"].startswith(BLOCK_PREFIX)]
+        left = sum(_size(row) - row["zeros"] for row in block)
+        return {
+            "block_sparsity": max(0.0, 1 - left / self.spec.dense_block_weights),
+            "attention_sparsity": _share(row for row in block if not is_feed_forward(row["parameter"])),
+            "feed_forward_sparsity": _share(row for row in block if is_feed_forward(row["parameter"])),
+        }
+
+    def check_sparsity(self) -> Check:
+        """Check that the block sparsity is the spec's."""
+        found, wanted = self.sparsities(), self.spec.overall_sparsity
+        text = (
+            f"{found['block_sparsity']:.6f} of {self.spec.dense_block_weights:,} dense block weights"
+            f" (attention {found['attention_sparsity']:.2f}, feed-forward"
+            f" {found['feed_forward_sparsity']:.2f} of what is left)"
+        )
+        passed = abs(found["block_sparsity"] - wanted) <= SPARSITY_TOLERANCE
+        if not passed:
+            text += f"; {wanted:.4f} ± {SPARSITY_TOLERANCE} is wanted"
+        return Check("ONNX: block sparsity", passed, text)
+
+    def check_each_sparsity(self) -> Check:
+        """Check that each block matrix has the zeros that one threshold leaves in random weights."""
+        faults = []
+        for parameter, share in self.spec.expected_zeros().items():
+            if self.shapes.get(parameter) != self.expected[parameter]:
+                continue
+            rows, columns = self.expected[parameter]
+            size = rows * columns
+            # Six standard deviations of a share of so many draws, and a margin for the norm's own.
+            allowed = 0.01 + 6 * (0.25 / size) ** 0.5
+            measured = self.zeros[parameter] / size
+            if abs(measured - share) > allowed:
+                faults.append(f"{parameter}: {measured:.3f} zero, {share:.3f} ± {allowed:.3f} expected")
+        return from_faults(
+            "ONNX: sparsity by matrix",
+            faults,
+            "each block matrix as one threshold over random weights leaves it",
+        )
+
+
+def _check_opset(found: int) -> Check:
+    text = f"{found}" + ("" if found == OPSET else f", not {OPSET}")
+    return Check("ONNX: opset", found == OPSET, text)
+
+
+def _check_interface(facts: Facts, spec: Spec) -> Check:
+    length = spec.sequence_length
+    faults = []
+    for kind, names, element in (
+        ("inputs", list(INPUTS), "int64"),
+        ("outputs", spec.outputs, "float"),
+    ):
+        wanted = [{"name": name, "shape": [1, length], "type": element} for name in names]
+        if facts[kind] != wanted:
+            faults.append(f"{kind} {_interface(facts[kind])}, not {_interface(wanted)}")
+    return from_faults(
+        "ONNX: inputs and outputs",
+        faults,
+        f"{_interface(facts['inputs'])}; {_interface(facts['outputs'])}",
+    )
+
+
+def _check_nodes(model: Model, spec: Spec) -> Check:
+    count, layers = len(model.nodes), _layers(model)
+    faults = []
+    if layers != spec.layers:
+        faults.append(f"{layers} layers, not {spec.layers}")
+    if count != spec.nodes:
+        faults.append(f"{count:,} nodes, not {spec.nodes:,}")
+    return from_faults("ONNX: layers and nodes", faults, f"{layers} layers, {count:,} nodes")
+
+
+def _check_quantizers(model: Model, spec: Spec, found: _Matrices) -> Check:
+    weights, activations = len(model.matrices), len(model.activations)
+    wanted = len(found.expected), spec.activation_quantizers
+    text = f"{weights + activations:,} FakeQuantize: {weights:,} of weights, {activations:,} of activations"
+    faults = []
+    if (weights, activations) != wanted:
+        missing = [name for name in found.expected if name not in found.shapes]
+        faults.append(f"{text}; {wanted[0]:,} and {wanted[1]:,} are wanted")
+        faults += [f"{name} is not quantized" for name in missing]
+    return from_faults("ONNX: quantizers", faults, text)
+
+
+def _quantizers(model: Model) -> Dict[str, int]:
+    """Return the bit width of each quantizer, by its output.
+
+    ``levels`` is 2^bits, or one less where the range is symmetric.
+    """
+    return {
+        node.output[0]: max(0, _attribute(node, "levels") - 1).bit_length()
+        for node in (*model.matrices.values(), *model.activations)
+    }
+
+
+def _odd(model: Model, quantizers: Dict[str, int]) -> Iterator[Tuple[Any, int]]:
+    for node in (*model.matrices.values(), *model.activations):
+        if quantizers[node.output[0]] != BITS:
+            yield node, quantizers[node.output[0]]
+
+
+def _attribute(node: Any, name: str) -> int:
+    return next((int(attribute.i) for attribute in node.attribute if attribute.name == name), 0)
+
+
+def _paths(model: Model) -> Iterator[str]:
+    """Yield the paths of a machine in what a file says of itself."""
+    proto = model.proto
+    said = [proto.producer_name, proto.producer_version, proto.doc_string, proto.graph.doc_string]
+    said += [proto.graph.name]
+    said += [text for entry in proto.metadata_props for text in (entry.key, entry.value)]
+    said += [text for node in model.nodes for text in (node.name, node.doc_string)]
+    said += [name for name, _ in model.constants]
+    yield from absolute_paths("\n".join(said))
+
+
+def _layers(model: Model) -> int:
+    """Return how many transformer layers the parameters' names tell of."""
+    names = (bare(name) for name in model.graph.initializers)
+    numbers = (name[len(BLOCK_PREFIX) :].split(".")[0] for name in names if name.startswith(BLOCK_PREFIX))
+    return len(set(numbers))
+
+
+def _opset(model: Model) -> int:
+    return next((int(entry.version) for entry in model.proto.opset_import if not entry.domain), 0)
+
+
+def _values(values: Any, leave_out: Set[str]) -> Iterator[Dict[str, Any]]:
+    """Yield name, shape and type; a dimension without a size counts as 0, which no spec has."""
+    for value in values:
+        if value.name in leave_out:
+            continue
+        tensor = value.type.tensor_type
+        yield {
+            "name": value.name,
+            "shape": [int(dim.dim_value) for dim in tensor.shape.dim],
+            "type": type_name(tensor.elem_type),
+        }
+
+
+def _interface(values: List[Dict[str, Any]]) -> str:
+    return ", ".join(f"{value['name']} {value['type']} {_by(value['shape'])}" for value in values) or "none"
+
+
+def _by(shape: Any) -> str:
+    return " × ".join(map(str, shape)) or "scalar"
+
+
+def _size(row: Dict[str, Any]) -> int:
+    size = 1
+    for length in row["shape"]:
+        size *= length
+    return size
+
+
+def _share(rows: Any) -> float:
+    chosen = list(rows)
+    size = sum(map(_size, chosen))
+    return sum(row["zeros"] for row in chosen) / size if size else 0.0
+
+
+if __name__ == "__main__":
+    serve(check)

@@ -1,0 +1,610 @@
+"""What the report says of trees: in the page, in the terminal, and by its exit status."""
+
+import json
+import os
+import re
+import shutil
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
+
+import jsonschema
+import pytest
+
+from launch import paths, sums
+from launch.errors import KitError
+from launch.report import command as report
+from launch.report import heatmap, page, reproduce
+from launch.report import table as report_table
+from launch.report import tree as report_tree
+from launch.variants import VARIANTS, Variant
+
+from . import sample_trees
+from .conftest import HYBRID, UNSTRUCTURED, assert_user_error, run
+
+VOID = {"meta", "wbr", "br", "path"}
+BLOCKS = {"dt", "dd", "td", "th", "li", "p", "h1", "h2", "h3", "summary", "pre"}
+"""Elements between which a reader sees a space."""
+
+PRINTED = VARIANTS[HYBRID]
+
+
+class Page(HTMLParser):
+    """A page taken apart; elements that are not closed in their order are an error."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.open: List[Tuple[str, Dict[str, Optional[str]]]] = []
+        self.elements: List[Tuple[str, Dict[str, Optional[str]]]] = []
+        self.texts: List[Tuple[List[str], str]] = []
+        self.feed(text)
+        self.close()
+        assert not self.open
+
+    def handle_starttag(self, tag: str, attrs: List[Tuple[str, Optional[str]]]) -> None:
+        assert len(dict(attrs)) == len(attrs), (tag, attrs)
+        self.elements.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append((tag, dict(attrs)))
+
+    def handle_startendtag(self, tag: str, attrs: List[Tuple[str, Optional[str]]]) -> None:
+        assert tag == "path"
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop()[0] == tag
+        if tag in BLOCKS:
+            self.handle_data(" ")
+
+    def handle_data(self, data: str) -> None:
+        self.texts.append(([tag for tag, _ in self.open], data))
+
+    def all(self, tag: str) -> List[Dict[str, Optional[str]]]:
+        return [attributes for name, attributes in self.elements if name == tag]
+
+    def text(self, *inside: str) -> str:
+        """The text within elements of these kinds, white space as one space; style rules excepted."""
+        words = [
+            text for tags, text in self.texts if "style" not in tags and all(kind in tags for kind in inside)
+        ]
+        return " ".join("".join(words).split())
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    """The five trees."""
+    folder = tmp_path / "out"
+    for variant in VARIANTS.values():
+        sample_trees.write(folder, variant)
+    return folder
+
+
+@pytest.fixture
+def one(tmp_path: Path) -> Path:
+    """A folder with the tree of one variant."""
+    sample_trees.write(tmp_path / "out", PRINTED)
+    return tmp_path / "out"
+
+
+def make(out: Path, to: str = "") -> Tuple[int, Page]:
+    status = report.main([str(out), to])
+    return status, Page((Path(to) if to else out / "report.html").read_text(encoding="utf-8"))
+
+
+def changed(out: Path, change: Callable[[Dict[str, Any]], None], variant: Variant = PRINTED) -> Path:
+    """Write a tree whose provenance was changed before its files were listed."""
+    content = sample_trees.document(variant)
+    change(content)
+    return sample_trees.write(out, variant, content)
+
+
+# ---- what stands in it
+
+
+@pytest.mark.parametrize("variant", VARIANTS.values(), ids=lambda variant: variant.name)
+def test_the_sample_documents_are_of_format_2(tmp_path: Path, variant: Variant) -> None:
+    tree = sample_trees.write(tmp_path, variant)
+    content = json.loads((tree / "provenance.json").read_text())
+    jsonschema.Draft7Validator(
+        json.loads((paths.PACKAGE / "schema" / "provenance.json").read_text())
+    ).validate(content)
+    assert content["verification"]["block_sparsity"] == pytest.approx(0.9, abs=1e-6)
+
+
+def test_five_trees_one_page(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    status, found = make(out)
+    assert status == 0
+    said = capsys.readouterr().out
+    assert f"report  {out / 'report.html'}" in said
+    text = found.text()
+    for variant in VARIANTS.values():
+        assert variant.name in found.text("h2")
+        assert variant.name in said
+    assert "Not in this folder" not in text
+    assert "Damaged" not in text
+    assert "The bytes of every file are those that SHA256SUMS lists." in text
+    assert "Random: drawn from a generator and not trained." in text
+    for word in ("missing", "DAMAGED"):
+        assert word not in said
+
+
+def test_what_is_known_of_a_tree_is_in_its_section(one: Path) -> None:
+    _, found = make(one)
+    content = json.loads((one / HYBRID / "provenance.json").read_text())
+    text = found.text()
+    for name, digest in sums.read(one / HYBRID).items():
+        assert f"{name}{(one / HYBRID / name).stat().st_size:,}{digest}" in text.replace(" ", "")
+    for check in content["verification"]["checks"]:
+        assert f"{check['name']} passed: {check['text']}" in text
+    for patch in content["source"]["patches"]:
+        assert f"{patch['name']} {patch['sha256']}" in text
+    for package, version in {**content["versions"], **content["source"]["packages"]}.items():
+        assert f"{package} {version}" in text
+    for entry in content["verification"]["matrices"]:
+        assert f"{entry['zeros']:,}" in text
+        assert f"{entry['ir_zeros']:,}" in text
+    for word in (
+        "2 layers, 2 heads of 64 in each",
+        "seed 42",
+        "random",
+        content["kit"]["commit"],
+        content["source"]["digest"],
+        "2026-03-04 05:06:07 UTC",
+        "A Processor of 2 GHz",
+        "version 11, 16 int8 constants; layers by type: Const 200, MatMul 17, Gelu 2",
+        "HF_HOME=(unset)",
+        "weights and ONNX 1:54 with 2.57 GB, IR 0:06 with 824.9 MB, checks 0:21 with 1.40 GB",
+        f"make variant V={HYBRID} SOURCE=registry SEED=42 INPUT=sample MO=2022.1",
+    ):
+        assert word in text, word
+
+
+def test_the_terminal_has_the_cells_of_the_page(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _, found = make(out)
+    said, text = capsys.readouterr().out, found.text("table").replace(" ", "")
+    trees = [report_tree.look(out / name) for name in VARIANTS]
+    for table in report_table.TABLES:
+        for tree in trees:
+            cells = [column.cell(tree) for column in table.columns]
+            assert "".join(cells).replace(" ", "") in text
+            assert any(re.split(r"\s{2,}", line.strip()) == cells for line in said.splitlines()), cells
+
+
+def test_the_overview_says_what_was_measured(out: Path) -> None:
+    trees = {name: report_tree.look(out / name) for name in VARIANTS}
+
+    def row(name: str, title: str) -> List[str]:
+        table = next(table for table in report_table.TABLES if table.title.startswith(title))
+        return [column.cell(trees[name]) for column in table.columns[1:]]
+
+    assert row(HYBRID, "Dimensions") == ["hybrid", "2", "2", "512", "90.00 %", "12.00 %", "24.00 %"]
+    assert row(UNSTRUCTURED, "Dimensions") == [
+        *("unstructured", "2", "16", "4,096"),
+        *("90.00 %", "70.00 %", "100 %"),
+    ]
+    assert row(HYBRID, "Quantizers") == ["16", "29", "8", "388", "11", "219", "17", "16"]
+    assert row(HYBRID, "ONNX")[:3] == ["0.032 ≤ 0.1", "0.00042 ≤ 0.01", "none"]
+    assert row(UNSTRUCTURED, "ONNX")[2:] == ["1 known", "2:21", "2.57 GB"]
+
+
+def test_findings_are_warnings_or_not_expected(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def find(content: Dict[str, Any]) -> None:
+        content["verification"]["findings"] = [sample_trees.KNOWN, sample_trees.UNKNOWN]
+        content["verification"]["checks"][0]["passed"] = False
+
+    changed(tmp_path, find)
+    _, found = make(tmp_path)
+    text, said = found.text(), capsys.readouterr().out
+    known, unknown = sample_trees.KNOWN, sample_trees.UNKNOWN
+    assert f"Warning: {known['kind']}. {known['text']} Known, because: {known['reason']}" in text
+    assert f"Not expected: {unknown['kind']}. {unknown['text']}" in text
+    assert "structure failed: 388 nodes" in text
+    assert "2, 1 not known" in text
+    assert f"warning: {HYBRID}: {known['kind']}: {known['text']}" in said
+    assert f"NOT EXPECTED: {HYBRID}: {unknown['kind']}: {unknown['text']}" in said
+
+
+def test_local_changes_and_no_commit_are_said(tmp_path: Path) -> None:
+    changed(tmp_path, lambda content: content["kit"].update(changed=True))
+    text = make(tmp_path)[1].text()
+    assert "with local changes" in text
+    assert "which the commit does not have" in text
+    changed(tmp_path, lambda content: content.update(kit={"changed": None, "commit": None}))
+    text = make(tmp_path)[1].text()
+    assert "kit at no commit" in text
+    assert "git checkout" not in text
+
+
+# ---- damage
+
+
+def delete(name: str) -> Callable[[Path], None]:
+    return lambda tree: (tree / name).unlink()
+
+
+def rewrite(change: Callable[[Dict[str, Any]], object]) -> Callable[[Path], None]:
+    def damage(tree: Path) -> None:
+        content = json.loads((tree / "provenance.json").read_text())
+        change(content)
+        (tree / "provenance.json").write_text(json.dumps(content))
+        (tree / sums.NAME).unlink()
+        sums.write(tree, {})
+
+    return damage
+
+
+def lead_away(tree: Path) -> None:
+    content = (tree / "provenance.json").read_text()
+    (tree / "provenance.json").unlink()
+    (tree.parent.parent / "elsewhere.json").write_text(content)
+    (tree / "provenance.json").symlink_to(tree.parent.parent / "elsewhere.json")
+
+
+ONNX = f"{HYBRID}-8bit.onnx"
+DAMAGES = {
+    "a byte": (
+        lambda tree: sample_trees.damage(tree / ONNX) and None,
+        f"{ONNX} has not the bytes that SHA256SUMS says",
+    ),
+    "a file gone": (delete("ir/mo.log"), "ir/mo.log is missing"),
+    "a file more": (lambda tree: (tree / "notes.txt").write_text("mine"), "notes.txt is not in SHA256SUMS"),
+    "no list": (delete(sums.NAME), "SHA256SUMS: There is no list of checksums."),
+    "no provenance": (
+        delete("provenance.json"),
+        "provenance.json: There is no provenance, so this is no tree of the kit's.",
+    ),
+    "a provenance elsewhere": (lead_away, "provenance.json: The provenance is a link."),
+    "format 1": (
+        rewrite(lambda content: content.update(format=1)),
+        "provenance.json: The tree is an earlier kit's: its provenance is of format 1, not 2.",
+    ),
+    "half a provenance": (
+        rewrite(lambda content: content.pop("verification")),
+        "provenance.json: $: 'verification' is a required property",
+    ),
+    "a folder of somebody's": (
+        rewrite(lambda content: content["host"].update(system="/home/somebody/x")),
+        "provenance.json: $.host.system: a path of the machine: '${elsewhere}/x'",
+    ),
+    "a provenance of another": (
+        rewrite(lambda content: content.update(variant=UNSTRUCTURED)),
+        f"provenance.json: $.files: {ONNX} is no file of a tree",
+    ),
+    "a file and its sum": (
+        lambda tree: (sample_trees.damage(tree / ONNX), (tree / sums.NAME).unlink(), sums.write(tree, {})),
+        f"{ONNX} has one sum in SHA256SUMS and another in provenance.json",
+    ),
+    "a file that is listed": (
+        lambda tree: ((tree / "more").write_text(""), (tree / sums.NAME).unlink(), sums.write(tree, {})),
+        "more is in SHA256SUMS and not in provenance.json",
+    ),
+}
+
+
+@pytest.mark.parametrize(("damage", "fault"), DAMAGES.values(), ids=DAMAGES.keys())
+def test_a_damaged_tree_is_shown_with_its_faults(
+    out: Path, damage: Callable[[Path], object], fault: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    damage(out / HYBRID)
+    status, found = make(out)
+    said = capsys.readouterr().out
+    assert status == 1
+    assert f"DAMAGED: {HYBRID}: {fault}" in said
+    text = found.text()
+    assert "5 artifact trees, 1 damaged." in text
+    assert f"{HYBRID} is not what was published: " in text
+    assert text.count(fault) >= 2  # at the top and in the tree's section
+    assert text.count("Damaged: the files are not as listed.") == 1
+    assert text.count("All files are as listed.") == 4
+    for name in VARIANTS:
+        assert name in found.text("h2")
+
+
+def test_what_a_link_leads_to_is_not_shown(one: Path, tmp_path: Path) -> None:
+    lead_away(one / HYBRID)
+    status, found = make(one)
+    assert status == 1
+    assert "2026-03-04" not in found.text()
+
+
+def test_missing_trees_are_named(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    gone = [name for name in VARIANTS if name != HYBRID]
+    for name in gone:
+        shutil.rmtree(str(out / name))
+    status, found = make(out)
+    said = capsys.readouterr().out
+    assert status == 0
+    assert f"Not in this folder: {', '.join(gone)}." in found.text()
+    for name in gone:
+        assert f"missing: {name}\n" in said
+
+
+def test_other_folders_count_where_they_are_trees(one: Path) -> None:
+    shutil.copytree(str(one / HYBRID), str(one / "a copy"))
+    shutil.copytree(str(one / HYBRID), str(one / f".{HYBRID}.old"))
+    (one / "notes").mkdir()
+    assert [tree.name for tree in report_tree.find(one)] == [HYBRID, "a copy"]
+    status, found = make(one)
+    assert status == 1
+    assert f"a copy is not what was published: provenance.json is that of {HYBRID}" in found.text()
+
+
+# ---- where it goes
+
+
+def test_the_page_goes_where_it_is_told(one: Path, tmp_path: Path) -> None:
+    done = run([sys.executable, "-m", "launch.report", str(one), str(tmp_path / "new" / "page.html")])
+    assert done.returncode == 0, done.stderr
+    assert f"report  {tmp_path / 'new' / 'page.html'}  (" in done.stdout
+    assert Page((tmp_path / "new" / "page.html").read_text(encoding="utf-8"))
+    assert not (one / "report.html").exists()
+
+
+def test_where_there_is_no_tree_there_is_no_report(one: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    for folder, words in (
+        (tmp_path / "empty", "There is no tree in this folder."),
+        (tmp_path / "nowhere", "There is no such folder."),
+        (one / HYBRID, "There is no tree in this folder."),
+    ):
+        assert_user_error(run([sys.executable, "-m", "launch.report", str(folder)]), words, str(folder))
+    assert not (tmp_path / "nowhere").exists()
+    assert list((tmp_path / "empty").iterdir()) == []
+
+
+@pytest.mark.parametrize("place", [HYBRID, f"{HYBRID}/report.html", f"{HYBRID}/ir/new/report.html"])
+def test_no_page_is_written_into_a_tree(one: Path, place: str) -> None:
+    before = sums.listed(one / HYBRID)
+    with pytest.raises(KitError, match="would be in a tree"):
+        report.main([str(one), str(one / place)])
+    assert sums.listed(one / HYBRID) == before
+
+
+def test_a_folder_is_no_page(one: Path, tmp_path: Path) -> None:
+    with pytest.raises(KitError, match="TO is a folder") as raised:
+        report.main([str(one), str(tmp_path)])
+    assert "report.html" in raised.value.hint
+
+
+def test_an_earlier_page_stays_where_the_new_one_cannot_be_written(one: Path) -> None:
+    make(one)
+    earlier = (one / "report.html").read_bytes()
+    (one / "report.html.part").mkdir()  # what a new one is written to first
+    with pytest.raises(OSError, match=r"report\.html\.part"):
+        report.main([str(one), ""])
+    assert (one / "report.html").read_bytes() == earlier
+
+
+def test_a_long_check_says_how_far_it_is(
+    one: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make(one)
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(report_tree, "SILENCE", -1.0)
+    make(one)
+    assert f"{HYBRID}: checking {ONNX}" in capsys.readouterr().err
+
+
+# ---- the page as a page
+
+
+def test_the_page_is_sound_html_and_needs_nothing_beside_it(out: Path) -> None:
+    sample_trees.damage(out / HYBRID / ONNX)
+    _, found = make(out)
+    kinds = {tag for tag, _ in found.elements}
+    assert not kinds & {"script", "link", "img", "iframe", "object", "embed", "base", "use", "image"}
+    assert found.all("html") == [{"lang": "en"}]
+    assert found.text("title")
+    assert {"name": "viewport", "content": "width=device-width, initial-scale=1"} in found.all("meta")
+    ids = [attributes["id"] for _, attributes in found.elements if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    for _, attributes in found.elements:
+        assert not {"src", "srcset", "style", "background"} & set(attributes)
+        assert not any(name.startswith("on") for name in attributes)
+        href = attributes.get("href")
+        assert href is None or (href.startswith("#") and href[1:] in ids)
+        for name in ("aria-labelledby", "aria-describedby"):
+            assert attributes.get(name) is None or attributes[name] in ids
+    levels = [int(tag[1]) for tag, _ in found.elements if re.fullmatch("h[1-6]", tag)]
+    assert levels[0] == 1
+    assert levels.count(1) == 1
+    assert all(after <= before + 1 for before, after in zip(levels, levels[1:]))
+    text = (out / "report.html").read_text(encoding="utf-8")
+    assert "://" not in text
+    assert "@import" not in text
+    assert "url(" not in text
+
+
+def test_the_page_names_no_folder_of_the_machine(out: Path) -> None:
+    sample_trees.damage(out / HYBRID / ONNX)
+    (out / UNSTRUCTURED / sums.NAME).unlink()
+    (out / UNSTRUCTURED / "provenance.json").unlink()
+    make(out)
+    text = (out / "report.html").read_text(encoding="utf-8")
+    for folder in (out, out.parent, paths.REPOSITORY, Path(sys.executable).parent):
+        assert str(folder) not in text
+
+
+def test_what_trees_say_is_text_and_not_markup(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    # No slash: a provenance with what looks like a path is not read at all.
+    evil = "<script>alert('x')<b title=\"y\">&amp;"
+
+    def spoil(content: Dict[str, Any]) -> None:
+        found = content["verification"]
+        found["findings"] = [{"kind": "dead layers", "text": evil + "\x1b[2J", "known": True, "reason": evil}]
+        found["checks"] = [{"name": evil, "passed": True, "text": evil}]
+        found["matrices"][0]["parameter"] = evil
+        found["onnx"]["inputs"][0]["name"] = evil
+        found["ir"]["layers"][evil] = 1
+        found["onnx"]["quantizers"]["bits"] = {evil: 3, "8": 4}
+        content["command"]["argv"].append(evil)
+        content["command"]["environment"][evil] = evil
+        content["inputs"][evil] = content["onnx_key"]["arguments"][evil] = evil
+        content["versions"][evil] = evil
+        content["host"]["processor"] = evil
+        content["source"]["patches"][0]["name"] = evil
+
+    tree = changed(tmp_path, spoil)
+    assert report_tree.look(tree).faults == []
+    (tree / "<img src=x onerror=alert(1)>").write_text("")
+    tree.rename(tmp_path / "<i>tree")
+    status, found = make(tmp_path)
+    assert status == 1
+    assert {tag for tag, _ in found.elements}.isdisjoint({"script", "b", "img", "i"})
+    text = found.text()
+    assert text.count(evil) >= 14
+    assert "<img src=x onerror=alert(1)> is not in SHA256SUMS" in text
+    assert "<i>tree" in found.text("h1")
+    assert "\x1b" not in capsys.readouterr().out
+
+
+def test_equal_trees_give_equal_pages(out: Path, tmp_path: Path) -> None:
+    """Whatever somebody's settings of matplotlib are."""
+    (tmp_path / "matplotlibrc").write_text(
+        "svg.fonttype: path\npath.sketch: 1, 100, 2\nfont.family: monospace\n"
+    )
+    pages = []
+    for settings in ({}, {"MATPLOTLIBRC": str(tmp_path / "matplotlibrc"), "PYTHONHASHSEED": "7"}):
+        to = tmp_path / f"{len(pages)}.html"
+        argv = [sys.executable, "-m", "launch.report", str(out), str(to)]
+        done = run(argv, env={**os.environ, **settings})
+        assert done.returncode == 0, done.stderr
+        pages.append(to.read_bytes())
+    assert pages[0] == pages[1]
+
+
+# ---- heat maps
+
+
+def cells(svg: str, kind: str) -> List[Dict[str, Optional[str]]]:
+    return [attributes for attributes in Page(svg).all("path") if attributes["class"] == kind]
+
+
+def labels(svg: str) -> List[str]:
+    return [text for tags, text in Page(svg).texts if tags[-1:] == ["text"]]
+
+
+def test_a_tree_has_two_heat_maps_with_a_cell_for_each_matrix(tmp_path: Path) -> None:
+    tree = report_tree.look(sample_trees.write(tmp_path, PRINTED))
+    own, overall = (panel["svg"] for panel in page.panels(tree))
+    columns = ["layer", "query", "key", "value", "attention", "output", "inter-", "mediate", "output"]
+    assert labels(own) == [*columns, "0", "1", *(["12.0"] * 4 + ["24.0"] * 2) * 2]
+    assert labels(overall)[-6:] == [*["89.0"] * 4, *["90.5"] * 2]
+    for svg in (own, overall):
+        assert len(cells(svg, "cell")) == 12
+        root = Page(svg).all("svg")[0]
+        assert root["role"] == "img"
+        assert str(root["aria-label"]).startswith(f"Heat map of {HYBRID}. ")
+    assert cells(own, "cell")[0]["fill"] != cells(overall, "cell")[0]["fill"]
+
+
+def test_a_layer_that_the_model_has_not_is_no_row(tmp_path: Path) -> None:
+    def spoil(content: Dict[str, Any]) -> None:
+        content["verification"]["matrices"][3]["parameter"] = (
+            "bert.encoder.layer.999999999.output.dense.weight"
+        )
+
+    tree = report_tree.look(changed(tmp_path, spoil))
+    grid = tree.grid(lambda matrix: matrix.own)
+    assert [len([share for share in row if share is not None]) for row in grid] == [5, 6]
+    assert "bert.encoder.layer" not in make(tmp_path)[1].text("svg")
+
+
+def test_the_same_share_has_the_same_colour_in_both_and_on_the_scale() -> None:
+    svg = heatmap.panel([[0, 1, 1.0, 0.5, None]], list("abcde"), "")
+    colours = [cell["fill"] for cell in cells(svg, "cell")]
+    assert len(colours) == 4
+    assert colours[1] == colours[2]
+    steps = [step["fill"] for step in cells(heatmap.scale(), "step")]
+    assert colours[:2] == [steps[0], steps[-1]]
+    assert labels(heatmap.scale()) == ["0 %", "25 %", "50 %", "75 %", "100 %"]
+
+
+def luminance(colour: str) -> float:
+    parts = [int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)]
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def test_numbers_stand_out_from_every_colour_and_lightness_falls() -> None:
+    shares = [number / 100 for number in range(101)]
+    svg = heatmap.panel([shares], [""] * len(shares), "")
+    fills = [str(cell["fill"]) for cell in cells(svg, "cell")]
+    kinds = [
+        str(attributes["class"])
+        for attributes in Page(svg).all("text")
+        if str(attributes["class"]).startswith("on-")
+    ]
+    assert len(kinds) == len(fills) == 101
+    for fill, kind in zip(fills, kinds):
+        lighter, darker = (luminance(fill), 0.0) if kind == "on-light" else (1.0, luminance(fill))
+        assert (lighter + 0.05) / (darker + 0.05) >= 4.5, (fill, kind)
+    tones = [luminance(fill) for fill in fills]
+    assert all(after < before for before, after in zip(tones, tones[1:]))
+    assert {"on-light", "on-dark"} == set(kinds)
+
+
+def test_text_is_text_and_a_label_is_escaped() -> None:
+    svg = heatmap.panel([[0.25]], ["$<a>$ & b"], 'of "x" <y>')
+    assert "$<a>$ & b" in labels(svg)
+    assert Page(svg).all("svg")[0]["aria-label"] == 'of "x" <y>'
+    assert "id=" not in svg
+    assert "<style" not in svg
+    assert "font-family" not in svg
+
+
+@pytest.mark.parametrize(
+    ("share", "text"),
+    [(0, "0"), (1, "100"), (0.12, "12.0"), (1e-9, "0.1"), (1 - 1e-9, "99.9"), (0.9996, "99.9")],
+)
+def test_only_none_and_all_are_round_numbers(share: float, text: str) -> None:
+    assert heatmap.percent(share) == text
+
+
+# ---- how to make it again
+
+
+def commands(**changes: Any) -> Iterator[str]:
+    content = sample_trees.document(PRINTED)
+    content["command"] = {**content["command"], **changes.pop("command", {})}
+    return iter(reproduce.commands({**content, **changes}))
+
+
+def test_the_commands_name_what_the_provenance_says() -> None:
+    commit = sample_trees.document(PRINTED)["kit"]["commit"]
+    assert list(commands()) == [
+        f"git checkout {commit}",
+        f"make variant V={HYBRID} SOURCE=registry SEED=42 INPUT=sample MO=2022.1",
+    ]
+    assert list(commands(weights={"kind": "random", "seed": 7}, model_optimizer="2021.4"))[1].endswith(
+        "SEED=7 INPUT=sample MO=2021.4"
+    )
+
+
+def test_the_commands_name_other_inputs() -> None:
+    hub = {"model_name_or_path": "bert-large-uncased-whole-word-masking-finetuned-squad"}
+    assert "INPUT=hub" in list(commands(inputs=hub, command={"argv": ["python"]}))[1]
+    model, questions = "${workspaceFolder}/launch/sample/model", "${workspaceFolder}/launch/sample/train.json"
+    for argv, sample in (
+        (["--model_name_or_path", model, "--train_file", questions], True),
+        ([f"--model_name_or_path={model}", f"--train_file={questions}"], True),
+        (["--model_name_or_path", "${elsewhere}/mine", "--train_file", questions], False),
+        (["--model_name_or_path", model, "--train_file=${elsewhere}/mine.json"], False),
+        ([], False),
+    ):
+        made = list(commands(command={"argv": ["python", *argv]}))[1]
+        own = "INPUT=files 'MODEL=<the model'\"'\"'s folder>' 'TRAIN_FILE=<the questions>'"
+        assert ("INPUT=sample" in made) == sample
+        assert (own in made) != sample
+
+
+def test_the_commands_name_other_launch_files() -> None:
+    upstream = f"'x' in third_party/transformers/{'vscode'}-launch.json"
+    assert list(commands(command={"launch": upstream}))[1].endswith(" LAUNCH=upstream")
+    for launch in ("${elsewhere}/launch.json", "own_launch/launch.json", "other/launch/launch.json"):
+        made = list(commands(command={"launch": f"'x' in {launch}"}))[1]
+        assert made.endswith(" 'LAUNCH=<the launch file>'")
+    assert "LAUNCH" not in "".join(
+        commands(command={"launch": "'x' in ${workspaceFolder}/launch/launch.json"})
+    )
