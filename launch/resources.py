@@ -22,7 +22,8 @@ _SECONDS_PER_WEIGHT = 1.0e-6
 _SECONDS_PER_EMBEDDING = 1.7e-6
 _IR_BASE_SECONDS = 5.0
 _IR_SECONDS_PER_BYTE = 1.0e-8
-_VERIFY_BASE_SECONDS = 10.0
+_VERIFY_BASE_SECONDS = 2.0
+_VERIFY_SECONDS_PER_LAYER = 0.35
 _VERIFY_SECONDS_PER_BYTE = 2.6e-8
 _ONNX_SLACK = 3_000_000
 _DISK_SHARE = 1.27  # of the ONNX file: itself, the IR, reports
@@ -83,7 +84,9 @@ def estimate(shape: BertShape, *, upstreams_script: bool = False, old_optimizer:
         disk=int(onnx_bytes * disk),
         onnx_seconds=_BASE_SECONDS + _SECONDS_PER_WEIGHT * kept + _SECONDS_PER_EMBEDDING * embeddings,
         ir_seconds=ir_seconds,
-        verify_seconds=_VERIFY_BASE_SECONDS + _VERIFY_SECONDS_PER_BYTE * onnx_bytes,
+        verify_seconds=_VERIFY_BASE_SECONDS
+        + _VERIFY_SECONDS_PER_LAYER * shape.layers
+        + _VERIFY_SECONDS_PER_BYTE * onnx_bytes,
     )
 
 

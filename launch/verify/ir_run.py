@@ -102,7 +102,7 @@ def agreement(onnx: Runs, ir: Runs) -> Tuple[Facts, Check]:
         )
     )
     agree = all(values["difference"] <= values["tolerance"] for values in outputs.values())
-    return outputs, Check("outputs: ONNX file and IR agree", agree, text)
+    return outputs, Check("outputs: agreement", agree, text)
 
 
 def signs(ir: Runs, beyond: Dict[str, float]) -> Facts:
