@@ -103,6 +103,23 @@ def test_make_verify_passes_and_states_what_it_measured(originals: Path) -> None
         assert words in done.stdout, words
 
 
+def test_what_is_zero_is_stated_layer_by_layer(originals: Path) -> None:
+    done = run([*Kit.MODULE, "verify", f"--out={originals}", f"--v={HYBRID}"])
+    lines = [line.split() for line in done.stdout.splitlines()]
+    stated = {line[0]: line[1:] for line in lines if len(line) == 5 and line[0].isdigit()}
+    matrices = json.loads((originals / HYBRID / trees.PROVENANCE).read_text())["verification"]["matrices"]
+    assert set(stated) == {"0", "1"}
+    for layer, (weights, zeros, kept, share) in stated.items():
+        rows = [row for row in matrices if row["parameter"].startswith(f"bert.encoder.layer.{layer}.")]
+        assert len(rows) == 6
+        left = sum(math.prod(row["shape"]) - row["zeros"] for row in rows)
+        assert weights == f"{sum(math.prod(row['shape']) for row in rows):,}"
+        assert zeros == f"{sum(row['zeros'] for row in rows):,}"
+        assert kept == f"{sum(row['ir_zeros'] for row in rows):,}"
+        assert share == f"{1 - left / 3_145_728:.6f}"  # 4 · 512² + 2 · 512 · 2048
+    assert done.returncode == 0
+
+
 def test_one_variant_is_verified_on_request(originals: Path) -> None:
     done = run([*Kit.MODULE, "verify", f"--out={originals}", f"--v={HYBRID}"])
     assert done.returncode == 0

@@ -3,24 +3,49 @@
 Run in the kit's environment.  Ends with 0 where every tree passed, 1 where one did not.
 """
 
+import math
 import sys
 from pathlib import Path
-from typing import List
+from typing import Any, Dict, List, Mapping, Sequence
 
 from ..errors import exit_with_message
 from ..progress import Progress, size
+from ..sparsity import BLOCK_PREFIX
 from . import tree
 from .tree import Result
+
+_LABEL = 29
+"""Columns for the longest name of a check."""
 
 
 def _lines(result: Result) -> List[str]:
     lines = [
-        f"  {'ok  ' if check.passed else 'FAIL'}  {check.name:<32}{check.text}" for check in result.checks
+        f"  {'ok  ' if check.passed else 'FAIL'}  {check.name:<{_LABEL}}{check.text}"
+        for check in result.checks
     ]
     for finding in result.findings:
         mark = "note" if finding.known else "FAIL"
         reason = f" ({finding.reason})" if finding.reason else ""
-        lines.append(f"  {mark}  {finding.kind:<32}{finding.text}{reason}")
+        lines.append(f"  {mark}  {finding.kind:<{_LABEL}}{finding.text}{reason}")
+    return lines + by_layer(result.measured["matrices"] if result.measured else [])
+
+
+def by_layer(matrices: Sequence[Mapping[str, Any]]) -> List[str]:
+    """Return a table of what is zero in each transformer block, for people.
+
+    :param matrices: ``matrices`` of a provenance's verification.
+    """
+    layers: Dict[str, List[Mapping[str, Any]]] = {}
+    for row in matrices:
+        if row["parameter"].startswith(BLOCK_PREFIX):
+            layers.setdefault(row["parameter"][len(BLOCK_PREFIX) :].split(".")[0], []).append(row)
+    head = ("layer", "   weights", "zeros in the ONNX file", " in the IR", "zero or removed")
+    lines = ["        " + "  ".join(head)] if layers else []
+    for layer, rows in layers.items():
+        size, dense = sum(math.prod(row["shape"]) for row in rows), sum(row["dense"] for row in rows)
+        zeros, kept = sum(row["zeros"] for row in rows), sum(row["ir_zeros"] for row in rows)
+        cells = (layer, f"{size:,}", f"{zeros:,}", f"{kept:,}", f"{1 - (size - zeros) / dense:.6f}")
+        lines.append("        " + "  ".join(f"{cell:>{len(name)}}" for cell, name in zip(cells, head)))
     return lines
 
 
