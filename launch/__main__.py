@@ -75,7 +75,7 @@ def _parser() -> argparse.ArgumentParser:
         if name == "report":
             _option(command, "to", "", f"the page; {report.NAME} beside the trees")
         if name == "package":
-            _option(command, "to", str(paths.BUILD / "package"), "the folder that the package appears in")
+            _option(command, "to", package.TO, "the folder that the package appears in")
             _option(command, "format", package.FORMATS[0], " or ".join(package.FORMATS))
     third = commands.add_parser("third_party", help="check the forks' submodules out at their pins")
     _option(third, "mirror", "", "folder with git directories nncf and transformers to take them from")

@@ -63,7 +63,7 @@ _VARIABLES = (
     ("SOURCE=auto", "nncf and transformers from: fork (the submodules), registry (releases), auto: the"),
     ("", "forks if they are checked out, else the releases"),
     ("MO=2022.1", "Model Optimizer: 2022.1, or 2021.4 (IR version 10; minutes a variant, not seconds)"),
-    ("TO=", "report: the page (OUT/report.html); package: the folder (build/package)"),
+    ("TO=", "report: the page (OUT/report.html); package: the folder (packages)"),
     ("FORMAT=folder", "package: folder or tar"),
     ("LEVEL=bytes", "compare: what must be the same: bytes, weights or structure"),
     ("MIRROR=", "third_party: folder with git directories nncf and transformers"),

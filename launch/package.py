@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Callable, Iterator, List, Optional, Sequence, Tuple
 
-from . import archive, files, locks, paths, resources, sums, trees, variants
+from . import archive, digests, files, locks, paths, resources, sums, trees, variants
 from .errors import KitError, exit_with_message
 from .progress import Progress
 from .provenance import read as read_provenance
@@ -24,7 +24,13 @@ from .report.tree import Tree, ticker
 from .verify import tree as verification
 
 FORMATS = ("folder", "tar")
+TO = "packages"
+"""Where packages appear unless ``TO=`` says otherwise."""
+
 CARD, LICENCE = "README.md", "LICENSE"
+
+_EDITED = 8 << 20
+"""Bytes up to which a package's file is one that a person may have edited."""
 
 _SLACK = 4 << 20
 """Bytes on disk beside the files': what a filesystem and an archive need."""
@@ -44,6 +50,7 @@ def package(name: str, out: Path, to: Path, form: str, verify: Callable[[Path], 
         where the package is to be, or the disk is full.
     """
     tree, target = _check(name, out, to, form)
+    read_provenance(tree)  # an earlier kit's is told from a damaged one
     verify(tree)
     provenance = read_provenance(tree)
     with _disk_errors(target):
@@ -99,7 +106,8 @@ def _check_target(target: Path, name: str) -> None:
         return
     if not (_is_tar(target, name) if target.suffix == ".tar" else _is_folder(target, name)):
         raise KitError(
-            "Where the package is to be, there is something that the kit did not put there.",
+            "Where the package is to be, there is something that the kit did not put there, or that was"
+            " changed since.",
             where=paths.shown(target),
             hint="Move it away, or set TO= to another folder.",
         )
@@ -111,7 +119,21 @@ def _marks(name: str) -> List[str]:
 
 
 def _is_folder(path: Path, name: str) -> bool:
-    return not path.is_symlink() and all((path / mark).is_file() for mark in _marks(name))
+    """Return whether a folder is a package that nobody has put anything into since.
+
+    What is large is not read: nobody edits it.
+    """
+    if path.is_symlink() or not all((path / mark).is_file() for mark in _marks(name)):
+        return False
+    try:
+        entries = sums.read(path)
+        there = [file for file in sums.listed(path) if file != sums.NAME]
+        return set(there) <= set(entries) and all(
+            (path / file).stat().st_size > _EDITED or digests.of_file(path / file) == entries[file]
+            for file in there
+        )
+    except (KitError, OSError):
+        return False
 
 
 def _is_tar(path: Path, name: str) -> bool:
@@ -155,8 +177,8 @@ def _contents(tree: Tree) -> archive.Contents:
     contents[LICENCE] = archive.made((paths.REPOSITORY / LICENCE).read_bytes())
     listed = [(file, archive.size(contents[file][0])) for file in sorted(contents)]
     contents[CARD] = archive.made(page.model_card(tree, listed))
-    digests = {file: digest for file, (_, digest) in contents.items()}
-    contents[sums.NAME] = archive.made(sums.text(digests))
+    listing = sums.text({file: digest for file, (_, digest) in contents.items()})
+    contents[sums.NAME] = archive.made(listing)
     return contents
 
 
@@ -199,7 +221,7 @@ def verified(tree: Path) -> None:
     with Progress(f"{tree.name} verify", None) as progress:
         result = verification.verify(tree, Path(sys.executable), progress.tick)
         progress.done(f"{len(result.checks) - len(result.failed)} of {len(result.checks)} checks passed")
-    verification.require(result, paths.shown(tree))
+    verification.require(result, paths.shown(tree), verification.again(tree))
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Mapping, NoReturn, Optional
 
-from . import digests, environment, git, host, paths, trees
+from . import digests, environment, git, host, paths, sums, trees
 from .bert_config import BertShape
 from .errors import KitError
 from .jobs import TreeJob
@@ -263,6 +263,27 @@ def _finite(text: str) -> float:
 
 def _refuse(constant: str) -> NoReturn:
     raise ValueError(f"{constant} is no number")
+
+
+def disagreements(name: str, entries: Mapping[str, str], content: Content) -> Iterator[str]:
+    """Yield where a valid provenance says something else than its folder and the list of checksums in it.
+
+    :param name: the folder's.
+    :param entries: :func:`launch.sums.read` of the folder; empty where there is no list.
+    """
+    if content["variant"] != name:
+        yield f"{trees.PROVENANCE} is that of {content['variant']}"
+    if not entries:
+        return
+    described = {file: entry["sha256"] for file, entry in content["files"].items()}
+    listed = {file: digest for file, digest in entries.items() if file != trees.PROVENANCE}
+    for file in sorted(set(described) | set(listed)):
+        if file not in listed:
+            yield f"{file} is in {trees.PROVENANCE} and not in {sums.NAME}"
+        elif file not in described:
+            yield f"{file} is in {sums.NAME} and not in {trees.PROVENANCE}"
+        elif described[file] != listed[file]:
+            yield f"{file} has one sum in {sums.NAME} and another in {trees.PROVENANCE}"
 
 
 def problems(content: Any) -> List[str]:

@@ -82,7 +82,7 @@ def read(folder: Path) -> Dict[str, str]:
     return entries
 
 
-_HINT = "Make the tree again, or copy it again from where it came."
+_HINT = "Remove the tree and make it again, or copy it again from where it came."
 
 
 def faults(folder: Path, entries: Mapping[str, str], tick: Callable[[str], None]) -> List[str]:

@@ -115,7 +115,7 @@ def test_the_model_card_says_what_it_is(out: Path, to: Path) -> None:
         "a hybrid",
         "**Its weights are random** (seed 42)",
         "No sign of a degenerate model was found.",
-        "| attention heads in a layer | 2 of 64 |",
+        "| attention heads in a layer | 2 of 16, 64 wide |",
         "| rows of the feed-forward matrices | 512 |",
         "| query | 128 × 1024 | 12.00 % | 89.00 % |",
         "| intermediate | 512 × 1024 | 24.00 % | 90.50 % |",
@@ -290,14 +290,22 @@ def test_what_a_link_leads_to_is_not_packaged(out: Path, to: Path, tmp_path: Pat
 def test_an_earlier_package_is_replaced_as_a_whole(out: Path, to: Path, form: str) -> None:
     made = make(out, to, form)
     first = contents(made) if form == "folder" else {"": made.read_bytes()}
-    if form == "folder":
-        (made / "notes.txt").write_text("not part of a package")
     sample_trees.write(out, VARIANTS[HYBRID], sample_trees.document(VARIANTS[HYBRID], seed=7))
     assert make(out, to, form) == made
     second = contents(made) if form == "folder" else {"": made.read_bytes()}
     assert sorted(second) == sorted(first)
     assert second != first
     assert list(to.iterdir()) == [made]
+
+
+@pytest.mark.parametrize("change", ["added", "edited"])
+def test_a_package_that_somebody_has_worked_on_is_not_replaced(out: Path, to: Path, change: str) -> None:
+    made = make(out, to, "folder")
+    mine = made / (".git" if change == "added" else package.CARD)
+    mine.write_text("mine")
+    with pytest.raises(KitError, match="changed since"):
+        make(out, to, "folder")
+    assert mine.read_text() == "mine"
 
 
 def something(kind: str, target: Path) -> None:

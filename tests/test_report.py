@@ -145,7 +145,7 @@ def test_what_is_known_of_a_tree_is_in_its_section(one: Path) -> None:
         assert f"{entry['zeros']:,}" in text
         assert f"{entry['ir_zeros']:,}" in text
     for word in (
-        "2 layers, 2 heads of 64 in each",
+        "2 layers, 2 of 16 attention heads in each (64 wide)",
         "seed 42",
         "random",
         content["kit"]["commit"],
@@ -359,6 +359,19 @@ def test_no_page_is_written_into_a_tree(one: Path, place: str) -> None:
     with pytest.raises(KitError, match="would be in a tree"):
         report.main([str(one), str(one / place)])
     assert sums.listed(one / HYBRID) == before
+
+
+def test_what_is_no_page_is_not_replaced(one: Path, tmp_path: Path) -> None:
+    mine = tmp_path / "mine.html"
+    mine.write_text("<!DOCTYPE html><title>mine</title>")
+    os.mkfifo(str(tmp_path / "pipe"))
+    for target in (mine, tmp_path / "pipe", Path(os.devnull)):
+        with pytest.raises(KitError, match="no earlier page"):
+            report.main([str(one), str(target)])
+    assert mine.read_text() == "<!DOCTYPE html><title>mine</title>"
+    assert not Path(os.devnull).is_file()
+    for _ in range(2):  # the second time it is a page that is there
+        report.main([str(one), str(tmp_path / "page.html")])
 
 
 def test_a_folder_is_no_page(one: Path, tmp_path: Path) -> None:
@@ -594,7 +607,7 @@ def test_the_commands_name_other_inputs() -> None:
         ([], False),
     ):
         made = list(commands(command={"argv": ["python", *argv]}))[1]
-        own = "INPUT=files 'MODEL=<the model'\"'\"'s folder>' 'TRAIN_FILE=<the questions>'"
+        own = "INPUT=files 'MODEL=<folder>' 'TRAIN_FILE=<questions.json>'"
         assert ("INPUT=sample" in made) == sample
         assert (own in made) != sample
 

@@ -385,6 +385,53 @@ def test_an_xml_that_is_no_ir_is_a_fault(tree: Path, text: str) -> None:
     assert "no IR, or it is damaged" in failed(verify(tree))["IR: readable"]
 
 
+def test_sums_that_the_provenance_does_not_give_are_a_fault(tree: Path) -> None:
+    """A file and the list of checksums changed, in a place that no measurement looks at."""
+    with (tree / "ir" / "mo.log").open("a") as log:
+        log.write("one more line\n")
+    (tree / sums.NAME).unlink()
+    sums.write(tree, {})
+    text = "ir/mo.log has one sum in SHA256SUMS and another in provenance.json"
+    assert failed(verify(tree)) == {"provenance": text}
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda content: content.update(model_optimizer="2021.4"), "Model Optimizer 2021.4 does not make IR"),
+        (lambda content: content["verification"]["checks"][3].update(passed=False), "was not passed"),
+        (lambda content: content["verification"]["checks"].pop(3), "it has no check"),
+    ],
+)
+def test_claims_that_the_files_contradict_are_a_fault(tree: Path, change, words: str) -> None:
+    path = tree / trees.PROVENANCE
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
+    sign(tree)
+    found = failed(verify(tree))
+    assert list(found) == ["provenance: as measured"]
+    assert words in found["provenance: as measured"]
+
+
+def test_a_provenance_with_one_fault_hides_no_other_check(tree: Path) -> None:
+    """What the model is, is known all the same: nothing else fails."""
+    path = tree / trees.PROVENANCE
+    content = json.loads(path.read_text())
+    content["finished"] = "yesterday"
+    path.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
+    sign(tree)
+    found = failed(verify(tree))
+    assert list(found) == ["provenance"]
+    assert "$.finished" in found["provenance"]
+
+
+def test_a_text_file_is_read_up_to_a_size(tree: Path) -> None:
+    with (tree / "ir" / "mo.log").open("r+b") as log:
+        log.truncate(3 * 10**9)
+    assert "ir/mo.log has more than" in failed(verify(tree))["files: no machine paths"]
+
+
 def test_what_does_not_belong_to_a_tree_is_a_fault(tree: Path) -> None:
     (tree / "notes.txt").write_text("mine\n")
     found = failed(verify(tree))
@@ -449,7 +496,7 @@ def tree_files(tree: Path) -> List[Path]:
 
 def file_checks(tree: Path) -> List[Check]:
     """The part of `make verify` that looks at bytes; what it fails, `make verify` fails."""
-    return verification.check_files(tree, variants.VARIANTS[tree.name], lambda step: None)
+    return verification.check_files(tree, variants.VARIANTS[tree.name], lambda step: None)[0]
 
 
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

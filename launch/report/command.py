@@ -15,6 +15,9 @@ from .tree import Tree, find, look
 
 NAME = "report.html"
 
+_HEAD = 4096
+"""Bytes at a page's beginning in which its mark stands."""
+
 
 def check(out: str, to: str) -> List[Path]:
     """Return ``OUT`` and the page's path, where a report can be made; this needs no package and no time.
@@ -32,9 +35,30 @@ def check(out: str, to: str) -> List[Path]:
                 where=f"TO={to}",
                 hint="Set TO= to a file elsewhere.",
             )
-    if target.is_dir():
-        raise KitError("TO is a folder.", where=f"TO={to}", hint=f"Name a file, e.g. TO={to}/{NAME}")
+    if target.is_dir() or to.endswith("/"):
+        raise KitError(
+            "TO is a folder.", where=f"TO={to}", hint=f"Name a file, e.g. TO={to.rstrip('/')}/{NAME}"
+        )
+    if not _may_be_written(target):
+        raise KitError(
+            "Where the page is to be, there is something that is no earlier page.",
+            where=paths.shown(target),
+            hint="Move it away, or set TO= to another file.",
+        )
     return [folder, target]
+
+
+def _may_be_written(target: Path) -> bool:
+    """Return whether there is nothing, or an earlier page."""
+    if not target.exists():
+        return not target.is_symlink()
+    if not target.is_file():
+        return False
+    try:
+        with target.open("rb") as handle:
+            return page.MARK.encode() in handle.read(_HEAD)
+    except OSError:
+        return False
 
 
 def missing(trees: Sequence[Tree]) -> List[str]:

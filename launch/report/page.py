@@ -14,6 +14,9 @@ from ..progress import duration, size
 from . import heatmap, reproduce, table
 from .tree import COLUMNS, Matrix, Tree
 
+MARK = '<meta name="generator" content="sparse BERT reproduction kit">'
+"""By which a page is known that the kit has written."""
+
 TEMPLATES = Path(__file__).parent / "templates"
 
 _LINES = {"attention output": "attention\noutput", "intermediate": "inter-\nmediate"}

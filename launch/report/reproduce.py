@@ -29,8 +29,9 @@ def commands(provenance: Dict[str, Any]) -> List[str]:
         words.append("LAUNCH=upstream")
     elif not _KITS_LAUNCH_FILE.search(launch):
         words.append("LAUNCH=<the launch file>")
-    checkout = [f"git checkout {shlex.quote(commit)}"] if commit else []
-    return [*checkout, " ".join(["make", "variant", *map(shlex.quote, words)])]
+    before = [f"git checkout {shlex.quote(commit)}"] if commit else []
+    before += ["make third_party"] if provenance["source"]["name"] == "fork" else []
+    return [*before, " ".join(["make", "variant", *map(shlex.quote, words)])]
 
 
 def _inputs(provenance: Dict[str, Any]) -> List[str]:
@@ -43,4 +44,4 @@ def _inputs(provenance: Dict[str, Any]) -> List[str]:
     values += [word for word in words if word.split("=", 1)[0] in _READ and "=" in word]
     if values and all(_SAMPLE in value for value in values):
         return ["INPUT=sample"]
-    return ["INPUT=files", "MODEL=<the model's folder>", "TRAIN_FILE=<the questions>"]
+    return ["INPUT=files", "MODEL=<folder>", "TRAIN_FILE=<questions.json>"]

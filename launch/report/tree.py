@@ -4,11 +4,11 @@ import re
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
 from .. import host, spec, status, sums, variants
+from .. import provenance as provenance_file
 from ..errors import KitError
-from ..provenance import read as read_provenance
 from ..trees import PROVENANCE
 
 SILENCE = 2.0
@@ -183,29 +183,12 @@ def look(folder: Path) -> Tree:
     try:
         if (folder / PROVENANCE).is_symlink():
             raise KitError("The provenance is a link.")
-        provenance = read_provenance(folder)
+        provenance = provenance_file.read(folder)
     except KitError as error:
         faults += [f"{PROVENANCE}: {line}" for line in error.what.splitlines()]
     if provenance is not None:
-        faults += _contradictions(folder.name, entries, provenance)
+        faults += provenance_file.disagreements(folder.name, entries, provenance)
     return Tree(folder, entries, list(map(host.placeless, faults)), provenance)
-
-
-def _contradictions(name: str, entries: Dict[str, str], provenance: Dict[str, Any]) -> Iterator[str]:
-    """Yield where a tree's provenance says something else than its folder and its list of checksums."""
-    if provenance["variant"] != name:
-        yield f"{PROVENANCE} is that of {provenance['variant']}"
-    if not entries:
-        return
-    described = {file: entry["sha256"] for file, entry in provenance["files"].items()}
-    listed = {file: digest for file, digest in entries.items() if file != PROVENANCE}
-    for file in sorted(set(described) | set(listed)):
-        if file not in listed:
-            yield f"{file} is in {PROVENANCE} and not in {sums.NAME}"
-        elif file not in described:
-            yield f"{file} is in {sums.NAME} and not in {PROVENANCE}"
-        elif described[file] != listed[file]:
-            yield f"{file} has one sum in {sums.NAME} and another in {PROVENANCE}"
 
 
 def ticker(what: str) -> Callable[[str], None]:

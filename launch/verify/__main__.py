@@ -68,6 +68,8 @@ def main() -> int:
             progress.done(f"largest process {size(result.peak_bytes)}")
         print(f"{path.name}: {summary(result)}")
         print("\n".join(_lines(result)), flush=True)
+        if not result.passed:
+            print(f"  to do: {tree.again(path)}", flush=True)
         passed = passed and result.passed
     return 0 if passed else 1
 

@@ -14,7 +14,7 @@ MAX_BYTES = 64 * 10**6
 MAX_ELEMENTS = 2**31
 """Elements of one tensor at most; the largest of BERT-large, the word embeddings, has 31 million."""
 
-_HINT = "Make the tree again, or copy it again from where it came."
+_HINT = "Remove the tree and make it again, or copy it again from where it came."
 
 
 class IrFile:

@@ -9,6 +9,9 @@ _ABSOLUTE = re.compile(r"(?:^|(?<=[\s\"'`=(,;:]))/(?:[\w.+@~-]+/)+[\w.+@~-]+", r
 TEXTS = (".csv", ".json", ".log", ".mapping", ".md", ".xml")
 """Suffixes of a tree's text files."""
 
+MAX_BYTES = 64 * 10**6
+"""What is read of a text file at most; the largest of BERT-large's has two million bytes."""
+
 
 def absolute_paths(text: str) -> List[str]:
     """Return what looks like an absolute path of a machine: two parts or more from the root on.
@@ -28,6 +31,9 @@ def in_files(folder: Path, names: Iterable[str]) -> List[str]:
     for name in names:
         path = folder / name
         if path.suffix in TEXTS and path.is_file():
+            if path.stat().st_size > MAX_BYTES:
+                found.append(f"{name} has more than the {MAX_BYTES:,} bytes that are read")
+                continue
             first = absolute_paths(path.read_text(encoding="utf-8", errors="replace"))[:1]
             found += [f"{name} holds {text}" for text in first]
     return found

@@ -2,21 +2,19 @@
 
 import math
 import os
+import shlex
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Optional, Sequence
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
-from .. import provenance, sparsity, sums, trees
+from .. import optimizers, paths, provenance, sparsity, sums, trees
 from ..errors import KitError
 from ..spec import Spec, bert_large
 from ..variants import VARIANTS, Variant
 from . import ir, leaks, measuring, onnx_file
-from .checks import Check, Finding, from_faults
+from .checks import Check, Finding, from_faults, some
 from .degeneracy import findings
-
-REFUSED = "files: no tree"
-"""Name of the check that fails where there is nothing to measure."""
 
 Tick = Callable[[Optional[str]], None]
 
@@ -57,10 +55,11 @@ class Result:
         return lines + [f"{finding.kind}: {finding.text}" for finding in self.unknown]
 
 
-def require(result: Result, tree: str) -> Dict[str, Any]:
+def require(result: Result, tree: str, hint: str) -> Dict[str, Any]:
     """Return what was measured on a tree that passed.
 
     :param tree: where it is, for the error.
+    :param hint: what to do where it did not pass.
     :raises KitError: it did not pass.
     """
     if result.passed and result.measured is not None:
@@ -68,8 +67,15 @@ def require(result: Result, tree: str) -> Dict[str, Any]:
     raise KitError(
         f"{result.variant} is not what it must be:\n" + "\n".join(result.faults()),
         where=tree,
-        hint="Do not use these files. Run the same command again; if it ends here again, this is a defect of"
-        " the kit or an input that it does not know: what stands above says where to look.",
+        hint=hint,
+    )
+
+
+def again(tree: Path) -> str:
+    """Return what to do about a published tree that is not as it must be."""
+    return (
+        "Do not use these files. Remove the tree and make it again, or copy it again from where it came:"
+        f" rm -r {shlex.quote(paths.shown(tree))} && make variant V={tree.name}"
     )
 
 
@@ -109,48 +115,55 @@ def measure(
 def verify(tree: Path, python: Path, tick: Tick) -> Result:
     """Check a published tree, which is called by its variant's name."""
     variant = VARIANTS[tree.name]
-    checks = list(check_files(tree, variant, tick))
+    checks, entries = check_files(tree, variant, tick)
     content: Dict[str, Any] = {}
     try:
         content = provenance.read(tree)
-        spec = Spec.from_model(variant.name, content["model"])
-        checks.append(_check_variant(content, variant))
+        faults = list(provenance.disagreements(variant.name, entries, content))
+        checks.append(from_faults("provenance", faults, f"format {trees.FORMAT}, valid"))
     except KitError as error:
         checks.append(Check("provenance", False, _one_line(error.what)))
-        spec = Spec.of(variant, bert_large(variant))
+    spec = _spec(tree, variant)
     contradiction = spec.contradiction()
+    checks.append(Check("model", contradiction is None, contradiction or spec.describe()))
     if contradiction:
-        checks.append(Check("model", False, contradiction))
         spec = Spec.of(variant, bert_large(variant))
-    else:
-        checks.append(Check("model", True, spec.describe()))
     found = measure(tree, spec, python, dict(os.environ), tick)
     checks += found.checks
     if found.measured is not None and content:
-        checks.append(_check_recorded(content["verification"], found.measured))
+        checks.append(_check_recorded(content, found.measured))
     return Result(variant.name, checks, found.findings, found.measured, found.seconds, found.peak_bytes)
 
 
-def check_files(tree: Path, variant: Variant, tick: Tick) -> List[Check]:
-    """Check that the files of a tree are there, no others are, and all are as listed."""
+def _spec(tree: Path, variant: Variant) -> Spec:
+    """Return what a tree must be, by the model that its provenance describes, whatever else is wrong."""
+    content = trees.read_provenance(tree, earlier=True) or {}
+    try:
+        spec = Spec.from_model(variant.name, content["model"])
+        spec.contradiction()
+    except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError):
+        return Spec.of(variant, bert_large(variant))
+    return spec
+
+
+def check_files(tree: Path, variant: Variant, tick: Tick) -> Tuple[List[Check], Dict[str, str]]:
+    """Check that the files of a tree are there, no others are, and all are as listed.
+
+    :return: the checks, and the sums that are listed.
+    """
     wanted = {*trees.all_files(variant.stem), trees.PROVENANCE, sums.NAME}
     there = set(sums.listed(tree))
     faults = [f"{name} is missing" for name in sorted(wanted - there)]
     faults += [f"{name} does not belong to a tree" for name in sorted(there - wanted)]
     checks = [from_faults("files: complete", faults, f"{len(wanted)} files")]
+    entries: Dict[str, str] = {}
     try:
         entries = sums.read(tree)
         faults = sums.faults(tree, entries, lambda name: tick(f"checksum of {name}"))
         checks.append(from_faults("files: checksums", faults, f"{len(entries)} files as {sums.NAME} says"))
     except KitError as error:
         checks.append(Check("files: checksums", False, _one_line(error.what)))
-    return checks
-
-
-def _check_variant(content: Dict[str, Any], variant: Variant) -> Check:
-    named = content["variant"]
-    text = "format 2, valid" if named == variant.name else f"it is that of {named}"
-    return Check("provenance", named == variant.name, text)
+    return checks, entries
 
 
 def _check_texts(folder: Path, names: List[str]) -> Check:
@@ -163,6 +176,8 @@ def _check_report(folder: Path, spec: Spec, facts: Dict[str, Any]) -> Check:
     name = "sparsity report"
     path = sparsity.report_paths(folder / f"{VARIANTS[spec.variant].stem}.onnx")[0]
     try:
+        if path.stat().st_size > leaks.MAX_BYTES:
+            raise ValueError("too long")
         report = {row.layer: (list(row.shape), row.nnz) for row in sparsity.read_report(path)}
     except (OSError, ValueError, KeyError, TypeError):
         return Check(name, False, f"{path.name} cannot be read")
@@ -177,13 +192,24 @@ def _check_report(folder: Path, spec: Spec, facts: Dict[str, Any]) -> Check:
     return from_faults(name, faults, f"{len(facts['matrices'])} matrices as measured")
 
 
-def _check_recorded(recorded: Dict[str, Any], measured: Dict[str, Any]) -> Check:
+def _check_recorded(content: Dict[str, Any], measured: Dict[str, Any]) -> Check:
     """Check that the provenance says what was measured, as far as that is the same on every machine."""
+    recorded = content["verification"]
     names = (
         *("onnx", "ir", "matrices", "findings"),
         *("block_sparsity", "attention_sparsity", "feed_forward_sparsity"),
     )
     faults = [f"{name} differs from what was measured" for name in names if recorded[name] != measured[name]]
+    done = {check["name"]: check["passed"] for check in recorded["checks"]}
+    faults += [f"it says that {name!r} was not passed" for name, passed in done.items() if not passed]
+    wanted = [check["name"] for check in measured["checks"]]
+    faults += [f"it has no check {name!r}" for name in wanted if name not in done]
+    version = optimizers.OPTIMIZERS.get(content["model_optimizer"])
+    if version is None or version.ir_version != measured["ir"]["version"]:
+        faults.append(
+            f"Model Optimizer {content['model_optimizer']} does not make IR of version"
+            f" {measured['ir']['version']}"
+        )
     return from_faults("provenance: as measured", faults, "what it says of the files is so")
 
 
@@ -202,9 +228,9 @@ def _document(checks: List[Check], signs: List[Finding], facts: Dict[str, Any]) 
 
 
 def _one_line(text: str) -> str:
-    """Return an error's first line and, where there are more, its last."""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return " … ".join([lines[0], *lines[1:][-1:]])
+    """Return an error's first line and the first few of those that explain it."""
+    first, *more = [line.strip() for line in text.splitlines() if line.strip()]
+    return f"{first} {some(more)}" if more else first
 
 
 def present(out: Path) -> List[Path]:
