@@ -25,7 +25,7 @@ def test_make_alone_prints_a_grouped_help() -> None:
         row = next(line for line in done.stdout.splitlines() if variant.name in line and " GB" in line)
         assert str(variant.heads or 16) in row.split()
         assert str(variant.intermediate_size or 4096) in row.split()
-    for word in ("make all", "make test", "OUT=gen_hybrid_sparse", "INPUT=sample", "SEED=42"):
+    for word in ("make all", "make test", "OUT=gen_hybrid_sparse", "INPUT=sample", "SEED="):
         assert word in done.stdout
 
 
