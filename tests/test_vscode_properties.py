@@ -56,7 +56,7 @@ def check(text):
         else:
             made += 1
             words = [*invocation.argv(), *(value for value in invocation.env.values() if value is not None)]
-            assert all(isinstance(word, str) and "\0" not in word for word in words)
+            assert all(b"\0" not in word.encode("utf-8", "surrogateescape") for word in words)
             assert all(invocation.argv()[:1])
             # shlex does not know lines that go on in the next one; in a word the same two characters go too.
             printed = shlex.split(invocation.shell().replace("\\\n", ""))
