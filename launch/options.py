@@ -123,7 +123,8 @@ def _parser(name: str) -> argparse.ArgumentParser:
         add_help=False,
     )
     if command.words:
-        parser.add_argument("words", nargs="*", metavar="<word>", help=command.words)
+        arguments = parser.add_argument_group("arguments")
+        arguments.add_argument("words", nargs="*", metavar="<word>", help=command.words)
     options = parser.add_argument_group("options")
     for option_name in command.options:
         _add(options, option_name, command.option(option_name))
