@@ -107,7 +107,10 @@ def test_any_text_where_a_configuration_should_be(text):
 
 @cases
 @given(
-    st.integers(0, 300), st.sampled_from(["[", '{"a":', '[1, {"b": [', "/**/[\n"]), st.booleans(), st.data()
+    st.one_of(st.integers(0, 300), st.sampled_from([999, 1000, 5000])),
+    st.sampled_from(["[", '{"a":', '[1, {"b": [', "/**/[\n"]),
+    st.booleans(),
+    st.data(),
 )
 def test_any_depth(depth, opening, closed, data):
     closing = "".join({"[": "]", "{": "}"}[mark] for mark in reversed(opening) if mark in "[{")
