@@ -25,44 +25,11 @@ export LAUNCH_MO := $(MO)
 export LAUNCH_TO := $(TO)
 export LAUNCH_FORMAT := $(FORMAT)
 
-.PHONY: help
-help:
-	@$(KIT) help
+COMMANDS := all variant configs command evaluate
+COMMANDS += verify report package compare
+COMMANDS += third_party patches-check patch-edit patch-export
+COMMANDS += setup test test-forks test-fast lint lock clean distclean
 
-.PHONY: all variant configs command evaluate compare setup clean distclean
-all variant configs command evaluate compare setup clean distclean:
+.PHONY: help $(COMMANDS)
+help $(COMMANDS):
 	@$(KIT) $@
-
-.PHONY: verify report package
-verify report package:
-	@$(KIT) $@
-
-.PHONY: third_party patches-check patch-edit patch-export
-third_party patches-check patch-edit patch-export:
-	@$(KIT) $@
-
-# The tests run on the registry's releases, also where the submodules are checked out.
-test test-fast test-forks: export LAUNCH_SOURCE := registry
-test test-fast: export LAUNCH_MO := 2021.4
-
-.PHONY: test
-test: setup
-	@.venv/bin/python -m pytest -m "not forks"
-
-.PHONY: test-forks
-test-forks: setup third_party
-	@.venv/bin/python -m pytest -m forks
-
-.PHONY: test-fast
-test-fast: setup
-	@.venv/bin/python -m pytest
-
-.PHONY: lint
-lint: setup
-	@.venv/bin/ruff check .
-	@.venv/bin/ruff format --check .
-	@.venv/bin/mypy
-
-.PHONY: lock
-lock: setup
-	@./launch/env/lock.sh

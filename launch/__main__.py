@@ -1,8 +1,4 @@
-"""The commands: each is a make target, and each works without make as ``python -m launch <command>``.
-
-Options default to the variables that the Makefile exports (``LAUNCH_OUT`` …), so that no value passes
-through a shell's quoting.
-"""
+"""What each command does.  Their names, options and help are in :mod:`launch.commands`."""
 
 import argparse
 import os
@@ -10,9 +6,10 @@ import shutil
 import subprocess
 import sys
 import time
-from typing import Callable, Dict, List, Optional, Sequence
+from typing import Callable, Dict, Optional, Sequence
 
 from . import (
+    checks,
     compare,
     environment,
     files,
@@ -31,89 +28,11 @@ from . import (
 )
 from .errors import exit_with_message
 from .locks import exclusive
+from .options import is_yes, parse
 from .progress import duration
 from .report import command as report
 from .source import Source
 from .verify import tree as verification
-
-OUT = "gen_hybrid_sparse"
-"""Where trees are published unless ``OUT=`` says otherwise; the name that the origin gives the folder."""
-
-
-def _option(parser: argparse.ArgumentParser, name: str, default: str, what: str) -> None:
-    variable = "LAUNCH_" + name.upper()
-    parser.add_argument(
-        "--" + name.replace("_", "-"), dest=name, default=os.environ.get(variable) or default, help=what
-    )
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m launch", description=__doc__.splitlines()[0])
-    commands = parser.add_subparsers(dest="command", metavar="<command>")
-    commands.add_parser("help", help="targets, variables and variants")
-    commands.add_parser("clean", help="remove what is derived")
-    commands.add_parser("distclean", help="remove what is derived, and the environment")
-    setup = commands.add_parser("setup", help="make the environment and the patched sources")
-    _option(setup, "python", "", "a Python 3.8")
-    _option(setup, "source", sources.AUTO, "auto, fork or registry")
-    _option(setup, "mo", optimizers.DEFAULT.name, "Model Optimizer: " + " or ".join(optimizers.OPTIMIZERS))
-    comparing = commands.add_parser("compare", help="whether two trees, or folders of trees, are the same")
-    _option(comparing, "a", "", "an ONNX file, a tree or a folder of trees")
-    _option(comparing, "b", "", "what to compare it with")
-    _option(comparing, "level", "bytes", "what must be the same: bytes, weights or structure")
-    _option(comparing, "python", "", "a Python 3.8 for the environment")
-    for name, what in (
-        ("verify", "measure the trees' files: whether each is what it must be"),
-        ("report", "one page on the trees that are there"),
-        ("package", "a tree with report, model card and checksums, ready to upload"),
-    ):
-        command = commands.add_parser(name, help=what)
-        _option(command, "out", OUT, "the folder that the trees are in")
-        _option(command, "python", "", "a Python 3.8 for the environment")
-        if name in ("verify", "package"):
-            _option(command, "v", "", "the variant" + ("; all that are there" if name == "verify" else ""))
-        if name == "report":
-            _option(command, "to", "", f"the page; {report.NAME} beside the trees")
-        if name == "package":
-            _option(command, "to", package.TO, "the folder that the package appears in")
-            _option(command, "format", package.FORMATS[0], " or ".join(package.FORMATS))
-    third = commands.add_parser("third_party", help="check the forks' submodules out at their pins")
-    _option(third, "mirror", "", "folder with git directories nncf and transformers to take them from")
-    commands.add_parser("patches-check", help="check that the patch series is sound")
-    for name, what in (
-        ("patch-edit", "make a scratch clone of a fork with each patch as a commit"),
-        ("patch-export", "write the scratch clone's commits back as patches"),
-    ):
-        _option(commands.add_parser(name, help=what), "p", "", "the fork: nncf or transformers")
-    for name, what in (
-        ("all", "make the five trees"),
-        ("variant", "make one tree"),
-        ("configs", "compute the four hybrid configs"),
-        ("command", "print a configuration as a shell command"),
-        ("evaluate", "evaluate a model on questions"),
-    ):
-        command = commands.add_parser(name, help=what)
-        _option(command, "input", "sample", "sample, files or hub")
-        _option(command, "model", "", "folder with config.json and tokenizer (INPUT=files)")
-        _option(command, "train_file", "", "questions to calibrate on (INPUT=files)")
-        _option(command, "validation_file", "", "questions to evaluate on (INPUT=files)")
-        _option(command, "seed", "", "seed of the random weights")
-        _option(command, "launch", str(paths.LAUNCH_FILE), "the launch file, or upstream")
-        _option(command, "source", sources.AUTO, "auto, fork or registry")
-        _option(command, "python", "", "a Python 3.8 for the environment")
-        if name in ("all", "variant"):
-            _option(command, "out", OUT, "where trees are published")
-            _option(
-                command,
-                "mo",
-                optimizers.DEFAULT.name,
-                "Model Optimizer: " + " or ".join(optimizers.OPTIMIZERS),
-            )
-        if name in ("variant", "command"):
-            _option(command, "v", "", "the variant; for command, any configuration's name")
-        if name == "command":
-            _option(command, "explain", "", "say what differs from the launch file, and why")
-    return parser
 
 
 def _selection(options: argparse.Namespace) -> inputs.Selection:
@@ -137,20 +56,20 @@ def _say(what: str) -> None:
     print(f"setup: {what}", file=sys.stderr, flush=True)
 
 
-def _locked_setup(options: argparse.Namespace) -> int:
-    source, optimizer = _source(options), optimizers.get(options.mo)
+def _locked_setup(python: str, source_name: str, optimizer: optimizers.Optimizer) -> int:
+    source = _source(source_name)
     ready = environment.is_ready() and optimizers.is_ready(optimizer) and source.is_ready()
-    if options.python or not ready:
+    if python or not ready:
         with exclusive(pipeline.LOCK, pipeline.LOCKED):
-            _setup(options.python, source, optimizer)
+            _setup(python, source, optimizer)
     else:
         print("setup: up to date", file=sys.stderr)
     return 0
 
 
-def _source(options: argparse.Namespace) -> Source:
+def _source(name: str) -> Source:
     """Return the chosen source, and say which it is before anything else is said."""
-    source = sources.choose(options.source)
+    source = sources.choose(name)
     print(f"source  {source.describe()}", file=sys.stderr, flush=True)
     _unpack(source)
     return source
@@ -167,7 +86,7 @@ def _unpack(source: Source) -> None:
 
 
 def _trees(options: argparse.Namespace, chosen: Sequence[variants.Variant]) -> int:
-    source, selection = _source(options), _selection(options)
+    source, selection = _source(options.source), _selection(options)
     optimizer = optimizers.get(options.mo)
     tree_jobs = [jobs.load_tree(options.launch, variant, selection, source) for variant in chosen]
     out = files.typed(options.out, "OUT")
@@ -183,7 +102,7 @@ def _job(options: argparse.Namespace, name: str, source: Source) -> jobs.Job:
 
 
 def _configs(options: argparse.Namespace) -> int:
-    source = _source(options)
+    source = _source(options.source)
     job = _job(options, "configs", source)
     if job.upstreams_script:
         for path in pipeline.configs(job, lambda: _setup(options.python, source)):
@@ -196,15 +115,24 @@ def _configs(options: argparse.Namespace) -> int:
 
 
 def _command(options: argparse.Namespace) -> int:
+    explain = is_yes(options.explain, "explain")
     source = sources.choose(options.source)
     _unpack(source)
     job = _job(options, options.v, source)
-    print(job.explain() if options.explain else job.invocation.shell())
+    text = job.explain() if explain else job.invocation.shell()
+    try:
+        # A path that is not UTF-8 has to reach the shell that this is pasted into as it is.
+        line = os.fsencode(text + "\n")
+    except UnicodeEncodeError:
+        print(text)
+    else:
+        sys.stdout.buffer.write(line)
+        sys.stdout.buffer.flush()
     return 0
 
 
 def _evaluate(options: argparse.Namespace) -> int:
-    source = _source(options)
+    source = _source(options.source)
     job = _job(options, "evaluate", source)
     print(pipeline.evaluate(job, lambda: _setup(options.python, source)))
     return 0
@@ -244,6 +172,11 @@ def _ready_environment(python: str) -> None:
             environment.ensure(python)
 
 
+def _help() -> int:
+    print(help.text())
+    return 0
+
+
 def _third_party(options: argparse.Namespace) -> int:
     mirror = files.typed(options.mirror, "MIRROR") if options.mirror else None
     with exclusive(pipeline.LOCK, pipeline.LOCKED):
@@ -274,6 +207,19 @@ def _patch_export(options: argparse.Namespace) -> int:
     return 0
 
 
+def _tests(options: argparse.Namespace, command: str) -> int:
+    forks = command == "test-forks"
+    _locked_setup(options.python, checks.SOURCE, optimizers.DEFAULT if forks else checks.OPTIMIZER)
+    if forks:
+        _third_party(options)
+    checks.pytest(command, options.words)
+
+
+def _in_kit(options: argparse.Namespace, check: Callable[[], int]) -> int:
+    _ready_environment(options.python)
+    return check()
+
+
 def _clean(environment_too: bool) -> int:
     """Empty the build folder, but for the lock that is held meanwhile.
 
@@ -295,10 +241,13 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
 
     :raises KitError: the user's input is at fault.
     """
-    words: List[str] = list(sys.argv[1:] if argv is None else argv)
-    options = _parser().parse_args(words)
-    handlers: Dict[str, Callable[[], int]] = {
-        "setup": lambda: _locked_setup(options),
+    command, options = parse(sys.argv[1:] if argv is None else argv)
+    return 0 if options is None else _handlers(command, options)[command]()
+
+
+def _handlers(command: str, options: argparse.Namespace) -> Dict[str, Callable[[], int]]:
+    return {
+        "setup": lambda: _locked_setup(options.python, options.source, optimizers.get(options.mo)),
         "compare": lambda: _compare(options),
         "verify": lambda: _verify(options),
         "report": lambda: _report(options),
@@ -314,11 +263,13 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         "evaluate": lambda: _evaluate(options),
         "clean": lambda: _clean(environment_too=False),
         "distclean": lambda: _clean(environment_too=True),
+        "test": lambda: _tests(options, command),
+        "test-fast": lambda: _tests(options, command),
+        "test-forks": lambda: _tests(options, command),
+        "lint": lambda: _in_kit(options, checks.lint),
+        "lock": lambda: _in_kit(options, checks.lock),
+        "help": _help,
     }
-    if options.command in handlers:
-        return handlers[options.command]()
-    print(help.text())
-    return 0
 
 
 if __name__ == "__main__":

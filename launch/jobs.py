@@ -116,6 +116,7 @@ def load(
     :param variant: the variant it makes; None where it makes none.
     :raises KitError: the launch file or an input is at fault.
     """
+    place = ""
     if launch == upstream.NAME:
         rewriter = upstream.rewriter(name, source)
         origin = f"{upstream.configuration_name(name)!r} in {paths.shown(upstream.launch_file())}"
@@ -128,7 +129,8 @@ def load(
         rewriter = Rewriter(resolved)
         origin = f"{name!r} in {paths.shown(launch_file)}"
         rewriter.as_written(configuration.here)
-        source_rules.move(rewriter, source, f"{launch_file}: {name}")
+        source_rules.move(rewriter, source, configuration.place(()))
+        place = configuration.place(("args",))
     inputs.apply(
         rewriter,
         selection,
@@ -137,7 +139,10 @@ def load(
         upstreams_script=source_rules.is_upstreams(source),
     )
     invocation = rewriter.result()
-    arguments = parse(Path(invocation.target[-1]).name, invocation.args)
+    try:
+        arguments = parse(Path(invocation.target[-1]).name, invocation.args)
+    except KitError as error:
+        raise KitError(error.what, where=place or error.where, hint=error.hint) from None
     return Job(name, variant, invocation, arguments, source, origin, rewriter.parts())
 
 

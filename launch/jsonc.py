@@ -7,9 +7,14 @@ of the file would not expect (a key written twice, NaN, Infinity) is an error to
 
 import json
 import re
-from typing import Any, Dict, List, Optional, Tuple
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Dict, Iterator, List, Optional, Tuple, Union
 
 from .errors import KitError
+
+KeyPath = Tuple[Union[str, int], ...]
+"""Where a value is: the keys and, in lists, the places that lead to it."""
 
 MAX_DEPTH = 100
 """Objects and lists inside each other.  A launch file needs five; :mod:`json` fails at about a thousand."""
@@ -27,12 +32,41 @@ _TOKEN = re.compile(
 _NOT_LINE_END = re.compile(r"[^\r\n]")
 
 
+@dataclass(frozen=True)
+class Document:
+    """A value and the text it was read from, for errors about the value.
+
+    :param source: what errors call the text: its file name.
+    """
+
+    value: Any
+    text: str
+    source: str
+
+    def place(self, path: KeyPath) -> str:
+        """Return the file and the line of the key, or of the list's item, at ``path``.
+
+        Where there is none, that of the nearest that is there around it.
+        """
+        starts = _starts(self.text)
+        while path and path not in starts:
+            path = path[:-1]
+        line = self.text.count("\n", 0, starts.get(path, 0)) + 1
+        return f"{self.source}, line {line}"
+
+
 def loads(text: str, source: str) -> Any:
-    """Return the value that ``text`` holds.
+    """Return the value that ``text`` holds; parameters and errors as :func:`parse`."""
+    return parse(text, source).value
+
+
+def parse(text: str, source: str) -> Document:
+    """Return the value that ``text`` holds, with the places of its parts.
 
     :param source: what errors call the text: its file name.
     :raises KitError: the text is not JSON with comments and trailing commas, an object has a key twice, a
-        number is NaN or infinite, or the nesting is deeper than :data:`MAX_DEPTH`.
+        number is NaN or infinite, or the nesting is deeper than :data:`MAX_DEPTH`.  The error names file,
+        line, column and the key at or after which it is.
     """
     plain, refused = _scan(text, source)
     try:
@@ -42,12 +76,21 @@ def loads(text: str, source: str) -> Any:
         raise _invalid(text, error.pos, source, reason) from None
     except (ValueError, RecursionError) as error:
         # An integer of thousands of digits; or a caller who has used up most of the stack.
-        raise KitError(
-            f"{source} is not valid JSON: {error}.", where=source, hint="Correct the file."
-        ) from None
+        digits = max(_TOKEN.finditer(plain), key=lambda token: token.end() - token.start(), default=None)
+        raise _invalid(text, digits.start() if digits else 0, source, str(error)) from None
     if refused is not None:
         raise refused
-    return value
+    return Document(value, text, source)
+
+
+def dotted(path: KeyPath) -> str:
+    """Return a path as people write it: ``configurations[1].env.NAME``."""
+    words = [
+        f"[{step}]" if isinstance(step, int) else "." + (step if step.isprintable() else json.dumps(step))
+        for step in path
+    ]
+    text = "".join(words)
+    return text[1:] if text.startswith(".") else text
 
 
 def position(text: str, index: int) -> str:
@@ -56,10 +99,60 @@ def position(text: str, index: int) -> str:
     return f"line {text.count(chr(10), 0, index) + 1}, column {index - line_start + 1}"
 
 
+def _at(text: str, index: int) -> str:
+    """Return the key at or after which a character is, for the end of a place; empty where there is none."""
+    path: KeyPath = ()
+    for start, inside, _ in _walk(text):
+        if start >= index:
+            break
+        path = inside
+    key = dotted(path)
+    return f", at or after {key if len(key) <= 200 else key[:200] + '…'}" if key else ""
+
+
+def _walk(text: str) -> Iterator[Tuple[int, KeyPath, bool]]:
+    """Go through the tokens: where each starts, the path it is at, and whether a key or an item begins.
+
+    The text need not be valid; then what follows the first fault means little.
+    """
+    path: List[Union[str, int, None]] = []  # for every open list a place, for every open object a key
+    for token in _TOKEN.finditer(text):
+        found, kind = token.group(), token.lastgroup
+        if kind == "comment":
+            continue
+        begins = False
+        if found in ("}", "]"):
+            del path[-1:]
+        elif found == "," and path:
+            last = path[-1]
+            path[-1] = last + 1 if isinstance(last, int) else None
+        elif kind == "string" and path and path[-1] is None:
+            try:
+                path[-1] = str(json.loads(found))
+            except ValueError:
+                path[-1] = found
+            begins = True
+        elif found not in (":", ","):
+            begins = not path or isinstance(path[-1], int)
+        yield token.start(), tuple(step for step in path if step is not None), begins
+        if found in ("{", "["):
+            path.append(None if found == "{" else 0)
+
+
+@lru_cache(maxsize=1)
+def _starts(text: str) -> Dict[KeyPath, int]:
+    """Return where each key and each list's item of a valid text begins."""
+    starts: Dict[KeyPath, int] = {}
+    for start, path, begins in _walk(text):
+        if begins:
+            starts.setdefault(path, start)
+    return starts
+
+
 def _invalid(text: str, index: int, source: str, reason: str, hint: str = "") -> KitError:
     return KitError(
         f"{source} is not valid JSON: {reason}.",
-        where=f"{source}, {position(text, index)}",
+        where=f"{source}, {position(text, index)}{_at(text, index)}",
         hint=hint or "Correct the file there, or just before.  Comments and trailing commas are allowed.",
     )
 
@@ -129,6 +222,6 @@ def _repeated(text: str, token: str, start: int, keys: Dict[str, int], source: s
         return None
     return KitError(
         f"{source} has the key {key!r} twice in one object.",
-        where=f"{source}, {position(text, keys[key])} and {position(text, start)}",
+        where=f"{source}, {position(text, keys[key])} and {position(text, start)}{_at(text, start + 1)}",
         hint="Remove one of the two: VS Code would silently use the last.",
     )

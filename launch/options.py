@@ -1,0 +1,146 @@
+"""The command line: the commands' options as they are given, and the help of each.
+
+An option ``--train-file`` is the make variable ``TRAIN_FILE=`` and the environment variable
+``LAUNCH_TRAIN_FILE``, which the Makefile exports, so that no value passes through a shell's quoting.
+"""
+
+import argparse
+import difflib
+import os
+import textwrap
+from typing import Any, Dict, NoReturn, Optional, Sequence, Tuple
+
+from .commands import COMMANDS, Option
+from .errors import KitError
+
+PROGRAM = "python -m launch"
+
+_WIDTH = 100
+"""Columns of the help."""
+
+_YES, _NO = ("1", "yes", "true"), ("0", "no", "false", "")
+
+
+def variable(name: str) -> str:
+    """Return the make variable that the option ``name`` is."""
+    return name.upper()
+
+
+def is_yes(text: str, name: str) -> bool:
+    """Return whether the option ``name``, which is on or off, is on.
+
+    :raises KitError: its text is neither.
+    """
+    if text.strip().lower() in _YES:
+        return True
+    if text.strip().lower() in _NO:
+        return False
+    raise KitError(
+        f"{variable(name)} is neither on nor off.",
+        where=f"{variable(name)}={text}",
+        hint=f"Set it to one of {', '.join(_YES)}, or to one of {', '.join(filter(None, _NO))}.",
+    )
+
+
+def overview() -> str:
+    """Return the commands by group, for ``python -m launch --help``."""
+    lines = [
+        f"usage: {PROGRAM} <command> [options]",
+        "",
+        "Five 90 % sparse, 8-bit BERT-large question-answering models: ONNX and OpenVINO IR.",
+    ]
+    group = ""
+    for name, command in COMMANDS.items():
+        if command.group != group:
+            group = command.group
+            lines += ["", group]
+        lines.append(f"  {name:<15}{command.summary}")
+    return "\n".join(
+        [
+            *lines,
+            "",
+            f"`{PROGRAM} <command> --help` says what a command does, with its options and examples.",
+            f"`{PROGRAM} help` lists the variants and what each takes.",
+            "Every command is a make target too; there options are variables: --train-file is TRAIN_FILE=.",
+        ]
+    )
+
+
+class _Parser(argparse.ArgumentParser):
+    """Argparse whose errors are the kit's."""
+
+    def error(self, message: str) -> NoReturn:
+        raise KitError(
+            f"The command line is wrong: {message}.",
+            where=self.prog,
+            hint=f"{self.prog} --help lists what it takes.",
+        )
+
+
+def parse(words: Sequence[str]) -> Tuple[str, Optional[argparse.Namespace]]:
+    """Return the command and its options; None for the options where only help is wanted, and printed.
+
+    An option that is not given has the value of its environment variable, where that is not empty.
+
+    :raises KitError: there is no such command or option.
+    """
+    if not words or words[0] in ("-h", "--help"):
+        print(overview())
+        return "", None
+    if words[0] not in COMMANDS:
+        near = difflib.get_close_matches(words[0], COMMANDS, n=1)
+        raise KitError(
+            f"There is no command {words[0]!r}.",
+            where=f"{PROGRAM} {words[0]}",
+            hint=(f"Did you mean {near[0]!r}?\n" if near else "") + f"The commands: {', '.join(COMMANDS)}",
+        )
+    return words[0], _parser(words[0]).parse_args(words[1:])
+
+
+def _parser(name: str) -> argparse.ArgumentParser:
+    command = COMMANDS[name]
+    parts = [f"{command.summary[0].upper()}{command.summary[1:]}.", *textwrap.wrap(command.details, _WIDTH)]
+    after = ["examples:", *(f"  {PROGRAM} {example}" for example in command.examples)]
+    after.append("  " + f"make {name} {command.shown}".strip())
+    if command.options:
+        last = command.options[-1]
+        after += [
+            "",
+            "The make variable of each option stands in brackets.  With LAUNCH_ before it, it is an",
+        ]
+        after += [f"environment variable: --{last} is {variable(last)}= and LAUNCH_{variable(last)}."]
+    parser = _Parser(
+        prog=f"{PROGRAM} {name}",
+        usage=f"{PROGRAM} {name}"
+        + " [options]" * bool(command.options)
+        + " [<word> ...]" * bool(command.words),
+        description="\n".join(parts),
+        epilog="\n".join(after),
+        formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(
+            prog, max_help_position=32, width=_WIDTH
+        ),
+        allow_abbrev=False,
+        add_help=False,
+    )
+    if command.words:
+        arguments = parser.add_argument_group("arguments")
+        arguments.add_argument("words", nargs="*", metavar="<word>", help=command.words)
+    options = parser.add_argument_group("options")
+    for option_name in command.options:
+        _add(options, option_name, command.option(option_name))
+    options.add_argument("-h", "--help", action="help", help="this text")
+    return parser
+
+
+def _add(options: "argparse._ArgumentGroup", name: str, option: Option) -> None:
+    default = option.otherwise or option.shown
+    text = f"{option.what} ({variable(name)}=" + (f"; default: {default})" if default else ")")
+    more: Dict[str, Any] = {"nargs": "?", "const": "1"} if option.flag else {}
+    options.add_argument(
+        "--" + name.replace("_", "-"),
+        dest=name,
+        metavar=option.value,
+        default=os.environ.get(f"LAUNCH_{variable(name)}") or option.default,
+        help=text.replace("%", "%%"),
+        **more,
+    )

@@ -1,0 +1,15 @@
+"""VS Code's launch file, and what running one of its configurations means without VS Code.
+
+The launch file is the one place where the steps' command lines are written.  VS Code runs them in its
+debugger, make runs them from here, and both must start the same program.  Every decision about what a key
+or a variable means stands, with its source, in the docstring of the module that makes it: :mod:`.file`,
+:mod:`.variables`, :mod:`.env_file`, :mod:`.resolve`.
+
+Floors: ``invocation``, ``variables``, ``env_file``, ``file`` < ``resolve``.
+"""
+
+from .file import Configuration, LaunchFile, find, load, parse
+from .invocation import Invocation
+from .resolve import resolve
+
+__all__ = ["Configuration", "Invocation", "LaunchFile", "find", "load", "parse", "resolve"]

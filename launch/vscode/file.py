@@ -1,0 +1,215 @@
+"""VS Code's launch file: its configurations, by name, and where in the file everything stands.
+
+Decisions, with the section of https://code.visualstudio.com/docs/debugtest/debugging-configuration they are
+from:
+
+* *Launch.json attributes*: ``name``, ``type`` and ``request`` are mandatory.  VS Code leaves a
+  configuration without a name out of its menu; here it is an error, as two of one name are, of which VS
+  Code would run the first.
+* *Platform-specific properties*: the platform's keys override the general ones, each as a whole: an ``env``
+  there replaces the general ``env``.  ``type`` cannot be there.
+* *Compound launch configurations*: several programs at once, which is not what make runs: to ask for one is
+  an error that names its configurations.
+
+What else an object of the file holds (``version``, ``inputs``, ``presentation`` …) is VS Code's.
+"""
+
+import difflib
+import json
+import pathlib
+import sys
+from dataclasses import dataclass, field
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple, Union, overload
+
+from .. import jsonc
+from ..errors import KitError
+
+PLATFORM = {"darwin": "osx", "win32": "windows"}.get(sys.platform, "linux")
+"""The key of this platform's properties."""
+
+
+class Absent:
+    """The value of a key that is not there; null is a value."""
+
+
+ABSENT = Absent()
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """One entry of ``configurations``, as written.
+
+    :param name: its ``name``, unique in the file.
+    :param file: the launch file, for errors.
+    :param body: the entry; nothing is substituted.
+    :param index: its place in the list, from 0, for errors.
+    :param document: the file, for the lines in errors; None for an entry that is from no file.
+    """
+
+    name: str
+    file: str
+    body: Dict[str, Any]
+    index: int = 0
+    document: Optional[jsonc.Document] = field(default=None, repr=False, compare=False)
+
+    @property
+    def here(self) -> Dict[str, Any]:
+        """The entry for this platform, still as written."""
+        override = self.body.get(PLATFORM)
+        return {**self.body, **(override if isinstance(override, dict) else {})}
+
+    @property
+    def inputs(self) -> Dict[str, str]:
+        """What the file's ``inputs`` ask for, by their ids."""
+        document = self.document.value if self.document is not None else {}
+        entries = document.get("inputs")
+        entries = [entry for entry in entries if isinstance(entry, dict)] if isinstance(entries, list) else []
+        return {str(entry.get("id")): str(entry.get("description", "")) for entry in entries}
+
+    def place(self, path: jsonc.KeyPath) -> str:
+        """Return file, line and key of ``path`` in this entry."""
+        whole: jsonc.KeyPath = ("configurations", self.index, *path)
+        file = self.document.place(whole) if self.document is not None else self.file
+        return f"{file}, {jsonc.dotted(whole)}"
+
+    def error(self, path: jsonc.KeyPath, value: Any, what: str, hint: str) -> KitError:
+        """Return an error about ``value``, which stands at ``path`` in this entry."""
+        return KitError(what, where=f"{self.place(path)} = {shown(value)}", hint=hint)
+
+
+class LaunchFile(Sequence[Configuration]):
+    """The configurations of a launch file, in its order.
+
+    :param compounds: the names of its compounds, each with the configurations it starts.
+    """
+
+    def __init__(
+        self,
+        configurations: Sequence[Configuration],
+        compounds: Mapping[str, Tuple[str, ...]],
+        document: jsonc.Document,
+    ) -> None:
+        self._configurations = tuple(configurations)
+        self.compounds = compounds
+        self.document = document
+
+    def __len__(self) -> int:
+        return len(self._configurations)
+
+    @overload
+    def __getitem__(self, index: int) -> Configuration: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Configuration]: ...
+
+    def __getitem__(self, index: Union[int, slice]) -> Union[Configuration, Sequence[Configuration]]:
+        return self._configurations[index]
+
+
+def load(path: pathlib.Path) -> LaunchFile:
+    """Return the configurations of a launch file.
+
+    :raises KitError: the file cannot be read, is not UTF-8 (a byte order mark is passed over) or not JSON
+        with comments, or its configurations are not objects with distinct names.
+    """
+    source = str(path)
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        # The decoder counts from behind a byte order mark.
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise KitError(
+            f"{source} is not UTF-8.",
+            where=f"{source}, line {line}, byte {error.start}: {error.object[error.start]:#04x}",
+            hint="Save the file as UTF-8.",
+        ) from None
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise KitError(
+            f"The launch file cannot be read: {reason}.",
+            where=source,
+            hint="Name a file that exists and that you may read.",
+        ) from None
+    return parse(text, source)
+
+
+def parse(text: str, source: str) -> LaunchFile:
+    """Return the configurations that the text of a launch file holds; errors as those of :func:`load`.
+
+    :param source: what errors call the text: its file name.
+    """
+    document = jsonc.parse(text, source)
+    value = document.value
+    if not isinstance(value, dict):
+        raise _error(document, (), value, "A launch file is an object.", 'Put { "configurations": [ … ] }.')
+    entries = value.get("configurations", ABSENT)
+    if not isinstance(entries, list):
+        what = "A launch file needs a list of configurations."
+        hint = 'Put "configurations": [ { "name": … }, … ] into the file.'
+        raise _error(document, ("configurations",), entries, what, hint)
+    found: Dict[str, Configuration] = {}
+    for index, entry in enumerate(entries):
+        path = ("configurations", index)
+        if not isinstance(entry, dict):
+            what, hint = "A configuration is an object.", 'Put { "name": …, … } there.'
+            raise _error(document, path, entry, what, hint)
+        name = entry.get("name", ABSENT)
+        if not isinstance(name, str) or not name:
+            what = "A configuration needs a name."
+            raise _error(document, (*path, "name"), name, what, 'Add a "name".')
+        if name in found:
+            what = f"configurations[{found[name].index}] has the same name."
+            raise _error(document, (*path, "name"), name, what, "Rename one of the two.")
+        found[name] = Configuration(name, source, entry, index, document)
+    return LaunchFile(list(found.values()), _compounds(value.get("compounds")), document)
+
+
+def find(configurations: Sequence[Configuration], name: str) -> Configuration:
+    """Return the configuration called ``name``.
+
+    :raises KitError: there is none; the error lists the names and the nearest.  Or it is a compound.
+    """
+    names = [configuration.name for configuration in configurations]
+    if name in names:
+        return configurations[names.index(name)]
+    where = ""
+    if isinstance(configurations, LaunchFile):
+        if name in configurations.compounds:
+            raise KitError(
+                f"{name!r} is a compound, which starts several programs at once; one can be run.",
+                where=f"{configurations.document.place(('compounds',))}, compounds",
+                hint="Run its configurations one by one:\n  " + "\n  ".join(configurations.compounds[name]),
+            )
+        where = f"{configurations.document.place(('configurations',))}, configurations[*].name"
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.0) if name else []
+    raise KitError(
+        f"There is no configuration {name!r}.",
+        where=where,
+        hint=(f"Did you mean {near[0]!r}?\n" if near else "")
+        + ("The names are:\n  " + "\n  ".join(names) if names else "The launch file has no configurations."),
+    )
+
+
+def shown(value: Any) -> str:
+    """Return a value for an error: as JSON, cut where it is long."""
+    text = "absent" if value is ABSENT else json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 200 else text[:200] + "…"
+
+
+def _error(document: jsonc.Document, path: jsonc.KeyPath, value: Any, what: str, hint: str) -> KitError:
+    key = f", {jsonc.dotted(path)} = " if path else ": "
+    return KitError(what, where=f"{document.place(path)}{key}{shown(value)}", hint=hint)
+
+
+def _compounds(entries: Any) -> Dict[str, Tuple[str, ...]]:
+    """Return the compounds; what is no compound is VS Code's to complain about."""
+    found: Dict[str, Tuple[str, ...]] = {}
+    for entry in entries if isinstance(entries, list) else ():
+        names: List[Any] = []
+        if isinstance(entry, dict) and isinstance(entry.get("configurations"), list):
+            names = entry["configurations"]
+        # A name, or an object with a name and the folder it is of.
+        of = [each.get("name") if isinstance(each, dict) else each for each in names]
+        if isinstance(entry, dict) and isinstance(entry.get("name"), str):
+            found[entry["name"]] = tuple(map(str, of))
+    return found

@@ -1,0 +1,289 @@
+"""What running a configuration means: its keys, as VS Code's Python debugger takes them.
+
+Sources, by the names that the table uses:
+
+* *Configuration*: https://code.visualstudio.com/docs/debugtest/debugging-configuration, *Launch.json
+  attributes*
+* *Python*: https://code.visualstudio.com/docs/python/debugging, *Set configuration options*
+* *debugpy*: https://github.com/microsoft/debugpy/wiki/Debug-configuration-settings, and where that is
+  silent what a launch request does there (``src/debugpy/adapter/clients.py``,
+  ``src/debugpy/launcher/handlers.py``)
+* *extension*: the Python debugger extension, which fills in defaults before debugpy sees the configuration
+  (https://github.com/microsoft/vscode-python-debugger: ``package.json``;
+  ``src/extension/debugger/configuration/resolvers/``)
+
+===============================  ===========================================================================
+``type``                         Python: ``debugpy``; ``python`` is its name of before 2023.  Others: an
+                                 error.
+``request``                      Configuration: ``launch`` starts a program.  ``attach`` starts none: an
+                                 error.
+``program``, ``module``,         debugpy: exactly one.  ``code`` may be a list, of lines.  Extension: a
+``code``                         relative ``program`` is opened from ``cwd``.
+``args``                         debugpy: a list is taken word by word, nothing is expanded.  A string goes
+                                 to the terminal's shell as it is: the kit splits it as a shell does, and
+                                 what a shell would expand is an error.
+``python``                       debugpy: a path, or a list with the interpreter's options.  Python: absent,
+                                 or ``${command:python.interpreterPath}``, is the interpreter selected in VS
+                                 Code.  Extension: so is an empty or null one.
+``pythonPath``                   debugpy: the old name of ``python``; both at once: an error.
+``pythonArgs``                   Python, debugpy: the interpreter's options, after those of ``python``.
+``cwd``                          Python: the folder that is open.  Extension: also for null.  Nobody
+                                 documents what a relative one is relative to; here it is that folder.
+``env``                          Configuration: null removes a variable.  debugpy: only strings and null; a
+                                 number or a boolean is an error.
+``envFile``                      Extension: absent or null, it is ``.env`` in the folder, where there is one;
+                                 ``env`` wins over it.  A relative one is taken from the folder; in VS Code
+                                 it would hang on where VS Code was started.
+``PATH``, ``PYTHONPATH``         Extension: a value of ``envFile``, then of ``env``, is put before what is
+                                 inherited; a blank one changes nothing.  null, which by Configuration
+                                 removes, does nothing there: an error.
+``sudo``                         Python: runs as another user, as does ``"debugOptions": ["Sudo"]``
+                                 (extension): an error.
+``preLaunchTask``,               Configuration: tasks beside the program: not run.
+``postDebugTask``
+``gevent``                       Extension and debugpy: sets GEVENT_SUPPORT, which only the debugger reads.
+                                 Not set.
+``console``, ``redirectOutput``  Python: where output goes.  Not looked at, nor are PYTHONUNBUFFERED and
+                                 PYTHONIOENCODING set, which the extension adds for its terminals where they
+                                 are not set.
+``stopOnEntry``, ``justMyCode``  Python: how to debug or to show a run, not what runs.  Not looked at, not
+``subProcess``, ``django``,      even substituted: a ``${command:…}`` there is no reason not to run.
+``jinja``, ``pyramid``,
+``autoStartBrowser``,
+``presentation``, ``purpose`` …
+other keys                       VS Code underlines them in its editor and runs: not looked at.
+===============================  ===========================================================================
+"""
+
+import json
+import os
+import pathlib
+import re
+import shlex
+from typing import Any, Dict, List, Mapping, Optional, Tuple
+
+from .. import jsonc
+from ..errors import KitError
+from . import env_file
+from .file import ABSENT, PLATFORM, Configuration
+from .invocation import Invocation
+from .variables import NoValueError, Variables
+
+_TYPES = ("debugpy", "python")
+
+_SELECTED = "${command:python.interpreterPath}"
+"""The interpreter selected in VS Code."""
+
+# What a shell leaves alone: it splits this, as shlex does, and expands nothing ("!" is the history's).
+_SPLIT_ONLY = re.compile(
+    r"""(?: '[^']*'
+          | "(?:[^"\\$`!]|\\[^$`!\r\n])*"
+          | \\[^\r\n]
+          | [^\s'"\\$`*?\[\]{}~;&|<>()\#!]
+          | [ \t]
+        )*""",
+    re.VERBOSE,
+)
+
+
+def resolve(
+    configuration: Configuration,
+    *,
+    workspace: pathlib.Path,
+    env: Mapping[str, str],
+    default_python: str,
+) -> Invocation:
+    """Return what VS Code would run for a configuration.
+
+    :param workspace: the folder that VS Code has open: ``${workspaceFolder}``.
+    :param env: the environment VS Code was started in: ``${env:…}``.
+    :param default_python: the interpreter selected in VS Code, for configurations that name none.
+    :raises KitError: a key has a wrong type or value, or the run cannot be reproduced outside VS Code.
+    """
+    # VS Code opens folders by absolute, normal paths.
+    folder = os.path.normpath(str(workspace.absolute()))
+    keys = _Keys(configuration, Variables(folder, env, configuration.inputs))
+    _check_kind(keys)
+    python, options = _interpreter(keys, default_python)
+    cwd = str(pathlib.Path(folder) / (keys.optional("cwd") or ""))
+    return Invocation(python, _target(keys), _arguments(keys), _environment(keys, folder, env), cwd, options)
+
+
+class _Keys:
+    """The keys of one configuration for this platform, checked and substituted as they are asked for."""
+
+    def __init__(self, configuration: Configuration, variables: Variables) -> None:
+        self.configuration = configuration
+        self.variables = variables
+        self.values = configuration.here
+        self.paths: Dict[str, jsonc.KeyPath] = {}
+        override = configuration.body.get(PLATFORM, {})
+        if not isinstance(override, dict):
+            raise configuration.error((PLATFORM,), override, "This must be an object.", "Put { … } there.")
+        for key in override:
+            self.paths[key] = (PLATFORM, key)
+        if "type" in override:
+            what = '"type" cannot depend on the platform.'
+            raise self.error("type", override["type"], what, f'Move it out of "{PLATFORM}".')
+
+    def __contains__(self, key: str) -> bool:
+        return key in self.values
+
+    def get(self, key: str) -> Any:
+        return self.values.get(key, ABSENT)
+
+    def path(self, key: str) -> jsonc.KeyPath:
+        return self.paths.get(key, (key,))
+
+    def error(self, key: str, value: Any, what: str, hint: str) -> KitError:
+        return self.configuration.error(self.path(key), value, what, hint)
+
+    def text(self, key: str) -> Optional[str]:
+        """Return the string ``key``, or None where it is absent."""
+        value = self.get(key)
+        return None if value is ABSENT else self.string(self.path(key), value)
+
+    def optional(self, key: str) -> Optional[str]:
+        """Return the string ``key``, or None where it is absent or null."""
+        return None if self.get(key) is None else self.text(key)
+
+    def strings(self, key: str) -> List[str]:
+        """Return the list of strings ``key``, empty where it is absent."""
+        value = [] if self.get(key) is ABSENT else self.get(key)
+        if not isinstance(value, list):
+            raise self.error(key, value, f'"{key}" must be a list of strings.', "Put [ … ] there.")
+        return [self.string((*self.path(key), index), item) for index, item in enumerate(value)]
+
+    def string(self, path: jsonc.KeyPath, value: Any) -> str:
+        """Return ``value``, which stands at ``path``, substituted.
+
+        :raises KitError: it is no string, or not one that a process can be given.
+        """
+        error = self.configuration.error
+        if not isinstance(value, str):
+            hint = f"Write {json.dumps(json.dumps(value))}, in quotes."
+            if value is None or isinstance(value, (list, dict)):
+                hint = "Write a string, in quotes."
+            raise error(path, value, "This must be a string.", hint)
+        try:
+            text = self.variables.substitute(value)
+        except NoValueError as problem:
+            what = f"{problem.reference} has no value outside VS Code."
+            raise error(path, value, what, problem.hint) from None
+        try:
+            text.encode("utf-8", "surrogateescape")
+        except UnicodeEncodeError:
+            what = "Half of a surrogate pair is not a character."
+            raise error(path, value, what, "Write the character itself, or both halves.") from None
+        if "\0" in text:
+            raise error(path, value, "No process can be given a NUL character.", "Remove \\u0000.")
+        return text
+
+
+def _check_kind(keys: _Keys) -> None:
+    """Raise unless the configuration starts a Python program as the user that runs make."""
+    kind, request, sudo = keys.get("type"), keys.get("request"), keys.get("sudo")
+    if kind not in _TYPES:
+        what = "Only configurations of Python's debugger can be run."
+        raise keys.error("type", kind, what, 'Set "type": "debugpy".')
+    if request != "launch":
+        what = "Only configurations that launch a program can be run."
+        raise keys.error("request", request, what, 'Set "request": "launch".')
+    what = "A configuration is not run as another user."
+    if sudo is not ABSENT and sudo is not False:
+        raise keys.error("sudo", sudo, what, 'Remove "sudo".')
+    options = keys.get("debugOptions")
+    if isinstance(options, list) and "Sudo" in options:
+        raise keys.error("debugOptions", options, what, 'Remove "Sudo".')
+
+
+def _interpreter(keys: _Keys, default: str) -> Tuple[str, Tuple[str, ...]]:
+    """Return the interpreter and its options."""
+    if "python" in keys and "pythonPath" in keys:
+        what = '"python" and its old name "pythonPath" exclude each other.'
+        raise keys.error("pythonPath", keys.get("pythonPath"), what, 'Remove "pythonPath".')
+    key = "pythonPath" if "pythonPath" in keys else "python"
+    value = keys.get(key)
+    if isinstance(value, list):
+        words = keys.strings(key)
+        if not words or not words[0]:
+            raise keys.error(key, value, "The interpreter's name is empty.", f'Remove "{key}".')
+    else:
+        words = [(None if value == _SELECTED else keys.optional(key)) or default]
+    return words[0], (*words[1:], *keys.strings("pythonArgs"))
+
+
+def _target(keys: _Keys) -> Tuple[str, ...]:
+    """Return what Python is to run."""
+    given = [key for key in ("program", "module", "code") if key in keys]
+    if len(given) != 1:
+        key = given[1] if given else "program"
+        what = '"program", "module" and "code" exclude each other.' if given else "Nothing is to be run."
+        hint = 'Set exactly one of "program", "module" and "code".'
+        raise keys.error(key, keys.get(key), what, hint)
+    key = given[0]
+    value = keys.get(key)
+    if key == "code" and value != []:
+        lines = keys.strings(key) if isinstance(value, list) else [keys.text(key) or ""]
+        return "-c", "\n".join(lines)
+    text = keys.text(key) if value != [] else ""
+    if not text:
+        raise keys.error(key, value, f'"{key}" is empty.', "Name what is to be run.")
+    # Python opens a relative program from the directory it is started in; so it stays as written.
+    return (text,) if key == "program" else ("-m", text)
+
+
+def _arguments(keys: _Keys) -> Tuple[str, ...]:
+    """Return the program's arguments."""
+    if not isinstance(keys.get("args"), str):
+        return tuple(keys.strings("args"))
+    text = keys.text("args") or ""
+    try:
+        if _SPLIT_ONLY.fullmatch(text):
+            return tuple(shlex.split(text))
+    except ValueError:
+        pass
+    what = "A shell would expand these arguments, or cannot split them."
+    raise keys.error("args", keys.get("args"), what, "Write a list, one string an argument.")
+
+
+def _environment(keys: _Keys, folder: str, env: Mapping[str, str]) -> Dict[str, Optional[str]]:
+    """Return the variables that the configuration sets (None: removes)."""
+    own = _own_variables(keys)
+    file = keys.optional("envFile")
+    from_file: Dict[str, str] = {}
+    if file is not None or (pathlib.Path(folder) / ".env").is_file():
+        named = keys.configuration.place(keys.path("envFile"))
+        named += "" if file is not None else " (absent: .env)"
+        from_file = env_file.read(pathlib.Path(folder) / (".env" if file is None else file), named, own)
+    merged: Dict[str, Optional[str]] = {**from_file, **own}
+    for name in ("PATH", "PYTHONPATH"):
+        if name not in merged:
+            continue
+        parts = [(value or "").strip() for value in (from_file.get(name), own.get(name))]
+        if any(parts):
+            merged[name] = os.pathsep.join(part for part in (*parts, env.get(name, "").strip()) if part)
+        else:
+            del merged[name]
+    return merged
+
+
+def _own_variables(keys: _Keys) -> Dict[str, Optional[str]]:
+    """Return what ``env`` sets (None: removes)."""
+    own: Dict[str, Optional[str]] = {}
+    entries = keys.get("env")
+    if not isinstance(entries, dict) and entries is not ABSENT:
+        raise keys.error("env", entries, '"env" must be an object.', 'Put { "NAME": "…" } there.')
+    for key, value in entries.items() if isinstance(entries, dict) else ():
+        path = (*keys.path("env"), key)
+        name = keys.string(path, key)  # VS Code substitutes in keys, too.
+        if not name or "=" in name or name.startswith("-"):
+            what = f"{name!r} cannot be the name of a variable."
+            hint = "Name it with letters, digits and underscores."
+            raise keys.configuration.error(path, value, what, hint)
+        if value is None and name in ("PATH", "PYTHONPATH"):
+            what = f"VS Code does not remove {name}: it runs with what it inherits."
+            hint = "Remove the key; or unset the variable before VS Code or make is started."
+            raise keys.configuration.error(path, value, what, hint)
+        own[name] = None if value is None else keys.string(path, value)
+    return own

@@ -1,0 +1,122 @@
+"""The ``${…}`` variables of launch files.
+
+What is decided here, each with the section of VS Code's *Variables reference*
+(https://code.visualstudio.com/docs/reference/variables-reference) that it is from:
+
+* *Predefined variables*: ``${workspaceFolder}``, ``${workspaceFolderBasename}``, ``${userHome}``,
+  ``${pathSeparator}`` and ``${/}`` have the values given there.  ``${cwd}`` is where VS Code was started;
+  with a folder open VS Code takes that folder, and so does the kit.
+* *Predefined variables*: what depends on the editor (``${file}`` and its kin, ``${lineNumber}``,
+  ``${columnNumber}``, ``${selectedText}``) or on VS Code itself (``${execPath}``, ``${defaultBuildTask}``)
+  has no value without it: an error.
+* *Variables scoped per workspace folder*: ``${workspaceFolder:NAME}`` is the folder called NAME.  There is
+  one, the checkout; another name is an error, as it is in VS Code.
+* *Environment variables*: ``${env:NAME}`` is what VS Code, or make, was started with.  An unset one is
+  empty, as in VS Code and in a shell.
+* *Configuration variables*, *Command variables*, *Input variables*: they ask VS Code's settings, its
+  commands or a person: an error.  ``${command:python.interpreterPath}`` as the whole of ``python`` is none,
+  for that is how the page *Python debugging* writes the default (see :mod:`.resolve`).
+* *Details of variable substitution*: variables cannot depend on each other; so what one holds is not looked
+  at again.
+* *Why isn't ${workspaceRoot} documented?*: the old names ``${workspaceRoot}`` and
+  ``${workspaceRootFolderName}`` mean what the new ones do.
+
+A variable that VS Code does not know stays as it is there.  Here it is an error: a misspelt name would
+become part of a path.
+"""
+
+import difflib
+import os
+import pathlib
+import re
+from typing import Mapping
+
+_REFERENCE = re.compile(r"\$\{(.*?)\}", re.DOTALL)
+
+_EDITORS = re.compile(r"(file|relativeFile)([A-Z]\w*)?|lineNumber|columnNumber|selectedText")
+_VS_CODES = ("execPath", "defaultBuildTask", "extensionInstallFolder")
+_OLD_NAMES = {"workspaceRoot": "workspaceFolder", "workspaceRootFolderName": "workspaceFolderBasename"}
+_SCOPED = ("workspaceFolder", "workspaceFolderBasename", "cwd")
+
+
+class NoValueError(Exception):
+    """A variable has no value outside VS Code.
+
+    :param reference: the variable as written.
+    :param hint: what to write in its place.
+    """
+
+    def __init__(self, reference: str, hint: str) -> None:
+        super().__init__(reference)
+        self.reference = reference
+        self.hint = hint
+
+
+class Variables:
+    """What the variables of one launch file stand for.
+
+    :param folder: the folder that VS Code has open, absolute and normal.
+    :param env: the environment that VS Code was started in.
+    :param inputs: what the file's ``inputs`` ask for, by their ids.
+    """
+
+    def __init__(self, folder: str, env: Mapping[str, str], inputs: Mapping[str, str]) -> None:
+        self._env = env
+        self._inputs = inputs
+        self._values = {
+            "workspaceFolder": folder,
+            "workspaceFolderBasename": pathlib.PurePath(folder).name,
+            "cwd": folder,
+            "pathSeparator": os.sep,
+            "/": os.sep,
+        }
+
+    def substitute(self, text: str) -> str:
+        """Return ``text`` with its variables replaced.
+
+        :raises NoValueError: one of them has no value.
+        """
+        return _REFERENCE.sub(lambda match: self._value(match.group(), match.group(1)), text)
+
+    def _value(self, reference: str, inner: str) -> str:
+        name, colon, argument = inner.partition(":")
+        name = _OLD_NAMES.get(name, name)
+        if name in self._values and not colon:
+            return self._values[name]
+        if name in _SCOPED and argument == self._values["workspaceFolderBasename"]:
+            return self._values[name]
+        if name == "userHome" and not colon:
+            return self._home(reference)
+        if name == "env" and argument and not re.search(r"[:${\0]", argument):
+            return self._env.get(argument, "")
+        raise NoValueError(reference, self._hint(name, argument))
+
+    def _home(self, reference: str) -> str:
+        try:
+            return self._env.get("HOME") or str(pathlib.Path.home())
+        except (KeyError, RuntimeError):
+            raise NoValueError(reference, "You have no home directory: set HOME.") from None
+
+    def _hint(self, name: str, argument: str) -> str:
+        instead = "Write the value itself, or ${env:NAME} and set NAME."
+        if name == "input":
+            if argument not in self._inputs:
+                return f'No entry of "inputs" has this id.  {instead}'
+            asks = self._inputs[argument]
+            return f"VS Code asks for it{': ' + asks if asks else ''}.  Make cannot.  {instead}"
+        if name == "command":
+            return f"A command of VS Code or of an extension gives its value.  {instead}"
+        if name == "config":
+            return f"It is one of VS Code's settings.  {instead}"
+        if name in _VS_CODES:
+            return f"Only VS Code can find its value.  {instead}"
+        if _EDITORS.fullmatch(name):
+            return f"It depends on what is open in VS Code's editor.  {instead}"
+        if name == "env":
+            return "Write ${env:NAME}."
+        if name in _SCOPED:
+            return f"The only folder is {self._values['workspaceFolderBasename']!r}.  Write ${{{name}}}."
+        known = [*self._values, "userHome", "env:NAME"]
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"Did you mean ${{{near[0]}}}?\n" if near else ""
+        return hint + "The variables are " + ", ".join(f"${{{variable}}}" for variable in known) + "."

@@ -1,0 +1,176 @@
+"""Make targets, commands and help are one list; and what a person may type is read well or refused well."""
+
+import os
+import re
+import resource
+import shlex
+import subprocess
+import sys
+from argparse import Namespace
+from typing import Set
+
+import pytest
+
+from launch import __main__ as program
+from launch import help, options, paths
+from launch.commands import COMMANDS, OPTIONS
+from launch.errors import KitError
+
+from .conftest import HYBRID, Kit, assert_user_error, run
+
+MAKE = ["make", "--no-print-directory"]
+PYTHON = [sys.executable, "-m", "launch"]
+
+
+def phony() -> Set[str]:
+    database = run([*MAKE, "--print-data-base", "--question", "help"]).stdout
+    return set(re.findall(r"^\.PHONY: (.*)$", database, re.M)[0].split())
+
+
+def test_every_target_is_a_command_and_every_command_a_target() -> None:
+    assert phony() == set(COMMANDS)
+    assert set(program._handlers("", Namespace())) == set(COMMANDS)
+    for name in COMMANDS:
+        assert run([*MAKE, "--dry-run", name]).stdout == f"./launch/kit.sh {name}\n"
+
+
+def test_every_variable_is_an_option_and_every_option_a_variable() -> None:
+    makefile = (paths.REPOSITORY / "Makefile").read_text()
+    exported = dict(re.findall(r"^export LAUNCH_(\w+) := \$\((\w+)\)$", makefile, re.M))
+    assert all(one == other for one, other in exported.items())
+    assert set(exported) == {options.variable(name) for name in OPTIONS}
+    taken = {name for command in COMMANDS.values() for name in command.options}
+    assert taken == set(OPTIONS)
+
+
+def test_the_helps_name_every_command_and_every_variable() -> None:
+    made, overview = help.text(), options.overview()
+    for name, command in COMMANDS.items():
+        assert re.search(rf"^  make {name}( \S+)* +{re.escape(command.summary)}$", made, re.M)
+        assert re.search(rf"^  {name} +{re.escape(command.summary)}$", overview, re.M)
+    for name in OPTIONS:
+        assert re.search(rf"^  {name.upper()}=\S* +\w", made, re.M)
+    assert max(map(len, (made + overview).splitlines())) <= 115
+
+
+@pytest.mark.parametrize("name", list(COMMANDS))
+def test_each_commands_help(name: str, capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit) as ended:
+        options.parse([name, "--help"])
+    assert ended.value.code == 0
+    shown = capsys.readouterr().out
+    command = COMMANDS[name]
+    assert shown.startswith(f"usage: python -m launch {name}")
+    assert command.summary[1:] in " ".join(shown.split())
+    flat = " ".join(shown.split())
+    for option in command.options:
+        assert f"--{option.replace('_', '-')} " in shown
+        assert f"{options.variable(option)}=" in shown
+        default = command.option(option).otherwise or command.option(option).shown
+        assert f"default: {default})" in flat or not default
+    assert str(paths.REPOSITORY) not in shown
+    assert max(map(len, shown.splitlines())) <= 100
+
+
+@pytest.mark.parametrize("name", list(COMMANDS))
+def test_every_example_is_one(name: str) -> None:
+    assert COMMANDS[name].examples
+    for example in COMMANDS[name].examples:
+        words = shlex.split(example.split("|")[0])
+        assert words[0] == name
+        command, given = options.parse(words)
+        assert command == name
+        assert given is not None
+
+
+def test_help_is_fast() -> None:
+    def seconds(words) -> float:
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        assert run([*PYTHON, *words]).returncode == 0
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+    for words in (["--help"], ["all", "--help"], ["help"]):
+        assert min(seconds(words) for _ in range(3)) < 0.3
+
+
+def test_nothing_and_help_print_the_commands() -> None:
+    assert run(PYTHON).stdout == run([*PYTHON, "--help"]).stdout == options.overview() + "\n"
+    assert run(MAKE).stdout == run([*PYTHON, "help"]).stdout == help.text() + "\n"
+
+
+def test_a_wrong_command_line_is_a_user_error() -> None:
+    assert_user_error(run([*PYTHON, "evalute"]), "evalute", "Did you mean 'evaluate'?")
+    assert_user_error(run([*PYTHON, "xyz"]), "patch-export")
+    assert_user_error(run([*PYTHON, "all", "--outt", "x"]), "--outt", "python -m launch all --help")
+    assert_user_error(run([*PYTHON, "all", "--ou", "x"]), "--ou")
+    assert_user_error(run([*PYTHON, "all", "--out"]), "--out", "expected one argument")
+    assert_user_error(run([*PYTHON, "clean", "all"]), "all")
+
+
+def test_options_default_to_the_variables_that_make_exports(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LAUNCH_OUT", "from make")
+    monkeypatch.setenv("LAUNCH_TRAIN_FILE", "")
+    given = options.parse(["all", "--seed", "3"])[1]
+    assert given is not None
+    assert (given.out, given.train_file, given.seed, given.input) == ("from make", "", "3", "sample")
+    given = options.parse(["all", "--out", "own"])[1]
+    assert given is not None
+    assert given.out == "own"
+
+
+@pytest.mark.parametrize("text", ["0", "no", "No", "false", "FALSE", "", " 0 "])
+def test_explain_no(text: str) -> None:
+    assert not options.is_yes(text, "explain")
+
+
+@pytest.mark.parametrize("text", ["1", "yes", "True"])
+def test_explain_yes(text: str) -> None:
+    assert options.is_yes(text, "explain")
+
+
+@pytest.mark.parametrize("text", ["2", "on please", "y", "-"])
+def test_explain_neither(text: str) -> None:
+    with pytest.raises(KitError) as caught:
+        options.is_yes(text, "explain")
+    assert caught.value.where == f"EXPLAIN={text}"
+    assert "1, yes, true" in caught.value.hint
+
+
+def test_explain_is_on_or_off_or_an_error(kit: Kit) -> None:
+    command = [*MAKE, "command", f"V={HYBRID}", f"LAUNCH={kit.launch_file}"]
+    plain = run(command).stdout
+    assert plain.startswith("cd ")
+    assert run([*command, "EXPLAIN=0"]).stdout == plain
+    assert run([*command, "EXPLAIN=1"]).stdout.startswith(f"{HYBRID!r} in ")
+    wrong = run([*command, "EXPLAIN=maybe"])
+    assert "EXPLAIN=maybe" in wrong.stderr
+    assert "Traceback" not in wrong.stderr
+    assert wrong.stdout == ""
+    words = [*PYTHON, "command", "--v", HYBRID, "--launch", str(kit.launch_file)]
+    assert run([*words, "--explain"]).stdout == run([*words, "--explain", "yes"]).stdout != plain
+    assert run([*words, "--explain=no"]).stdout == plain
+
+
+def test_the_test_commands_tell_pytest_what_and_on_what(tmp_path) -> None:
+    """Pytest runs for real, on a file of its own; the kit's tests do not run the kit's tests."""
+    file = tmp_path / "test_inner.py"
+    file.write_text(
+        "import os, pytest\n"
+        "@pytest.mark.forks\n"
+        "def test_forks(): pass\n"
+        "def test_other(): assert (os.environ['LAUNCH_SOURCE'], os.environ['LAUNCH_MO']) == 0\n"
+    )
+    environ = {**os.environ, "LAUNCH_SOURCE": "fork", "LAUNCH_MO": "nonsense"}
+    code = "import sys; from launch import checks; checks.pytest(sys.argv[1], sys.argv[2:])"
+
+    def summary(command: str) -> "subprocess.CompletedProcess[str]":
+        argv = [sys.executable, "-c", code, command, str(file), "-p", "no:cacheprovider", "-W", "ignore"]
+        return run(argv, env=environ)
+
+    done = summary("test")
+    assert done.returncode == 1
+    assert "('registry', '2021.4')" in done.stdout
+    assert "1 failed, 1 deselected" in done.stdout
+    assert "1 passed, 1 deselected" in summary("test-forks").stdout
+    assert "1 failed, 1 passed" in summary("test-fast").stdout

@@ -1,0 +1,103 @@
+"""What `make command` prints is run by a shell, in a checkout whose path has everything a path can have."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Dict
+
+import pytest
+
+from launch import paths, vscode
+
+FOLDERS = {
+    "spaces": "two  words ",
+    "quotes": 'it\'s "quoted" `id` \\ $HOME $(id) ${HOME} $$',
+    "lines": "\nline one\nline two \\\n",
+    "signs": "-a=b;c&d|e<f>g*h?[i]{j,k}~#l!m(n)%o",
+    "other letters": "naïve 模型 🤗",
+    "no UTF-8": os.fsdecode(b"caf\xe9"),
+}
+
+VALUES = [
+    "",
+    "two  words",
+    "it's",
+    'a "quoted" word',
+    "line one\nline two\n",
+    "$HOME $(id) `id` !! $$",
+    "back\\slash \\n \\",
+    "*?[a-z]{a,b}~;b&c|d>e<f#g",
+    "naïve 模型 🤗\ttab",
+]
+
+DUMP = """
+import json, os, sys
+print(json.dumps([sys.argv, os.getcwd(), dict(os.environ)]))
+"""
+
+OPTIONS = ("--cache_dir", "--train_file", "--validation_file", "--nncf_config", "--to_onnx", "--config_name")
+
+
+@pytest.mark.parametrize("shell", ["/bin/sh", "bash"])
+@pytest.mark.parametrize("name", list(FOLDERS))
+def test_the_printed_command_runs_as_the_file_says(tmp_path: Path, name: str, shell: str) -> None:
+    if not shutil.which(shell):
+        pytest.skip(f"there is no {shell} here")
+    clone = tmp_path / FOLDERS[name] / "clone"
+    shutil.copytree(str(paths.PACKAGE), str(clone / "launch"), ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(str(paths.REPOSITORY / "Makefile"), str(clone))
+    work = clone / "work folder"
+    work.mkdir()
+    (clone / "dump.py").write_text(DUMP)
+    (clone / "my python").write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
+    (clone / "my python").chmod(0o755)
+    env = {f"VALUE{index}": value for index, value in enumerate(VALUES)}
+    args = [word for pair in zip(OPTIONS, VALUES[1:]) for word in pair]
+    args += ["--model_name_or_path", "${workspaceFolder}/model", "--output_dir=${workspaceFolder}/out"]
+    body = {
+        "name": "dump",
+        "type": "debugpy",
+        "request": "launch",
+        "python": "${workspaceFolder}/my python",
+        "program": "${workspaceFolder}/dump.py",
+        "cwd": "${workspaceFolder}/work folder",
+        "args": args,
+        "env": {**env, "WORKSPACE": "${workspaceFolder}", "GONE": None},
+    }
+    (clone / "small.json").write_text(json.dumps({"configurations": [body]}))
+    # No make variables and nothing of these tests' own: what a person's shell would have.
+    base: Dict[str, str] = {
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
+        "HOME": str(tmp_path),
+        "GONE": "inherited",
+        "KEPT": "inherited",
+    }
+    printed = subprocess.run(
+        ["make", "--no-print-directory", "command", "V=dump", "LAUNCH=small.json", "SOURCE=registry"],
+        cwd=str(clone),
+        env=base,
+        capture_output=True,
+        check=False,
+    )
+    assert printed.returncode == 0, printed.stderr
+    # As text for the shell, and as `make command | sh`.
+    pasted = subprocess.run(
+        [shell, "-c", printed.stdout], cwd="/", env=base, capture_output=True, check=False
+    )
+    piped = subprocess.run([shell], cwd="/", env=base, input=printed.stdout, capture_output=True, check=False)
+    assert (pasted.returncode, piped.returncode) == (0, 0), (pasted.stderr, piped.stderr)
+    (configuration,) = vscode.load(clone / "small.json")
+    invocation = vscode.resolve(configuration, workspace=clone, env=base, default_python="none")
+    for done in (pasted, piped):
+        argv, cwd, environ = json.loads(done.stdout)
+        assert argv == [str(clone / "dump.py"), *invocation.args]
+        assert cwd == str(work) == invocation.cwd
+        # Shells keep some variables of their own.
+        for ours in ("PWD", "OLDPWD", "SHLVL", "_", "LC_CTYPE"):
+            environ.pop(ours, None)
+        assert environ == invocation.environment(base)
+        assert environ["WORKSPACE"] == str(clone)
+        assert "GONE" not in environ
