@@ -198,8 +198,9 @@ def _configs(options: argparse.Namespace) -> int:
 def _command(options: argparse.Namespace) -> int:
     source = sources.choose(options.source)
     _unpack(source)
-    job = _job(options, options.v, source)
-    print(job.explain() if options.explain else job.invocation.shell())
+    variant = variants.VARIANTS.get(options.v)
+    found = jobs.find(options.launch, options.v, _selection(options), source, variant)
+    print(found.explain() if options.explain else found.invocation.shell())
     return 0
 
 

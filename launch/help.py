@@ -59,7 +59,7 @@ _VARIABLES = (
     ("TRAIN_FILE=", "INPUT=files: questions to calibrate on (SQuAD's JSON, nested or flat)"),
     ("VALIDATION_FILE=", "INPUT=files: questions to evaluate on"),
     ("SEED=42", "seed of the random weights (default: the launch file's)"),
-    ("LAUNCH=launch/launch.json", "the launch file; upstream: that of the transformers fork, as it is"),
+    ("LAUNCH=.vscode/launch.json", "the launch file; upstream: that of the transformers fork, as it is"),
     ("SOURCE=auto", "nncf and transformers from: fork (the submodules), registry (releases), auto: the"),
     ("", "forks if they are checked out, else the releases"),
     ("MO=2022.1", "Model Optimizer: 2022.1, or 2021.4 (IR version 10; minutes a variant, not seconds)"),

@@ -1,6 +1,6 @@
 """VS Code's launch file, and what running one of its configurations means without VS Code.
 
-``launch/launch.json`` is the one place where the steps' command lines are written.  VS Code runs them in
+``.vscode/launch.json`` is the one place where the steps' command lines are written.  VS Code runs them in
 its debugger, make runs them from here, and both must start the same program.  What only tells VS Code how
 to show a run (``console``, ``justMyCode``, ``presentation``, ``preLaunchTask``, …) is not looked at; what
 make cannot reproduce (``${input:…}``, ``sudo``, arguments that a shell would expand) is an error.
