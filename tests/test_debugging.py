@@ -11,6 +11,7 @@ import re
 import shlex
 import shutil
 import subprocess
+import time
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, Mapping, Sequence
 
@@ -327,6 +328,7 @@ def test_upstreams_configurations_run_in_the_debugger(
     program = tree / "transformers/examples/pytorch/question-answering" / Path(entry["program"]).name
     nncf = tree / "nncf/nncf/torch/sparsity/magnitude/algo.py"
     inside = line_of(nncf, "def sparsify_params") + 2
+    before = time.time() - 1
     session = debug(
         request, {program: [first_line(program)], nncf: [inside]}, environment=vscode, seconds=480
     )
@@ -337,4 +339,6 @@ def test_upstreams_configurations_run_in_the_debugger(
         session.resume(stop)
     assert session.exit_code() == 0
     if name in VARIANTS:
-        assert (work_folder / name / f"{name}-8bit.onnx").stat().st_size > 10**6
+        made = (work_folder / name / f"{name}-8bit.onnx").stat()
+        assert made.st_size > 10**6
+        assert made.st_mtime > before
