@@ -118,8 +118,9 @@ def _command(options: argparse.Namespace) -> int:
     explain = is_yes(options.explain, "explain")
     source = sources.choose(options.source)
     _unpack(source)
-    job = _job(options, options.v, source)
-    text = job.explain() if explain else job.invocation.shell()
+    variant = variants.VARIANTS.get(options.v)
+    found = jobs.find(options.launch, options.v, _selection(options), source, variant)
+    text = found.explain() if explain else found.invocation.shell()
     try:
         # A path that is not UTF-8 has to reach the shell that this is pasted into as it is.
         line = os.fsencode(text + "\n")

@@ -70,7 +70,7 @@ OPTIONS: Dict[str, Option] = {
         "1|0", "show instead each part as in the file, as it runs, and by which rule", "0", flag=True
     ),
     "to": Option(
-        "<path>", "report: the page; package: the folder", otherwise="OUT/report.html; packages"
+        "<path>", "report: the page; package: the folder", otherwise=f"OUT/report.html; {package.TO}"
     ),
     "format": Option("|".join(package.FORMATS), "package: a folder or one file", package.FORMATS[0]),
     "a": Option("<path>", "compare: an ONNX file, a tree or a folder of trees"),
@@ -206,7 +206,7 @@ COMMANDS: Dict[str, Command] = {
         (f"package --v {_VARIANT}", f"package --v {_VARIANT} --format tar --to /tmp"),
         own={
             "out": Option("<folder>", "the folder that the trees are in", OUT),
-            "to": Option("<folder>", "the folder that the package appears in", otherwise="packages"),
+            "to": Option("<folder>", "the folder that the package appears in", package.TO),
         },
     ),
     "compare": Command(

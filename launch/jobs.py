@@ -4,7 +4,7 @@ import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, Optional, Sequence
+from typing import Any, Dict, Optional, Sequence, Tuple
 
 from . import bert_config, convert, digests, environment, files, inputs, paths, source_rules, upstream, vscode
 from .errors import KitError
@@ -12,7 +12,13 @@ from .optimizers import Optimizer
 from .qa.arguments import Arguments, parse
 from .rewrite import Part, Rewriter, table
 from .source import Source
-from .variants import Variant
+from .variants import VARIANTS, Variant
+
+_JOBS = ("configs", "evaluate", *VARIANTS)
+"""Configurations that make runs; they must run one of :data:`_SCRIPTS`."""
+
+_SCRIPTS = ("gen_hybrid_sparse_qa.py", "run_qa.py")
+"""The question-answering program, the kit's or upstream's."""
 
 _FILES = ("model_name_or_path", "config_name", "tokenizer_name", "train_file", "nncf_config")
 """Arguments that count by the content of the file or folder they name, where there is one."""
@@ -46,24 +52,36 @@ _EVALUATION = ("evaluate.py", "answers.py")
 
 
 @dataclass(frozen=True)
-class Job:
-    """One configuration of the launch file, ready to run.
+class Run:
+    """One configuration of a launch file as it runs.
 
     :param name: the configuration's name.
-    :param variant: the variant it makes; None where it makes none.
-    :param arguments: the program's command line, parsed.
-    :param source: what it runs on.
     :param origin: the configuration and the launch file that it is from, in words.
     :param parts: the invocation part by part, as in the launch file and as it runs, with the rules between.
     """
 
     name: str
-    variant: Optional[Variant]
     invocation: vscode.Invocation
-    arguments: Arguments
-    source: Source
     origin: str
     parts: Sequence[Part]
+
+    def explain(self) -> str:
+        """Return each part as in the launch file and, where it differs, as it runs and by which rule."""
+        return f"{self.origin}\n\n{table(list(self.parts))}"
+
+
+@dataclass(frozen=True)
+class Job(Run):
+    """One configuration that runs the question-answering program, the kit's or upstream's.
+
+    :param variant: the variant it makes; None where it makes none.
+    :param arguments: the program's command line, parsed.
+    :param source: what it runs on.
+    """
+
+    variant: Optional[Variant]
+    arguments: Arguments
+    source: Source
 
     @property
     def upstreams_script(self) -> bool:
@@ -75,8 +93,9 @@ class Job:
         return Path(self.invocation.cwd) / path
 
     def explain(self) -> str:
-        """Return each part as in the launch file and, where it differs, as it runs and by which rule."""
-        return f"{self.origin}\non source {self.source.describe()}\n\n{table(list(self.parts))}"
+        """As :meth:`Run.explain`, with the source."""
+        origin, _, parts = super().explain().partition("\n")
+        return f"{origin}\non source {self.source.describe()}\n{parts}"
 
 
 @dataclass(frozen=True)
@@ -121,14 +140,7 @@ def load(
         rewriter = upstream.rewriter(name, source)
         origin = f"{upstream.configuration_name(name)!r} in {paths.shown(upstream.launch_file())}"
     else:
-        launch_file = files.typed(launch, "LAUNCH")
-        configuration = vscode.find(vscode.load(launch_file), name)
-        resolved = vscode.resolve(
-            configuration, workspace=paths.REPOSITORY, env=os.environ, default_python=sys.executable
-        )
-        rewriter = Rewriter(resolved)
-        origin = f"{name!r} in {paths.shown(launch_file)}"
-        rewriter.as_written(configuration.here)
+        rewriter, origin, configuration = _read(launch, name)
         source_rules.move(rewriter, source, configuration.place(()))
         place = configuration.place(("args",))
     inputs.apply(
@@ -143,7 +155,36 @@ def load(
         arguments = parse(Path(invocation.target[-1]).name, invocation.args)
     except KitError as error:
         raise KitError(error.what, where=place or error.where, hint=error.hint) from None
-    return Job(name, variant, invocation, arguments, source, origin, rewriter.parts())
+    return Job(name, invocation, origin, rewriter.parts(), variant, arguments, source)
+
+
+def find(
+    launch: str, name: str, selection: inputs.Selection, source: Source, variant: Optional[Variant] = None
+) -> Run:
+    """Return what the configuration ``name`` runs: a job, or another program as the file has it.
+
+    Configurations of other programs are for people, as the kit's own ``tests`` is.  Make runs none of them,
+    and source and inputs say nothing about them.
+
+    Parameters and errors as :func:`load`.
+    """
+    if launch != upstream.NAME and name not in _JOBS:
+        rewriter, origin, _ = _read(launch, name)
+        if Path(rewriter.target.after[-1]).name not in _SCRIPTS:
+            return Run(name, rewriter.result(), origin, rewriter.parts())
+    return load(launch, name, selection, source, variant)
+
+
+def _read(launch: str, name: str) -> Tuple[Rewriter, str, vscode.Configuration]:
+    """Return a configuration as VS Code runs it, its origin in words, and how it stands in the file."""
+    launch_file = files.typed(launch, "LAUNCH")
+    configuration = vscode.find(vscode.load(launch_file), name)
+    resolved = vscode.resolve(
+        configuration, workspace=paths.REPOSITORY, env=os.environ, default_python=sys.executable
+    )
+    rewriter = Rewriter(resolved)
+    rewriter.as_written(configuration.here)
+    return rewriter, f"{name!r} in {paths.shown(launch_file)}", configuration
 
 
 def load_tree(launch: str, variant: Variant, selection: inputs.Selection, source: Source) -> TreeJob:

@@ -9,7 +9,9 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 """The checkout: VS Code's ``${workspaceFolder}``."""
 
 PACKAGE = REPOSITORY / "launch"
-LAUNCH_FILE = PACKAGE / "launch.json"
+LAUNCH_FILE = REPOSITORY / ".vscode" / "launch.json"
+"""Where VS Code has it, so that make and VS Code read one file."""
+
 CONFIGS = PACKAGE / "configs"
 ENVIRONMENT_DATA = PACKAGE / "env"
 SAMPLE = PACKAGE / "sample"

@@ -105,7 +105,7 @@ def document(
                 "42",
             ],
             "environment": {"PYTHONHASHSEED": "0", "CUDA_VISIBLE_DEVICES": "", "HF_HOME": None},
-            "launch": f"{variant.name!r} in launch/launch.json",
+            "launch": f"{variant.name!r} in .vscode/launch.json",
             "working_directory": "${workspaceFolder}",
         },
         "inputs": dict(INPUTS),

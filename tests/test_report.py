@@ -615,9 +615,9 @@ def test_the_commands_name_other_inputs() -> None:
 def test_the_commands_name_other_launch_files() -> None:
     upstream = f"'x' in third_party/transformers/{'vscode'}-launch.json"
     assert list(commands(command={"launch": upstream}))[1].endswith(" LAUNCH=upstream")
-    for launch in ("${elsewhere}/launch.json", "own_launch/launch.json", "other/launch/launch.json"):
+    for launch in ("${elsewhere}/launch.json", "own_launch/launch.json", "other/.vscode/launch.json"):
         made = list(commands(command={"launch": f"'x' in {launch}"}))[1]
         assert made.endswith(" 'LAUNCH=<the launch file>'")
-    assert "LAUNCH" not in "".join(
-        commands(command={"launch": "'x' in ${workspaceFolder}/launch/launch.json"})
-    )
+    for launch in (".vscode/launch.json", "launch/launch.json"):  # here, and where earlier commits have it
+        for place in ("", "${workspaceFolder}/"):
+            assert "LAUNCH" not in "".join(commands(command={"launch": f"'x' in {place}{launch}"}))

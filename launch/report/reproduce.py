@@ -4,7 +4,9 @@ import re
 import shlex
 from typing import Any, Dict, List
 
-_KITS_LAUNCH_FILE = re.compile(r"(?: in |\$\{workspaceFolder\}/)launch/launch\.json$")
+_KITS_LAUNCH_FILE = re.compile(r"(?: in |\$\{workspaceFolder\}/)(?:\.vscode|launch)/launch\.json$")
+"""The kit's own at the commit that the provenance names; earlier commits have it in ``launch/``."""
+
 _UPSTREAMS_LAUNCH_FILE = "vscode-launch.json"
 _SAMPLE = "launch/sample/"
 _READ = ("--model_name_or_path", "--train_file")
