@@ -8,12 +8,12 @@ Floors, from the bottom; a module imports only from floors below its own:
 1. ``jsonc`` < ``vscode`` < ``rewrite``; ``interpreters`` and ``steps`` and ``installer`` < ``environment`` <
    ``optimizers``; ``third_party`` and ``patches`` < ``patch_work``; ``patches`` < ``source`` <
    ``source_fork`` and ``source_registry`` < ``sources`` and ``source_rules`` < ``upstream``; ``squad``,
-   ``bert_config`` < ``inputs``, ``resources`` and ``spec``; ``child`` < ``convert``; ``sparsity``, ``sums`` <
+   ``bert_config`` < ``inputs``, ``resources`` and ``spec``; ``child`` < ``convert``; ``sparsity`` <
    ``trees``; ``onnx_limits`` < ``onnx_model`` < ``onnx_diff`` < ``compare``: one job each.
 2. ``jobs`` < ``provenance`` < ``verify`` < ``pipeline``: one variant from launch configuration to published
    tree.  In ``launch.verify``: ``checks`` < ``onnx_file``, ``ir`` and ``degeneracy`` < ``tree``.
-3. ``report`` < ``package``, beside ``pipeline``: what is known of published trees.  In ``launch.report``:
-   ``tree`` < ``table`` < ``page`` < ``command``.
+3. ``report``, ``archive`` < ``package``, beside ``pipeline``: what is known of published trees.  In
+   ``launch.report``: ``tree`` < ``table`` < ``page`` < ``command``.
 4. ``checks`` and ``commands`` < ``options`` < ``help`` < ``__main__``: the commands.
 
 ``launch.qa`` is the program that a launch configuration starts.  It is the only part that imports torch,

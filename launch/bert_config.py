@@ -113,6 +113,24 @@ def read(source: Path, name: str) -> Dict[str, Any]:
 _HINT = "Give a folder or config.json of a BERT, as transformers' save_pretrained writes it."
 
 
+_GRAPH = {"hidden_act": "gelu", "position_embedding_type": "absolute", "type_vocab_size": 2}
+
+
+def check_graph(config: Dict[str, Any], where: str) -> None:
+    """Check that a config's model has the graph of BERT-large, which every tree is verified against.
+
+    :param where: the config's file, for errors.
+    :raises KitError: it has another activation function, other position embeddings or other token types.
+    """
+    for key, wanted in _GRAPH.items():
+        if config[key] != wanted:
+            raise KitError(
+                f"A tree of this model could not be verified: {key} must be {json.dumps(wanted)}.",
+                where=f"{where}: {key} = {json.dumps(config[key])[:60]}",
+                hint="Give a BERT that differs from BERT-large in size only.",
+            )
+
+
 def shape(config: Dict[str, Any], where: str) -> BertShape:
     """Return the dimensions in ``config``.
 

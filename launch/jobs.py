@@ -123,7 +123,9 @@ class TreeJob:
         if not source.exists() and self.job.arguments.dataset_name:
             source = paths.SAMPLE / "model"
         config = bert_config.read(source, "the model config")
-        return bert_config.shape(config, str(bert_config.config_file(source)))
+        where = str(bert_config.config_file(source))
+        bert_config.check_graph(config, where)
+        return bert_config.shape(config, where)
 
 
 def load(

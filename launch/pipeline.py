@@ -173,6 +173,7 @@ class Build:
             _check_work(job, self.out)
             shape = job.shape()
             bert_config.check_length(shape, arguments.max_seq_length, arguments.config_source)
+            _check_spec(job, shape)
             needs.append(_estimate(job, self.optimizer))
             resources.check_memory(job.variant.name, needs[-1])
         trees.check_writable(self.out)
@@ -201,6 +202,20 @@ def _check_work(job: TreeJob, out: Path) -> None:
         where=f"{work} (--output_dir and --to_onnx of {job.variant.name} in the launch file)",
         hint="Point them to another folder; the kit's own launch file uses ${workspaceFolder}/build/work.",
     )
+
+
+def _check_spec(job: TreeJob, shape: bert_config.BertShape) -> None:
+    """Check that what is to be made is what the variant's name says.
+
+    :raises KitError: it is not, and would not be published.
+    """
+    reason = Spec.of(job.variant, shape, job.job.arguments.max_seq_length).contradiction()
+    if reason:
+        raise KitError(
+            f"This model does not make {job.variant.name}: {reason}.",
+            where=job.job.arguments.config_source,
+            hint="Correct the config, or make another variant.",
+        )
 
 
 def _estimate(job: TreeJob, optimizer: Optimizer) -> resources.Estimate:

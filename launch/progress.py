@@ -21,6 +21,11 @@ def size(count: float) -> str:
     return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
 
 
+def printable(text: str) -> str:
+    """Return text that no terminal takes for a command, and that can be written; lines stay lines."""
+    return "".join(letter if letter.isprintable() or letter == "\n" else "?" for letter in text)
+
+
 class Progress:
     """One line a stage: rewritten in place on a terminal, printed now and then into a file.
 

@@ -265,13 +265,13 @@ def _refuse(constant: str) -> NoReturn:
     raise ValueError(f"{constant} is no number")
 
 
-def disagreements(name: str, entries: Mapping[str, str], content: Content) -> Iterator[str]:
+def disagreements(tree: Path, entries: Mapping[str, str], content: Content) -> Iterator[str]:
     """Yield where a valid provenance says something else than its folder and the list of checksums in it.
 
-    :param name: the folder's.
+    :param tree: the folder.
     :param entries: :func:`launch.sums.read` of the folder; empty where there is no list.
     """
-    if content["variant"] != name:
+    if content["variant"] != tree.name:
         yield f"{trees.PROVENANCE} is that of {content['variant']}"
     if not entries:
         return
@@ -284,6 +284,15 @@ def disagreements(name: str, entries: Mapping[str, str], content: Content) -> It
             yield f"{file} is in {sums.NAME} and not in {trees.PROVENANCE}"
         elif described[file] != listed[file]:
             yield f"{file} has one sum in {sums.NAME} and another in {trees.PROVENANCE}"
+        elif _size(tree / file) not in (None, content["files"][file]["bytes"]):
+            yield f"{file} has not the size that {trees.PROVENANCE} says"
+
+
+def _size(path: Path) -> Optional[int]:
+    try:
+        return path.lstat().st_size
+    except OSError:
+        return None
 
 
 def problems(content: Any) -> List[str]:

@@ -136,11 +136,16 @@ class Spec:
                 f"{self.variant} keeps {variant.intermediate_size} feed-forward rows,"
                 f" not {self.intermediate_size}"
             )
+        if self.overall_sparsity != OVERALL_SPARSITY:
+            return f"the kit's models are {OVERALL_SPARSITY:.0%} sparse, not {self.overall_sparsity:.0%}"
         dense = (
             self.layers * 4 * self.hidden**2 + 2 * self.layers * self.hidden * self.dense_intermediate_size
         )
         if self.kept_weights > self.dense_block_weights or dense != self.dense_block_weights:
             return f"{self.dense_block_weights:,} dense weights do not fit the other dimensions"
+        whole = {heads * self.head_size for heads in self.heads} == {self.hidden}
+        if not variant.hybrid and not (whole and self.kept_weights == self.dense_block_weights):
+            return f"{self.variant} has all heads and rows of its dense model"
         return None
 
     @property

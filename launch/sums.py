@@ -38,6 +38,11 @@ def write(folder: Path, known: Mapping[str, str]) -> None:
     files.write(folder / NAME, text(entries))
 
 
+def shown(name: str) -> str:
+    """Return a path as it can be written; one that is not UTF-8 is no text."""
+    return name.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
 def listed(folder: Path) -> List[str]:
     """Return what is below ``folder`` and is no folder, as relative paths, in order."""
     return sorted(
@@ -98,7 +103,7 @@ def faults(folder: Path, entries: Mapping[str, str], tick: Callable[[str], None]
     for name in there:
         path = folder / name
         if name not in entries:
-            found.append(f"{name} is not in {NAME}")
+            found.append(f"{shown(name)} is not in {NAME}")
         elif not stat.S_ISREG(path.lstat().st_mode):
             found.append(f"{name} is no regular file")
         else:

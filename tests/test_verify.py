@@ -20,7 +20,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from onnx import numpy_helper
 
-from launch import digests, paths, sums, trees, variants
+from launch import convert, digests, paths, sums, trees, variants
 from launch.sparsity import Graph
 from launch.spec import Spec
 from launch.verify import tree as verification
@@ -282,6 +282,28 @@ def shift_range(tree: Path) -> None:
     onnx.save(model, str(onnx_of(tree)))
 
 
+def change_bias(tree: Path) -> None:
+    """Add a little to one bias that no output shows."""
+    model = onnx.load(str(onnx_of(tree)))
+    (tensor,) = [one for one in model.graph.initializer if one.name.endswith("0.attention.self.key.bias")]
+    values = numpy_helper.to_array(tensor).copy()
+    values[3] += 1e-4
+    tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
+    onnx.save(model, str(onnx_of(tree)))
+
+
+def lengthen_bin(tree: Path) -> None:
+    with ir_of(tree, ".bin").open("ab") as handle:
+        handle.write(b"\0" * 4096)
+
+
+def break_report(tree: Path) -> None:
+    """A byte that no CSV may hold."""
+    flip(next(tree.glob("*.csv")), 0)
+    path = next(tree.glob("*.csv"))
+    path.write_bytes(path.read_bytes()[:700] + b"\0" + path.read_bytes()[701:])
+
+
 TAMPERINGS = {
     # what is done, the files whose checksum tells, and the content's checks with words of what they say
     truncate: ("-8bit.onnx", {"ONNX: readable": "damaged"}),
@@ -310,7 +332,10 @@ TAMPERINGS = {
         },
     ),
     no_onnx: ("-8bit.onnx", {"ONNX: readable": "no ONNX file"}),
-    bomb: ("-8bit.onnx", {"ONNX: readable": ""}),
+    bomb: ("-8bit.onnx", {"ONNX: readable": "messages"}),
+    change_bias: ("-8bit.onnx", {"IR: biases and norms": "0.attention.self.key.bias"}),
+    lengthen_bin: (".bin", {"IR: readable": "its last constant ends at byte"}),
+    break_report: (".csv", {"sparsity report": "cannot be read"}),
     narrow: ("-8bit.onnx", {"ONNX: bit widths": "has 4 bits", "IR: activation ranges": "256 levels, 16"}),
     shift_range: ("-8bit.onnx", {"IR: activation ranges": "has the range"}),
 }
@@ -400,7 +425,7 @@ def test_sums_that_the_provenance_does_not_give_are_a_fault(tree: Path) -> None:
     [
         (lambda content: content.update(model_optimizer="2021.4"), "Model Optimizer 2021.4 does not make IR"),
         (lambda content: content["verification"]["checks"][3].update(passed=False), "was not passed"),
-        (lambda content: content["verification"]["checks"].pop(3), "it has no check"),
+        (lambda content: content["verification"]["outputs"]["as_run"].update(tolerance=9), "tolerance"),
     ],
 )
 def test_claims_that_the_files_contradict_are_a_fault(tree: Path, change, words: str) -> None:
@@ -430,6 +455,50 @@ def test_a_text_file_is_read_up_to_a_size(tree: Path) -> None:
     with (tree / "ir" / "mo.log").open("r+b") as log:
         log.truncate(3 * 10**9)
     assert "ir/mo.log has more than" in failed(verify(tree))["files: no machine paths"]
+
+
+@pytest.mark.parametrize("kind", ["pipe", "link"])
+def test_what_is_no_regular_file_is_not_opened(tree: Path, kind: str) -> None:
+    path = next(tree.glob("*.csv"))
+    path.unlink()
+    if kind == "pipe":
+        os.mkfifo(str(path))
+    else:
+        path.symlink_to("/dev/zero")
+    found = failed(verify(tree))
+    assert f"{path.name} is no regular file" in found["files: complete"]
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".json", ".mapping", ".xml"])
+def test_any_byte_in_a_text_file_is_a_fault_and_no_crash(tree: Path, suffix: str) -> None:
+    """Checksums written anew: what is in the files is looked at, whatever it is."""
+    path = next(tree.rglob(f"*{suffix}"))
+    content = path.read_bytes()
+    for place, byte in ((0, 0), (len(content) // 2, 0xFF), (len(content) - 2, 0x80)):
+        path.write_bytes(content[:place] + bytes([byte]) + content[place + 1 :])
+        (tree / sums.NAME).unlink()
+        sums.write(tree, {})
+        assert not verify(tree).passed, (path, place)
+
+
+def test_a_hybrid_under_the_unstructured_name_does_not_pass(originals: Path, tmp_path: Path) -> None:
+    tree = tmp_path / UNSTRUCTURED
+    shutil.copytree(str(originals / HYBRID), str(tree))
+    for path in tree.rglob(f"{HYBRID}*"):
+        path.rename(path.with_name(path.name.replace(HYBRID, UNSTRUCTURED)))
+    provenance = tree / trees.PROVENANCE
+    provenance.write_text(provenance.read_text().replace(HYBRID, UNSTRUCTURED))
+    sign(tree)
+    assert "all heads and rows" in failed(verify(tree))["model"]
+
+
+def test_a_model_of_another_sparsity_is_none_of_the_kits(tree: Path) -> None:
+    path = tree / trees.PROVENANCE
+    content = json.loads(path.read_text())
+    content["model"]["overall_sparsity"] = 0.5
+    path.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
+    sign(tree)
+    assert "90% sparse, not 50%" in failed(verify(tree))["model"]
 
 
 def test_what_does_not_belong_to_a_tree_is_a_fault(tree: Path) -> None:
@@ -471,7 +540,9 @@ def test_a_path_of_a_machine_is_a_fault(tree: Path) -> None:
         ("https://docs.openvino.ai/latest/a", []),
         ("</layer></layers>", []),
         ("a/b/c and 3/4", []),
-        ("<tree>/ir <kit>/build/work", []),
+        ("<tree>/ir <kit>/build/work <venv>/bin/python", []),
+        ("<p>/home/a/b</p> [/home/a/c] |/home/a/d|", ["/home/a/b", "/home/a/c", "/home/a/d"]),
+        ("file:///home/a/b", ["/home/a/b"]),
         ("/root/x/y\n/tmp/z/w", ["/root/x/y", "/tmp/z/w"]),
     ],
 )
@@ -544,6 +615,32 @@ def facts(spec: Spec, **zero: int) -> Dict[str, object]:
         for name, shape in spec.matrices().items()
     ]
     return {"matrices": rows, "saturated": {}, "collapsed": [], "constant": []}
+
+
+def test_weights_that_are_zero_in_the_ir_only_are_a_sign(spec: Spec) -> None:
+    sizes = {name: math.prod(shape) for name, shape in spec.matrices().items()}
+    found = findings(spec, {**facts(spec), "ir_zeros": {FEED_FORWARD: sizes[FEED_FORWARD]}})
+    assert [(one.kind, one.known) for one in found] == [("all-zero matrices", False), ("dead layers", False)]
+
+
+@pytest.mark.parametrize(("factor", "words"), [(0.01, "beyond their range"), (1000, "vanish in its range")])
+def test_a_weight_range_that_does_not_fit_is_a_sign(tree: Path, factor: float, words: str) -> None:
+    """In ONNX file and IR alike, so that the two agree."""
+    model = onnx.load(str(onnx_of(tree)))
+    quantizer = weight(model, QUERY)[0]
+    for name in quantizer.input[1:]:
+        (constant,) = [node for node in model.graph.node if name in node.output]
+        ends = numpy_helper.to_array(constant.attribute[0].t) * numpy.float32(factor)
+        constant.attribute[0].t.CopyFrom(numpy_helper.from_array(ends))
+    onnx.save(model, str(onnx_of(tree)))
+    convert.convert(Path(sys.executable), onnx_of(tree), dict(os.environ), lambda step: None)
+    sign(tree)
+    result = verify(tree)
+    assert "IR: made of this ONNX file" not in failed(result)
+    assert [(one.kind, one.known) for one in result.findings if words in one.text] == [
+        ("saturated ranges", False)
+    ]
+    assert not result.passed
 
 
 def test_a_model_without_signs_has_no_findings(spec: Spec) -> None:

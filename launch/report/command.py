@@ -9,7 +9,7 @@ from typing import List, Optional, Sequence
 
 from .. import files, paths, variants
 from ..errors import KitError
-from ..progress import size
+from ..progress import printable, size
 from . import page, table
 from .tree import Tree, find, look
 
@@ -87,7 +87,7 @@ def text(trees: Sequence[Tree]) -> str:
             lines.append(f"{kind}: {tree.name}: {finding['kind']}: {finding['text']}")
         lines += [f"DAMAGED: {tree.name}: {fault}" for fault in tree.faults]
     lines += [f"missing: {name}" for name in missing(trees)]
-    return table.printable("\n".join(lines).rstrip())
+    return printable("\n".join(lines).rstrip())
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:

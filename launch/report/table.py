@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, Callable, Dict, List, Sequence, Tuple
 
-from ..progress import duration, size
+from ..progress import duration, printable, size
 from .heatmap import percent
 from .tree import Tree
 
@@ -180,8 +180,3 @@ def _text(table: Table, trees: Sequence[Tree]) -> str:
         for line in lines
     ]
     return "\n".join([table.title, *("  " + row for row in rows)])
-
-
-def printable(text: str) -> str:
-    """Return text that no terminal takes for a command; lines stay lines."""
-    return "".join(letter if letter.isprintable() or letter == "\n" else "?" for letter in text)

@@ -187,7 +187,7 @@ def look(folder: Path) -> Tree:
     except KitError as error:
         faults += [f"{PROVENANCE}: {line}" for line in error.what.splitlines()]
     if provenance is not None:
-        faults += provenance_file.disagreements(folder.name, entries, provenance)
+        faults += provenance_file.disagreements(folder, entries, provenance)
     return Tree(folder, entries, list(map(host.placeless, faults)), provenance)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Dict, List, Mapping, Sequence
 
 from ..errors import exit_with_message
-from ..progress import Progress, size
+from ..progress import Progress, printable, size
 from ..sparsity import BLOCK_PREFIX
 from . import tree
 from .tree import Result
@@ -60,14 +60,14 @@ def summary(result: Result) -> str:
 
 def main() -> int:
     """Verify; return the exit status."""
-    out, name = Path(sys.argv[1]), (sys.argv[2:] or [""])[0]
+    out, name = Path(sys.argv[1]).resolve(), (sys.argv[2:] or [""])[0]
     passed = True
     for path in tree.chosen(out, name):
         with Progress(f"{path.name}", None) as progress:
             result = tree.verify(path, Path(sys.executable), progress.tick)
             progress.done(f"largest process {size(result.peak_bytes)}")
         print(f"{path.name}: {summary(result)}")
-        print("\n".join(_lines(result)), flush=True)
+        print(printable("\n".join(_lines(result))), flush=True)
         if not result.passed:
             print(f"  to do: {tree.again(path)}", flush=True)
         passed = passed and result.passed

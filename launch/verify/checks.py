@@ -7,6 +7,10 @@ SHOWN = 4
 """How many faults of one kind are written out; the others are counted."""
 
 
+LONGEST = 400
+"""Letters of a fault that are shown."""
+
+
 @dataclass(frozen=True)
 class Check:
     """One thing that was checked.
@@ -53,6 +57,7 @@ def from_faults(name: str, faults: Iterable[str], text: str) -> Check:
 
 def some(items: List[str]) -> str:
     """Return the first few of ``items`` in one line, and how many more there are."""
+    items = [item if len(item) <= LONGEST else item[:LONGEST] + "…" for item in items]
     more = len(items) - SHOWN
     # One more is shown and not counted: "and 1 more" is as long as most.
     if more <= 1:

@@ -34,7 +34,12 @@ def findings(spec: Spec, facts: Mapping[str, Any]) -> List[Finding]:
 
     :param facts: of :func:`launch.verify.onnx_file.check` and :func:`launch.verify.ir.check`, together.
     """
-    empty = [row["parameter"] for row in facts["matrices"] if row["zeros"] == _size(row)]
+    kept = facts.get("ir_zeros", {})
+    empty = [
+        row["parameter"]
+        for row in facts["matrices"]
+        if max(row["zeros"], kept.get(row["parameter"], 0)) == _size(row)
+    ]
     expected = spec.expected_zeros()
     due = {name for name in empty if is_feed_forward(name) and expected.get(name, 0.0) >= 1}
     found = []

@@ -12,7 +12,7 @@ from ..spec import Spec
 from ..variants import VARIANTS
 from . import ir_run
 from .checks import Check
-from .ir_weights import Weights, check_ranges, collapsed, ranges, store_in_int8
+from .ir_weights import Weights, check_ranges, check_vectors, collapsed, ranges, store_in_int8, vectors
 from .ir_xml import IrFile, check_mapping
 from .measuring import serve
 from .runtime import Network
@@ -27,7 +27,7 @@ def check(tree: Path, spec: Spec, found: Facts) -> Tuple[List[Check], Facts]:
     """Return the checks of a tree's IR beside its ONNX file, and what was measured.
 
     The facts are ``ir`` and ``outputs`` of a provenance's verification, ``ir_zeros`` by parameter,
-    ``saturated`` (shares by quantizer), ``collapsed`` ranges and ``constant`` outputs.
+    ``saturated`` (shares by quantizer), ``collapsed`` (ranges that do not fit) and ``constant`` outputs.
 
     :param found: the facts of :func:`launch.verify.onnx_file.check`.
     :raises KitError: the IR cannot be read, or one of the two not be run.
@@ -37,7 +37,7 @@ def check(tree: Path, spec: Spec, found: Facts) -> Tuple[List[Check], Facts]:
     file = IrFile(xml)
     status.step("reading the IR")
     ir = Network(xml, found["nodes"])
-    ir_ranges = ranges(ir)
+    ir_ranges, ir_vectors = ranges(ir), vectors(ir)
     checks = [
         Check(READABLE, True, f"version {file.version}, {sum(file.types.values()):,} layers"),
         _attempt("IR: mapping", lambda: _check_mapping(xml, file)),
@@ -55,6 +55,7 @@ def check(tree: Path, spec: Spec, found: Facts) -> Tuple[List[Check], Facts]:
     checks += [
         weights.check_count(spec),
         weights.check_values(),
+        check_vectors(found["vectors"], found["neutral"], ir_vectors),
         weights.check_zeros({row["parameter"]: row["zeros"] for row in found["matrices"]}),
         check_ranges(onnx_ranges, ir_ranges),
     ]
@@ -72,7 +73,7 @@ def check(tree: Path, spec: Spec, found: Facts) -> Tuple[List[Check], Facts]:
         },
         "ir_zeros": weights.zeros,
         "outputs": outputs,
-        "collapsed": collapsed(onnx_ranges),
+        "collapsed": [*collapsed(onnx_ranges), *weights.signs(found["matrices"])],
         **ir_run.signs(ir_runs, beyond),
     }
     return checks, facts

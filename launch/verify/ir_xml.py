@@ -14,6 +14,9 @@ MAX_BYTES = 64 * 10**6
 MAX_ELEMENTS = 2**31
 """Elements of one tensor at most; the largest of BERT-large, the word embeddings, has 31 million."""
 
+_DIGITS = 18
+"""Digits of a number at most."""
+
 _HINT = "Remove the tree and make it again, or copy it again from where it came."
 
 
@@ -32,6 +35,7 @@ class IrFile:
         self.names: Set[str] = set()
         self.types: Dict[str, int] = {}
         types: List[str] = []
+        end = 0
         try:
             there = path.with_suffix(".bin").stat().st_size
         except OSError:
@@ -50,6 +54,7 @@ class IrFile:
             if kind == "Const" and data is not None:
                 offset = _number(path, data.get("offset"), f"the offset of {name!r}")
                 size = _number(path, data.get("size"), f"the size of {name!r}")
+                end = max(end, offset + size)
                 if offset + size > there:
                     raise _fault(
                         path,
@@ -57,6 +62,8 @@ class IrFile:
                     )
         if not types:
             raise _fault(path, "it has no layers")
+        if end != there:
+            raise _fault(path, f"its last constant ends at byte {end:,} of a .bin of {there:,} bytes")
         self.types = dict(sorted(Counter(types).items()))
 
 
@@ -102,7 +109,10 @@ def _number(path: Path, text: Any, what: str) -> int:
     # A dimension of unknown size is -1, which no tree has.
     if text is None or not str(text).strip().isascii() or not str(text).strip().isdigit():
         raise _fault(path, f"{what} is {text!r} and no whole number")
-    return int(text)
+    digits = str(text).strip()
+    if len(digits) > _DIGITS:
+        raise _fault(path, f"{what} has {len(digits):,} digits")
+    return int(digits)
 
 
 def _fault(path: Path, reason: str) -> KitError:

@@ -4,7 +4,9 @@ import re
 from pathlib import Path
 from typing import Iterable, List
 
-_ABSOLUTE = re.compile(r"(?:^|(?<=[\s\"'`=(,;:]))/(?:[\w.+@~-]+/)+[\w.+@~-]+", re.M)
+_ABSOLUTE = re.compile(r"(?:^|(?<=[\s\"'`=(,;:>|\[])|(?<=file://))/(?:[\w.+@~-]+/)+[\w.+@~-]+", re.M)
+_NAMED = re.compile(r"<(?:tree|kit|venv)>/")
+"""A path that starts at a folder which the kit has given a name (:mod:`launch.convert`)."""
 
 TEXTS = (".csv", ".json", ".log", ".mapping", ".md", ".xml")
 """Suffixes of a tree's text files."""
@@ -18,7 +20,7 @@ def absolute_paths(text: str) -> List[str]:
 
     An address (``https://…``) is none, nor is a path that starts with a name (``${workspaceFolder}/…``).
     """
-    return _ABSOLUTE.findall(text)
+    return _ABSOLUTE.findall(_NAMED.sub("", text))
 
 
 def in_files(folder: Path, names: Iterable[str]) -> List[str]:

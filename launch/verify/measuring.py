@@ -69,7 +69,9 @@ def ask(
 
 def serve(body: Body) -> NoReturn:
     """Answer the request that the command line names, and leave the process."""
-    resource.setrlimit(resource.RLIMIT_DATA, (MAX_BYTES, resource.getrlimit(resource.RLIMIT_DATA)[1]))
+    hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
+    limit = MAX_BYTES if hard == resource.RLIM_INFINITY else min(MAX_BYTES, hard)
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))
     sys.exit(status.run(_answer, body, *map(Path, sys.argv[1:])))
 
 

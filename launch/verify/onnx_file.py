@@ -13,8 +13,11 @@ from ..sparsity import BLOCK_PREFIX
 from ..spec import BITS, INPUTS, OPSET, SPARSITY_TOLERANCE, Spec, is_feed_forward
 from ..variants import VARIANTS
 from .checks import Check, from_faults
+from .ir_weights import vector_key
 from .leaks import absolute_paths
 from .measuring import serve
+
+_BITS_BY_LEVELS = {2**bits - less: bits for bits in range(2, 17) for less in (0, 1)}
 
 READABLE = "ONNX: readable"
 """Name of the check that fails where the file is no ONNX file; see :class:`launch.onnx_model.Model`."""
@@ -26,8 +29,9 @@ def check(tree: Path, spec: Spec, _: Facts) -> Tuple[List[Check], Facts]:
     """Return the checks of a tree's ONNX file and what was measured.
 
     The facts are ``onnx`` and ``matrices`` of a provenance's verification (without the IR's zeros), the three
-    sparsities, ``names`` (parameter by name of the constant that holds it) and ``nodes`` (name of the first
-    output by name of the node).
+    sparsities, ``vectors`` and ``neutral`` (:func:`launch.verify.ir_weights.check_vectors`), ``names``
+    (parameter by name of the constant that holds it) and ``nodes`` (name of the first output by name of the
+    node).
 
     :raises KitError: the file is no whole ONNX file.
     """
@@ -51,6 +55,7 @@ def check(tree: Path, spec: Spec, _: Facts) -> Tuple[List[Check], Facts]:
         "matrices": found.rows,
         **found.sparsities(),
         "names": found.names,
+        **_vectors(model),
         "nodes": {node.name: node.output[0] for node in model.nodes if node.name},
     }
     checks = [
@@ -61,7 +66,10 @@ def check(tree: Path, spec: Spec, _: Facts) -> Tuple[List[Check], Facts]:
         _check_quantizers(model, spec, found),
         from_faults(
             "ONNX: bit widths",
-            [f"{model.node_label(node)} has {bits} bits" for node, bits in _odd(model, quantizers)],
+            [
+                f"{model.node_label(node)} has {f'{bits} bits' if bits else 'levels of no number of bits'}"
+                for node, bits in _odd(model, quantizers)
+            ],
             f"{BITS} bits in each of {len(quantizers):,} quantizers",
         ),
         found.check_shapes(),
@@ -182,6 +190,20 @@ class _Matrices:
         )
 
 
+def _vectors(model: Model) -> Facts:
+    """Return the file's parameters that are not quantized: biases and norms."""
+    import numpy
+
+    found, neutral = {}, []
+    for name, tensor in model.initializers:
+        values = model.array(tensor)
+        if values.dtype == numpy.float32 and values.size > 1:
+            found[bare(name)] = vector_key(values)
+            if (values == (1 if name.endswith("weight") else 0)).all():
+                neutral.append(bare(name))
+    return {"vectors": found, "neutral": neutral}
+
+
 def _check_opset(found: int) -> Check:
     text = f"{found}" + ("" if found == OPSET else f", not {OPSET}")
     return Check("ONNX: opset", found == OPSET, text)
@@ -229,10 +251,10 @@ def _check_quantizers(model: Model, spec: Spec, found: _Matrices) -> Check:
 def _quantizers(model: Model) -> Dict[str, int]:
     """Return the bit width of each quantizer, by its output.
 
-    ``levels`` is 2^bits, or one less where the range is symmetric.
+    ``levels`` is 2^bits, or one less where the range is symmetric; any other number is none of a width's, 0.
     """
     return {
-        node.output[0]: max(0, _attribute(node, "levels") - 1).bit_length()
+        node.output[0]: _BITS_BY_LEVELS.get(_attribute(node, "levels"), 0)
         for node in (*model.matrices.values(), *model.activations)
     }
 

@@ -40,6 +40,13 @@ class Network:
             if operation.get_type_name() == "FakeQuantize":
                 yield operation
 
+    def float_constants(self) -> Iterator[Any]:
+        """Yield the constants of 32-bit numbers."""
+        for operation in self.model.get_ordered_ops():
+            is_float = operation.get_output_element_type(0).get_type_name() == "f32"
+            if operation.get_type_name() == "Constant" and is_float:
+                yield operation
+
     def int8_constants(self) -> Iterator[Any]:
         """Yield the constants of type int8."""
         for operation in self.model.get_ordered_ops():
