@@ -71,6 +71,14 @@ def diff(path: str, hunk: str) -> str:
 
 BOTH = "fork and registry; both say hello"
 
+FAST = patch(
+    "Say the fourth at once",
+    diff(GREET, "@@ -3,3 +3,3 @@\n third\n-fourth\n+4th\n fifth\n"),
+    Applies_to=BOTH,
+    Optional_set="fast",
+)
+"""A patch of the optional set; :meth:`SmallKit.add_fast` puts it into the series of nncf."""
+
 PATCHES: Dict[str, Dict[str, str]] = {
     "nncf": {
         "greeting.patch": patch(
@@ -207,6 +215,13 @@ class SmallKit:
 
     def patch(self, name: str, file: str) -> Path:
         return self.root / "patches" / name / file
+
+    def add_fast(self) -> Path:
+        """Put :data:`FAST` at the end of nncf's series and return its file."""
+        self.patch("nncf", "at_once.patch").write_text(FAST, encoding="utf-8")
+        with self.series("nncf").open("a") as file:
+            file.write("at_once.patch\n")
+        return self.patch("nncf", "at_once.patch")
 
     def patch_bytes(self) -> Dict[str, bytes]:
         """Return every file of ``patches/`` by relative name."""
