@@ -16,6 +16,7 @@ export LAUNCH_LAUNCH := $(LAUNCH)
 export LAUNCH_PYTHON := $(PYTHON)
 export LAUNCH_EXPLAIN := $(EXPLAIN)
 export LAUNCH_SOURCE := $(SOURCE)
+export LAUNCH_FAST := $(FAST)
 export LAUNCH_MIRROR := $(MIRROR)
 export LAUNCH_P := $(P)
 export LAUNCH_A := $(A)
@@ -43,6 +44,7 @@ third_party patches-check patch-edit patch-export:
 
 # The tests run on the registry's releases, also where the submodules are checked out.
 test test-fast test-forks: export LAUNCH_SOURCE := registry
+test test-fast test-forks: export LAUNCH_FAST := 1
 test test-fast: export LAUNCH_MO := 2021.4
 
 .PHONY: test

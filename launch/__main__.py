@@ -56,6 +56,7 @@ def _parser() -> argparse.ArgumentParser:
     setup = commands.add_parser("setup", help="make the environment and the patched sources")
     _option(setup, "python", "", "a Python 3.8")
     _option(setup, "source", sources.AUTO, "auto, fork or registry")
+    _option(setup, "fast", "1", "with the patches of the set fast: 1 or 0")
     _option(setup, "mo", optimizers.DEFAULT.name, "Model Optimizer: " + " or ".join(optimizers.OPTIMIZERS))
     comparing = commands.add_parser("compare", help="whether two trees, or folders of trees, are the same")
     _option(comparing, "a", "", "an ONNX file, a tree or a folder of trees")
@@ -100,6 +101,7 @@ def _parser() -> argparse.ArgumentParser:
         _option(command, "seed", "", "seed of the random weights")
         _option(command, "launch", str(paths.LAUNCH_FILE), "the launch file, or upstream")
         _option(command, "source", sources.AUTO, "auto, fork or registry")
+        _option(command, "fast", "1", "with the patches of the set fast: 1 or 0")
         _option(command, "python", "", "a Python 3.8 for the environment")
         if name in ("all", "variant"):
             _option(command, "out", OUT, "where trees are published")
@@ -148,9 +150,13 @@ def _locked_setup(options: argparse.Namespace) -> int:
     return 0
 
 
+def _choose(options: argparse.Namespace) -> Source:
+    return sources.choose(options.source, sources.with_fast(options.fast))
+
+
 def _source(options: argparse.Namespace) -> Source:
     """Return the chosen source, and say which it is before anything else is said."""
-    source = sources.choose(options.source)
+    source = _choose(options)
     print(f"source  {source.describe()}", file=sys.stderr, flush=True)
     _unpack(source)
     return source
@@ -196,7 +202,7 @@ def _configs(options: argparse.Namespace) -> int:
 
 
 def _command(options: argparse.Namespace) -> int:
-    source = sources.choose(options.source)
+    source = _choose(options)
     _unpack(source)
     job = _job(options, options.v, source)
     print(job.explain() if options.explain else job.invocation.shell())

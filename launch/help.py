@@ -62,6 +62,7 @@ _VARIABLES = (
     ("LAUNCH=launch/launch.json", "the launch file; upstream: that of the transformers fork, as it is"),
     ("SOURCE=auto", "nncf and transformers from: fork (the submodules), registry (releases), auto: the"),
     ("", "forks if they are checked out, else the releases"),
+    ("FAST=1", "0 leaves out the patches that make runs faster and smaller and change no byte"),
     ("MO=2022.1", "Model Optimizer: 2022.1, or 2021.4 (IR version 10; minutes a variant, not seconds)"),
     ("TO=", "report: the page (OUT/report.html); package: the folder (build/package)"),
     ("FORMAT=folder", "package: folder or tar"),

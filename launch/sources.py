@@ -1,4 +1,4 @@
-"""Where NNCF and transformers come from: the user's choice, ``SOURCE=auto|fork|registry``."""
+"""Where NNCF and transformers come from: the user's ``SOURCE=auto|fork|registry`` and ``FAST=0|1``."""
 
 from . import third_party
 from .errors import KitError
@@ -11,12 +11,30 @@ _SOURCES = {source.name: source for source in (Fork, Registry)}
 KINDS = (AUTO, *_SOURCES)
 
 
-def choose(text: str) -> Source:
+_ANSWERS = {"1": True, "yes": True, "true": True, "0": False, "no": False, "false": False}
+
+
+def with_fast(text: str) -> bool:
+    """Return whether ``FAST=text`` wants the patches of the optional set ``fast``.
+
+    :raises KitError: it says neither.
+    """
+    if text.lower() in _ANSWERS:
+        return _ANSWERS[text.lower()]
+    raise KitError(
+        f"FAST says neither yes nor no: {text!r}.",
+        where=f"FAST={text}",
+        hint="Set FAST to 1 (or yes, true) or to 0 (or no, false), which leaves the set fast out.",
+    )
+
+
+def choose(text: str, fast: bool = True) -> Source:
     """Return the source that ``SOURCE=text`` means.
 
     ``auto`` decides from what is on disk, never by asking the network: the submodules if they are checked out
     at their pins, else the package index's releases.
 
+    :param fast: with the patches of the optional set ``fast``.
     :raises KitError: there is no such source; ``fork`` without submodules; or, for ``auto`` too, submodules
         that are there and not as pinned.
     """
@@ -25,7 +43,7 @@ def choose(text: str) -> Source:
             f"There is no source {text!r}.", where=f"SOURCE={text}", hint=f"Set SOURCE to {', '.join(KINDS)}."
         )
     if text == AUTO:
-        return Fork() if third_party.available() else Registry()
+        return Fork(fast) if third_party.available() else Registry(fast)
     if text == Fork.name:
         third_party.require()
-    return _SOURCES[text]()
+    return _SOURCES[text](fast)
