@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional, Sequence
 
-from .. import provenance, sparsity, sums, trees
+from .. import child, provenance, sparsity, sums, trees
 from ..errors import KitError
 from ..spec import Spec, bert_large
 from ..variants import VARIANTS, Variant
@@ -27,6 +27,7 @@ class Result:
 
     :param measured: ``verification`` of a provenance; None where ONNX file or IR could not be measured.
     :param peak_bytes: the largest process.
+    :param cpu_seconds: processor time of all processes.
     """
 
     variant: str
@@ -35,6 +36,7 @@ class Result:
     measured: Optional[Dict[str, Any]]
     seconds: float
     peak_bytes: int
+    cpu_seconds: float = 0.0
 
     @property
     def failed(self) -> List[Check]:
@@ -97,13 +99,14 @@ def measure(
             checks += more
             facts.update(found)
             usages.append(usage)
-    seconds, peak = sum(usage.seconds for usage in usages), max([0, *(u.peak_bytes for u in usages)])
+    used = child.together(usages)
+    took = used.seconds, used.peak_bytes, used.cpu_seconds
     checks.append(_check_texts(folder, trees.all_files(VARIANTS[spec.variant].stem)))
     checks.append(_check_report(folder, spec, facts))
     if len(usages) < 2:
-        return Result(spec.variant, checks, [], None, seconds, peak)
+        return Result(spec.variant, checks, [], None, *took)
     signs = findings(spec, facts)
-    return Result(spec.variant, checks, signs, _document(checks, signs, facts), seconds, peak)
+    return Result(spec.variant, checks, signs, _document(checks, signs, facts), *took)
 
 
 def verify(tree: Path, python: Path, tick: Tick) -> Result:
@@ -128,7 +131,8 @@ def verify(tree: Path, python: Path, tick: Tick) -> Result:
     checks += found.checks
     if found.measured is not None and content:
         checks.append(_check_recorded(content["verification"], found.measured))
-    return Result(variant.name, checks, found.findings, found.measured, found.seconds, found.peak_bytes)
+    took = found.seconds, found.peak_bytes, found.cpu_seconds
+    return Result(variant.name, checks, found.findings, found.measured, *took)
 
 
 def check_files(tree: Path, variant: Variant, tick: Tick) -> List[Check]:
