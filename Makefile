@@ -25,6 +25,8 @@ export LAUNCH_LEVEL := $(LEVEL)
 export LAUNCH_MO := $(MO)
 export LAUNCH_TO := $(TO)
 export LAUNCH_FORMAT := $(FORMAT)
+export LAUNCH_SIZE := $(SIZE)
+export LAUNCH_REPEAT := $(REPEAT)
 
 .PHONY: help
 help:
@@ -36,6 +38,10 @@ all variant configs command evaluate compare setup clean distclean:
 
 .PHONY: verify report package
 verify report package:
+	@$(KIT) $@
+
+.PHONY: bench-pipeline
+bench-pipeline:
 	@$(KIT) $@
 
 .PHONY: third_party patches-check patch-edit patch-export

@@ -29,6 +29,7 @@ from . import (
     third_party,
     variants,
 )
+from .bench import command as bench
 from .errors import exit_with_message
 from .locks import exclusive
 from .progress import duration
@@ -78,6 +79,13 @@ def _parser() -> argparse.ArgumentParser:
         if name == "package":
             _option(command, "to", str(paths.BUILD / "package"), "the folder that the package appears in")
             _option(command, "format", package.FORMATS[0], " or ".join(package.FORMATS))
+    benching = commands.add_parser("bench-pipeline", help="the recipe by hand and the kit in turn, measured")
+    _option(benching, "size", "full", "full, or small: a two-layer model")
+    _option(benching, "v", "", "the variant; else all five")
+    _option(benching, "repeat", "1", "runs of each")
+    _option(benching, "to", str(paths.BUILD / "bench"), "the folder that the results appear in")
+    _option(benching, "source", sources.AUTO, "auto, fork or registry")
+    _option(benching, "python", "", "a Python 3.8 for the environment")
     third = commands.add_parser("third_party", help="check the forks' submodules out at their pins")
     _option(third, "mirror", "", "folder with git directories nncf and transformers to take them from")
     commands.add_parser("patches-check", help="check that the patch series is sound")
@@ -250,6 +258,14 @@ def _ready_environment(python: str) -> None:
             environment.ensure(python)
 
 
+def _bench(options: argparse.Namespace) -> int:
+    source = sources.choose(options.source)
+    to = files.typed(options.to, "TO")
+    return bench.run(
+        source, options.size, options.v, options.repeat, to, lambda: _setup(options.python, source)
+    )
+
+
 def _third_party(options: argparse.Namespace) -> int:
     mirror = files.typed(options.mirror, "MIRROR") if options.mirror else None
     with exclusive(pipeline.LOCK, pipeline.LOCKED):
@@ -309,6 +325,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         "verify": lambda: _verify(options),
         "report": lambda: _report(options),
         "package": lambda: _package(options),
+        "bench-pipeline": lambda: _bench(options),
         "third_party": lambda: _third_party(options),
         "patches-check": _patches_check,
         "patch-edit": lambda: _patch_edit(options),
