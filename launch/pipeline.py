@@ -391,6 +391,7 @@ def run(job: Job, log_name: str, what: str, progress: Progress, inherit: Sequenc
     usages = []
     with progress:
         for name, argv, env in commands:
+            _tick(progress, name, None)
             usages.append(
                 child.run(
                     argv,
