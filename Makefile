@@ -16,6 +16,7 @@ export LAUNCH_LAUNCH := $(LAUNCH)
 export LAUNCH_PYTHON := $(PYTHON)
 export LAUNCH_EXPLAIN := $(EXPLAIN)
 export LAUNCH_SOURCE := $(SOURCE)
+export LAUNCH_FAST := $(FAST)
 export LAUNCH_MIRROR := $(MIRROR)
 export LAUNCH_P := $(P)
 export LAUNCH_A := $(A)
@@ -24,10 +25,13 @@ export LAUNCH_LEVEL := $(LEVEL)
 export LAUNCH_MO := $(MO)
 export LAUNCH_TO := $(TO)
 export LAUNCH_FORMAT := $(FORMAT)
+export LAUNCH_SIZE := $(SIZE)
+export LAUNCH_REPEAT := $(REPEAT)
 
 COMMANDS := all variant configs command evaluate
 COMMANDS += verify report package compare
 COMMANDS += third_party patches-check patch-edit patch-export
+COMMANDS += bench-pipeline
 COMMANDS += setup test test-forks test-fast lint lock clean distclean
 
 .PHONY: help $(COMMANDS)

@@ -13,7 +13,9 @@ Floors, from the bottom; a module imports only from floors below its own:
 2. ``jobs`` < ``provenance`` < ``verify`` < ``pipeline``: one variant from launch configuration to published
    tree.  In ``launch.verify``: ``checks`` < ``onnx_file``, ``ir`` and ``degeneracy`` < ``tree``.
 3. ``report``, ``archive`` < ``package``, beside ``pipeline``: what is known of published trees.  In
-   ``launch.report``: ``tree`` < ``table`` < ``page`` < ``command``.
+   ``launch.report``: ``tree`` < ``table`` < ``page`` < ``command``.  ``bench``, above ``pipeline``: what a
+   run takes, beside the recipe by hand; in it ``figures`` < ``table``, ``sides`` < ``plan`` < ``running`` <
+   ``command``.
 4. ``checks`` and ``commands`` < ``options`` < ``help`` < ``__main__``: the commands.
 
 ``launch.qa`` is the program that a launch configuration starts.  It is the only part that imports torch,

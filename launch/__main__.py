@@ -26,6 +26,7 @@ from . import (
     third_party,
     variants,
 )
+from .bench import command as bench
 from .errors import exit_with_message
 from .locks import exclusive
 from .options import is_yes, parse
@@ -56,8 +57,8 @@ def _say(what: str) -> None:
     print(f"setup: {what}", file=sys.stderr, flush=True)
 
 
-def _locked_setup(python: str, source_name: str, optimizer: optimizers.Optimizer) -> int:
-    source = _source(source_name)
+def _locked_setup(python: str, chosen: Source, optimizer: optimizers.Optimizer) -> int:
+    source = _told(chosen)
     ready = environment.is_ready() and optimizers.is_ready(optimizer) and source.is_ready()
     if python or not ready:
         with exclusive(pipeline.LOCK, pipeline.LOCKED):
@@ -67,9 +68,16 @@ def _locked_setup(python: str, source_name: str, optimizer: optimizers.Optimizer
     return 0
 
 
-def _source(name: str) -> Source:
+def _choose(options: argparse.Namespace) -> Source:
+    return sources.choose(options.source, is_yes(options.fast, "fast"))
+
+
+def _source(options: argparse.Namespace) -> Source:
     """Return the chosen source, and say which it is before anything else is said."""
-    source = sources.choose(name)
+    return _told(_choose(options))
+
+
+def _told(source: Source) -> Source:
     print(f"source  {source.describe()}", file=sys.stderr, flush=True)
     _unpack(source)
     return source
@@ -86,7 +94,7 @@ def _unpack(source: Source) -> None:
 
 
 def _trees(options: argparse.Namespace, chosen: Sequence[variants.Variant]) -> int:
-    source, selection = _source(options.source), _selection(options)
+    source, selection = _source(options), _selection(options)
     optimizer = optimizers.get(options.mo)
     tree_jobs = [jobs.load_tree(options.launch, variant, selection, source) for variant in chosen]
     out = files.typed(options.out, "OUT")
@@ -102,7 +110,7 @@ def _job(options: argparse.Namespace, name: str, source: Source) -> jobs.Job:
 
 
 def _configs(options: argparse.Namespace) -> int:
-    source = _source(options.source)
+    source = _source(options)
     job = _job(options, "configs", source)
     if job.upstreams_script:
         for path in pipeline.configs(job, lambda: _setup(options.python, source)):
@@ -116,7 +124,7 @@ def _configs(options: argparse.Namespace) -> int:
 
 def _command(options: argparse.Namespace) -> int:
     explain = is_yes(options.explain, "explain")
-    source = sources.choose(options.source)
+    source = _choose(options)
     _unpack(source)
     variant = variants.VARIANTS.get(options.v)
     found = jobs.find(options.launch, options.v, _selection(options), source, variant)
@@ -133,7 +141,7 @@ def _command(options: argparse.Namespace) -> int:
 
 
 def _evaluate(options: argparse.Namespace) -> int:
-    source = _source(options.source)
+    source = _source(options)
     job = _job(options, "evaluate", source)
     print(pipeline.evaluate(job, lambda: _setup(options.python, source)))
     return 0
@@ -178,6 +186,14 @@ def _help() -> int:
     return 0
 
 
+def _bench(options: argparse.Namespace) -> int:
+    source = sources.choose(options.source)
+    to = files.typed(options.to, "TO")
+    return bench.run(
+        source, options.size, options.v, options.repeat, to, lambda: _setup(options.python, source)
+    )
+
+
 def _third_party(options: argparse.Namespace) -> int:
     mirror = files.typed(options.mirror, "MIRROR") if options.mirror else None
     with exclusive(pipeline.LOCK, pipeline.LOCKED):
@@ -210,7 +226,8 @@ def _patch_export(options: argparse.Namespace) -> int:
 
 def _tests(options: argparse.Namespace, command: str) -> int:
     forks = command == "test-forks"
-    _locked_setup(options.python, checks.SOURCE, optimizers.DEFAULT if forks else checks.OPTIMIZER)
+    source = sources.choose(checks.SOURCE)
+    _locked_setup(options.python, source, optimizers.DEFAULT if forks else checks.OPTIMIZER)
     if forks:
         _third_party(options)
     checks.pytest(command, options.words)
@@ -248,11 +265,12 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
 
 def _handlers(command: str, options: argparse.Namespace) -> Dict[str, Callable[[], int]]:
     return {
-        "setup": lambda: _locked_setup(options.python, options.source, optimizers.get(options.mo)),
+        "setup": lambda: _locked_setup(options.python, _choose(options), optimizers.get(options.mo)),
         "compare": lambda: _compare(options),
         "verify": lambda: _verify(options),
         "report": lambda: _report(options),
         "package": lambda: _package(options),
+        "bench-pipeline": lambda: _bench(options),
         "third_party": lambda: _third_party(options),
         "patches-check": _patches_check,
         "patch-edit": lambda: _patch_edit(options),

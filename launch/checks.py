@@ -25,7 +25,7 @@ def pytest(command: str, words: Sequence[str]) -> NoReturn:
     :param command: a key of :data:`MARKS`.
     :param words: further arguments; a ``-m`` in them counts instead of the command's.
     """
-    environ = {**os.environ, "LAUNCH_SOURCE": SOURCE}
+    environ = {**os.environ, "LAUNCH_SOURCE": SOURCE, "LAUNCH_FAST": "1"}
     if command != "test-forks":
         environ["LAUNCH_MO"] = OPTIMIZER.name
     python = str(paths.VENV_PYTHON)

@@ -33,10 +33,21 @@ class Usage:
 
     :param seconds: wall-clock time.
     :param peak_bytes: the largest resident set of the child or of one of its own children.
+    :param cpu_seconds: processor time of the child and of its own children, in user and in system mode.
     """
 
     seconds: float
     peak_bytes: int
+    cpu_seconds: float = 0.0
+
+
+def together(usages: Sequence[Usage]) -> Usage:
+    """Return what several children took that ran one after the other."""
+    return Usage(
+        sum(usage.seconds for usage in usages),
+        max([0, *(usage.peak_bytes for usage in usages)]),
+        sum(usage.cpu_seconds for usage in usages),
+    )
 
 
 def _die_with_parent() -> None:
@@ -115,7 +126,8 @@ def run(
     if code != 0:
         raise _failure(what, code, log)
     scale = 1 if sys.platform == "darwin" else 1024  # ru_maxrss is in bytes there, in KiB elsewhere
-    return Usage(time.monotonic() - started, usage.ru_maxrss * scale)
+    cpu = usage.ru_utime + usage.ru_stime
+    return Usage(time.monotonic() - started, usage.ru_maxrss * scale, cpu)
 
 
 def _exit_code(wait_status: int) -> int:

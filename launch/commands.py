@@ -66,6 +66,11 @@ OPTIONS: Dict[str, Option] = {
         "Model Optimizer; 2021.4: IR version 10, minutes a variant, not seconds",
         optimizers.DEFAULT.name,
     ),
+    "fast": Option(
+        "1|0", "with the patches that make runs faster and smaller and change no byte", "1", flag=True
+    ),
+    "size": Option("full|small", "bench-pipeline: full, or small: a quick look on a two-layer model", "full"),
+    "repeat": Option("<number>", "bench-pipeline: runs of each", "1"),
     "explain": Option(
         "1|0", "show instead each part as in the file, as it runs, and by which rule", "0", flag=True
     ),
@@ -116,7 +121,7 @@ class Command:
 
 
 _VARIANT = next(reversed(list(VARIANTS)))
-_RUN = ("input", "model", "train_file", "validation_file", "seed", "launch", "source", "python")
+_RUN = ("input", "model", "train_file", "validation_file", "seed", "launch", "source", "fast", "python")
 _MAKE, _TRUST, _FORKS, _KIT = (
     "Make trees",
     "Trust and share them",
@@ -251,7 +256,7 @@ COMMANDS: Dict[str, Command] = {
         _KIT,
         "the environment and the patched sources (implied by whatever needs them)",
         "Installs 2.4 GB into .venv/ from locks with hashes.",
-        ("python", "source", "mo"),
+        ("python", "source", "fast", "mo"),
         examples=("setup", "setup --source registry --python /opt/python3.8/bin/python3"),
     ),
     "test": Command(
@@ -278,6 +283,19 @@ COMMANDS: Dict[str, Command] = {
         ("python",),
         examples=("test-fast", "test-fast tests/test_vscode.py -- -q"),
         words=_PYTEST,
+    ),
+    "bench-pipeline": Command(
+        _KIT,
+        "the recipe by hand and the kit in turn: time, processor, memory, ratios",
+        "With the submodules checked out, against upstream's recipe; else the releases with the set fast"
+        " against those without.  Ends with 0 only where both give the same bytes.",
+        ("size", "v", "repeat", "to", "source", "python"),
+        "[SIZE=]",
+        ("bench-pipeline --size small", f"bench-pipeline --v {_VARIANT} --repeat 3"),
+        own={
+            "v": Option("<name>", "the variant", otherwise="all five"),
+            "to": Option("<folder>", "the folder that the results appear in", str(paths.BUILD / "bench")),
+        },
     ),
     "lint": Command(_KIT, "ruff and mypy", options=("python",), examples=("lint",)),
     "lock": Command(

@@ -204,6 +204,7 @@ def export(fork: Fork) -> List[Path]:
         )
     texts = [patch_text(clone, commit) for commit in _commits(fork, clone)]
     names = _names(fork, texts)
+    _check_order(fork, texts)
     files = dict(zip(names, texts), series="".join(f"{name}\n" for name in names))
     _check_unchanged(fork, clone, files)
     folder = paths.PATCHES / fork.name
@@ -213,6 +214,18 @@ def export(fork: Fork) -> List[Path]:
         (folder / stale).unlink()
     _remember(fork, clone)
     return [folder / name for name in names]
+
+
+def _check_order(fork: Fork, texts: List[str]) -> None:
+    """Check that commits that are required come before those of the optional set; ``texts`` are patches."""
+    index = patches.misplaced(f"\n{patches.OPTIONAL_SET}: {patches.FAST}\n" in text for text in texts)
+    if index is not None:
+        subject = texts[index].splitlines()[0][len(patches.SUBJECT) :]
+        raise KitError(
+            f"A required commit comes after one of the set {patches.FAST!r}, which can be left out.",
+            where=f"{paths.shown(clone_of(fork))}: {subject}",
+            hint=f"Required commits come first: git rebase -i {_BASE} puts them in order.",
+        )
 
 
 def _commits(fork: Fork, clone: Path) -> List[str]:
@@ -287,8 +300,7 @@ def _patch_text(message: str, diff: str, name: str) -> str:
         raise KitError(
             f"The commit is no patch yet: {'; '.join(problems)}.",
             where=f"commit {name}: {subject}",
-            hint="git commit --amend: a subject, a paragraph on why, and the fields\n"
-            + "\n".join(f"{field}: <{meaning}>" for field, meaning in patches.FIELDS.items()),
+            hint="git commit --amend: a subject, a paragraph on why, and the fields\n" + patches.field_list(),
         )
     message = message.rstrip("\n") + "\n\n"
     # Object names and the heading that git guesses for a hunk say nothing that a reader needs.
@@ -339,6 +351,7 @@ def check() -> List[str]:
 
     Without its source, a fork's patches are read: each parses, is listed once and says what it has to say.
     With it, they are also applied in order without fuzz, and exported again: the same bytes must come out.
+    Required patches come before those of the optional set, so this applies the series with and without it.
 
     :raises KitError: a patch is at fault, or a folder is in no map.
     """
@@ -356,12 +369,16 @@ def check() -> List[str]:
         for patch in found:
             patches.check_diff(patch)
         _check_series(fork, found)
-        count = counted(len(found))
+        patches.check_order(found)
+        fast = sum(patch.fast for patch in found)
+        count = counted(len(found)) + (f" ({fast} of the set {patches.FAST})" if fast else "")
+        both = f" without and with the set {patches.FAST}" if fast else ""
         if third_party.checked_out(fork):
             third_party.check(fork)
             _check_applied(fork, found)
             lines.append(
-                f"{fork.name}: {count} read, applied to {fork.base[:12]} and exported again: no difference"
+                f"{fork.name}: {count} read, applied to {fork.base[:12]}{both} and exported again:"
+                " no difference"
             )
         else:
             lines.append(

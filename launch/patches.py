@@ -24,8 +24,17 @@ FIELDS = {
 }
 """What every patch says of itself beside its subject and the reason for it."""
 
+OPTIONAL_SET = "Optional-set"
+"""A field that a patch may have: the set it belongs to, which a user can leave out."""
+
+FAST = "fast"
+"""The one optional set: what makes runs faster or smaller and changes no output byte; ``FAST=0``."""
+
 SUBJECT = "Subject: "
 _FIELD = re.compile(r"^([A-Z][a-z]+(?:-[a-z]+)+): (.+)$")
+_OPTIONAL_SET = re.compile(r"^\s*optional[-_ ]?sets?\s*:", re.I)
+"""A line that means to be the field; misspelt, it would make a patch required in silence."""
+
 _DIFF = re.compile(r"^diff --git ", re.M)
 _SUBJECT_LENGTH = 72
 
@@ -36,7 +45,8 @@ class Patch:
 
     :param path: its file.
     :param subject: its purpose in one line.
-    :param fields: :data:`FIELDS` by name; a field's later lines are joined with spaces.
+    :param fields: :data:`FIELDS`, and :data:`OPTIONAL_SET` where it is given, by name; a field's later lines
+        are joined with spaces.
     :param message: everything before the diff.
     :param diff: the rest, which alone reaches the patched files.
     """
@@ -50,6 +60,11 @@ class Patch:
     def applies_to(self, source: str) -> bool:
         """Return whether the patch belongs to ``source``, one of :data:`SOURCES`."""
         return source in _named_sources(self.fields)
+
+    @property
+    def fast(self) -> bool:
+        """Whether the patch is of the optional set :data:`FAST`."""
+        return self.fields.get(OPTIONAL_SET) == FAST
 
 
 def series(name: str) -> List[Path]:
@@ -103,14 +118,19 @@ def read(path: Path) -> Patch:
         raise KitError(
             "A patch does not say enough of itself: " + "; ".join(problems) + ".",
             where=where,
-            hint="Begin it with 'Subject: …', a paragraph on why it exists, and the fields\n"
-            + "\n".join(f"{name}: <{meaning}>" for name, meaning in FIELDS.items()),
+            hint="Begin it with 'Subject: …', a paragraph on why it exists, and the fields\n" + field_list(),
         )
     if start is None:
         raise KitError("A patch changes nothing.", where=where, hint="Remove it, or restore its diff.")
     return Patch(
         path, message.splitlines()[0][len(SUBJECT) :], _fields(message), message, text[len(message) :]
     )
+
+
+def field_list() -> str:
+    """Return the fields of a patch with their meanings, a line each, for a hint."""
+    lines = [f"{name}: <{meaning}>" for name, meaning in FIELDS.items()]
+    return "\n".join([*lines, f"{OPTIONAL_SET}: {FAST}  (only where it belongs to that set)"])
 
 
 def check_diff(patch: Patch) -> None:
@@ -169,7 +189,28 @@ def missing_parts(message: str) -> List[str]:
     named = set(_named_sources(fields))
     if "Applies-to" in fields and not (named <= {*SOURCES, "and"} and named & set(SOURCES)):
         problems.append("Applies-to names neither fork nor registry")
+    for line in lines[1:]:
+        if _OPTIONAL_SET.match(line) and line != f"{OPTIONAL_SET}: {FAST}":
+            problems.append(f"{line.strip()[:60]!r} is not '{OPTIONAL_SET}: {FAST}', the only optional set")
+    if sum(line == f"{OPTIONAL_SET}: {FAST}" for line in lines) > (fields.get(OPTIONAL_SET) == FAST):
+        problems.append(f"{OPTIONAL_SET} is given twice, or goes on in the next line")
     return problems
+
+
+def misplaced(members: Iterable[bool]) -> Optional[int]:
+    """Return the index of the first required patch that stands after one of the optional set; else None.
+
+    Required patches come first in a series.  So none builds on an optional one, and the series without the
+    set is its beginning.
+
+    :param members: for each patch of a series, in order, whether it is of the set.
+    """
+    earlier = False
+    for index, member in enumerate(members):
+        if earlier and not member:
+            return index
+        earlier = earlier or member
+    return None
 
 
 def _named_sources(fields: Mapping[str, str]) -> List[str]:
@@ -177,12 +218,31 @@ def _named_sources(fields: Mapping[str, str]) -> List[str]:
     return re.findall(r"[a-z]+", re.split(r"[;(]", fields.get("Applies-to", ""))[0])
 
 
-def chosen(name: str, source: str) -> List[Patch]:
+def check_order(found: List[Patch]) -> None:
+    """Check that the required patches of a series come before those of the optional set.
+
+    :raises KitError: one does not.
+    """
+    index = misplaced(patch.fast for patch in found)
+    if index is not None:
+        path = found[index].path
+        raise KitError(
+            f"A required patch comes after one of the set {FAST!r}, which can be left out.",
+            where=f"{paths.shown(path.parent / 'series')}: {path.name}",
+            hint=f"Required patches come first: put it before the first with '{OPTIONAL_SET}: {FAST}'"
+            f" (make patch-edit P={path.parent.name}, git rebase -i).",
+        )
+
+
+def chosen(name: str, source: str, fast: bool = True) -> List[Patch]:
     """Return a fork's patches that belong to ``source``, in order.
 
+    :param fast: with those of the optional set :data:`FAST`.
     :raises KitError: the series or a patch is at fault.
     """
-    return [patch for patch in map(read, series(name)) if patch.applies_to(source)]
+    found = [read(path) for path in series(name)]
+    check_order(found)
+    return [patch for patch in found if patch.applies_to(source) and (fast or not patch.fast)]
 
 
 def counted(number: int) -> str:

@@ -7,6 +7,7 @@ differs makes the stage again.  What does not pass the third is not published.
 """
 
 import contextlib
+import functools
 import json
 import os
 import shutil
@@ -399,16 +400,19 @@ def run(job: Job, log_name: str, what: str, progress: Progress, inherit: Sequenc
     progress.note(f"log: {paths.shown(log)}")
     own = job.invocation.environment(os.environ)
     kits = {**own, "PYTHONPATH": os.pathsep.join([own.get("PYTHONPATH", ""), str(paths.REPOSITORY)])}
-    commands = [(job.invocation.argv(), own)]
+    commands: List[Tuple[str, List[str], Dict[str, str]]] = [("", job.invocation.argv(), own)]
     if job.upstreams_script:
         python = [job.invocation.python, "-m"]
-        commands.insert(0, ([*python, f"{__package__}.qa.extension"], kits))
+        commands = [("looking after NNCF's extension", [*python, f"{__package__}.qa.extension"], kits)]
+        commands.append(("upstream's script", job.invocation.argv(), own))
         made = job.arguments.onnx_path
         if made is not None:
-            commands.append(([*python, f"{__package__}.sparsity", str(job.local(str(made)))], kits))
+            argv = [*python, f"{__package__}.sparsity", str(job.local(str(made)))]
+            commands.append(("counting zeros", argv, kits))
     usages = []
     with progress:
-        for argv, env in commands:
+        for name, argv, env in commands:
+            _tick(progress, name, None)
             usages.append(
                 child.run(
                     argv,
@@ -416,7 +420,7 @@ def run(job: Job, log_name: str, what: str, progress: Progress, inherit: Sequenc
                     cwd=Path(job.invocation.cwd),
                     log=log,
                     what=what,
-                    tick=progress.tick,
+                    tick=functools.partial(_tick, progress, name),
                     inherit=inherit,
                 )
             )
@@ -424,7 +428,12 @@ def run(job: Job, log_name: str, what: str, progress: Progress, inherit: Sequenc
         for drawing in _DRAWINGS:
             with contextlib.suppress(FileNotFoundError):
                 (job.local(job.arguments.output_dir) / drawing).unlink()
-    return child.Usage(sum(usage.seconds for usage in usages), max(usage.peak_bytes for usage in usages))
+    return child.together(usages)
+
+
+def _tick(progress: Progress, command: str, step: Optional[str]) -> None:
+    """Show the step that a command has stated, or which command it is."""
+    progress.tick(step or command or None)
 
 
 def configs(job: Job, prepare: Callable[[], None]) -> List[Path]:

@@ -28,7 +28,13 @@ _COMMIT = 40
 
 
 class Source(abc.ABC):
-    """Where a run's NNCF and transformers come from."""
+    """Where a run's NNCF and transformers come from.
+
+    :param fast: with the patches of the optional set ``fast``.
+    """
+
+    def __init__(self, fast: bool = True) -> None:
+        self.fast = fast
 
     name: str
     """What ``SOURCE=`` calls it."""
@@ -69,11 +75,11 @@ class Source(abc.ABC):
         """
 
     def series(self) -> Dict[str, List[patches.Patch]]:
-        """Return each package's patches that belong to this source, in order.
+        """Return each package's patches that belong to this source, in order; the optional set's if chosen.
 
         :raises KitError: a series or a patch is at fault.
         """
-        return {package: patches.chosen(package, self.name) for package in self.packages()}
+        return {package: patches.chosen(package, self.name, self.fast) for package in self.packages()}
 
     def key(self) -> str:
         """Return what the tree depends on, pins and patches, as a sha256.
@@ -83,12 +89,13 @@ class Source(abc.ABC):
         return hashlib.sha256("".join(self._identity(self.series())).encode()).hexdigest()
 
     def describe(self) -> str:
-        """Return the source in one line: its name, versions and number of patches."""
+        """Return the source in one line: its name, versions, number of patches and what is left out."""
         versions = ", ".join(
             f"{package} {version[:12] if len(version) == _COMMIT else version}"
             for package, version in self.packages().items()
         )
-        return f"{self.name} ({versions}, {patches.counted(sum(map(len, self.series().values())))})"
+        count = patches.counted(sum(map(len, self.series().values())))
+        return f"{self.name} ({versions}, {count}{'' if self.fast else '; without the fast set'})"
 
     def is_ready(self) -> bool:
         """Return whether the derived tree is there, current, and as it was derived."""

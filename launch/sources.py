@@ -1,4 +1,4 @@
-"""Where NNCF and transformers come from: the user's choice, ``SOURCE=auto|fork|registry``."""
+"""Where NNCF and transformers come from: the user's ``SOURCE=auto|fork|registry`` and ``FAST=0|1``."""
 
 from . import third_party
 from .errors import KitError
@@ -11,12 +11,13 @@ _SOURCES = {source.name: source for source in (Fork, Registry)}
 KINDS = (AUTO, *_SOURCES)
 
 
-def choose(text: str) -> Source:
+def choose(text: str, fast: bool = True) -> Source:
     """Return the source that ``SOURCE=text`` means.
 
     ``auto`` decides from what is on disk, never by asking the network: the submodules if they are checked out
     at their pins, else the package index's releases.
 
+    :param fast: with the patches of the optional set ``fast``.
     :raises KitError: there is no such source; ``fork`` without submodules; or, for ``auto`` too, submodules
         that are there and not as pinned.
     """
@@ -25,7 +26,7 @@ def choose(text: str) -> Source:
             f"There is no source {text!r}.", where=f"SOURCE={text}", hint=f"Set SOURCE to {', '.join(KINDS)}."
         )
     if text == AUTO:
-        return Fork() if third_party.available() else Registry()
+        return Fork(fast) if third_party.available() else Registry(fast)
     if text == Fork.name:
         third_party.require()
-    return _SOURCES[text]()
+    return _SOURCES[text](fast)

@@ -37,6 +37,7 @@ def pytest_configure() -> None:
             del os.environ[name]
     for name in ("SOURCE", "LAUNCH_SOURCE"):  # for `make` and for `python -m launch`
         os.environ[name] = "registry"
+    os.environ.pop("FAST", None)
 
 
 def write_model(folder: Path, **changes: object) -> Path:

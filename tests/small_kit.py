@@ -71,6 +71,14 @@ def diff(path: str, hunk: str) -> str:
 
 BOTH = "fork and registry; both say hello"
 
+FAST = patch(
+    "Say the fourth at once",
+    diff(GREET, "@@ -3,3 +3,3 @@\n third\n-fourth\n+4th\n fifth\n"),
+    Applies_to=BOTH,
+    Optional_set="fast",
+)
+"""A patch of the optional set; :meth:`SmallKit.add_fast` puts it into the series of nncf."""
+
 PATCHES: Dict[str, Dict[str, str]] = {
     "nncf": {
         "greeting.patch": patch(
@@ -208,6 +216,13 @@ class SmallKit:
     def patch(self, name: str, file: str) -> Path:
         return self.root / "patches" / name / file
 
+    def add_fast(self) -> Path:
+        """Put :data:`FAST` at the end of nncf's series and return its file."""
+        self.patch("nncf", "at_once.patch").write_text(FAST, encoding="utf-8")
+        with self.series("nncf").open("a") as file:
+            file.write("at_once.patch\n")
+        return self.patch("nncf", "at_once.patch")
+
     def patch_bytes(self) -> Dict[str, bytes]:
         """Return every file of ``patches/`` by relative name."""
         folder = self.root / "patches"
@@ -258,6 +273,8 @@ def build(folder: Path) -> SmallKit:
     kit.home.mkdir(parents=True)
     ignored = shutil.ignore_patterns("__pycache__", "*.part")
     shutil.copytree(str(paths.PACKAGE), str(kit.root / "launch"), ignore=ignored)
+    (kit.root / paths.LAUNCH_FILE.parent.name).mkdir()
+    shutil.copyfile(str(paths.LAUNCH_FILE), str(kit.root / paths.LAUNCH_FILE.relative_to(paths.REPOSITORY)))
     for file in ("Makefile", ".gitignore"):
         shutil.copy(str(paths.REPOSITORY / file), str(kit.root))
     pins = {name: _make_upstream(kit, name) for name in FILES}
@@ -284,7 +301,7 @@ def build(folder: Path) -> SmallKit:
         kit.git("update-index", "--add", "--cacheinfo", f"160000,{pin},third_party/{name}")
         # What `git clone` leaves without --recurse-submodules.
         kit.submodule(name).mkdir(parents=True)
-    kit.git("add", "--", ".gitmodules", ".gitignore", "Makefile", "launch", "patches")
+    kit.git("add", "--", ".gitmodules", ".gitignore", ".vscode", "Makefile", "launch", "patches")
     kit.git("commit", "--quiet", "--message=The kit")
     # Copies are made faster of one pack, and start faster with the compiled modules.
     kit.git("repack", "-a", "-d", "--quiet")

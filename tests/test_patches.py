@@ -3,7 +3,7 @@
 import itertools
 import subprocess
 from pathlib import Path
-from typing import Callable, Dict, Iterator, List, Tuple
+from typing import Callable, Dict, Iterator, List, Optional, Tuple
 
 import pytest
 
@@ -153,6 +153,15 @@ def _no_text(kit: SmallKit) -> None:
     kit.patch("nncf", "ending.patch").write_bytes(PATCHES["nncf"]["ending.patch"].encode("utf-16"))
 
 
+def _other_set(kit: SmallKit) -> None:
+    kit.change(kit.add_fast(), "Optional-set: fast", "Optional-set: small")
+
+
+def _required_after_fast(kit: SmallKit) -> None:
+    kit.add_fast()
+    kit.series("nncf").write_text("greeting.patch\nat_once.patch\nending.patch\n")
+
+
 def _no_fork(kit: SmallKit) -> None:
     (kit.root / "patches/torch").mkdir()
 
@@ -172,6 +181,14 @@ def _no_fork(kit: SmallKit) -> None:
         (_outside, ["outside of its repository", "patches/nncf/ending.patch: ../../launch/errors.py"]),
         (_outside_without_a_header, ["outside of its repository", ": ../../launch/errors.py"]),
         (_no_text, ["cannot be read", "patches/nncf/ending.patch"]),
+        (
+            _other_set,
+            ["'Optional-set: small' is not 'Optional-set: fast'", "patches/nncf/at_once.patch", "only where"],
+        ),
+        (
+            _required_after_fast,
+            ["A required patch comes after one of the set 'fast'", "patches/nncf/series: ending.patch"],
+        ),
         (_no_fork, ["patches/torch belongs to no fork", "patches/config.json"]),
     ],
     ids=lambda value: value.__name__.strip("_") if callable(value) else "",
@@ -192,6 +209,46 @@ def test_check_finds(kit: SmallKit, spoil: Callable[[SmallKit], None], words: Li
 )
 def test_what_a_patch_has_to_say(fields: Dict[str, str], problem: str) -> None:
     assert patches.missing_parts("Subject: " + message("Say it", **fields)) == ([problem] if problem else [])
+
+
+@pytest.mark.parametrize(
+    ("line", "fast"),
+    [
+        ("Optional-set: fast", True),
+        ("", False),
+        ("Optional-set: small", None),
+        ("Optional-set: fast and small", None),
+        ("Optional-set: fast\n and small", None),
+        ("Optional-set: fast\nOptional-set: fast", None),
+        ("Optional-set: Fast", None),
+        ("Optional-set:fast", None),
+        ("Optional-set:", None),
+        ("Optional-Set: fast", None),
+        ("optional set: fast", None),
+        (" Optional-set: fast", None),
+    ],
+)
+def test_a_patch_is_of_the_optional_set_or_says_nothing_of_it(
+    tmp_path: Path, line: str, fast: Optional[bool]
+) -> None:
+    file = tmp_path / "a.patch"
+    whole = PATCHES["nncf"]["greeting.patch"]
+    file.write_text(whole.replace(f"Applies-to: {BOTH}\n", f"Applies-to: {BOTH}\n{line}\n"))
+    if fast is None:
+        with pytest.raises(KitError, match="Optional-set") as raised:
+            patches.read(file)
+        assert raised.value.where
+        assert "Optional-set: fast" in raised.value.hint
+    else:
+        assert patches.read(file).fast == fast
+
+
+@pytest.mark.parametrize(
+    ("members", "index"),
+    [("", None), ("rr", None), ("ff", None), ("rrff", None), ("fr", 1), ("rffr", 3), ("rfrf", 2)],
+)
+def test_required_patches_come_first(members: str, index: Optional[int]) -> None:
+    assert patches.misplaced(member == "f" for member in members) == index
 
 
 def test_a_patch_has_a_subject_and_a_reason(tmp_path: Path) -> None:
@@ -234,6 +291,44 @@ def test_check_applies_every_patch_and_exports_it_again(forked: SmallKit, source
         for name in PATCHES
     ]
     assert forked.submodules_state() == source, "nothing is written to a submodule, not even an object"
+
+
+def test_check_applies_the_series_without_and_with_the_optional_set(forked: SmallKit) -> None:
+    forked.add_fast()
+    assert forked.do("patches-check").splitlines()[0] == (
+        f"nncf: 3 patches (1 of the set fast) read, applied to {forked.pin('nncf')[:12]} without and with the"
+        " set fast and exported again: no difference"
+    )
+
+
+def test_check_finds_a_required_patch_that_builds_on_the_optional_set(forked: SmallKit) -> None:
+    forked.add_fast()
+    between = patch("Say it louder", diff(GREET, "@@ -3,3 +3,3 @@\n third\n-4th\n+4TH\n fifth\n"))
+    forked.patch("nncf", "between.patch").write_text(between)
+    series = forked.series("nncf")
+    series.write_text(series.read_text() + "between.patch\n")
+    # Where it belongs it does not apply, and nowhere else may it stand.
+    assert_user_error(forked.launch("patches-check"), "A required patch comes after", ": between.patch")
+    series.write_text("greeting.patch\nending.patch\nbetween.patch\nat_once.patch\n")
+    assert_user_error(forked.launch("patches-check"), "does not apply", "patches/nncf/between.patch")
+
+
+def test_the_optional_set_comes_back_as_it_went(forked: SmallKit) -> None:
+    forked.add_fast()
+    before = forked.patch_bytes()
+    clone = edit(forked, "nncf")
+    assert "\nOptional-set: fast\n" in forked.git("log", "-1", "--format=%B", at=clone)
+    assert export(forked, "nncf") == ["greeting.patch", "ending.patch", "at_once.patch"]
+    assert forked.patch_bytes() == before
+    # A required commit on top of it is refused, and is in order where the advice puts it.
+    commit(forked, clone, "nncf/other.py", "other\n", "Other")
+    done = forked.launch("patch-export", "--p=nncf")
+    assert_user_error(done, "A required commit comes after", "build/patches/nncf: Other", "git rebase -i")
+    assert forked.patch_bytes() == before
+    swap = "sed -i '3{h;d};4G'"
+    forked.git("rebase", "--quiet", "-i", "refs/kit/base", at=clone, GIT_SEQUENCE_EDITOR=swap)
+    assert export(forked, "nncf") == ["greeting.patch", "ending.patch", "other.patch", "at_once.patch"]
+    assert_sound(forked)
 
 
 def _fuzzy(kit: SmallKit) -> None:

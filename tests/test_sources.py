@@ -17,6 +17,7 @@ import pytest
 
 from launch import sources
 from launch.errors import KitError
+from launch.options import is_yes
 from launch.source_fork import Fork
 from launch.source_registry import Registry
 
@@ -26,10 +27,10 @@ from .small_kit import FILES, GREET, LINK, LINKED, PATCHES, QA, RUN_QA, SmallKit
 
 DERIVE = """
 import sys
-from launch import errors, sources
+from launch import errors, options, sources
 
 def derive():
-    source = sources.choose(sys.argv[1])
+    source = sources.choose(sys.argv[1], options.is_yes(sys.argv[2], "fast"))
     print("made" if source.ensure(print) else "current")
     assert source.is_ready()
     return 0
@@ -40,6 +41,7 @@ errors.exit_with_message(derive)
 
 DIE = """
 import os, signal
+from launch.options import is_yes
 from launch.source_fork import Fork
 
 class Dying(Fork):
@@ -89,13 +91,13 @@ def forked(_fetched: SmallKit, tmp_path: Path) -> SmallKit:
     return small_kit.copy(_fetched, tmp_path / "forked")
 
 
-def derive(kit: SmallKit, source: str) -> "subprocess.CompletedProcess[str]":
-    return kit.run(sys.executable, "-c", DERIVE, source)
+def derive(kit: SmallKit, source: str, fast: str = "1") -> "subprocess.CompletedProcess[str]":
+    return kit.run(sys.executable, "-c", DERIVE, source, fast)
 
 
-def derived(kit: SmallKit, source: str) -> str:
+def derived(kit: SmallKit, source: str, fast: str = "1") -> str:
     """Derive the tree, and return whether it was made or current."""
-    done = derive(kit, source)
+    done = derive(kit, source, fast)
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()[-1]
 
@@ -231,6 +233,85 @@ def test_the_sources_share_nothing_that_is_derived() -> None:
     assert fork.key() != registry.key()
 
 
+# --- the optional set ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "fast"),
+    [
+        ("1", True),
+        ("yes", True),
+        ("true", True),
+        ("0", False),
+        ("no", False),
+        ("false", False),
+        ("NO", False),
+    ],
+)
+def test_fast_says_yes_or_no(text: str, fast: bool) -> None:
+    assert is_yes(text, "fast") == fast
+
+
+@pytest.mark.parametrize("text", ["2", "perhaps", "fast", "-1"])
+def test_fast_is_nothing_else(kit: SmallKit, text: str) -> None:
+    for command in ("setup", "all", "variant", "configs", "command", "evaluate"):
+        variant = ["--v=90pc_unstructured_sparse"] if command in ("variant", "command") else []
+        done = kit.launch(command, f"--fast={text}", "--source=registry", *variant)
+        assert_user_error(done, f"FAST={text}", "neither on nor off")
+        assert "source  " not in done.stderr
+
+
+def test_fast_is_on_unless_it_is_left_out(kit: SmallKit, forked: SmallKit) -> None:
+    for chosen, name, count in ((kit, "registry", 3), (forked, "fork", 5)):
+        chosen.add_fast()
+        with_it = chosen.make("setup", "PYTHON=/bin/false").stderr.splitlines()[0]
+        without = chosen.make("setup", "PYTHON=/bin/false", "FAST=0").stderr.splitlines()[0]
+        assert with_it.startswith(f"source  {name} (")
+        assert with_it.endswith(f", {count} patches)")
+        assert without == with_it.replace(f"{count} patches)", f"{count - 1} patches; without the fast set)")
+    command = kit.launch("command", "--v=90pc_unstructured_sparse", "--explain=1", "--fast=no").stdout
+    assert "on source registry (nncf 2.1.0, transformers 4.9.1, 2 patches; without the fast set)" in command
+
+
+@pytest.mark.parametrize(("source", "package"), [("fork", "nncf/nncf"), ("registry", "nncf")])
+def test_the_tree_follows_the_choice(forked: SmallKit, source: str, package: str) -> None:
+    write_wheels(forked)
+    forked.add_fast()
+    assert derived(forked, source) == "made"
+    folder = tree(forked, source) / package
+    assert "4th" in (folder / "greet.py").read_text()
+    assert derived(forked, source, "1") == "current"
+    fast = small_kit.contents(tree(forked, source))
+    times = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
+    done = derive(forked, source, "0")
+    assert done.stdout.splitlines()[-1] == "made"
+    assert "was changed" not in done.stdout, "nobody but the user has changed anything"
+    assert "without the fast set" in done.stdout
+    plain = (folder / "greet.py").read_text()
+    assert "fourth" in plain
+    assert "goodbye" in plain, "the required patches stay"
+    # What is the same with and without keeps its time: nothing of it is compiled again.
+    after = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
+    assert after.pop("greet.py") > times.pop("greet.py")
+    assert after == times
+    assert derived(forked, source, "0") == "current"
+    assert derived(forked, source, "1") == "made"
+    stamp = ".kit-source.json"
+    assert {**small_kit.contents(tree(forked, source)), stamp: None} == {**fast, stamp: None}
+
+
+def test_without_a_fast_patch_the_choice_changes_no_tree(forked: SmallKit) -> None:
+    assert derived(forked, "fork") == "made"
+    assert derived(forked, "fork", "0") == "current"
+
+
+def test_a_required_patch_after_the_fast_ones_is_in_no_tree(forked: SmallKit) -> None:
+    forked.add_fast()
+    forked.series("nncf").write_text("at_once.patch\ngreeting.patch\nending.patch\n")
+    for fast in "01":
+        assert_user_error(derive(forked, "fork", fast), "A required patch comes after", ": greeting.patch")
+
+
 # --- deriving from the forks -----------------------------------------------------------------------------
 
 
@@ -304,7 +385,7 @@ def test_a_killed_derivation_leaves_the_earlier_tree(forked: SmallKit) -> None:
 
 
 def test_two_at_once_derive_one_tree(forked: SmallKit) -> None:
-    argv = [sys.executable, "-c", DERIVE, "fork"]
+    argv = [sys.executable, "-c", DERIVE, "fork", "1"]
     started = [
         subprocess.Popen(argv, cwd=str(forked.root), env=forked.env, stdout=subprocess.PIPE, text=True)
         for _ in range(2)

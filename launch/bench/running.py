@@ -1,0 +1,214 @@
+"""Running a plan: one process at a time, the sides in turn, and what each took."""
+
+import datetime
+import json
+import os
+import shutil
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Dict, Iterator, List
+
+from .. import child, convert, digests, files, host, paths, pipeline
+from ..jobs import TreeJob
+from ..progress import Progress
+from ..spec import Spec
+from ..variants import Variant
+from ..verify import tree as verification
+from . import plan as planning
+from . import sides
+from .figures import IR, ONNX, VERIFICATION, Figure, Run, as_json, rows
+from .plan import Plan
+from .sides import Side
+from .stopwatch import Stopwatch
+from .table import markdown
+
+FORMAT = 1
+"""Of the JSON file."""
+
+
+@contextmanager
+def workplace(plan: Plan, lock: int) -> Iterator[None]:
+    """Make what the runs read and is not counted: trees, extensions, the model folder; remove it afterwards.
+
+    The trees and extensions stay for the next benchmark, everything larger goes.
+    """
+    shutil.rmtree(str(sides.WORK), ignore_errors=True)
+    sides.WORK.mkdir(parents=True)
+    try:
+        planning.write_model(plan)
+        for side in plan.sides:
+            side.source.ensure(_say)
+            _extension(side, sides.job(side, plan.variants[0]), lock)
+        if plan.by_hand:
+            _weights(plan.kit, lock)
+        yield
+    finally:
+        shutil.rmtree(str(sides.WORK), ignore_errors=True)
+
+
+def _say(what: str) -> None:
+    print(f"bench: {what}", file=sys.stderr, flush=True)
+
+
+def _kits_environment(side: Side, job: TreeJob) -> Dict[str, str]:
+    own = job.job.invocation.environment(os.environ)
+    return {
+        **own,
+        "PYTHONPATH": os.pathsep.join([*map(str, side.source.python_path), str(paths.REPOSITORY)]),
+    }
+
+
+def _extension(side: Side, job: TreeJob, lock: int) -> None:
+    """Compile NNCF's extension, once for all runs of all variants, as a person has it after the first."""
+    _prepare(
+        f"bench: {side.name}: NNCF's extension",
+        [job.job.invocation.python, "-m", "launch.qa.extension"],
+        _kits_environment(side, job),
+        lock,
+    )
+
+
+def _weights(side: Side, lock: int) -> None:
+    """Write the checkpoint that the recipe by hand reads."""
+    env = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([*map(str, side.source.python_path), str(paths.REPOSITORY)]),
+    }
+    argv = [str(paths.VENV_PYTHON), "-m", "launch.bench.weights", str(sides.MODEL)]
+    _prepare("bench: a checkpoint of random weights", argv, env, lock)
+
+
+def _prepare(what: str, argv: List[str], env: Dict[str, str], lock: int) -> None:
+    log = paths.BUILD / "log" / "bench.log"
+    with Progress(what, expected=None) as progress:
+        child.run(argv, env=env, cwd=sides.WORK, log=log, what=what, tick=progress.tick, inherit=(lock,))
+    progress.done("not counted")
+
+
+def run(plan: Plan, lock: int) -> List[Run]:
+    """Run the plan, write the results after each variant, and return what was measured.
+
+    :param lock: a descriptor that every process inherits.
+    :raises KitError: a run fails.
+    """
+    done: List[Run] = []
+    count = len(plan.variants) * plan.repeat * 2
+    with workplace(plan, lock):
+        for variant in plan.variants:
+            for _ in range(plan.repeat):
+                for side in plan.sides:
+                    label = f"[{len(done) + 1}/{count}] {variant.name} {side.name}"
+                    done.append(_one(plan, side, variant, label, lock))
+            write(plan, done)
+    return done
+
+
+def _one(plan: Plan, side: Side, variant: Variant, label: str, lock: int) -> Run:
+    """Run one variant on one side; what it made is hashed and removed."""
+    shutil.rmtree(str(side.folder), ignore_errors=True)
+    job = sides.job(side, variant)
+    need = planning.need(plan, side, variant)
+    job.work.mkdir(parents=True)
+    stages: Dict[str, Figure] = {}
+    steps: Dict[str, Dict[str, float]] = {}
+
+    watch = Stopwatch(f"{label}  {ONNX}", need.onnx_seconds if side.kits else None)
+    log_name = f"bench-{side.folder.name}-{variant.name}"
+    if side.kits:
+        usage = pipeline.run(job.job, log_name, ONNX, watch, (lock,))
+    else:
+        usage = _by_hand(job, log_name, watch, lock)
+    steps[ONNX] = watch.steps()
+    stages[ONNX] = _booked(watch, usage)
+
+    watch = Stopwatch(f"{label}  {IR}", need.ir_seconds)
+    with watch:
+        usage = convert.convert(
+            Path(job.job.invocation.python), job.onnx_path, dict(os.environ), watch.tick, (lock,)
+        )
+    stages[IR] = _booked(watch, usage)
+    if side.kits:
+        stages[VERIFICATION] = _verify(job, f"{label}  {VERIFICATION}", need.verify_seconds, lock)
+    made = [job.onnx_path, *(job.work / "ir" / f"{variant.stem}{suffix}" for suffix in convert.SUFFIXES)]
+    outputs = {path.name: digests.of_file(path) for path in made}
+    shutil.rmtree(str(side.folder))
+    return Run(
+        variant.name, side.name, stages, {name: found for name, found in steps.items() if found}, outputs
+    )
+
+
+def _booked(watch: Stopwatch, usage: child.Usage) -> Figure:
+    figure = Figure(usage.seconds, usage.cpu_seconds, usage.peak_bytes)
+    watch.done(f"CPU {figure.cpu_seconds:.1f} s, peak memory {figure.peak_bytes / 1e9:.2f} GB")
+    return figure
+
+
+def _by_hand(job: TreeJob, log_name: str, watch: Stopwatch, lock: int) -> child.Usage:
+    """Run the program alone, with none of the kit's steps around it."""
+    log = paths.BUILD / "log" / f"{log_name}.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    log.write_bytes(b"")
+    watch.note(f"log: {paths.shown(log)}")
+    invocation = job.job.invocation
+    with watch:
+        return child.run(
+            invocation.argv(),
+            env=invocation.environment(os.environ),
+            cwd=Path(invocation.cwd),
+            log=log,
+            what=ONNX,
+            tick=watch.tick,
+            inherit=(lock,),
+        )
+
+
+_UNSOUND = "The benchmark cannot be taken as it is: make the variant, which says more (make variant V=…)."
+
+
+def _verify(job: TreeJob, label: str, expected: float, lock: int) -> Figure:
+    watch = Stopwatch(label, expected)
+    spec = Spec.of(job.variant, job.shape(), job.job.arguments.max_seq_length)
+    with watch:
+        found = verification.measure(
+            job.work, spec, Path(job.job.invocation.python), dict(os.environ), watch.tick, (lock,)
+        )
+        verification.require(found, f"{paths.shown(job.work)} (removed)", _UNSOUND)
+    return _booked(watch, child.Usage(found.seconds, found.peak_bytes, found.cpu_seconds))
+
+
+def write(plan: Plan, done: List[Run]) -> List[Path]:
+    """Write the results as JSON and as a Markdown table, and return the files."""
+    base, kit = plan.base.name, plan.kit.name
+    machine = host.facts(str(paths.VENV_PYTHON))
+    now = datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+    described = {side.name: side.source.describe() for side in plan.sides}
+    content: Dict[str, Any] = {
+        "format": FORMAT,
+        "size": plan.size,
+        "repeat": plan.repeat,
+        "finished": now,
+        "host": machine,
+        "sides": described,
+        "planned": [variant.name for variant in plan.variants],
+        "runs": [
+            {
+                "variant": run.variant,
+                "side": run.side,
+                "stages": {name: vars(figure) for name, figure in run.stages.items()},
+                "steps": run.steps,
+                "outputs": run.outputs,
+            }
+            for run in done
+        ],
+        "rows": as_json(rows(done, (base, kit)), base, kit),
+    }
+    title = [
+        f"{base}: {described[base]}  ",
+        f"{kit}: {described[kit]}  ",
+        f"SIZE={plan.size}, {machine['processor']}, {machine['cores']} cores, {now}",
+    ]
+    made = [plan.to / f"{plan.stem}.json", plan.to / f"{plan.stem}.md"]
+    files.write(made[0], json.dumps(content, indent=2) + "\n")
+    files.write(made[1], "\n".join(title) + "\n\n" + markdown(done, base, kit))
+    return made

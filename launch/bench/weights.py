@@ -1,0 +1,26 @@
+"""Write the checkpoint that upstream's recipe reads: ``python -m launch.bench.weights FOLDER``.
+
+No output depends on it: upstream's scripts read it and throw it away.  Its weights are random.
+"""
+
+import sys
+from pathlib import Path
+
+from .. import checkpoint
+
+
+def write(folder: Path) -> None:
+    """Write the weights of the model that ``folder``'s config describes, as ``save_pretrained`` does."""
+    import torch
+    from transformers import AutoConfig, BertForQuestionAnswering
+
+    torch.manual_seed(0)
+    model = BertForQuestionAnswering(AutoConfig.from_pretrained(str(folder)))
+    path = folder / checkpoint.NAME
+    part = path.with_name(path.name + ".part")
+    torch.save(model.state_dict(), str(part))
+    part.replace(path)
+
+
+if __name__ == "__main__":
+    write(Path(sys.argv[1]))
