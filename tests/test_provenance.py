@@ -196,7 +196,7 @@ SHA = "0123456789abcdef" * 4
         (_set("source.digest", SHA[1:]), "$.source.digest: "),
         (_set("source.digest", SHA.upper()), "$.source.digest: "),
         (_set("source.digest", SHA + "\n"), "$.source.digest: "),
-        (_set("kit.commit", "main"), "$.kit.commit: 'main' does not match '^[0-9a-f]{40}$'"),
+        (_set("kit.commit", "main"), "$.kit.commit: 'main' does not match"),
         (_set("finished", "yesterday"), "$.finished: 'yesterday' does not match"),
         (_set("finished", "2021-01-01T00:00:00Z\n"), "$.finished: "),
         (_set("format", 3), "$.format: 2 was expected"),
