@@ -13,7 +13,7 @@ from typing import Any, Callable, Dict, List
 
 import pytest
 
-from launch import digests, host, inputs, jobs, optimizers, paths, provenance, sums, trees, variants
+from launch import digests, host, inputs, jobs, optimizers, patches, paths, provenance, sums, trees, variants
 from launch.errors import KitError
 from launch.source_registry import Registry
 
@@ -101,7 +101,11 @@ def test_a_provenance_says_what_its_tree_was_made_from(built: Kit, published: Co
         "packages": {"nncf": "2.1.0", "transformers": "4.9.1"},
         "patches": [
             {"name": name, "sha256": digests.of_file(paths.PATCHES / name)}
-            for name in ("nncf/sparsify_params.patch", "transformers/module_spec.patch")
+            for name in (
+                "nncf/sparsify_params.patch",
+                *(f"nncf/{path.name}" for path in patches.series("nncf") if path.name.startswith("fast_")),
+                "transformers/module_spec.patch",
+            )
         ],
     }
     named = published["inputs"]
