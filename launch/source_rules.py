@@ -10,6 +10,15 @@ from .source import Source
 from .source_fork import Fork
 from .source_registry import Registry
 
+ALLOCATOR = "glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=1048576"
+"""glibc's allocator (its manual, "Memory Allocation Tunables"): what is as large as a megabyte is mapped by itself.
+
+By default the heap keeps freed tensors of up to 32 MB, small objects come to lie between them, and it grows
+with each calibration batch: by 2.7 GB in all for the unstructured variant.  Mapping costs a page fault for each
+page; ``hugetlb=1`` (glibc 2.35 and later, where the kernel's transparent huge pages allow it) makes pages 2 MB
+large.  No other allocator reads the variable.
+"""
+
 
 def select(rewriter: Rewriter, source: Source) -> None:
     """Let an invocation run on ``source``: its packages, its compiled extension, the tools it calls."""
@@ -23,6 +32,11 @@ def select(rewriter: Rewriter, source: Source) -> None:
     rewriter.set_variable("PATH", search, "ninja compiles NNCF's extension")
     rewriter.set_variable("TORCH_EXTENSIONS_DIR", str(source.extensions), f"{name}: its compiled extension")
     rewriter.set_variable("PYTHONHASHSEED", "0", "same order in every run")
+    allocator = rewriter.variable("GLIBC_TUNABLES")
+    if source.fast and allocator is None:
+        rewriter.set_variable("GLIBC_TUNABLES", ALLOCATOR, "freed tensors leave the process at once")
+    elif not source.fast and allocator == ALLOCATOR:
+        rewriter.drop_variable("GLIBC_TUNABLES", "FAST=0: the allocator as it is")
 
 
 def write_elsewhere(rewriter: Rewriter, source: Source) -> None:
