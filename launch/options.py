@@ -18,7 +18,7 @@ PROGRAM = "python -m launch"
 _WIDTH = 100
 """Columns of the help."""
 
-_YES, _NO = ("1", "yes", "true"), ("0", "no", "false", "")
+_YES, _NO = ("1", "yes", "true"), ("0", "no", "false")
 
 
 def variable(name: str) -> str:
@@ -38,7 +38,7 @@ def is_yes(text: str, name: str) -> bool:
     raise KitError(
         f"{variable(name)} is neither on nor off.",
         where=f"{variable(name)}={text}",
-        hint=f"Set it to one of {', '.join(_YES)}, or to one of {', '.join(filter(None, _NO))}.",
+        hint=f"Set it to one of {', '.join(_YES)}, or to one of {', '.join(_NO)}.",
     )
 
 
@@ -80,7 +80,8 @@ class _Parser(argparse.ArgumentParser):
 def parse(words: Sequence[str]) -> Tuple[str, Optional[argparse.Namespace]]:
     """Return the command and its options; None for the options where only help is wanted, and printed.
 
-    An option that is not given has the value of its environment variable, where that is not empty.
+    An option that is not given, or given as empty, has the value of its environment variable; where that is
+    empty too, its default.
 
     :raises KitError: there is no such command or option.
     """
@@ -94,7 +95,12 @@ def parse(words: Sequence[str]) -> Tuple[str, Optional[argparse.Namespace]]:
             where=f"{PROGRAM} {words[0]}",
             hint=(f"Did you mean {near[0]!r}?\n" if near else "") + f"The commands: {', '.join(COMMANDS)}",
         )
-    return words[0], _parser(words[0]).parse_args(words[1:])
+    options = _parser(words[0]).parse_args(words[1:])
+    command = COMMANDS[words[0]]
+    for option in command.options:
+        given = getattr(options, option) or os.environ.get(f"LAUNCH_{variable(option)}")
+        setattr(options, option, given or command.option(option).default)
+    return words[0], options
 
 
 def _parser(name: str) -> argparse.ArgumentParser:
@@ -140,7 +146,6 @@ def _add(options: "argparse._ArgumentGroup", name: str, option: Option) -> None:
         "--" + name.replace("_", "-"),
         dest=name,
         metavar=option.value,
-        default=os.environ.get(f"LAUNCH_{variable(name)}") or option.default,
         help=text.replace("%", "%%"),
         **more,
     )

@@ -119,7 +119,20 @@ def test_options_default_to_the_variables_that_make_exports(monkeypatch: pytest.
     assert given.out == "own"
 
 
-@pytest.mark.parametrize("text", ["0", "no", "No", "false", "FALSE", "", " 0 "])
+@pytest.mark.parametrize("exported", ["", "from make"])
+def test_an_option_given_as_empty_is_not_given(monkeypatch: pytest.MonkeyPatch, exported: str) -> None:
+    for name in ("OUT", "SEED"):
+        monkeypatch.setenv(f"LAUNCH_{name}", exported)
+    given = options.parse(["all", "--out", "", "--seed=", "--fast="])[1]
+    assert given is not None
+    assert (given.out, given.seed) == (exported or "gen_hybrid_sparse", exported)
+    assert given.fast == "1"
+    given = options.parse(["command", "--explain=", "--v", HYBRID])[1]
+    assert given is not None
+    assert (given.explain, given.v) == ("0", HYBRID)
+
+
+@pytest.mark.parametrize("text", ["0", "no", "No", "false", "FALSE", " 0 "])
 def test_explain_no(text: str) -> None:
     assert not options.is_yes(text, "explain")
 
@@ -129,7 +142,7 @@ def test_explain_yes(text: str) -> None:
     assert options.is_yes(text, "explain")
 
 
-@pytest.mark.parametrize("text", ["2", "on please", "y", "-"])
+@pytest.mark.parametrize("text", ["2", "on please", "y", "-", ""])
 def test_explain_neither(text: str) -> None:
     with pytest.raises(KitError) as caught:
         options.is_yes(text, "explain")
