@@ -106,7 +106,7 @@ def _trees(options: argparse.Namespace, chosen: Sequence[variants.Variant]) -> i
 
 
 def _job(options: argparse.Namespace, name: str, source: Source) -> jobs.Job:
-    return jobs.load(options.launch, name, _selection(options), source, variants.VARIANTS.get(name))
+    return jobs.load(options.launch, name, _selection(options), source)
 
 
 def _configs(options: argparse.Namespace) -> int:
@@ -126,8 +126,7 @@ def _command(options: argparse.Namespace) -> int:
     explain = is_yes(options.explain, "explain")
     source = _choose(options)
     _unpack(source)
-    variant = variants.VARIANTS.get(options.v)
-    found = jobs.find(options.launch, options.v, _selection(options), source, variant)
+    found = jobs.run_of(options.launch, options.v, _selection(options), source)
     text = found.explain() if explain else found.invocation.shell()
     try:
         # A path that is not UTF-8 has to reach the shell that this is pasted into as it is.

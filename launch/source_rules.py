@@ -10,6 +10,9 @@ from .source import Source
 from .source_fork import Fork
 from .source_registry import Registry
 
+PROGRAMS = ("gen_hybrid_sparse_qa.py", "run_qa.py")
+"""The question-answering programs; the kit's and upstream's have the same names."""
+
 
 def select(rewriter: Rewriter, source: Source) -> None:
     """Let an invocation run on ``source``: its packages, its compiled extension, the tools it calls."""
@@ -38,25 +41,31 @@ def write_elsewhere(rewriter: Rewriter, source: Source) -> None:
     rewriter.set_cwd(str(folder), rule)
 
 
+def runs_the_kits(rewriter: Rewriter) -> bool:
+    """Return whether an invocation runs one of the kit's own programs, by whatever path."""
+    if len(rewriter.target.after) != 1:
+        return False
+    program = Path(os.path.normpath(Path(rewriter.cwd.after[0]) / rewriter.target.after[0]))
+    return program.parent == Registry().programs and program.name in PROGRAMS
+
+
 def move(rewriter: Rewriter, source: Source, where: str) -> None:
     """Let a configuration that was written for the registry's releases, as the kit's are, run on ``source``.
 
-    :param where: the launch file and the configuration, for the error.
+    :param where: the launch file and the key that names the program, for the error.
     :raises KitError: the configuration uses the releases in a way that no rule knows.
     """
-    written_for = Registry()
-    if source.name == written_for.name:
+    if source.name == Registry.name:
         return
     rule = f"SOURCE={source.name}: upstream's own script"
-    program = Path(rewriter.target.after[-1])
-    if (Path(rewriter.cwd.after[0]) / program).parent != written_for.programs:
+    if not runs_the_kits(rewriter):
         raise KitError(
             f"SOURCE={source.name} runs upstream's scripts in place of the kit's program, and this"
             " configuration runs neither.",
-            where=f"{where}: program = {' '.join(rewriter.target.after)}",
+            where=f"{where} = {' '.join(rewriter.target.after)}",
             hint="Run it with SOURCE=registry, or set its program to one of launch/qa/.",
         )
-    rewriter.set_target((str(source.programs / program.name),), rule)
+    rewriter.set_target((str(source.programs / Path(rewriter.target.after[0]).name),), rule)
     rewriter.set_python(str(paths.VENV_PYTHON), "interpreter: the kit's environment")
     select(rewriter, source)
     if rewriter.has("--gen_sparse_cfg"):

@@ -284,7 +284,7 @@ def test_f5_starts_any_entry_as_the_kit_does(keys: Dict[str, Any], debug: Debug,
     assert session.exit_code() == 0, session.output.read_text()
     started = json.loads(found.read_text())
     found.unlink()
-    configuration = vscode.parse(json.dumps({"configurations": [entry]}), "f")[0]
+    configuration = vscode.parse(json.dumps({"configurations": [entry]}), "f").configurations[0]
     invocation = vscode.resolve(configuration, workspace=tmp_path, env=environment, default_python=PYTHON)
     subprocess.run(
         invocation.argv(), cwd=invocation.cwd, env=invocation.environment(environment), check=True, timeout=60
@@ -317,7 +317,7 @@ def test_what_the_extension_empties_or_cannot_start_is_an_error(tmp_path: Path) 
             assert launch_request(changed, tmp_path, VSCODE, PYTHON)["python"] == python
         with pytest.raises(KitError):
             vscode.resolve(
-                vscode.parse(json.dumps({"configurations": [changed]}), "f")[0],
+                vscode.parse(json.dumps({"configurations": [changed]}), "f").configurations[0],
                 workspace=tmp_path,
                 env=VSCODE,
                 default_python=PYTHON,

@@ -163,7 +163,7 @@ def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def load(job: str, source: str = "fork", selection: inputs.Selection = HUB) -> jobs.Job:
-    return jobs.load("upstream", job, selection, SOURCES[source], VARIANTS.get(job))
+    return jobs.load("upstream", job, selection, SOURCES[source])
 
 
 def change(file: Path, old: str, new: str) -> None:

@@ -122,12 +122,9 @@ def test_load_keeps_order_and_find_finds(tmp_path):
     path = tmp_path / "launch.json"
     path.write_bytes('\ufeff{// c\n"configurations": [{"name": "b", "x": [1,]}, {"name": "a é"},],}'.encode())
     found = vscode.load(path)
-    assert [(entry.name, entry.index, entry.file) for entry in found] == [
-        ("b", 0, str(path)),
-        ("a é", 1, str(path)),
-    ]
-    assert found[0].body == {"name": "b", "x": [1]}
-    assert vscode.find(found, "a é") is found[1]
+    assert [(entry.name, entry.index) for entry in found.configurations] == [("b", 0), ("a é", 1)]
+    assert found.configurations[0].body == {"name": "b", "x": [1]}
+    assert vscode.find(found, "a é") is found.configurations[1]
 
 
 def test_find_names_the_nearest_and_all(tmp_path):
@@ -136,8 +133,12 @@ def test_find_names_the_nearest_and_all(tmp_path):
     assert "Did you mean 'Eval squad'?" in error.hint
     assert "generate" in error.hint
     assert str(path) in error.where
-    assert "no configurations" in failure(vscode.find, [], "x").hint
-    assert "generate" in failure(vscode.find, vscode.load(path), "").hint
+    none = failure(vscode.find, vscode.parse('{"configurations": []}', "f"), "x")
+    assert "no configurations" in none.hint
+    nameless = failure(vscode.find, vscode.load(path), "")
+    assert nameless.what == "No configuration was named."
+    assert nameless.hint == "Set V= to one of these:\n  generate\n  Eval squad"
+    assert "Did you mean" not in failure(vscode.find, vscode.load(path), "nope").hint
 
 
 @pytest.mark.parametrize(
@@ -588,7 +589,10 @@ def test_program_gets_what_the_file_says(tmp_path, kind):
     }
     text = json.dumps({"configurations": [body]}, indent=2).replace('"args"', '/* c */ // d\n"args"')
     invocation = vscode.resolve(
-        vscode.load(write(tmp_path, text))[0], workspace=tmp_path, env={}, default_python=sys.executable
+        vscode.load(write(tmp_path, text)).configurations[0],
+        workspace=tmp_path,
+        env={},
+        default_python=sys.executable,
     )
     base = base_environment(*variables, "REMOVED", "SET", "KEPT")
     argv, seen, cwd, optimize = run_both_ways(invocation, base)

@@ -138,12 +138,9 @@ class _Keys:
         self.configuration = configuration
         self.variables = variables
         self.values = configuration.here
-        self.paths: Dict[str, jsonc.KeyPath] = {}
         override = configuration.body.get(PLATFORM, {})
         if not isinstance(override, dict):
             raise configuration.error((PLATFORM,), override, "This must be an object.", "Put { … } there.")
-        for key in override:
-            self.paths[key] = (PLATFORM, key)
         if "type" in override:
             what = '"type" cannot depend on the platform.'
             raise self.error("type", override["type"], what, f'Move it out of "{PLATFORM}".')
@@ -155,10 +152,10 @@ class _Keys:
         return self.values.get(key, ABSENT)
 
     def path(self, key: str) -> jsonc.KeyPath:
-        return self.paths.get(key, (key,))
+        return self.configuration.path(key)
 
     def depends_on_platform(self, key: str) -> bool:
-        return key in self.paths
+        return len(self.path(key)) > 1
 
     def error(self, key: str, value: Any, what: str, hint: str) -> KitError:
         return self.configuration.error(self.path(key), value, what, hint)
