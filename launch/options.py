@@ -7,10 +7,11 @@ An option ``--train-file`` is the make variable ``TRAIN_FILE=`` and the environm
 import argparse
 import difflib
 import os
+import shlex
 import textwrap
-from typing import Any, Dict, NoReturn, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, List, NoReturn, Optional, Sequence, Tuple
 
-from .commands import COMMANDS, Option
+from .commands import COMMANDS, Command
 from .errors import KitError
 
 PROGRAM = "python -m launch"
@@ -42,28 +43,35 @@ def is_yes(text: str, name: str) -> bool:
     )
 
 
+def listing(row: Callable[[str, Command], str]) -> List[str]:
+    """Return what the kit is and its commands by group, each as ``row`` of its name shows it."""
+    lines = ["Five 90 % sparse, 8-bit BERT-large question-answering models: ONNX and OpenVINO IR."]
+    for group in dict.fromkeys(command.group for command in COMMANDS.values()):
+        lines += ["", group]
+        lines += ["  " + row(name, command) for name, command in COMMANDS.items() if command.group == group]
+    return lines
+
+
 def overview() -> str:
     """Return the commands by group, for ``python -m launch --help``."""
-    lines = [
-        f"usage: {PROGRAM} <command> [options]",
-        "",
-        "Five 90 % sparse, 8-bit BERT-large question-answering models: ONNX and OpenVINO IR.",
-    ]
-    group = ""
-    for name, command in COMMANDS.items():
-        if command.group != group:
-            group = command.group
-            lines += ["", group]
-        lines.append(f"  {name:<15}{command.summary}")
     return "\n".join(
         [
-            *lines,
+            f"usage: {PROGRAM} <command> [options]",
+            "",
+            *listing(lambda name, command: f"{name:<15}{command.summary}"),
             "",
             f"`{PROGRAM} <command> --help` says what a command does, with its options and examples.",
             f"`{PROGRAM} help` lists the variants and what each takes.",
             "Every command is a make target too; there options are variables: --train-file is TRAIN_FILE=.",
         ]
     )
+
+
+def as_make(example: str) -> str:
+    """Return an example of a command line, whose options have values, as make takes it."""
+    name, *words = shlex.split(example)
+    values = {word[2:].replace("-", "_"): value for word, value in zip(words[::2], words[1::2])}
+    return " ".join(["make", name, *(f"{variable(option)}={value}" for option, value in values.items())])
 
 
 class _Parser(argparse.ArgumentParser):
@@ -107,7 +115,7 @@ def _parser(name: str) -> argparse.ArgumentParser:
     command = COMMANDS[name]
     parts = [f"{command.summary[0].upper()}{command.summary[1:]}.", *textwrap.wrap(command.details, _WIDTH)]
     after = ["examples:", *(f"  {PROGRAM} {example}" for example in command.examples)]
-    after.append("  " + f"make {name} {command.shown}".strip())
+    after.append("  " + as_make(command.examples[0]))
     if command.options:
         last = command.options[-1]
         after += [
@@ -132,20 +140,22 @@ def _parser(name: str) -> argparse.ArgumentParser:
         arguments = parser.add_argument_group("arguments")
         arguments.add_argument("words", nargs="*", metavar="<word>", help=command.words)
     options = parser.add_argument_group("options")
-    for option_name in command.options:
-        _add(options, option_name, command.option(option_name))
+    for option in command.options:
+        _add(options, option, command)
     options.add_argument("-h", "--help", action="help", help="this text")
     return parser
 
 
-def _add(options: "argparse._ArgumentGroup", name: str, option: Option) -> None:
+def _add(options: "argparse._ArgumentGroup", name: str, command: Command) -> None:
+    option = command.option(name)
     default = option.otherwise or option.shown
-    text = f"{option.what} ({variable(name)}=" + (f"; default: {default})" if default else ")")
+    notes = [f"{variable(name)}="]
+    notes += ["required"] if name in command.required else [f"default: {default}"] if default else []
     more: Dict[str, Any] = {"nargs": "?", "const": "1"} if option.flag else {}
     options.add_argument(
         "--" + name.replace("_", "-"),
         dest=name,
         metavar=option.value,
-        help=text.replace("%", "%%"),
+        help=f"{option.what} ({'; '.join(notes)})".replace("%", "%%"),
         **more,
     )

@@ -61,6 +61,7 @@ def test_each_commands_help(name: str, capsys: pytest.CaptureFixture) -> None:
     assert shown.startswith(f"usage: python -m launch {name}")
     assert command.summary[1:] in " ".join(shown.split())
     flat = " ".join(shown.split())
+    assert f" {name}: " not in flat  # it need not say which command it is of
     for option in command.options:
         assert f"--{option.replace('_', '-')} " in shown
         assert f"{options.variable(option)}=" in shown
@@ -79,6 +80,35 @@ def test_every_example_is_one(name: str) -> None:
         command, given = options.parse(words)
         assert command == name
         assert given is not None
+
+
+@pytest.mark.parametrize("name", list(COMMANDS))
+def test_the_example_for_make_is_the_first_of_the_others(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    made, target, *words = shlex.split(options.as_make(COMMANDS[name].examples[0]))
+    assert (made, target) == ("make", name)
+    expected = vars(options.parse(shlex.split(COMMANDS[name].examples[0]))[1] or Namespace())
+    for word in words:
+        variable, _, value = word.partition("=")
+        assert value
+        monkeypatch.setenv(f"LAUNCH_{variable}", value)
+    assert vars(options.parse([name])[1] or Namespace()) == expected
+
+
+def test_what_a_command_needs_is_marked_and_asked_for(capsys: pytest.CaptureFixture) -> None:
+    required = {name: command.required for name, command in COMMANDS.items() if command.required}
+    assert required == {
+        **{name: ["v"] for name in ("variant", "command", "package")},
+        **{name: ["p"] for name in ("patch-edit", "patch-export")},
+        "compare": ["a", "b"],
+    }
+    for name, needed in required.items():
+        with pytest.raises(SystemExit):
+            options.parse([name, "--help"])
+        shown = " ".join(capsys.readouterr().out.split())
+        for option in COMMANDS[name].options:
+            assert (f"({options.variable(option)}=; required)" in shown) == (option in needed)
+        done = run([*PYTHON, name])
+        assert_user_error(done, f"{options.variable(needed[0])}=")
 
 
 def test_help_is_fast() -> None:
