@@ -122,19 +122,19 @@ class Variables:
         if name == "input":
             if argument not in self._inputs:
                 return NoValueError(
-                    f"{reference} has no value.", f'No entry of "inputs" has this id.  {instead}'
+                    f"{reference} has no value.", f'No entry of "inputs" has this id.\n{instead}'
                 )
             asks = self._inputs[argument]
-            hint = f"VS Code asks for it{': ' + asks if asks else ''}.  Make cannot.  {instead}"
+            hint = f"VS Code asks for it{': ' + asks if asks else ''}.  Make cannot.\n{instead}"
             return NoValueError(what, hint)
         if name == "command":
-            return NoValueError(what, f"A command of VS Code or of an extension gives its value.  {instead}")
+            return NoValueError(what, f"A command of VS Code or of an extension gives its value.\n{instead}")
         if name == "config":
-            return NoValueError(what, f"It is one of VS Code's settings.  {instead}")
+            return NoValueError(what, f"It is one of VS Code's settings.\n{instead}")
         if name in _VS_CODES:
-            return NoValueError(what, f"Only VS Code can find its value.  {instead}")
+            return NoValueError(what, f"Only VS Code can find its value.\n{instead}")
         if _EDITORS.fullmatch(name):
-            return NoValueError(what, f"It depends on what is open in VS Code's editor.  {instead}")
+            return NoValueError(what, f"It depends on what is open in VS Code's editor.\n{instead}")
         if name in _SCOPED:
             hint = f"The only folder is {self._values['workspaceFolderBasename']!r}.  Write ${{{name}}}."
             return NoValueError(f"{reference} has no value.", hint)
