@@ -135,7 +135,8 @@ def load(launch: str, name: str, selection: inputs.Selection, source: Source) ->
         return _own_job(_read(launch, name), selection, source)
     rewriter = upstream.rewriter(name, source)
     origin = f"{upstream.configuration_name(name)!r} in {paths.shown(upstream.launch_file())}"
-    return _job(name, rewriter, origin, None, selection, source)
+    _select(rewriter, name, selection, source, sample_is_default=False)
+    return _job(rewriter, name, origin, source, _arguments(rewriter))
 
 
 def run_of(launch: str, name: str, selection: inputs.Selection, source: Source) -> Run:
@@ -176,45 +177,50 @@ def _read(launch: str, name: str) -> _Read:
 
 
 def _own_job(read: _Read, selection: inputs.Selection, source: Source) -> Job:
-    """Return the job of a configuration that is not upstream's; errors name its place in the file."""
+    """Return the job of a configuration that is not upstream's; errors name its place in the file.
+
+    A program of somebody's own may stand in the kit's place, if it takes the same arguments.
+    """
     configuration, target = read.configuration, read.rewriter.target.after
     key = {"-m": "module", "-c": "code"}[target[0]] if len(target) > 1 else "program"
-    where = configuration.place(configuration.path(key))
-    # A copy of the program may lie anywhere; what takes other arguments has another name.
-    if key != "program" or Path(target[0]).name not in source_rules.PROGRAMS:
-        raise KitError(
-            f"Make runs {configuration.name!r} as the question-answering program, and this is another.",
-            where=f"{where} = {target[-1]}",
-            hint='Set "program" to one of launch/qa/, or give the configuration another name.',
-        )
+    where = f"{configuration.place(configuration.path(key))} = {target[-1]}"
+    hint = 'Set "program" to one of launch/qa/, or give the configuration another name.'
+    if key != "program":
+        what = f"Make runs {configuration.name!r} as the question-answering program, and this is none."
+        raise KitError(what, where=where, hint=hint)
+    kits = source_rules.runs_the_kits(read.rewriter)
     source_rules.move(read.rewriter, source, where)
-    return _job(configuration.name, read.rewriter, read.origin, configuration, selection, source)
+    _select(read.rewriter, configuration.name, selection, source, sample_is_default=True)
+    try:
+        arguments = _arguments(read.rewriter)
+    except KitError as error:
+        if kits:
+            where = configuration.place(configuration.path("args"))
+            raise KitError(error.what, where=where, hint=error.hint) from None
+        what = f"Make runs {configuration.name!r} as the question-answering program, and this is another"
+        raise KitError(f"{what}, or has wrong arguments.  {error.what}", where=where, hint=hint) from None
+    return _job(read.rewriter, configuration.name, read.origin, source, arguments)
 
 
-def _job(
-    name: str,
-    rewriter: Rewriter,
-    origin: str,
-    configuration: Optional[vscode.Configuration],
-    selection: inputs.Selection,
-    source: Source,
-) -> Job:
-    """Return a job; ``configuration`` is None for one of upstream's, whose errors name the program."""
-    variant = VARIANTS.get(name)
+def _select(
+    rewriter: Rewriter, name: str, selection: inputs.Selection, source: Source, *, sample_is_default: bool
+) -> None:
     inputs.apply(
         rewriter,
         selection,
-        variant,
-        sample_is_default=configuration is not None,
+        VARIANTS.get(name),
+        sample_is_default=sample_is_default,
         upstreams_script=source_rules.is_upstreams(source),
     )
+
+
+def _arguments(rewriter: Rewriter) -> Arguments:
     invocation = rewriter.result()
-    try:
-        arguments = parse(Path(invocation.target[-1]).name, invocation.args)
-    except KitError as error:
-        where = configuration.place(configuration.path("args")) if configuration else error.where
-        raise KitError(error.what, where=where, hint=error.hint) from None
-    return Job(name, invocation, origin, rewriter.parts(), variant, arguments, source)
+    return parse(Path(invocation.target[-1]).name, invocation.args)
+
+
+def _job(rewriter: Rewriter, name: str, origin: str, source: Source, arguments: Arguments) -> Job:
+    return Job(name, rewriter.result(), origin, rewriter.parts(), VARIANTS.get(name), arguments, source)
 
 
 def load_tree(launch: str, variant: Variant, selection: inputs.Selection, source: Source) -> TreeJob:

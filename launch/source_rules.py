@@ -52,7 +52,7 @@ def runs_the_kits(rewriter: Rewriter) -> bool:
 def move(rewriter: Rewriter, source: Source, where: str) -> None:
     """Let a configuration that was written for the registry's releases, as the kit's are, run on ``source``.
 
-    :param where: the launch file and the key that names the program, for the error.
+    :param where: the launch file with the key and the value that name the program, for the error.
     :raises KitError: the configuration uses the releases in a way that no rule knows.
     """
     if source.name == Registry.name:
@@ -62,7 +62,7 @@ def move(rewriter: Rewriter, source: Source, where: str) -> None:
         raise KitError(
             f"SOURCE={source.name} runs upstream's scripts in place of the kit's program, and this"
             " configuration runs neither.",
-            where=f"{where} = {' '.join(rewriter.target.after)}",
+            where=where,
             hint="Run it with SOURCE=registry, or set its program to one of launch/qa/.",
         )
     rewriter.set_target((str(source.programs / Path(rewriter.target.after[0]).name),), rule)

@@ -71,7 +71,7 @@ def get(name: str) -> Variant:
     """
     if name in VARIANTS:
         return VARIANTS[name]
-    near = difflib.get_close_matches(name, VARIANTS, n=1)
+    near = difflib.get_close_matches(name, VARIANTS, n=1, cutoff=0.0) if name else []
     raise KitError(
         f"There is no variant {name!r}." if name else "No variant was named.",
         where="V=" + name,

@@ -185,7 +185,7 @@ def test_the_kits_program_is_known_by_its_path(tmp_path: Path, program: str) -> 
     [
         ({"module": "pytest"}, "module = pytest"),
         ({"code": "print()"}, "code = print()"),
-        ({"program": "/opt/hf/train.py"}, "program = /opt/hf/train.py"),
+        ({"program": "/opt/hf/run_qa.py"}, "program = /opt/hf/run_qa.py"),
         ({PLATFORM: {"module": "run_qa.py"}}, f"{PLATFORM}.module = run_qa.py"),
     ],
 )
