@@ -276,7 +276,6 @@ READABLE = st.fixed_dictionaries(
 )
 def test_any_configuration_is_a_run_a_job_or_an_error(name, target, args, body, selection):
     whole = {"name": name, "type": "debugpy", "request": "launch", "cwd": "${workspaceFolder}"}
-    # As JSON has it: half a surrogate pair stands as an escape.
     text = json.dumps({"configurations": [{**whole, **body, **target, "args": args}]}, indent=2)
     path = pathlib.Path(SAMPLES.name, "any.json")
     path.write_text(text, encoding="utf-8")
