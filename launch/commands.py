@@ -39,7 +39,7 @@ class Option:
 
 
 OPTIONS: Dict[str, Option] = {
-    "v": Option("<name>", "the variant; `python -m launch help` lists them"),
+    "v": Option("<name>", "the variant, one of those below; for command, a configuration"),
     "out": Option("<folder>", "where trees are published", OUT),
     "input": Option(
         "|".join(KINDS),
@@ -115,13 +115,20 @@ class Command:
     words: str = ""
     own: Mapping[str, Option] = field(default_factory=dict)
 
+    @property
+    def required(self) -> Sequence[str]:
+        """The options that it does not run without: those that the list of targets shows without brackets."""
+        return [word[:-1].lower() for word in self.shown.split() if word.endswith("=")]
+
     def option(self, name: str) -> Option:
         """Return the option ``name`` as this command means it."""
         return self.own.get(name) or OPTIONS[name]
 
 
 _VARIANT = next(reversed(list(VARIANTS)))
-_RUN = ("input", "model", "train_file", "validation_file", "seed", "launch", "source", "fast", "python")
+_READ = ("input", "model", "train_file", "validation_file", "seed", "launch", "source", "fast")
+_RUN = (*_READ, "python")
+_V = Option("<name>", "the variant; `python -m launch help` lists them")
 _MAKE, _TRUST, _FORKS, _KIT = (
     "Make trees",
     "Trust and share them",
@@ -150,6 +157,7 @@ COMMANDS: Dict[str, Command] = {
         ("v", "out", *_RUN, "mo"),
         "V=",
         (f"variant --v {_VARIANT}",),
+        own={"v": _V},
     ),
     "configs": Command(
         _MAKE,
@@ -164,7 +172,7 @@ COMMANDS: Dict[str, Command] = {
         "print a launch configuration as a shell command, and run nothing",
         "It may write what the command reads: your model's hybrid config (INPUT=files), and for the forks the"
         " patched sources and the questions in their form.",
-        ("v", "explain", *_RUN),
+        ("v", "explain", *_READ),
         "V= [EXPLAIN=1]",
         (f"command --v {_VARIANT}", "command --v evaluate --explain", f"command --v {_VARIANT} | sh"),
         own={
@@ -210,6 +218,8 @@ COMMANDS: Dict[str, Command] = {
         "V= [FORMAT=tar]",
         (f"package --v {_VARIANT}", f"package --v {_VARIANT} --format tar --to /tmp"),
         own={
+            "v": _V,
+            "format": Option("|".join(package.FORMATS), "a folder or one file", package.FORMATS[0]),
             "out": Option("<folder>", "the folder that the trees are in", OUT),
             "to": Option("<folder>", "the folder that the package appears in", package.TO),
         },
@@ -222,6 +232,11 @@ COMMANDS: Dict[str, Command] = {
         ("a", "b", "level", "python"),
         "A= B=",
         ("compare --a gen_hybrid_sparse --b /data/trees --level weights",),
+        own={
+            "a": Option("<path>", "an ONNX file, a tree or a folder of trees"),
+            "b": Option("<path>", "what A is compared with, of the same kind"),
+            "level": Option("|".join(compare.LEVELS), "what must be the same", compare.LEVELS[0]),
+        },
     ),
     "third_party": Command(
         _FORKS,
@@ -293,7 +308,9 @@ COMMANDS: Dict[str, Command] = {
         "[SIZE=]",
         ("bench-pipeline --size small", f"bench-pipeline --v {_VARIANT} --repeat 3"),
         own={
+            "size": Option("full|small", "full, or small: a quick look on a two-layer model", "full"),
             "v": Option("<name>", "the variant", otherwise="all five"),
+            "repeat": Option("<number>", "runs of each", "1"),
             "to": Option("<folder>", "the folder that the results appear in", str(paths.BUILD / "bench")),
         },
     ),

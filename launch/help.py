@@ -3,8 +3,8 @@
 import textwrap
 
 from . import paths, resources
-from .commands import COMMANDS, OPTIONS
-from .options import variable
+from .commands import OPTIONS
+from .options import listing, variable
 from .progress import duration
 from .spec import bert_large
 from .variants import VARIANTS
@@ -12,14 +12,8 @@ from .variants import VARIANTS
 
 def text() -> str:
     """Return the help: targets by group, variables with their defaults, the five variants."""
-    lines = ["Five 90 % sparse, 8-bit BERT-large question-answering models: ONNX and OpenVINO IR.", ""]
-    for title in dict.fromkeys(command.group for command in COMMANDS.values()):
-        lines.append(title)
-        for name, command in COMMANDS.items():
-            if command.group == title:
-                lines.append(f"  make {name + ' ' + command.shown:<26}{command.summary}")
-        lines.append("")
-    lines.append("Variables, with their defaults")
+    lines = listing(lambda name, command: f"make {name + ' ' + command.shown:<26}{command.summary}")
+    lines += ["", "Variables, with their defaults"]
     for name, option in OPTIONS.items():
         what = option.what + (f" (default: {option.otherwise})" if option.otherwise else "")
         first, *rest = textwrap.wrap(what, 84)

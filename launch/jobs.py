@@ -4,7 +4,7 @@ import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, Optional, Sequence, Tuple
+from typing import Any, Dict, Optional, Sequence
 
 from . import bert_config, convert, digests, environment, files, inputs, paths, source_rules, upstream, vscode
 from .errors import KitError
@@ -15,10 +15,7 @@ from .source import Source
 from .variants import VARIANTS, Variant
 
 _JOBS = ("configs", "evaluate", *VARIANTS)
-"""Configurations that make runs; they must run one of :data:`_SCRIPTS`."""
-
-_SCRIPTS = ("gen_hybrid_sparse_qa.py", "run_qa.py")
-"""The question-answering program, the kit's or upstream's."""
+"""Configurations that make runs, and whose command lines it reads."""
 
 _FILES = ("model_name_or_path", "config_name", "tokenizer_name", "train_file", "nncf_config")
 """Arguments that count by the content of the file or folder they name, where there is one."""
@@ -55,7 +52,7 @@ _EVALUATION = ("evaluate.py", "answers.py")
 class Run:
     """One configuration of a launch file as it runs.
 
-    :param name: the configuration's name.
+    :param name: the configuration's name, or the kit's for one of upstream's.
     :param origin: the configuration and the launch file that it is from, in words.
     :param parts: the invocation part by part, as in the launch file and as it runs, with the rules between.
     """
@@ -128,41 +125,21 @@ class TreeJob:
         return bert_config.shape(config, where)
 
 
-def load(
-    launch: str, name: str, selection: inputs.Selection, source: Source, variant: Optional[Variant] = None
-) -> Job:
+def load(launch: str, name: str, selection: inputs.Selection, source: Source) -> Job:
     """Return the job that the configuration ``name`` of a launch file describes.
 
     :param launch: the launch file's path, or ``upstream`` for that of the transformers fork.
-    :param variant: the variant it makes; None where it makes none.
     :raises KitError: the launch file or an input is at fault.
     """
-    place = ""
-    if launch == upstream.NAME:
-        rewriter = upstream.rewriter(name, source)
-        origin = f"{upstream.configuration_name(name)!r} in {paths.shown(upstream.launch_file())}"
-    else:
-        rewriter, origin, configuration = _read(launch, name)
-        source_rules.move(rewriter, source, configuration.place(()))
-        place = configuration.place(("args",))
-    inputs.apply(
-        rewriter,
-        selection,
-        variant,
-        sample_is_default=launch != upstream.NAME,
-        upstreams_script=source_rules.is_upstreams(source),
-    )
-    invocation = rewriter.result()
-    try:
-        arguments = parse(Path(invocation.target[-1]).name, invocation.args)
-    except KitError as error:
-        raise KitError(error.what, where=place or error.where, hint=error.hint) from None
-    return Job(name, invocation, origin, rewriter.parts(), variant, arguments, source)
+    if launch != upstream.NAME:
+        return _own_job(_read(launch, name), selection, source)
+    rewriter = upstream.rewriter(name, source)
+    origin = f"{upstream.configuration_name(name)!r} in {paths.shown(upstream.launch_file())}"
+    _select(rewriter, name, selection, source, sample_is_default=False)
+    return _job(rewriter, name, origin, source, _arguments(rewriter))
 
 
-def find(
-    launch: str, name: str, selection: inputs.Selection, source: Source, variant: Optional[Variant] = None
-) -> Run:
+def run_of(launch: str, name: str, selection: inputs.Selection, source: Source) -> Run:
     """Return what the configuration ``name`` runs: a job, or another program as the file has it.
 
     Configurations of other programs are for people, as the kit's own ``tests`` is.  Make runs none of them,
@@ -170,23 +147,80 @@ def find(
 
     Parameters and errors as :func:`load`.
     """
-    if launch != upstream.NAME and name not in _JOBS:
-        rewriter, origin, _ = _read(launch, name)
-        if Path(rewriter.target.after[-1]).name not in _SCRIPTS:
-            return Run(name, rewriter.result(), origin, rewriter.parts())
-    return load(launch, name, selection, source, variant)
+    if launch == upstream.NAME:
+        return load(launch, name, selection, source)
+    read = _read(launch, name)
+    if name in _JOBS or source_rules.runs_the_kits(read.rewriter):
+        return _own_job(read, selection, source)
+    return Run(name, read.rewriter.result(), read.origin, read.rewriter.parts())
 
 
-def _read(launch: str, name: str) -> Tuple[Rewriter, str, vscode.Configuration]:
-    """Return a configuration as VS Code runs it, its origin in words, and how it stands in the file."""
+@dataclass(frozen=True)
+class _Read:
+    """A configuration as VS Code runs it, its origin in words, and how it stands in the file."""
+
+    rewriter: Rewriter
+    origin: str
+    configuration: vscode.Configuration
+
+
+def _read(launch: str, name: str) -> _Read:
     launch_file = files.typed(launch, "LAUNCH")
     configuration = vscode.find(vscode.load(launch_file), name)
-    resolved = vscode.resolve(
-        configuration, workspace=paths.REPOSITORY, env=os.environ, default_python=sys.executable
+    workspace, env = paths.REPOSITORY, os.environ
+    rewriter = Rewriter(
+        vscode.resolve(configuration, workspace=workspace, env=env, default_python=sys.executable)
     )
-    rewriter = Rewriter(resolved)
-    rewriter.as_written(configuration.here)
-    return rewriter, f"{name!r} in {paths.shown(launch_file)}", configuration
+    variables = vscode.variables_of(configuration, workspace=workspace, env=env)
+    rewriter.as_written(configuration.here, variables.substitute)
+    return _Read(rewriter, f"{name!r} in {paths.shown(launch_file)}", configuration)
+
+
+def _own_job(read: _Read, selection: inputs.Selection, source: Source) -> Job:
+    """Return the job of a configuration that is not upstream's; errors name its place in the file.
+
+    A program of somebody's own may stand in the kit's place, if it takes the same arguments.
+    """
+    configuration, target = read.configuration, read.rewriter.target.after
+    key = {"-m": "module", "-c": "code"}[target[0]] if len(target) > 1 else "program"
+    where = f"{configuration.place(configuration.path(key))} = {target[-1]}"
+    hint = 'Set "program" to one of launch/qa/, or give the configuration another name.'
+    if key != "program":
+        what = f"Make runs {configuration.name!r} as the question-answering program, and this is none."
+        raise KitError(what, where=where, hint=hint)
+    kits = source_rules.runs_the_kits(read.rewriter)
+    source_rules.move(read.rewriter, source, where)
+    _select(read.rewriter, configuration.name, selection, source, sample_is_default=True)
+    try:
+        arguments = _arguments(read.rewriter)
+    except KitError as error:
+        if kits:
+            where = configuration.place(configuration.path("args"))
+            raise KitError(error.what, where=where, hint=error.hint) from None
+        what = f"Make runs {configuration.name!r} as the question-answering program, and this is another"
+        raise KitError(f"{what}, or has wrong arguments.  {error.what}", where=where, hint=hint) from None
+    return _job(read.rewriter, configuration.name, read.origin, source, arguments)
+
+
+def _select(
+    rewriter: Rewriter, name: str, selection: inputs.Selection, source: Source, *, sample_is_default: bool
+) -> None:
+    inputs.apply(
+        rewriter,
+        selection,
+        VARIANTS.get(name),
+        sample_is_default=sample_is_default,
+        upstreams_script=source_rules.is_upstreams(source),
+    )
+
+
+def _arguments(rewriter: Rewriter) -> Arguments:
+    invocation = rewriter.result()
+    return parse(Path(invocation.target[-1]).name, invocation.args)
+
+
+def _job(rewriter: Rewriter, name: str, origin: str, source: Source, arguments: Arguments) -> Job:
+    return Job(name, rewriter.result(), origin, rewriter.parts(), VARIANTS.get(name), arguments, source)
 
 
 def load_tree(launch: str, variant: Variant, selection: inputs.Selection, source: Source) -> TreeJob:
@@ -195,7 +229,7 @@ def load_tree(launch: str, variant: Variant, selection: inputs.Selection, source
     :raises KitError: the launch file or an input is at fault, or the job would make something else, or in a
         folder that is not the variant's own.
     """
-    job = load(launch, variant.name, selection, source, variant)
+    job = load(launch, variant.name, selection, source)
     made = job.arguments.onnx_path
     where = f"{launch}: {variant.name}"
     if made is None or made.name != f"{variant.stem}.onnx":

@@ -7,10 +7,11 @@ An option ``--train-file`` is the make variable ``TRAIN_FILE=`` and the environm
 import argparse
 import difflib
 import os
+import shlex
 import textwrap
-from typing import Any, Dict, NoReturn, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, List, NoReturn, Optional, Sequence, Tuple
 
-from .commands import COMMANDS, Option
+from .commands import COMMANDS, Command
 from .errors import KitError
 
 PROGRAM = "python -m launch"
@@ -18,7 +19,7 @@ PROGRAM = "python -m launch"
 _WIDTH = 100
 """Columns of the help."""
 
-_YES, _NO = ("1", "yes", "true"), ("0", "no", "false", "")
+_YES, _NO = ("1", "yes", "true"), ("0", "no", "false")
 
 
 def variable(name: str) -> str:
@@ -38,32 +39,39 @@ def is_yes(text: str, name: str) -> bool:
     raise KitError(
         f"{variable(name)} is neither on nor off.",
         where=f"{variable(name)}={text}",
-        hint=f"Set it to one of {', '.join(_YES)}, or to one of {', '.join(filter(None, _NO))}.",
+        hint=f"Set it to one of {', '.join(_YES)}, or to one of {', '.join(_NO)}.",
     )
+
+
+def listing(row: Callable[[str, Command], str]) -> List[str]:
+    """Return what the kit is and its commands by group, each as ``row`` of its name shows it."""
+    lines = ["Five 90 % sparse, 8-bit BERT-large question-answering models: ONNX and OpenVINO IR."]
+    for group in dict.fromkeys(command.group for command in COMMANDS.values()):
+        lines += ["", group]
+        lines += ["  " + row(name, command) for name, command in COMMANDS.items() if command.group == group]
+    return lines
 
 
 def overview() -> str:
     """Return the commands by group, for ``python -m launch --help``."""
-    lines = [
-        f"usage: {PROGRAM} <command> [options]",
-        "",
-        "Five 90 % sparse, 8-bit BERT-large question-answering models: ONNX and OpenVINO IR.",
-    ]
-    group = ""
-    for name, command in COMMANDS.items():
-        if command.group != group:
-            group = command.group
-            lines += ["", group]
-        lines.append(f"  {name:<15}{command.summary}")
     return "\n".join(
         [
-            *lines,
+            f"usage: {PROGRAM} <command> [options]",
+            "",
+            *listing(lambda name, command: f"{name:<15}{command.summary}"),
             "",
             f"`{PROGRAM} <command> --help` says what a command does, with its options and examples.",
             f"`{PROGRAM} help` lists the variants and what each takes.",
             "Every command is a make target too; there options are variables: --train-file is TRAIN_FILE=.",
         ]
     )
+
+
+def as_make(example: str) -> str:
+    """Return an example of a command line, whose options have values, as make takes it."""
+    name, *words = shlex.split(example)
+    values = {word[2:].replace("-", "_"): value for word, value in zip(words[::2], words[1::2])}
+    return " ".join(["make", name, *(f"{variable(option)}={value}" for option, value in values.items())])
 
 
 class _Parser(argparse.ArgumentParser):
@@ -80,7 +88,8 @@ class _Parser(argparse.ArgumentParser):
 def parse(words: Sequence[str]) -> Tuple[str, Optional[argparse.Namespace]]:
     """Return the command and its options; None for the options where only help is wanted, and printed.
 
-    An option that is not given has the value of its environment variable, where that is not empty.
+    An option that is not given, or given as empty, has the value of its environment variable; where that is
+    empty too, its default.
 
     :raises KitError: there is no such command or option.
     """
@@ -94,14 +103,19 @@ def parse(words: Sequence[str]) -> Tuple[str, Optional[argparse.Namespace]]:
             where=f"{PROGRAM} {words[0]}",
             hint=(f"Did you mean {near[0]!r}?\n" if near else "") + f"The commands: {', '.join(COMMANDS)}",
         )
-    return words[0], _parser(words[0]).parse_args(words[1:])
+    options = _parser(words[0]).parse_args(words[1:])
+    command = COMMANDS[words[0]]
+    for option in command.options:
+        given = getattr(options, option) or os.environ.get(f"LAUNCH_{variable(option)}")
+        setattr(options, option, given or command.option(option).default)
+    return words[0], options
 
 
 def _parser(name: str) -> argparse.ArgumentParser:
     command = COMMANDS[name]
     parts = [f"{command.summary[0].upper()}{command.summary[1:]}.", *textwrap.wrap(command.details, _WIDTH)]
     after = ["examples:", *(f"  {PROGRAM} {example}" for example in command.examples)]
-    after.append("  " + f"make {name} {command.shown}".strip())
+    after.append("  " + as_make(command.examples[0]))
     if command.options:
         last = command.options[-1]
         after += [
@@ -126,21 +140,22 @@ def _parser(name: str) -> argparse.ArgumentParser:
         arguments = parser.add_argument_group("arguments")
         arguments.add_argument("words", nargs="*", metavar="<word>", help=command.words)
     options = parser.add_argument_group("options")
-    for option_name in command.options:
-        _add(options, option_name, command.option(option_name))
+    for option in command.options:
+        _add(options, option, command)
     options.add_argument("-h", "--help", action="help", help="this text")
     return parser
 
 
-def _add(options: "argparse._ArgumentGroup", name: str, option: Option) -> None:
+def _add(options: "argparse._ArgumentGroup", name: str, command: Command) -> None:
+    option = command.option(name)
     default = option.otherwise or option.shown
-    text = f"{option.what} ({variable(name)}=" + (f"; default: {default})" if default else ")")
+    notes = [f"{variable(name)}="]
+    notes += ["required"] if name in command.required else [f"default: {default}"] if default else []
     more: Dict[str, Any] = {"nargs": "?", "const": "1"} if option.flag else {}
     options.add_argument(
         "--" + name.replace("_", "-"),
         dest=name,
         metavar=option.value,
-        default=os.environ.get(f"LAUNCH_{variable(name)}") or option.default,
-        help=text.replace("%", "%%"),
+        help=f"{option.what} ({'; '.join(notes)})".replace("%", "%%"),
         **more,
     )

@@ -48,25 +48,34 @@ class Rewriter:
         self._values = dict(invocation.env)
         self.args = _grouped(invocation.args)
 
-    def as_written(self, body: Mapping[str, Any]) -> None:
+    def as_written(self, body: Mapping[str, Any], substitute: Callable[[str], str]) -> None:
         """Show each part as the configuration ``body`` has it, before VS Code's variables are replaced.
 
         What the file does not have (the interpreter, often) is shown as such; variables from an environment
         file are shown as they are.
+
+        :param body: one that was resolved.
+        :param substitute: replaces VS Code's variables in a text.
         """
-        for part, key in ((self.cwd, "cwd"), (self.target, "program")):
-            value = body.get(key)
-            part.before = (value,) if isinstance(value, str) else part.before if key == "program" else ()
-        value = body.get("python", body.get("pythonPath")) or ()
-        self.python.before = (value,) if isinstance(value, str) else tuple(map(str, value))
-        for name, value in (body.get("env") or {}).items():
-            if name in self.env:
-                self.env[name].before = _assignment(name, value)
-        written = body.get("args")
-        if isinstance(written, list) and len(written) == sum(len(part.before) for part in self.args):
-            words = iter(map(str, written))
+        self.cwd.before = _words(body.get("cwd"))
+        for key, words in (("program", ()), ("module", ("-m",)), ("code", ("-c",))):
+            if key in body:
+                value = body[key]
+                self.target.before = (*words, "\n".join(value) if isinstance(value, list) else value)
+        options = map(str, body.get("pythonArgs", ()))
+        self.python.before = (*_words(body.get("python", body.get("pythonPath"))), *options)
+        for name, value in body.get("env", {}).items():
+            if substitute(name) in self.env:
+                self.env[substitute(name)].before = _assignment(name, value)
+        written = body.get("args", ())
+        if not isinstance(written, str):
+            rest = iter(written)
             for part in self.args:
-                part.before = tuple(next(words) for _ in part.before)
+                part.before = tuple(next(rest) for _ in part.before)
+        elif "${" in written:
+            # Which words a reference became cannot be told from the words: the whole string is every part's.
+            for part in self.args:
+                part.before = (written,)
 
     def result(self) -> Invocation:
         """Return the invocation as it is now."""
@@ -160,6 +169,10 @@ class Rewriter:
 def _option(part: Part) -> str:
     """Return the option that a part gives, as ``--name value`` or ``--name=value``; empty for none."""
     return part.after[0].split("=", 1)[0] if part.after else ""
+
+
+def _words(value: object) -> Tuple[str, ...]:
+    return (value,) if isinstance(value, str) else ()
 
 
 def _assignment(name: str, value: Optional[str]) -> Tuple[str, ...]:

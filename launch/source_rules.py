@@ -11,13 +11,16 @@ from .source_fork import Fork
 from .source_registry import Registry
 
 ALLOCATOR = "glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=1048576"
-"""glibc's allocator (its manual, "Memory Allocation Tunables"): what is as large as a megabyte is mapped by itself.
+"""glibc's allocator ("Memory Allocation Tunables" in its manual): a megabyte and more is mapped by itself.
 
-By default the heap keeps freed tensors of up to 32 MB, small objects come to lie between them, and it grows
-with each calibration batch: by 2.7 GB in all for the unstructured variant.  Mapping costs a page fault for each
-page; ``hugetlb=1`` (glibc 2.35 and later, where the kernel's transparent huge pages allow it) makes pages 2 MB
-large.  No other allocator reads the variable.
+By default the heap keeps freed tensors of up to 32 MB, small objects come to lie between them, and it grows:
+by 0.7 GB with each of four calibration batches of the unstructured variant.  Mapping costs a page fault for
+each page; ``hugetlb=1`` (glibc 2.35 and later, where the kernel's transparent huge pages allow it) makes pages
+2 MB large.  No other allocator reads the variable.
 """
+
+PROGRAMS = ("gen_hybrid_sparse_qa.py", "run_qa.py")
+"""The question-answering programs; the kit's and upstream's have the same names."""
 
 
 def select(rewriter: Rewriter, source: Source) -> None:
@@ -52,25 +55,31 @@ def write_elsewhere(rewriter: Rewriter, source: Source) -> None:
     rewriter.set_cwd(str(folder), rule)
 
 
+def runs_the_kits(rewriter: Rewriter) -> bool:
+    """Return whether an invocation runs one of the kit's own programs, by whatever path."""
+    if len(rewriter.target.after) != 1:
+        return False
+    program = Path(os.path.normpath(Path(rewriter.cwd.after[0]) / rewriter.target.after[0]))
+    return program.parent == Registry().programs and program.name in PROGRAMS
+
+
 def move(rewriter: Rewriter, source: Source, where: str) -> None:
     """Let a configuration that was written for the registry's releases, as the kit's are, run on ``source``.
 
-    :param where: the launch file and the configuration, for the error.
+    :param where: the launch file with the key and the value that name the program, for the error.
     :raises KitError: the configuration uses the releases in a way that no rule knows.
     """
-    written_for = Registry()
-    if source.name == written_for.name:
+    if source.name == Registry.name:
         return
     rule = f"SOURCE={source.name}: upstream's own script"
-    program = Path(rewriter.target.after[-1])
-    if (Path(rewriter.cwd.after[0]) / program).parent != written_for.programs:
+    if not runs_the_kits(rewriter):
         raise KitError(
             f"SOURCE={source.name} runs upstream's scripts in place of the kit's program, and this"
             " configuration runs neither.",
-            where=f"{where}: program = {' '.join(rewriter.target.after)}",
+            where=where,
             hint="Run it with SOURCE=registry, or set its program to one of launch/qa/.",
         )
-    rewriter.set_target((str(source.programs / program.name),), rule)
+    rewriter.set_target((str(source.programs / Path(rewriter.target.after[0]).name),), rule)
     rewriter.set_python(str(paths.VENV_PYTHON), "interpreter: the kit's environment")
     select(rewriter, source)
     if rewriter.has("--gen_sparse_cfg"):

@@ -86,7 +86,7 @@ def configuration_name(job: str) -> str:
     if job in names:
         return names[job]
     raise KitError(
-        f"Upstream's launch file has no configuration for {job!r}.",
+        f"Upstream's launch file has no configuration for {job!r}." if job else "No configuration was named.",
         where="V=" + job,
         hint="Set V to one of:\n  " + "\n  ".join(names),
     )

@@ -224,9 +224,12 @@ class Session:
     def _terminal(self, wanted: Message) -> "subprocess.Popen[bytes]":
         """Start what the adapter wants to have in a terminal."""
         environment: Dict[str, Optional[str]] = {**self._environment, **wanted.get("env", {})}
+        words = wanted["args"]
+        if wanted.get("argsCanBeInterpretedByShell"):  # the adapter has quoted what is not to be
+            words = ["/bin/sh", "-c", " ".join(words)]
         with self.output.open("ab") as output:
             process = subprocess.Popen(
-                wanted["args"],
+                words,
                 cwd=wanted["cwd"],
                 env={name: value for name, value in environment.items() if value is not None},
                 stdin=subprocess.DEVNULL,

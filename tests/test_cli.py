@@ -40,14 +40,19 @@ def test_help_and_command_answer_at_once_and_without_torch() -> None:
         assert time.monotonic() - started < 1.0
 
 
-def test_make_command_prints_what_runs_and_runs_nothing(tmp_path: Path) -> None:
-    done = run([*MAKE, "command", f"V={HYBRID}"])
+def test_make_command_prints_what_runs_and_runs_nothing(kit: Kit) -> None:
+    before = sorted(kit.folder.rglob("*"))
+    done = run([*MAKE, "command", f"V={HYBRID}", f"LAUNCH={kit.launch_file}", "SOURCE=registry"])
+    # Where its products would go there is nothing new, and it says nothing of having made any.
+    assert sorted(kit.folder.rglob("*")) == before
+    assert done.stderr == ""
     assert done.returncode == 0, done.stderr
     words = shlex.split(done.stdout)
     assert words[:3] == ["cd", str(paths.REPOSITORY), "&&"]
     assert str(paths.REPOSITORY / "launch/qa/gen_hybrid_sparse_qa.py") in words
     assert words[words.index("--config_name") + 1].endswith(f"launch/configs/{HYBRID}/config.json")
     assert words[words.index("--seed") + 1] == "42"
+    assert words[words.index("--output_dir") + 1] == f"{kit.folder}/work"
 
 
 def test_an_edited_argument_changes_what_runs(kit: Kit) -> None:

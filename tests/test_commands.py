@@ -1,10 +1,8 @@
 """Make targets, commands and help are one list; and what a person may type is read well or refused well."""
 
-import os
 import re
 import resource
 import shlex
-import subprocess
 import sys
 from argparse import Namespace
 from typing import Set
@@ -63,6 +61,7 @@ def test_each_commands_help(name: str, capsys: pytest.CaptureFixture) -> None:
     assert shown.startswith(f"usage: python -m launch {name}")
     assert command.summary[1:] in " ".join(shown.split())
     flat = " ".join(shown.split())
+    assert f" {name}: " not in flat  # it need not say which command it is of
     for option in command.options:
         assert f"--{option.replace('_', '-')} " in shown
         assert f"{options.variable(option)}=" in shown
@@ -81,6 +80,35 @@ def test_every_example_is_one(name: str) -> None:
         command, given = options.parse(words)
         assert command == name
         assert given is not None
+
+
+@pytest.mark.parametrize("name", list(COMMANDS))
+def test_the_example_for_make_is_the_first_of_the_others(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    made, target, *words = shlex.split(options.as_make(COMMANDS[name].examples[0]))
+    assert (made, target) == ("make", name)
+    expected = vars(options.parse(shlex.split(COMMANDS[name].examples[0]))[1] or Namespace())
+    for word in words:
+        variable, _, value = word.partition("=")
+        assert value
+        monkeypatch.setenv(f"LAUNCH_{variable}", value)
+    assert vars(options.parse([name])[1] or Namespace()) == expected
+
+
+def test_what_a_command_needs_is_marked_and_asked_for(capsys: pytest.CaptureFixture) -> None:
+    required = {name: command.required for name, command in COMMANDS.items() if command.required}
+    assert required == {
+        **{name: ["v"] for name in ("variant", "command", "package")},
+        **{name: ["p"] for name in ("patch-edit", "patch-export")},
+        "compare": ["a", "b"],
+    }
+    for name, needed in required.items():
+        with pytest.raises(SystemExit):
+            options.parse([name, "--help"])
+        shown = " ".join(capsys.readouterr().out.split())
+        for option in COMMANDS[name].options:
+            assert (f"({options.variable(option)}=; required)" in shown) == (option in needed)
+        done = run([*PYTHON, name])
+        assert_user_error(done, f"{options.variable(needed[0])}=")
 
 
 def test_help_is_fast() -> None:
@@ -119,7 +147,20 @@ def test_options_default_to_the_variables_that_make_exports(monkeypatch: pytest.
     assert given.out == "own"
 
 
-@pytest.mark.parametrize("text", ["0", "no", "No", "false", "FALSE", "", " 0 "])
+@pytest.mark.parametrize("exported", ["", "from make"])
+def test_an_option_given_as_empty_is_not_given(monkeypatch: pytest.MonkeyPatch, exported: str) -> None:
+    for name in ("OUT", "SEED"):
+        monkeypatch.setenv(f"LAUNCH_{name}", exported)
+    given = options.parse(["all", "--out", "", "--seed=", "--fast="])[1]
+    assert given is not None
+    assert (given.out, given.seed) == (exported or "gen_hybrid_sparse", exported)
+    assert given.fast == "1"
+    given = options.parse(["command", "--explain=", "--v", HYBRID])[1]
+    assert given is not None
+    assert (given.explain, given.v) == ("0", HYBRID)
+
+
+@pytest.mark.parametrize("text", ["0", "no", "No", "false", "FALSE", " 0 "])
 def test_explain_no(text: str) -> None:
     assert not options.is_yes(text, "explain")
 
@@ -129,7 +170,7 @@ def test_explain_yes(text: str) -> None:
     assert options.is_yes(text, "explain")
 
 
-@pytest.mark.parametrize("text", ["2", "on please", "y", "-"])
+@pytest.mark.parametrize("text", ["2", "on please", "y", "-", ""])
 def test_explain_neither(text: str) -> None:
     with pytest.raises(KitError) as caught:
         options.is_yes(text, "explain")
@@ -152,25 +193,20 @@ def test_explain_is_on_or_off_or_an_error(kit: Kit) -> None:
     assert run([*words, "--explain=no"]).stdout == plain
 
 
-def test_the_test_commands_tell_pytest_what_and_on_what(tmp_path) -> None:
+def test_the_test_commands_tell_pytest_which_tests(tmp_path) -> None:
     """Pytest runs for real, on a file of its own; the kit's tests do not run the kit's tests."""
     file = tmp_path / "test_inner.py"
-    file.write_text(
-        "import os, pytest\n"
-        "@pytest.mark.forks\n"
-        "def test_forks(): pass\n"
-        "def test_other(): assert (os.environ['LAUNCH_SOURCE'], os.environ['LAUNCH_MO']) == 0\n"
-    )
-    environ = {**os.environ, "LAUNCH_SOURCE": "fork", "LAUNCH_MO": "nonsense"}
-    code = "import sys; from launch import checks; checks.pytest(sys.argv[1], sys.argv[2:])"
+    file.write_text("import pytest\n@pytest.mark.forks\ndef test_forks(): pass\ndef test_other(): pass\n")
+    code = "import sys; from launch import upkeep; upkeep.pytest(sys.argv[1], sys.argv[2:])"
 
-    def summary(command: str) -> "subprocess.CompletedProcess[str]":
+    def summary(command: str) -> str:
         argv = [sys.executable, "-c", code, command, str(file), "-p", "no:cacheprovider", "-W", "ignore"]
-        return run(argv, env=environ)
+        done = run(argv)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.splitlines()[-1]
 
-    done = summary("test")
-    assert done.returncode == 1
-    assert "('registry', '2021.4')" in done.stdout
-    assert "1 failed, 1 deselected" in done.stdout
-    assert "1 passed, 1 deselected" in summary("test-forks").stdout
-    assert "1 failed, 1 passed" in summary("test-fast").stdout
+    assert "1 passed, 1 deselected" in summary("test")
+    assert "1 passed, 1 deselected" in summary("test-forks")
+    assert "2 passed" in summary("test-fast")
+    file.write_text("def test_fails(): assert False\n")
+    assert run([sys.executable, "-c", code, "test", str(file), "-p", "no:cacheprovider"]).returncode == 1

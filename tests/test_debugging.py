@@ -17,7 +17,9 @@ from typing import Any, Callable, Dict, Iterator, List, Mapping, Sequence
 
 import pytest
 
-from launch import bert_config, digests, inputs, paths, third_party, upstream
+from launch import bert_config, digests, inputs, paths, third_party, upstream, vscode
+from launch.errors import KitError
+from launch.source_rules import ALLOCATOR
 from launch.variants import VARIANTS
 
 from .conftest import HYBRID, UNSTRUCTURED, Kit, write_launch_file
@@ -240,6 +242,89 @@ def test_the_tests_have_an_entry(launch_file: Path, debug: Debug, tmp_path: Path
     assert re.search(r"\d+ passed", session.output.read_text())
 
 
+DUMP = """
+import json, os, sys
+state = [sys.argv, os.getcwd(), dict(os.environ), sys.executable, sys.flags.optimize]
+json.dump(state, open(os.environ["FOUND"], "w"))
+"""
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        # Blank search paths, of a file and of the entry; words that a shell splits; the platform's own keys.
+        {
+            "envFile": "${workspaceFolder}/own.env",
+            "env": {"FOUND": "${workspaceFolder}/found.json", "PYTHONPATH": " ", "KEY_${env:HOME}": "own"},
+            "args": "--a 'b  c' \"${workspaceFolder}\" d\\ e",
+            "linux": {"python": "${env:TOOLS}/python"},
+            "pythonArgs": ["-O"],
+        },
+        # The folder's file, put before the entry's; the old name of the interpreter.
+        {
+            "env": {"FOUND": "${workspaceFolder}/found.json", "PYTHONPATH": "/own", "PATH": ""},
+            "pythonPath": PYTHON,
+            "args": ["two words", "$HOME"],
+        },
+        # No file at all; the interpreter that is selected.
+        {
+            "envFile": "",
+            "env": {"FOUND": "${workspaceFolder}/found.json"},
+            "python": "${command:python.interpreterPath}",
+        },
+    ],
+)
+def test_f5_starts_any_entry_as_the_kit_does(keys: Dict[str, Any], debug: Debug, tmp_path: Path) -> None:
+    (tmp_path / "own.env").write_text("PYTHONPATH=\nPATH=/files\nBOTH=file\nOWN=file\n")
+    (tmp_path / ".env").write_text("PYTHONPATH=/folders\nOF=folder\n")
+    (tmp_path / "dump.py").write_text(DUMP)
+    entry = {"name": "n", "type": "debugpy", "request": "launch", "program": "dump.py", **keys}
+    environment = {**VSCODE, "TOOLS": str(paths.VENV / "bin")}
+    found = tmp_path / "found.json"
+    session = debug(launch_request(entry, tmp_path, environment, PYTHON), {}, environment)
+    assert session.exit_code() == 0, session.output.read_text()
+    started = json.loads(found.read_text())
+    found.unlink()
+    configuration = vscode.parse(json.dumps({"configurations": [entry]}), "f").configurations[0]
+    invocation = vscode.resolve(configuration, workspace=tmp_path, env=environment, default_python=PYTHON)
+    subprocess.run(
+        invocation.argv(), cwd=invocation.cwd, env=invocation.environment(environment), check=True, timeout=60
+    )
+    expected = json.loads(found.read_text())
+    for state in (started, expected):
+        state[2] = {
+            name: value
+            for name, value in state[2].items()
+            if name not in SHELLS and not is_added(name, value)
+        }
+    started[0][0] = Path(started[0][0]).name  # the debugger makes it absolute
+    assert started == expected
+
+
+def test_what_the_extension_empties_or_cannot_start_is_an_error(tmp_path: Path) -> None:
+    """The request that F5 would send is another than the file says, or there is none."""
+    entry = {"name": "n", "type": "debugpy", "request": "launch", "program": "p.py"}
+    for keys, python in (
+        ({"python": "${env:HOME}/venv/bin/python"}, "/venv/bin/python"),
+        ({"linux": {"pythonPath": "/other"}}, PYTHON),
+        ({"python": "/a", "pythonPath": "/b"}, "/a"),
+        ({"python": [PYTHON, "-O"]}, None),
+    ):
+        changed = {**entry, **keys}
+        if python is None:
+            with pytest.raises(AttributeError):
+                launch_request(changed, tmp_path, VSCODE, PYTHON)
+        else:
+            assert launch_request(changed, tmp_path, VSCODE, PYTHON)["python"] == python
+        with pytest.raises(KitError):
+            vscode.resolve(
+                vscode.parse(json.dumps({"configurations": [changed]}), "f").configurations[0],
+                workspace=tmp_path,
+                env=VSCODE,
+                default_python=PYTHON,
+            )
+
+
 def test_a_program_that_fails_says_so(launch_file: Path, debug: Debug) -> None:
     request = f5(launch_file, "evaluate")
     session = debug({**request, "args": [*request["args"], "--do_evil"]}, {})
@@ -264,6 +349,7 @@ def upstreams(name: str, entry: Mapping[str, Any], model: Path) -> Dict[str, Any
         "PATH": str(paths.VENV / "bin"),
         "TORCH_EXTENSIONS_DIR": str(paths.EXTENSIONS / "fork"),
         "PYTHONHASHSEED": "0",
+        "GLIBC_TUNABLES": ALLOCATOR,
         "TRANSFORMERS_OFFLINE": "1",
         "HF_DATASETS_OFFLINE": "1",
         "HF_HOME": str(paths.BUILD / "cache/huggingface"),

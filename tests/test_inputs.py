@@ -34,7 +34,7 @@ def chosen(tmp_path: Path, tiny_model: Path) -> inputs.Selection:
 
 
 def load(launch: str, job: str, source: str, selection: inputs.Selection) -> jobs.Job:
-    return jobs.load(LAUNCHES[launch], job, selection, SOURCES[source], VARIANTS.get(job))
+    return jobs.load(LAUNCHES[launch], job, selection, SOURCES[source])
 
 
 def without(selection: inputs.Selection, name: str) -> inputs.Selection:
@@ -197,7 +197,7 @@ def test_what_somebody_wrote_into_the_kits_launch_file_stays(tmp_path: Path) -> 
         text = text.replace("${workspaceFolder}/launch/sample/" + name, f"/mine/{name}")
     edited = tmp_path / "launch.json"
     edited.write_text(text)
-    job = jobs.load(str(edited), HYBRID, inputs.Selection(), SOURCES["registry"], VARIANTS[HYBRID])
+    job = jobs.load(str(edited), HYBRID, inputs.Selection(), SOURCES["registry"])
     found = job.arguments
     assert (found.model_name_or_path, found.train_file) == ("/mine/model", "/mine/train.json")
     assert found.validation_file == "/mine/validation.json"
@@ -208,13 +208,11 @@ def test_a_configuration_of_another_program_runs_on_the_registry_alone(tmp_path:
     edited = tmp_path / "launch.json"
     edited.write_text(paths.LAUNCH_FILE.read_text().replace("/launch/qa/run_qa.py", "/mine/run_qa.py"))
     with pytest.raises(KitError) as caught:
-        jobs.load(str(edited), UNSTRUCTURED, inputs.Selection(), SOURCES["fork"], VARIANTS[UNSTRUCTURED])
+        jobs.load(str(edited), UNSTRUCTURED, inputs.Selection(), SOURCES["fork"])
     assert "SOURCE=fork" in caught.value.what
     assert caught.value.where.startswith(f"{edited}, line ")
     assert "program = " in caught.value.where
-    job = jobs.load(
-        str(edited), UNSTRUCTURED, inputs.Selection(), SOURCES["registry"], VARIANTS[UNSTRUCTURED]
-    )
+    job = jobs.load(str(edited), UNSTRUCTURED, inputs.Selection(), SOURCES["registry"])
     assert job.invocation.target[0].endswith("/mine/run_qa.py")
 
 

@@ -89,7 +89,7 @@ def test_the_printed_command_runs_as_the_file_says(tmp_path: Path, name: str, sh
     )
     piped = subprocess.run([shell], cwd="/", env=base, input=printed.stdout, capture_output=True, check=False)
     assert (pasted.returncode, piped.returncode) == (0, 0), (pasted.stderr, piped.stderr)
-    (configuration,) = vscode.load(clone / "small.json")
+    (configuration,) = vscode.load(clone / "small.json").configurations
     invocation = vscode.resolve(configuration, workspace=clone, env=base, default_python="none")
     for done in (pasted, piped):
         argv, cwd, environ = json.loads(done.stdout)

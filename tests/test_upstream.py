@@ -17,6 +17,7 @@ from launch.errors import KitError
 from launch.source import Source
 from launch.source_fork import Fork
 from launch.source_registry import Registry
+from launch.source_rules import ALLOCATOR
 from launch.variants import VARIANTS, Variant
 
 from .conftest import HYBRID, UNSTRUCTURED
@@ -163,7 +164,7 @@ def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def load(job: str, source: str = "fork", selection: inputs.Selection = HUB) -> jobs.Job:
-    return jobs.load("upstream", job, selection, SOURCES[source], VARIANTS.get(job))
+    return jobs.load("upstream", job, selection, SOURCES[source])
 
 
 def change(file: Path, old: str, new: str) -> None:
@@ -223,6 +224,7 @@ def test_on_the_fork_upstreams_program_runs_with_the_files_arguments_in_their_or
         "PATH": f"{paths.VENV}/bin{os.pathsep}/usr/bin",
         "TORCH_EXTENSIONS_DIR": str(paths.EXTENSIONS / "fork"),
         "PYTHONHASHSEED": "0",
+        "GLIBC_TUNABLES": ALLOCATOR,
     }
 
 

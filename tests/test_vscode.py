@@ -122,12 +122,9 @@ def test_load_keeps_order_and_find_finds(tmp_path):
     path = tmp_path / "launch.json"
     path.write_bytes('\ufeff{// c\n"configurations": [{"name": "b", "x": [1,]}, {"name": "a é"},],}'.encode())
     found = vscode.load(path)
-    assert [(entry.name, entry.index, entry.file) for entry in found] == [
-        ("b", 0, str(path)),
-        ("a é", 1, str(path)),
-    ]
-    assert found[0].body == {"name": "b", "x": [1]}
-    assert vscode.find(found, "a é") is found[1]
+    assert [(entry.name, entry.index) for entry in found.configurations] == [("b", 0), ("a é", 1)]
+    assert found.configurations[0].body == {"name": "b", "x": [1]}
+    assert vscode.find(found, "a é") is found.configurations[1]
 
 
 def test_find_names_the_nearest_and_all(tmp_path):
@@ -136,8 +133,12 @@ def test_find_names_the_nearest_and_all(tmp_path):
     assert "Did you mean 'Eval squad'?" in error.hint
     assert "generate" in error.hint
     assert str(path) in error.where
-    assert "no configurations" in failure(vscode.find, [], "x").hint
-    assert "generate" in failure(vscode.find, vscode.load(path), "").hint
+    none = failure(vscode.find, vscode.parse('{"configurations": []}', "f"), "x")
+    assert "no configurations" in none.hint
+    nameless = failure(vscode.find, vscode.load(path), "")
+    assert nameless.what == "No configuration was named."
+    assert nameless.hint == "Set V= to one of these:\n  generate\n  Eval squad"
+    assert "Did you mean" not in failure(vscode.find, vscode.load(path), "nope").hint
 
 
 @pytest.mark.parametrize(
@@ -248,12 +249,15 @@ def test_targets(tmp_path, keys, target):
         ({"pythonPath": "${command:python.interpreterPath}", "pythonArgs": ["-O"]}, "python3", ("-O",)),
         ({"python": ""}, "python3", ()),
         ({"python": None}, "python3", ()),
-        ({"python": ["new", "-X", "dev"], "pythonArgs": ["-O"]}, "new", ("-X", "dev", "-O")),
+        ({"python": "${userHome}/python"}, "/home/u/python", ()),
+        ({PLATFORM: {"python": "${env:HOME}/python"}}, "/home/u/python", ()),
+        ({"python": "${env:HOME}", PLATFORM: {"python": "p"}}, "p", ()),
+        ({PLATFORM: {"python": "${command:python.interpreterPath}"}}, "python3", ()),
         ({"pythonArgs": ["-O"]}, "python3", ("-O",)),
     ],
 )
 def test_interpreters(tmp_path, keys, python, options):
-    invocation = config(tmp_path, **keys)
+    invocation = config(tmp_path, environ={"HOME": "/home/u"}, **keys)
     assert (invocation.python, invocation.options) == (python, options)
     assert invocation.argv() == [python, *options, "p.py"]
 
@@ -303,7 +307,7 @@ def test_variables(tmp_path):
         args=args,
         program="${workspaceFolder}/p.py",
         cwd="${workspaceFolder}/sub dir/",
-        python="${env:HOME}/python",
+        python="${workspaceFolder}/python",
     )
     assert invocation.args == (
         f"{folder}/x:{folder}",
@@ -319,7 +323,7 @@ def test_variables(tmp_path):
     )
     assert invocation.target == (f"{folder}/p.py",)
     assert invocation.cwd == f"{folder}/sub dir"
-    assert invocation.python == "/home/u/python"
+    assert invocation.python == f"{folder}/python"
 
 
 def test_relative_directories(tmp_path):
@@ -382,6 +386,38 @@ def test_env_file_of_the_workspace_is_the_default(tmp_path):
     assert config(tmp_path).env == {"A": "1"}
     (tmp_path / "b.env").write_text("B=1\n")
     assert config(tmp_path, envFile="b.env").env == {"B": "1"}
+
+
+def test_an_empty_environment_file_is_none(tmp_path):
+    (tmp_path / ".env").write_text("A=1\n")
+    assert config(tmp_path, envFile="").env == {}
+    assert config(tmp_path, envFile=None).env == {"A": "1"}
+    assert config(tmp_path, **{PLATFORM: {"envFile": "${env:UNSET}"}}).env == {}
+
+
+@pytest.mark.parametrize(
+    ("file", "own", "inherited", "expected"),
+    [
+        ("PYTHONPATH=\nPATH=\n", {}, "/inh", {"PYTHONPATH": "", "PATH": ""}),
+        ('PYTHONPATH="  "', {}, "/inh", {"PYTHONPATH": "  :/inh"}),
+        ("PYTHONPATH=", {"PYTHONPATH": " "}, "/inh", {"PYTHONPATH": ""}),
+        ("PYTHONPATH=", {"PYTHONPATH": " own "}, " /inh ", {"PYTHONPATH": "own:/inh"}),
+        ("PYTHONPATH=file", {"PYTHONPATH": "own"}, " ", {"PYTHONPATH": "file:own"}),
+        ("PYTHONPATH='  '", {"PYTHONPATH": "own"}, "/inh", {"PYTHONPATH": "  :own:/inh"}),
+        ("", {"PYTHONPATH": "", "PATH": "\u00a0"}, "/inh", {}),
+    ],
+)
+def test_what_is_blank_in_a_search_path(tmp_path, file, own, inherited, expected):
+    (tmp_path / ".env").write_text(file)
+    environ = {"PYTHONPATH": inherited, "PATH": "/bin"}
+    found = config(tmp_path, environ=environ, env=own).env
+    assert found == {name: value.replace(":", os.pathsep) for name, value in expected.items()}
+
+
+def test_what_the_extension_takes_for_no_reference_stays_in_an_environment_file(tmp_path):
+    text = "A=${1} ${_A}\nB=${A}-\\${A:x} ${A}\nC=\\\\$\n"
+    (tmp_path / ".env").write_text(text)
+    assert config(tmp_path).env == {"A": "${1} ${_A}", "B": "${1} ${_A}-${A:x} ${A}", "C": "\\$"}
 
 
 def test_search_paths_are_put_before_the_inherited_ones(tmp_path):
@@ -454,9 +490,21 @@ def test_search_paths_are_put_before_the_inherited_ones(tmp_path):
         ({"python": "a", "pythonPath": "b"}, ["pythonPath"]),
         ({"python": []}, ["python = []"]),
         ({"python": [""]}, ['python = [""]']),
-        ({"python": "${command:pick}"}, ["python = ", "${command:pick}", "${env:NAME}"]),
-        ({"python": ["a", 3]}, ["python[1] = 3"]),
-        ({"python": ["${command:python.interpreterPath}"]}, ["python[0]"]),
+        ({"python": "${command:pick}"}, ["python = ", "${command:pick}", f'of "{PLATFORM}"']),
+        ({"python": "${env:HOME}/venv/bin/python"}, ["replaces ${env:HOME} by nothing", "${userHome}"]),
+        ({"python": "${env.HOME}/venv/bin/python"}, ["replaces ${env.HOME} by nothing"]),
+        ({"pythonPath": "${env:HOME}"}, ["pythonPath = ", "by nothing", f'of "{PLATFORM}"']),
+        ({"envFile": "${env:HOME}/.env"}, ["envFile = ", "by nothing", "${workspaceFolder}"]),
+        ({PLATFORM: {"python": ""}}, [f'{PLATFORM}.python = ""']),
+        ({PLATFORM: {"python": None}}, [f"{PLATFORM}.python = null"]),
+        ({PLATFORM: {"python": "${env:UNSET}"}}, [f"{PLATFORM}.python = ", "empty"]),
+        ({PLATFORM: {"python": ["a"]}}, [f"{PLATFORM}.python = "]),
+        ({PLATFORM: {"pythonPath": "x"}}, [f"{PLATFORM}.pythonPath = ", "passes over", 'Write "python"']),
+        ({"python": "a", PLATFORM: {"pythonPath": "x"}}, [f"{PLATFORM}.pythonPath = ", 'Write "python"']),
+        ({"python": ["a", "-O"]}, ['python = ["a", "-O"]', '"pythonArgs"']),
+        ({"args": ["${env.HOME}"]}, ["${env.HOME} is no variable of VS Code", "Write ${env:NAME}"]),
+        ({"args": ["${nope}"]}, ["${nope} is no variable of VS Code", "${env:NAME}"]),
+        ({"python": "${nope}"}, ["${nope} is no variable of VS Code"]),
         ({"pythonArgs": "-O"}, ["pythonArgs"]),
     ],
 )
@@ -476,7 +524,7 @@ def test_missing_key_is_a_user_error(tmp_path, key):
 @pytest.mark.parametrize(
     "line",
     [
-        *("A", "1A=2", "=x", "A B=c", "A=${env:B}", "A=${}", "A=b\0"),
+        *("A", "1A=2", "=x", "A B=c", "A=${env:B}", "A=${}", "A=b\0", "A=${B C} secret }"),
         *("export A=", "A='", 'A="', "A=it's", "A='b\"", "A='\\'", "# A=it's"),
     ],
 )
@@ -541,7 +589,10 @@ def test_program_gets_what_the_file_says(tmp_path, kind):
     }
     text = json.dumps({"configurations": [body]}, indent=2).replace('"args"', '/* c */ // d\n"args"')
     invocation = vscode.resolve(
-        vscode.load(write(tmp_path, text))[0], workspace=tmp_path, env={}, default_python=sys.executable
+        vscode.load(write(tmp_path, text)).configurations[0],
+        workspace=tmp_path,
+        env={},
+        default_python=sys.executable,
     )
     base = base_environment(*variables, "REMOVED", "SET", "KEPT")
     argv, seen, cwd, optimize = run_both_ways(invocation, base)
@@ -553,16 +604,17 @@ def test_program_gets_what_the_file_says(tmp_path, kind):
 
 def test_no_variables_and_an_equals_sign_in_the_interpreter(tmp_path):
     (tmp_path / "p.py").write_text(CHILD)
-    base = base_environment("KEPT")
+    base = base_environment("KEPT", "SET", "A.B")
     folder = tmp_path / "a=b"
     folder.mkdir()
-    (folder / "python").write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
-    (folder / "python").chmod(0o755)
+    (folder / "python").symlink_to(sys.executable)
     for python in (sys.executable, str(folder / "python")):
-        for env in ({}, {"SET": "a b"}):
+        for env in ({}, {"SET": "a b"}, {"A.B": "x"}):
             args = ("${HOME}", "x y")
             invocation = dataclasses.replace(config(tmp_path), python=python, args=args, env=env)
-            assert run_both_ways(invocation, base)[0] == ["p.py", *args]
+            words, seen, *_ = run_both_ways(invocation, base)
+            assert words == ["p.py", *args]
+            assert seen == {"KEPT": "inherited", "SET": "inherited", "A.B": None, **env}
 
 
 def test_shell_reads_well():

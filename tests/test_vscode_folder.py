@@ -1,18 +1,22 @@
 """What VS Code reads in `.vscode`: what is named there exists, and what make passes over changes no run."""
 
+import json
 import os
 import re
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any, Dict, List
 
 import pytest
 
 from launch import git, inputs, jobs, jsonc, paths, vscode
+from launch.errors import KitError
 from launch.source_registry import Registry
 from launch.variants import VARIANTS
+from launch.vscode.file import PLATFORM
 
-from .conftest import UNSTRUCTURED, Kit, run
+from .conftest import HYBRID, UNSTRUCTURED, Kit, run
 from .editor import entries
 
 FOLDER = paths.REPOSITORY / ".vscode"
@@ -39,9 +43,9 @@ def tasks() -> Dict[str, Dict[str, Any]]:
 
 
 def resolve(entry: Dict[str, Any]) -> vscode.Invocation:
-    configuration = vscode.Configuration(entry["name"], "launch.json", entry)
+    file = vscode.parse(json.dumps({"configurations": [entry]}), "launch.json")
     return vscode.resolve(
-        configuration, workspace=paths.REPOSITORY, env=os.environ, default_python="/selected/python"
+        file.configurations[0], workspace=paths.REPOSITORY, env=os.environ, default_python="/selected/python"
     )
 
 
@@ -136,9 +140,147 @@ def test_a_configuration_of_another_program_is_printed_as_it_stands(kit: Kit) ->
     assert "program -m pytest" in explained
 
 
+def write_entry(folder: Path, **keys: Any) -> str:
+    """Write a launch file with one entry; return its path."""
+    entry = {"name": "mine", "type": "debugpy", "request": "launch", "cwd": "${workspaceFolder}", **keys}
+    entry = {key: value for key, value in entry.items() if value is not ...}
+    path = folder / "own.json"
+    path.write_text(json.dumps({"configurations": [entry]}))
+    return str(path)
+
+
+OTHERS_ARGS = ["--model_name_or_path", "m", "--output_dir", "o", "--do_eval", "--learning_rate", "3e-5"]
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        {"program": "/opt/hf/run_qa.py"},
+        {"program": "launch/run_qa.py"},
+        {"program": "launch/qa/answers.py"},
+        {"module": "run_qa.py"},
+        {"code": "run_qa.py"},
+    ],
+)
+def test_a_program_that_is_called_as_the_kits_is_another_one(tmp_path: Path, target: Dict[str, str]) -> None:
+    file = write_entry(tmp_path, args=OTHERS_ARGS, **target)
+    found = jobs.run_of(file, "mine", inputs.Selection(seed=7), Registry())
+    assert not isinstance(found, jobs.Job)
+    assert found.invocation.args == tuple(OTHERS_ARGS)
+
+
+@pytest.mark.parametrize(
+    "program", ["launch/qa/run_qa.py", "${workspaceFolder}/launch/../launch/qa/run_qa.py"]
+)
+def test_the_kits_program_is_known_by_its_path(tmp_path: Path, program: str) -> None:
+    file = write_entry(tmp_path, program=program, args=OTHERS_ARGS)
+    with pytest.raises(KitError) as caught:
+        jobs.run_of(file, "mine", inputs.Selection(), Registry())
+    assert "--learning_rate" in caught.value.what
+    assert caught.value.where == f"{file}, line 1, configurations[0].args"
+
+
+@pytest.mark.parametrize(
+    ("target", "where"),
+    [
+        ({"module": "pytest"}, "module = pytest"),
+        ({"code": "print()"}, "code = print()"),
+        ({"program": "/opt/hf/run_qa.py"}, "program = /opt/hf/run_qa.py"),
+        ({PLATFORM: {"module": "run_qa.py"}}, f"{PLATFORM}.module = run_qa.py"),
+    ],
+)
+def test_a_job_that_runs_another_program_is_an_error_there(
+    tmp_path: Path, target: Dict[str, Any], where: str
+) -> None:
+    file = write_entry(tmp_path, name="evaluate", args=["--no-such"], **target)
+    for load in (jobs.load, jobs.run_of):
+        with pytest.raises(KitError) as caught:
+            load(file, "evaluate", inputs.Selection(), Registry())
+        assert caught.value.where == f"{file}, line 1, configurations[0].{where}"
+        assert "question-answering program" in caught.value.what
+
+
+def test_the_arguments_of_the_platform_are_the_ones_that_are_wrong(tmp_path: Path) -> None:
+    platform = {PLATFORM: {"args": ["--no-such"]}}
+    file = write_entry(tmp_path, name="evaluate", program="launch/qa/run_qa.py", args=[], **platform)
+    with pytest.raises(KitError) as caught:
+        jobs.load(file, "evaluate", inputs.Selection(), Registry())
+    assert caught.value.where.endswith(f"configurations[0].{PLATFORM}.args")
+
+
+def shown(file: str) -> List[str]:
+    """Return the table of EXPLAIN=1."""
+    return jobs.run_of(file, "mine", inputs.Selection(), Registry()).explain().splitlines()[2:]
+
+
+def test_explain_shows_each_part_as_it_stands_in_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in (("NAME", "named"), ("WORDS", "x y")):
+        monkeypatch.setenv(name, value)
+    file = write_entry(
+        tmp_path,
+        module="${env:NAME}",
+        args="${env:WORDS} --a b",
+        env={"K_${env:NAME}": "v", "${env:NAME}": None, "PLAIN": "${env:NAME}"},
+        pythonArgs=["-X", "${env:NAME}"],
+    )
+    resolved = "  rule  as VS Code resolves it"
+    assert shown(file) == [
+        *("cwd     '${workspaceFolder}'", f"  runs  {paths.REPOSITORY}", resolved),
+        *("env     'K_${env:NAME}=v'", "  runs  K_named=v", resolved),
+        *("env     -u '${env:NAME}'", "  runs  -u named", resolved),
+        *("env     'PLAIN=${env:NAME}'", "  runs  PLAIN=named", resolved),
+        *("python  -X '${env:NAME}'", f"  runs  {sys.executable} -X named", resolved),
+        *("program -m '${env:NAME}'", "  runs  -m named", resolved),
+        *("args    '${env:WORDS} --a b'", "  runs  x y", resolved),
+        *("args    '${env:WORDS} --a b'", "  runs  --a b", resolved),
+    ]
+
+
+def test_explain_shows_code_and_split_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NAME", "named")
+    file = write_entry(tmp_path, code=["a", "${env:NAME}"], args="'b  c' --d e", cwd=...)
+    assert shown(file)[3:] == [
+        *("python  (not in the file)", f"  runs  {sys.executable}", "  rule  as VS Code resolves it"),
+        *("program -c 'a", "${env:NAME}'", "  runs  -c 'a", "named'", "  rule  as VS Code resolves it"),
+        *("args    'b  c'", "args    --d e"),
+    ]
+
+
+def test_the_jobs_on_the_releases_have_one_environment_and_the_same_common_arguments() -> None:
+    """What is written six times in the file, for VS Code has no way to write it once."""
+    found = entries(paths.LAUNCH_FILE)
+    jobs_there = [found[name] for name in (*VARIANTS, "evaluate")]
+    first = jobs_there[0]
+    for entry in jobs_there:
+        for key in ("env", "python", "cwd", "preLaunchTask"):
+            assert entry[key] == first[key]
+    # An option counts with its value; those that name a variant, its folder or one job's own are not common.
+    own = {"--config_name", "--gen_hybrid_sparse_model", "--to_onnx", "--nncf_config", "--output_dir"}
+    own.add("--per_device_eval_batch_size")
+
+    def common(entry: Dict[str, Any]) -> List[List[str]]:
+        pairs: List[List[str]] = []
+        for word in entry["args"]:
+            if word.startswith("--"):
+                pairs.append([])
+            pairs[-1].append(word)
+        return [pair for pair in pairs if pair[0] not in own]
+
+    assert len(common(first)) == 8
+    assert all(common(entry) == common(first) for entry in jobs_there)
+    hybrids = [found[name] for name, variant in VARIANTS.items() if variant.hybrid]
+    for name, entry in zip(VARIANTS, hybrids):
+        assert json.loads(json.dumps(entry["args"]).replace(name, HYBRID)) == hybrids[0]["args"]
+    assert {entry["args"][entry["args"].index("--nncf_config") + 1] for entry in jobs_there[:-1]} == {
+        "${workspaceFolder}/launch/configs/nncf.json"
+    }
+
+
 def test_a_copy_of_a_job_under_another_name_is_still_a_job(kit: Kit) -> None:
     text = kit.launch_file.read_text(encoding="utf-8")
     kit.launch_file.write_text(text.replace(f'"name": "{UNSTRUCTURED}"', '"name": "mine"'), encoding="utf-8")
-    found = jobs.find(str(kit.launch_file), "mine", inputs.Selection(seed=7), Registry())
+    found = jobs.run_of(str(kit.launch_file), "mine", inputs.Selection(seed=7), Registry())
     assert isinstance(found, jobs.Job)
     assert found.arguments.seed == 7

@@ -16,10 +16,13 @@ import tempfile
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from launch import jsonc, paths, vscode
+from launch import inputs, jobs, jsonc, paths, vscode
 from launch.errors import KitError
+from launch.source_registry import Registry
 from launch.vscode import env_file
 from launch.vscode.file import PLATFORM
+
+from .conftest import HYBRID
 
 CASES = int(os.environ.get("KIT_CASES", "200"))
 cases = settings(
@@ -42,7 +45,7 @@ def check(text):
         check_error(error, lines, "")
         return 0
     made = 0
-    for index, configuration in enumerate(file):
+    for index, configuration in enumerate(file.configurations):
         assert vscode.find(file, configuration.name) is configuration
         try:
             invocation = vscode.resolve(
@@ -68,10 +71,10 @@ def check(text):
     return made
 
 
-def check_error(error, lines, key):
+def check_error(error, lines, key, file=SOURCE):
     assert error.what
     assert error.hint
-    place = re.search("^" + re.escape(SOURCE) + r", line (\d+)", error.where, re.M)
+    place = re.search("^" + re.escape(file) + r", line (\d+)", error.where, re.M)
     assert place, error.where
     assert 1 <= int(place.group(1)) <= lines
     assert key in error.where
@@ -204,7 +207,7 @@ LAUNCH = paths.LAUNCH_FILE.read_text(encoding="utf-8")
 
 
 def test_the_real_launch_file_is_whole():
-    assert check(LAUNCH) == len(vscode.load(paths.LAUNCH_FILE)) > 5
+    assert check(LAUNCH) == len(vscode.load(paths.LAUNCH_FILE).configurations) > 5
 
 
 @cases
@@ -231,6 +234,60 @@ def test_the_real_launch_file_with_other_values(data):
             key = data.draw(st.sampled_from(list(inside)))
         inside[key] = data.draw(WORDS)
     check(json.dumps(value, indent=2))
+
+
+# --- what make command makes of it --------------------------------------------------------------------
+
+PLAIN = st.lists(
+    st.sampled_from(["a", "b c", "${env:SET}", "${workspaceFolder}", "/x", "é"]), min_size=1, max_size=3
+).map("".join)
+ENOUGH = ["--model_name_or_path", "m", "--output_dir", "o", "--do_eval", "--train_file", "t"]
+OPTIONS = ["--seed", "--seed=7", "42", "--to_onnx", "--gen_sparse_cfg", "--nncf_config", "--do_eval"]
+QA_WORDS = st.builds(
+    lambda first, more: [*first, *more],
+    st.sampled_from([ENOUGH, ENOUGH, []]),
+    st.lists(st.one_of(st.sampled_from(OPTIONS), PLAIN), max_size=3),
+)
+FOLDERS = st.sampled_from(["${workspaceFolder}/launch/qa/", "launch/qa/../qa/", "/opt/"])
+PROGRAMS = st.sampled_from(["run_qa.py", "gen_hybrid_sparse_qa.py", "answers.py"])
+TARGETS = st.one_of(
+    st.builds(lambda folder, name: {"program": folder + name}, FOLDERS, PROGRAMS),
+    st.builds(lambda folder, name: {"program": folder + name}, FOLDERS, PROGRAMS),
+    st.fixed_dictionaries({"module": PLAIN}),
+    st.fixed_dictionaries({"code": st.one_of(PLAIN, st.lists(PLAIN, min_size=1))}),
+)
+READABLE = st.fixed_dictionaries(
+    {},
+    optional={
+        "env": st.dictionaries(PLAIN, st.one_of(st.none(), PLAIN), max_size=3),
+        "pythonArgs": st.lists(PLAIN, max_size=2),
+        PLATFORM: st.fixed_dictionaries({"args": QA_WORDS}),
+    },
+)
+
+
+@cases
+@given(
+    st.sampled_from(["mine", "mine", "evaluate", "configs", HYBRID]),
+    TARGETS,
+    st.one_of(QA_WORDS, QA_WORDS.map(" ".join)),
+    READABLE,
+    st.sampled_from([inputs.Selection(), inputs.Selection(kind="hub", seed=7)]),
+)
+def test_any_configuration_is_a_run_a_job_or_an_error(name, target, args, body, selection):
+    whole = {"name": name, "type": "debugpy", "request": "launch", "cwd": "${workspaceFolder}"}
+    text = json.dumps({"configurations": [{**whole, **body, **target, "args": args}]}, indent=2)
+    path = pathlib.Path(SAMPLES.name, "any.json")
+    path.write_text(text, encoding="utf-8")
+    try:
+        found = jobs.run_of(str(path), name, selection, Registry())
+    except KitError as error:
+        check_error(error, text.count("\n") + 1, ", configurations[0].", str(path))
+        return
+    assert isinstance(found, jobs.Job) or name == "mine"
+    assert found.explain().startswith(f"{name!r} in ")
+    # What no rule changed stands in the table as in the file, or was substituted.
+    assert all(part.before or part.rules or part.what in ("python", "cwd") for part in found.parts)
 
 
 # --- what is beside it -----------------------------------------------------------------------------------
@@ -272,7 +329,10 @@ def test_args_in_one_string_are_what_a_shell_makes_of_them(text):
     body = {"name": "n", "type": "debugpy", "request": "launch", "program": "p", "args": text}
     try:
         args = vscode.resolve(
-            vscode.Configuration("n", "f", body), workspace=pathlib.Path(), env={}, default_python="p"
+            vscode.parse(json.dumps({"configurations": [body]}), "f").configurations[0],
+            workspace=pathlib.Path(),
+            env={},
+            default_python="p",
         ).args
     except KitError:
         return

@@ -132,7 +132,7 @@ def job(side: Side, variant: Variant) -> TreeJob:
     """
     questions = paths.SAMPLE / "train.json", paths.SAMPLE / "validation.json"
     selection = inputs.Selection("files", MODEL, *questions)
-    found = jobs.load(side.launch, variant.name, selection, side.source, variant)
+    found = jobs.load(side.launch, variant.name, selection, side.source)
     before = found.arguments.output_dir
     after = str(side.folder if variant.hybrid else side.folder / variant.name)
     if not Path(before).is_absolute():

@@ -5,11 +5,11 @@ debugger, make runs them from here, and both must start the same program.  Every
 or a variable means stands, with its source, in the docstring of the module that makes it: :mod:`.file`,
 :mod:`.variables`, :mod:`.env_file`, :mod:`.resolve`.
 
-Floors: ``invocation``, ``variables``, ``env_file``, ``file`` < ``resolve``.
+Floors: ``invocation``, ``env_file``, ``file`` < ``variables`` < ``resolve``.
 """
 
 from .file import Configuration, LaunchFile, find, load, parse
 from .invocation import Invocation
-from .resolve import resolve
+from .resolve import resolve, variables_of
 
-__all__ = ["Configuration", "Invocation", "LaunchFile", "find", "load", "parse", "resolve"]
+__all__ = ["Configuration", "Invocation", "LaunchFile", "find", "load", "parse", "resolve", "variables_of"]

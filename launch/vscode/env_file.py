@@ -16,7 +16,8 @@ a value of several lines                Environments: not supported.  Extensions
 ``${NAME}``                             Environments: an earlier line's variable, else the configuration's
                                         ``env``; empty where there is none, also between single quotes
                                         (extension).  ``\$`` is a plain ``$``.
-``${`` with anything but a name         Extension: then nothing in the value is replaced.  An error.
+``${}``, ``${NAME`` and more, ``}``     Extension: then nothing in the value is replaced.  An error.
+``${1}``, ``${_NAME}``                  Extension: stay as they are; they are no references.
 ``export NAME=VALUE``                   Extension: the line is passed over.  An error.
 any other line, a file that is missing  Extension: passed over.  An error: a run that lacks a variable is
                                         another run.
@@ -34,8 +35,8 @@ _BLANK = "[\\t-\\r \\u00a0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3
 _LINE = re.compile(rf"{_BLANK}*(_*[A-Za-z]\w*){_BLANK}*=(.*)", re.ASCII | re.DOTALL)
 _EXPORT = re.compile(rf"{_BLANK}*export{_BLANK}")
 _QUOTE = re.compile(r"""(?<!\\)(?:\\\\)*(["'])""")
-_SUBSTITUTION = re.compile(r"\\\$|\$\{([^}]*)\}")
-_NAME = re.compile(r"[A-Za-z]\w*", re.ASCII)
+# A name, and what else stands before a closing brace; it begins with neither a digit nor an underscore.
+_SUBSTITUTION = re.compile(r"\$\{([A-Za-z]\w*)?([^}\w][^\n\r\u2028\u2029]*)?\}", re.ASCII)
 
 
 def read(path: pathlib.Path, named: str, own: Mapping[str, object]) -> Dict[str, str]:
@@ -70,11 +71,16 @@ def read(path: pathlib.Path, named: str, own: Mapping[str, object]) -> Dict[str,
         if match is None or "\0" in line:
             hint = 'Remove "export".' if _EXPORT.match(line) else "Write NAME=VALUE or # comment."
             raise KitError("This line sets no variable.", where=where, hint=hint)
-        name, value = match.group(1), re.sub(rf"^{_BLANK}+|{_BLANK}+$", "", match.group(2))
+        name, value = match.group(1), trimmed(match.group(2))
         if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"":
             value = value[1:-1].replace("\\n", "\n")
         variables[name] = _substituted(name, value, variables, own, where)
     return variables
+
+
+def trimmed(text: str) -> str:
+    """Return ``text`` without the white space at its ends, as JavaScript's ``trim`` does."""
+    return re.sub(rf"^{_BLANK}+|{_BLANK}+$", "", text)
 
 
 def _leaves_a_quote_open(line: str) -> bool:
@@ -91,13 +97,14 @@ def _leaves_a_quote_open(line: str) -> bool:
 def _substituted(
     name: str, value: str, variables: Mapping[str, str], own: Mapping[str, object], where: str
 ) -> str:
-    for reference in _SUBSTITUTION.finditer(value):
-        if reference.group(1) is not None and not _NAME.fullmatch(reference.group(1)):
-            hint = "Write ${NAME}, or \\${ for the characters themselves."
-            raise KitError(f"{reference.group()} in {name} is no variable.", where=where, hint=hint)
-
     def replaced(reference: "re.Match[str]") -> str:
-        other = reference.group(1)
-        return "$" if other is None else variables.get(other) or str(own.get(other) or "")
+        if value[: reference.start()].endswith("\\"):
+            return reference.group()
+        other, more = reference.groups()
+        if more or not other:
+            hint = "Write ${NAME}, or \\${ for the characters themselves."
+            shown = reference.group().partition("}")[0] + "}"  # what is behind it may be the secret
+            raise KitError(f"{shown} in {name} is no variable.", where=where, hint=hint)
+        return variables.get(other) or str(own.get(other) or "")
 
-    return _SUBSTITUTION.sub(replaced, value)
+    return _SUBSTITUTION.sub(replaced, value).replace("\\$", "$")

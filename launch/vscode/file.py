@@ -19,7 +19,7 @@ import json
 import pathlib
 import sys
 from dataclasses import dataclass, field
-from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple, Union, overload
+from typing import Any, Dict, List, Mapping, Tuple
 
 from .. import jsonc
 from ..errors import KitError
@@ -40,17 +40,15 @@ class Configuration:
     """One entry of ``configurations``, as written.
 
     :param name: its ``name``, unique in the file.
-    :param file: the launch file, for errors.
     :param body: the entry; nothing is substituted.
     :param index: its place in the list, from 0, for errors.
-    :param document: the file, for the lines in errors; None for an entry that is from no file.
+    :param document: the file, for the lines in errors.
     """
 
     name: str
-    file: str
     body: Dict[str, Any]
-    index: int = 0
-    document: Optional[jsonc.Document] = field(default=None, repr=False, compare=False)
+    index: int
+    document: jsonc.Document = field(repr=False, compare=False)
 
     @property
     def here(self) -> Dict[str, Any]:
@@ -61,49 +59,37 @@ class Configuration:
     @property
     def inputs(self) -> Dict[str, str]:
         """What the file's ``inputs`` ask for, by their ids."""
-        document = self.document.value if self.document is not None else {}
-        entries = document.get("inputs")
+        entries = self.document.value.get("inputs")
         entries = [entry for entry in entries if isinstance(entry, dict)] if isinstance(entries, list) else []
         return {str(entry.get("id")): str(entry.get("description", "")) for entry in entries}
+
+    def path(self, key: str) -> jsonc.KeyPath:
+        """Return where this platform's value of ``key`` stands in the entry."""
+        override = self.body.get(PLATFORM)
+        return (PLATFORM, key) if isinstance(override, dict) and key in override else (key,)
 
     def place(self, path: jsonc.KeyPath) -> str:
         """Return file, line and key of ``path`` in this entry."""
         whole: jsonc.KeyPath = ("configurations", self.index, *path)
-        file = self.document.place(whole) if self.document is not None else self.file
-        return f"{file}, {jsonc.dotted(whole)}"
+        return f"{self.document.place(whole)}, {jsonc.dotted(whole)}"
 
     def error(self, path: jsonc.KeyPath, value: Any, what: str, hint: str) -> KitError:
         """Return an error about ``value``, which stands at ``path`` in this entry."""
         return KitError(what, where=f"{self.place(path)} = {shown(value)}", hint=hint)
 
 
-class LaunchFile(Sequence[Configuration]):
-    """The configurations of a launch file, in its order.
+@dataclass(frozen=True)
+class LaunchFile:
+    """What a launch file holds.
 
+    :param configurations: its configurations, in its order; their names are unique.
     :param compounds: the names of its compounds, each with the configurations it starts.
+    :param document: the file, for the lines in errors.
     """
 
-    def __init__(
-        self,
-        configurations: Sequence[Configuration],
-        compounds: Mapping[str, Tuple[str, ...]],
-        document: jsonc.Document,
-    ) -> None:
-        self._configurations = tuple(configurations)
-        self.compounds = compounds
-        self.document = document
-
-    def __len__(self) -> int:
-        return len(self._configurations)
-
-    @overload
-    def __getitem__(self, index: int) -> Configuration: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[Configuration]: ...
-
-    def __getitem__(self, index: Union[int, slice]) -> Union[Configuration, Sequence[Configuration]]:
-        return self._configurations[index]
+    configurations: Tuple[Configuration, ...]
+    compounds: Mapping[str, Tuple[str, ...]]
+    document: jsonc.Document = field(repr=False)
 
 
 def load(path: pathlib.Path) -> LaunchFile:
@@ -160,33 +146,31 @@ def parse(text: str, source: str) -> LaunchFile:
         if name in found:
             what = f"configurations[{found[name].index}] has the same name."
             raise _error(document, (*path, "name"), name, what, "Rename one of the two.")
-        found[name] = Configuration(name, source, entry, index, document)
-    return LaunchFile(list(found.values()), _compounds(value.get("compounds")), document)
+        found[name] = Configuration(name, entry, index, document)
+    return LaunchFile(tuple(found.values()), _compounds(value.get("compounds")), document)
 
 
-def find(configurations: Sequence[Configuration], name: str) -> Configuration:
+def find(file: LaunchFile, name: str) -> Configuration:
     """Return the configuration called ``name``.
 
     :raises KitError: there is none; the error lists the names and the nearest.  Or it is a compound.
     """
-    names = [configuration.name for configuration in configurations]
+    names = [configuration.name for configuration in file.configurations]
     if name in names:
-        return configurations[names.index(name)]
-    where = ""
-    if isinstance(configurations, LaunchFile):
-        if name in configurations.compounds:
-            raise KitError(
-                f"{name!r} is a compound, which starts several programs at once; one can be run.",
-                where=f"{configurations.document.place(('compounds',))}, compounds",
-                hint="Run its configurations one by one:\n  " + "\n  ".join(configurations.compounds[name]),
-            )
-        where = f"{configurations.document.place(('configurations',))}, configurations[*].name"
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.0) if name else []
+        return file.configurations[names.index(name)]
+    if name in file.compounds:
+        raise KitError(
+            f"{name!r} is a compound, which starts several programs at once; one can be run.",
+            where=f"{file.document.place(('compounds',))}, compounds",
+            hint="Run its configurations one by one:\n  " + "\n  ".join(file.compounds[name]),
+        )
+    near = difflib.get_close_matches(name, names, n=1)
+    hint = f"Did you mean {near[0]!r}?\n" if near else ""
+    hint += "The names are:" if name else "Set V= to one of these:"
     raise KitError(
-        f"There is no configuration {name!r}.",
-        where=where,
-        hint=(f"Did you mean {near[0]!r}?\n" if near else "")
-        + ("The names are:\n  " + "\n  ".join(names) if names else "The launch file has no configurations."),
+        f"There is no configuration {name!r}." if name else "No configuration was named.",
+        where=f"{file.document.place(('configurations',))}, configurations[*].name",
+        hint="\n  ".join([hint, *names]) if names else "The launch file has no configurations.",
     )
 
 

@@ -40,8 +40,9 @@ class Invocation:
             removed = [word for name, value in self.env.items() if value is None for word in ("-u", name)]
             lines.append(["env", *removed])
             lines += [[f"{name}={value}"] for name, value in self.env.items() if value is not None]
-        # Both env(1) and the shell could take an interpreter with = in its path for one more variable.
-        detour = ["/bin/sh", "-c", 'exec "$0" "$@"'] if "=" in self.python else []
+        # Both env(1) and the shell could take an interpreter with = in its path for one more variable.  What
+        # comes before it instead is no shell, for a shell may drop variables that are no names for it.
+        detour = ["nice", "-n", "0"] if "=" in self.python else []
         lines.append([*detour, self.python, *self.options, *self.target])
         pair_open = False
         for arg in self.args:

@@ -22,21 +22,27 @@ Sources, by the names that the table uses:
 ``args``                         debugpy: a list is taken word by word, nothing is expanded.  A string goes
                                  to the terminal's shell as it is: the kit splits it as a shell does, and
                                  what a shell would expand is an error.
-``python``                       debugpy: a path, or a list with the interpreter's options.  Python: absent,
-                                 or ``${command:python.interpreterPath}``, is the interpreter selected in VS
-                                 Code.  Extension: so is an empty or null one.
-``pythonPath``                   debugpy: the old name of ``python``; both at once: an error.
-``pythonArgs``                   Python, debugpy: the interpreter's options, after those of ``python``.
+``python``                       Python: a path.  Absent, or ``${command:python.interpreterPath}``, it is the
+                                 interpreter selected in VS Code.  Extension: so is an empty or null one, but
+                                 in a platform's object debugpy gets that as it is: an error.  debugpy takes a
+                                 list, too; the extension fails at one before: an error.
+``pythonPath``                   Extension: the old name of ``python``, passed over where that is given
+                                 (``base.ts``: ``resolveAndUpdatePythonPath``): both at once are an error.
+                                 In a platform's object it is passed over always: an error.
+``pythonArgs``                   Python, debugpy: the interpreter's options.
 ``cwd``                          Python: the folder that is open.  Extension: also for null.  Nobody
                                  documents what a relative one is relative to; here it is that folder.
 ``env``                          Configuration: null removes a variable.  debugpy: only strings and null; a
                                  number or a boolean is an error.
 ``envFile``                      Extension: absent or null, it is ``.env`` in the folder, where there is one;
+                                 an empty one is no file at all (``launch.ts``: ``provideLaunchDefaults``);
                                  ``env`` wins over it.  A relative one is taken from the folder; in VS Code
                                  it would hang on where VS Code was started.
-``PATH``, ``PYTHONPATH``         Extension: a value of ``envFile``, then of ``env``, is put before what is
-                                 inherited; a blank one changes nothing.  null, which by Configuration
-                                 removes, does nothing there: an error.
+``PATH``, ``PYTHONPATH``         Extension (``helper.ts``: ``getDebugEnvironmentVariables``): the value of
+                                 ``envFile``, then that of ``env``, then what is inherited.  An empty result
+                                 of the file's is set, and nothing inherited follows it; a blank value of
+                                 ``env`` changes nothing.  null, which by Configuration removes, does nothing
+                                 there: an error.
 ``sudo``                         Python: runs as another user, as does ``"debugOptions": ["Sudo"]``
                                  (extension): an error.
 ``preLaunchTask``,               Configuration: tasks beside the program: not run.
@@ -74,6 +80,9 @@ _TYPES = ("debugpy", "python")
 _SELECTED = "${command:python.interpreterPath}"
 """The interpreter selected in VS Code."""
 
+_BEFORE_VSCODE = (("python",), ("pythonPath",), ("envFile",))
+"""Keys in which the extension replaces variables before VS Code does; in a platform's object it does not."""
+
 # What a shell leaves alone: it splits this, as shlex does, and expands nothing ("!" is the history's).
 _SPLIT_ONLY = re.compile(
     r"""(?: '[^']*'
@@ -100,13 +109,26 @@ def resolve(
     :param default_python: the interpreter selected in VS Code, for configurations that name none.
     :raises KitError: a key has a wrong type or value, or the run cannot be reproduced outside VS Code.
     """
-    # VS Code opens folders by absolute, normal paths.
-    folder = os.path.normpath(str(workspace.absolute()))
-    keys = _Keys(configuration, Variables(folder, env, configuration.inputs))
+    variables = variables_of(configuration, workspace=workspace, env=env)
+    folder = variables.folder
+    keys = _Keys(configuration, variables)
     _check_kind(keys)
-    python, options = _interpreter(keys, default_python)
-    cwd = str(pathlib.Path(folder) / (keys.optional("cwd") or ""))
-    return Invocation(python, _target(keys), _arguments(keys), _environment(keys, folder, env), cwd, options)
+    return Invocation(
+        python=_interpreter(keys, default_python),
+        target=_target(keys),
+        args=_arguments(keys),
+        env=_environment(keys, folder, env),
+        cwd=str(pathlib.Path(folder) / (keys.optional("cwd") or "")),
+        options=tuple(keys.strings("pythonArgs")),
+    )
+
+
+def variables_of(
+    configuration: Configuration, *, workspace: pathlib.Path, env: Mapping[str, str]
+) -> Variables:
+    """Return what the ``${…}`` variables of a configuration stand for; parameters as :func:`resolve`."""
+    # VS Code opens folders by absolute, normal paths.
+    return Variables(os.path.normpath(str(workspace.absolute())), env, configuration.inputs)
 
 
 class _Keys:
@@ -116,12 +138,9 @@ class _Keys:
         self.configuration = configuration
         self.variables = variables
         self.values = configuration.here
-        self.paths: Dict[str, jsonc.KeyPath] = {}
         override = configuration.body.get(PLATFORM, {})
         if not isinstance(override, dict):
             raise configuration.error((PLATFORM,), override, "This must be an object.", "Put { … } there.")
-        for key in override:
-            self.paths[key] = (PLATFORM, key)
         if "type" in override:
             what = '"type" cannot depend on the platform.'
             raise self.error("type", override["type"], what, f'Move it out of "{PLATFORM}".')
@@ -133,7 +152,10 @@ class _Keys:
         return self.values.get(key, ABSENT)
 
     def path(self, key: str) -> jsonc.KeyPath:
-        return self.paths.get(key, (key,))
+        return self.configuration.path(key)
+
+    def depends_on_platform(self, key: str) -> bool:
+        return len(self.path(key)) > 1
 
     def error(self, key: str, value: Any, what: str, hint: str) -> KitError:
         return self.configuration.error(self.path(key), value, what, hint)
@@ -166,10 +188,9 @@ class _Keys:
                 hint = "Write a string, in quotes."
             raise error(path, value, "This must be a string.", hint)
         try:
-            text = self.variables.substitute(value)
+            text = self.variables.substitute(value, env=path not in _BEFORE_VSCODE)
         except NoValueError as problem:
-            what = f"{problem.reference} has no value outside VS Code."
-            raise error(path, value, what, problem.hint) from None
+            raise error(path, value, problem.what, problem.hint) from None
         try:
             text.encode("utf-8", "surrogateescape")
         except UnicodeEncodeError:
@@ -197,20 +218,26 @@ def _check_kind(keys: _Keys) -> None:
         raise keys.error("debugOptions", options, what, 'Remove "Sudo".')
 
 
-def _interpreter(keys: _Keys, default: str) -> Tuple[str, Tuple[str, ...]]:
-    """Return the interpreter and its options."""
-    if "python" in keys and "pythonPath" in keys:
-        what = '"python" and its old name "pythonPath" exclude each other.'
-        raise keys.error("pythonPath", keys.get("pythonPath"), what, 'Remove "pythonPath".')
+def _interpreter(keys: _Keys, default: str) -> str:
+    """Return the interpreter."""
+    if "pythonPath" in keys:
+        value, what = keys.get("pythonPath"), '"python" and its old name "pythonPath" exclude each other.'
+        if keys.depends_on_platform("pythonPath"):
+            what = f'The debugger extension passes over "pythonPath" in "{PLATFORM}".'
+            raise keys.error("pythonPath", value, what, 'Write "python".')
+        if "python" in keys:
+            raise keys.error("pythonPath", value, what, 'Remove "pythonPath".')
     key = "pythonPath" if "pythonPath" in keys else "python"
     value = keys.get(key)
     if isinstance(value, list):
-        words = keys.strings(key)
-        if not words or not words[0]:
-            raise keys.error(key, value, "The interpreter's name is empty.", f'Remove "{key}".')
-    else:
-        words = [(None if value == _SELECTED else keys.optional(key)) or default]
-    return words[0], (*words[1:], *keys.strings("pythonArgs"))
+        what = "The debugger extension takes no list here, though debugpy does."
+        raise keys.error(
+            key, value, what, 'Write the interpreter as a string, and its options as "pythonArgs".'
+        )
+    python = default if value == _SELECTED else keys.optional(key)
+    if not python and keys.depends_on_platform(key):
+        raise keys.error(key, value, "The interpreter's name is empty.", f'Remove "{key}".')
+    return python or default
 
 
 def _target(keys: _Keys) -> Tuple[str, ...]:
@@ -252,20 +279,26 @@ def _environment(keys: _Keys, folder: str, env: Mapping[str, str]) -> Dict[str, 
     own = _own_variables(keys)
     file = keys.optional("envFile")
     from_file: Dict[str, str] = {}
-    if file is not None or (pathlib.Path(folder) / ".env").is_file():
+    if file or (file is None and (pathlib.Path(folder) / ".env").is_file()):
         named = keys.configuration.place(keys.path("envFile"))
-        named += "" if file is not None else " (absent: .env)"
-        from_file = env_file.read(pathlib.Path(folder) / (".env" if file is None else file), named, own)
+        named += "" if file else " (absent: .env)"
+        from_file = env_file.read(pathlib.Path(folder) / (file or ".env"), named, own)
     merged: Dict[str, Optional[str]] = {**from_file, **own}
     for name in ("PATH", "PYTHONPATH"):
-        if name not in merged:
-            continue
-        parts = [(value or "").strip() for value in (from_file.get(name), own.get(name))]
-        if any(parts):
-            merged[name] = os.pathsep.join(part for part in (*parts, env.get(name, "").strip()) if part)
+        value = _appended(from_file.get(name), own.get(name))
+        if value:
+            value = _appended(value, env.get(name))
+        if value is not None:
+            merged[name] = value
         else:
-            del merged[name]
+            merged.pop(name, None)
     return merged
+
+
+def _appended(value: Optional[str], more: Optional[str]) -> Optional[str]:
+    """Return a search path with ``more`` at its end, where that is not blank."""
+    more = env_file.trimmed(more or "")
+    return (f"{value}{os.pathsep}{more}" if value else more) if more else value
 
 
 def _own_variables(keys: _Keys) -> Dict[str, Optional[str]]:

@@ -12,7 +12,11 @@ What is decided here, each with the section of VS Code's *Variables reference*
 * *Variables scoped per workspace folder*: ``${workspaceFolder:NAME}`` is the folder called NAME.  There is
   one, the checkout; another name is an error, as it is in VS Code.
 * *Environment variables*: ``${env:NAME}`` is what VS Code, or make, was started with.  An unset one is
-  empty, as in VS Code and in a shell.
+  empty, as in VS Code and in a shell.  In ``python``, ``pythonPath`` and ``envFile`` it is an error, and so
+  is ``${env.NAME}``: the debugger extension replaces both by nothing there, before VS Code replaces anything
+  (https://github.com/microsoft/vscode-python-debugger,
+  ``src/extension/debugger/configuration/resolvers/base.ts``: ``resolveAndUpdatePaths``;
+  ``../utils/common.ts``: ``resolveWorkspaceVariables``).  It does not look into the platforms' objects.
 * *Configuration variables*, *Command variables*, *Input variables*: they ask VS Code's settings, its
   commands or a person: an error.  ``${command:python.interpreterPath}`` as the whole of ``python`` is none,
   for that is how the page *Python debugging* writes the default (see :mod:`.resolve`).
@@ -21,7 +25,7 @@ What is decided here, each with the section of VS Code's *Variables reference*
 * *Why isn't ${workspaceRoot} documented?*: the old names ``${workspaceRoot}`` and
   ``${workspaceRootFolderName}`` mean what the new ones do.
 
-A variable that VS Code does not know stays as it is there.  Here it is an error: a misspelt name would
+Any other variable stays as it is in VS Code.  Here it is an error: a misspelt name would
 become part of a path.
 """
 
@@ -31,6 +35,8 @@ import pathlib
 import re
 from typing import Mapping
 
+from .file import PLATFORM
+
 _REFERENCE = re.compile(r"\$\{(.*?)\}", re.DOTALL)
 
 _EDITORS = re.compile(r"(file|relativeFile)([A-Z]\w*)?|lineNumber|columnNumber|selectedText")
@@ -38,17 +44,23 @@ _VS_CODES = ("execPath", "defaultBuildTask", "extensionInstallFolder")
 _OLD_NAMES = {"workspaceRoot": "workspaceFolder", "workspaceRootFolderName": "workspaceFolderBasename"}
 _SCOPED = ("workspaceFolder", "workspaceFolderBasename", "cwd")
 
+_NO_ENV = (
+    "Write the path itself, or begin it with ${workspaceFolder} or ${userHome}.\n"
+    f'${{env:NAME}} has its value in the "python" and the "envFile" of "{PLATFORM}": {{ … }}.'
+)
+"""What to write in a key in which ``${env:NAME}`` has no value."""
+
 
 class NoValueError(Exception):
-    """A variable has no value outside VS Code.
+    """A variable has no value, or none outside VS Code.
 
-    :param reference: the variable as written.
+    :param what: one sentence: which variable has none.
     :param hint: what to write in its place.
     """
 
-    def __init__(self, reference: str, hint: str) -> None:
-        super().__init__(reference)
-        self.reference = reference
+    def __init__(self, what: str, hint: str) -> None:
+        super().__init__(what)
+        self.what = what
         self.hint = hint
 
 
@@ -61,6 +73,7 @@ class Variables:
     """
 
     def __init__(self, folder: str, env: Mapping[str, str], inputs: Mapping[str, str]) -> None:
+        self.folder = folder
         self._env = env
         self._inputs = inputs
         self._values = {
@@ -71,14 +84,15 @@ class Variables:
             "/": os.sep,
         }
 
-    def substitute(self, text: str) -> str:
+    def substitute(self, text: str, *, env: bool = True) -> str:
         """Return ``text`` with its variables replaced.
 
-        :raises NoValueError: one of them has no value.
+        :param env: whether the variables of the environment have a value here: see above.
+        :raises NoValueError: one of the variables has none.
         """
-        return _REFERENCE.sub(lambda match: self._value(match.group(), match.group(1)), text)
+        return _REFERENCE.sub(lambda match: self._value(match.group(), match.group(1), env), text)
 
-    def _value(self, reference: str, inner: str) -> str:
+    def _value(self, reference: str, inner: str, env: bool) -> str:
         name, colon, argument = inner.partition(":")
         name = _OLD_NAMES.get(name, name)
         if name in self._values and not colon:
@@ -87,36 +101,49 @@ class Variables:
             return self._values[name]
         if name == "userHome" and not colon:
             return self._home(reference)
+        if not env and inner.startswith(("env:", "env.")):
+            raise NoValueError(
+                f"The debugger extension replaces {reference} by nothing in this key.", _NO_ENV
+            )
         if name == "env" and argument and not re.search(r"[:${\0]", argument):
             return self._env.get(argument, "")
-        raise NoValueError(reference, self._hint(name, argument))
+        raise self._problem(reference, name, argument, env)
 
     def _home(self, reference: str) -> str:
         try:
             return self._env.get("HOME") or str(pathlib.Path.home())
         except (KeyError, RuntimeError):
-            raise NoValueError(reference, "You have no home directory: set HOME.") from None
+            hint = "You have no home directory: set HOME."
+            raise NoValueError(f"{reference} has no value.", hint) from None
 
-    def _hint(self, name: str, argument: str) -> str:
-        instead = "Write the value itself, or ${env:NAME} and set NAME."
+    def _problem(self, reference: str, name: str, argument: str, env: bool) -> NoValueError:
+        what = f"{reference} has no value outside VS Code."
+        instead = "Write the value itself, or ${env:NAME} and set NAME." if env else _NO_ENV
         if name == "input":
             if argument not in self._inputs:
-                return f'No entry of "inputs" has this id.  {instead}'
+                return NoValueError(
+                    f"{reference} has no value.", f'No entry of "inputs" has this id.\n{instead}'
+                )
             asks = self._inputs[argument]
-            return f"VS Code asks for it{': ' + asks if asks else ''}.  Make cannot.  {instead}"
+            hint = f"VS Code asks for it{': ' + asks if asks else ''}.  Make cannot.\n{instead}"
+            return NoValueError(what, hint)
         if name == "command":
-            return f"A command of VS Code or of an extension gives its value.  {instead}"
+            return NoValueError(what, f"A command of VS Code or of an extension gives its value.\n{instead}")
         if name == "config":
-            return f"It is one of VS Code's settings.  {instead}"
+            return NoValueError(what, f"It is one of VS Code's settings.\n{instead}")
         if name in _VS_CODES:
-            return f"Only VS Code can find its value.  {instead}"
+            return NoValueError(what, f"Only VS Code can find its value.\n{instead}")
         if _EDITORS.fullmatch(name):
-            return f"It depends on what is open in VS Code's editor.  {instead}"
-        if name == "env":
-            return "Write ${env:NAME}."
+            return NoValueError(what, f"It depends on what is open in VS Code's editor.\n{instead}")
         if name in _SCOPED:
-            return f"The only folder is {self._values['workspaceFolderBasename']!r}.  Write ${{{name}}}."
-        known = [*self._values, "userHome", "env:NAME"]
+            hint = f"The only folder is {self._values['workspaceFolderBasename']!r}.  Write ${{{name}}}."
+            return NoValueError(f"{reference} has no value.", hint)
+        what = f"{reference} is no variable of VS Code."
+        if env and re.match(r"env\b", name):
+            return NoValueError(what, "Write ${env:NAME}.")
+        known = [*self._values, "userHome", *(["env:NAME"] if env else [])]
         near = difflib.get_close_matches(name, known, n=1)
         hint = f"Did you mean ${{{near[0]}}}?\n" if near else ""
-        return hint + "The variables are " + ", ".join(f"${{{variable}}}" for variable in known) + "."
+        return NoValueError(
+            what, hint + "The variables are " + ", ".join(f"${{{variable}}}" for variable in known) + "."
+        )

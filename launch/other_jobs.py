@@ -1,0 +1,100 @@
+"""The jobs that make no tree: ``configs`` and ``evaluate``."""
+
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Callable, List
+
+from . import bert_config, checkpoint, files, paths, squad
+from .errors import KitError
+from .jobs import Job
+from .locks import exclusive
+from .pipeline import LOCK, LOCKED, run
+from .progress import Progress
+from .variants import VARIANTS
+
+_GENERATED = Path("gen-hybrid-sparse", "generated_cfg")
+"""Where upstream's script writes configs, below its working folder."""
+
+
+def configs(job: Job, prepare: Callable[[], None], ready_environment: Callable[[], None]) -> int:
+    """Run the job that writes the hybrid configs, and print their names; return the program's status.
+
+    :param prepare: sets up the environment and the sources, which upstream's script needs.
+    :param ready_environment: makes the environment; the kit's program needs none of its own.
+    :raises KitError: an input is at fault, or upstream's script fails.
+    """
+    if job.upstreams_script:
+        for path in _upstreams_configs(job, prepare):
+            print(path)
+        return 0
+    if job.invocation.python == str(paths.VENV_PYTHON):
+        ready_environment()
+    environ = job.invocation.environment(os.environ)
+    return subprocess.run(job.invocation.argv(), env=environ, cwd=job.invocation.cwd, check=False).returncode
+
+
+def _upstreams_configs(job: Job, prepare: Callable[[], None]) -> List[Path]:
+    """Write the hybrid configs with upstream's script, and return them.
+
+    The script writes below its working folder; from there they go where ``--output_dir`` says.
+    """
+    with exclusive(LOCK, LOCKED) as lock:
+        prepare()
+        made = Path(job.invocation.cwd) / _GENERATED
+        shutil.rmtree(made, ignore_errors=True)
+        progress = Progress("configs", expected=None)
+        run(job, "configs", "hybrid configs", progress, (lock,))
+        progress.done("by upstream's script")
+        written = []
+        for config in sorted(made.glob("*/config.json")):
+            if not _is_cut_from(job, config.parent.name):
+                progress.note(f"{config.parent.name} left out: the dense model is too small for it")
+                continue
+            target = job.local(job.arguments.output_dir) / config.parent.name / config.name
+            files.write(target, config.read_text(encoding="utf-8"))
+            written.append(target)
+    return written
+
+
+def _is_cut_from(job: Job, name: str) -> bool:
+    """Return whether the hybrid ``name`` removes something from the job's dense model.
+
+    Upstream's script does not ask; the kit's leaves such a config out.
+    """
+    dense = job.local(job.arguments.model_name_or_path)
+    if not dense.exists():
+        return True  # the hub's BERT-large
+    try:
+        bert_config.hybrid(bert_config.read(dense, "MODEL"), VARIANTS[name], str(dense))
+    except KitError:
+        return False
+    return True
+
+
+def evaluate(job: Job, prepare: Callable[[], None]) -> str:
+    """Run an evaluation job and return its result as text.
+
+    :param prepare: sets up the environment and the sources.
+    :raises KitError: an input is at fault, or the evaluation fails.
+    """
+    if job.arguments.validation_file is not None:
+        squad.read(job.local(job.arguments.validation_file), "VALIDATION_FILE")
+    model = job.local(job.arguments.model_name_or_path)
+    drawn = model.is_dir() and not checkpoint.is_in(model)
+    with exclusive(LOCK, LOCKED) as lock:
+        prepare()
+        progress = Progress("evaluate", expected=None)
+        if drawn and job.upstreams_script:
+            progress.note(f"no {checkpoint.NAME} in {paths.shown(model)}: the weights are random")
+        run(job, "evaluate", "evaluation", progress, (lock,))
+    path = job.local(job.arguments.output_dir) / "eval_results.json"
+    results = json.loads(path.read_text(encoding="utf-8"))
+    if drawn and job.upstreams_script:
+        # The kit's own program says it itself; upstream's numbers would pass for a trained model's.
+        results["weights"] = f"random, seed {job.arguments.seed}"
+        files.write(path, json.dumps(results, indent=4, sort_keys=True) + "\n")
+    progress.done(paths.shown(path))
+    return json.dumps(results, indent=2)
