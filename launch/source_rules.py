@@ -15,8 +15,8 @@ ALLOCATOR = "glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=1048576"
 
 By default the heap keeps freed tensors of up to 32 MB, small objects come to lie between them, and it grows:
 by 0.7 GB with each of four calibration batches of the unstructured variant.  Mapping costs a page fault for
-each page; ``hugetlb=1`` (glibc 2.35 and later, where the kernel's transparent huge pages allow it) makes pages
-2 MB large.  No other allocator reads the variable.
+each page; ``hugetlb=1`` (glibc 2.35 and later, where the kernel's transparent huge pages allow it) makes
+pages 2 MB large.  No other allocator reads the variable.
 """
 
 PROGRAMS = ("gen_hybrid_sparse_qa.py", "run_qa.py")
