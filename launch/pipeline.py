@@ -216,7 +216,10 @@ def _check_spec(job: TreeJob, shape: bert_config.BertShape) -> None:
 def _estimate(job: TreeJob, optimizer: Optimizer) -> resources.Estimate:
     """Return what a job is expected to take."""
     return resources.estimate(
-        job.shape(), upstreams_script=job.job.upstreams_script, old_optimizer=optimizer.separate
+        job.shape(),
+        fast=job.job.source.fast,
+        upstreams_script=job.job.upstreams_script,
+        old_optimizer=optimizer.separate,
     )
 
 

@@ -12,16 +12,30 @@ from .errors import KitError
 
 GB = 1_000_000_000
 
-# Fitted to the five full-size runs in README.md (2 cores): time and peak memory grow with the weights that
-# are drawn, ranked and calibrated; memory is rounded up, so that what is let through fits.
-_BASE_BYTES = 0.85 * GB
-_BYTES_PER_WEIGHT = 37
-_BYTES_PER_EMBEDDING = 46
-_BASE_SECONDS = 15.0
-_SECONDS_PER_WEIGHT = 1.0e-6
-_SECONDS_PER_EMBEDDING = 1.7e-6
+
+@dataclass(frozen=True)
+class _Fit:
+    """What weights and ONNX take, fitted to five runs at full size (2 cores) and rounded up.
+
+    Time and peak memory grow with the weights that are drawn, ranked and calibrated.
+    """
+
+    base_bytes: float
+    bytes_per_weight: float
+    bytes_per_embedding: float
+    base_seconds: float
+    seconds_per_weight: float
+    seconds_per_embedding: float
+
+
+_PLAIN = _Fit(0.85 * GB, 37, 46, 15.0, 1.0e-6, 1.7e-6)
+_FAST = _Fit(0.55 * GB, 8.5, 20, 15.0, 4.0e-7, 8.0e-7)
+"""With the optional set ``fast``."""
+
 _IR_BASE_SECONDS = 5.0
 _IR_SECONDS_PER_BYTE = 1.0e-8
+_VERIFY_BASE_BYTES = 1.3 * GB
+_VERIFY_BYTES_PER_BYTE = 1.95
 _VERIFY_BASE_SECONDS = 2.0
 _VERIFY_SECONDS_PER_LAYER = 0.35
 _VERIFY_SECONDS_PER_BYTE = 2.6e-8
@@ -58,10 +72,13 @@ class Estimate:
         return self.onnx_seconds + self.ir_seconds + self.verify_seconds
 
 
-def estimate(shape: BertShape, *, upstreams_script: bool = False, old_optimizer: bool = False) -> Estimate:
+def estimate(
+    shape: BertShape, *, fast: bool = True, upstreams_script: bool = False, old_optimizer: bool = False
+) -> Estimate:
     """Return the estimate for a model of these dimensions.
 
-    :param upstreams_script: whether upstream's script makes it, which also saves a checkpoint on its way.
+    :param fast: with the optional set ``fast``.
+    :param upstreams_script: whether upstream's script makes it, which without ``fast`` saves a checkpoint.
     :param old_optimizer: whether the IR is made by Model Optimizer 2021.4.
     """
     embeddings = (shape.vocab_size + shape.max_positions + 2) * shape.hidden
@@ -77,12 +94,17 @@ def estimate(shape: BertShape, *, upstreams_script: bool = False, old_optimizer:
             + _OLD_IR_SECONDS_PER_BYTE * onnx_bytes
         )
         disk = _OLD_DISK_SHARE
-    if upstreams_script and shape.pruned:
+    if upstreams_script and shape.pruned and not fast:
         disk += 1  # the checkpoint that it saves
+    fit = _FAST if fast else _PLAIN
+    onnx_memory = fit.base_bytes + fit.bytes_per_weight * kept + fit.bytes_per_embedding * embeddings
+    verify_memory = _VERIFY_BASE_BYTES + _VERIFY_BYTES_PER_BYTE * onnx_bytes
     return Estimate(
-        memory=int(_BASE_BYTES + _BYTES_PER_WEIGHT * kept + _BYTES_PER_EMBEDDING * embeddings),
+        memory=int(max(onnx_memory, verify_memory)),
         disk=int(onnx_bytes * disk),
-        onnx_seconds=_BASE_SECONDS + _SECONDS_PER_WEIGHT * kept + _SECONDS_PER_EMBEDDING * embeddings,
+        onnx_seconds=fit.base_seconds
+        + fit.seconds_per_weight * kept
+        + fit.seconds_per_embedding * embeddings,
         ir_seconds=ir_seconds,
         verify_seconds=_VERIFY_BASE_SECONDS
         + _VERIFY_SECONDS_PER_LAYER * shape.layers

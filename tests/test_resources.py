@@ -17,6 +17,17 @@ def test_estimates_grow_with_the_variant() -> None:
         assert smaller.seconds < larger.seconds
 
 
+def test_the_set_fast_asks_for_less() -> None:
+    for variant in variants.VARIANTS.values():
+        shape = spec.bert_large(variant)
+        with_it, without = (
+            resources.estimate(shape, fast=fast, upstreams_script=True) for fast in (True, False)
+        )
+        assert with_it.memory <= 0.5 * without.memory
+        assert with_it.seconds < without.seconds
+        assert with_it.disk <= without.disk
+
+
 def test_too_little_memory_is_said_before_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
     need = estimates()[-1]
     monkeypatch.setattr(resources, "available_memory", lambda: need.memory - 1)

@@ -121,7 +121,7 @@ def need(plan: Plan, side: Side, variant: Variant) -> resources.Estimate:
     """Return what a side is expected to take for a variant."""
     dense = config(plan)
     shape = _shape(dense, variant)
-    found = resources.estimate(shape, upstreams_script=plan.by_hand)
+    found = resources.estimate(shape, fast=side.source.fast, upstreams_script=plan.by_hand)
     if side is not plan.base or not plan.by_hand:
         return found
     memory = _HAND_BASE_BYTES + _HAND_BYTES_PER_WEIGHT * shape.kept_weights
