@@ -17,6 +17,7 @@ from . import (
     patch_work,
     paths,
     pipeline,
+    place,
     sources,
     third_party,
     upkeep,
@@ -168,6 +169,7 @@ def _patch_export(options: argparse.Namespace) -> int:
 
 
 def _set_up(python: str, source: Source, optimizer: optimizers.Optimizer) -> int:
+    place.check()
     upkeep.set_up_alone(python, _told(source), optimizer)
     return 0
 

@@ -20,6 +20,7 @@ from . import (
     child,
     convert,
     paths,
+    place,
     provenance,
     resources,
     squad,
@@ -154,6 +155,7 @@ class Build:
 
     def _preflight(self, todo: Sequence[TreeJob]) -> None:
         """Check everything that can be checked before the first long stage."""
+        place.check()
         checked = set()
         needs = []
         for job in todo:
