@@ -10,6 +10,8 @@ import pytest
 
 from launch import jsonc, vscode
 from launch.errors import KitError
+from launch.vscode import env_file
+from launch.vscode import file as file_module
 
 PLATFORM = {"linux": "linux", "darwin": "osx"}.get(sys.platform, "windows")
 OTHER_PLATFORM = "windows" if PLATFORM != "windows" else "linux"
@@ -216,6 +218,33 @@ def test_unreadable_file_is_a_user_error(tmp_path):
     failure(vscode.load, pathlib.Path("a\0b"))
     (tmp_path / "latin.json").write_bytes(b'{"a": "\xe9"}')
     assert "byte 7: 0xe9" in failure(vscode.load, tmp_path / "latin.json").where
+
+
+@pytest.mark.parametrize("kind", ["device", "pipe", "large", "link"])
+def test_what_is_no_file_of_a_launch_files_size_is_not_read(tmp_path, kind):
+    path = special(tmp_path, kind, file_module.MAX_BYTES)
+    error = failure(vscode.load, path)
+    assert error.where == str(path)
+    assert "cannot be read: It is " in error.what
+    path = special(tmp_path, kind, env_file.MAX_BYTES, "b.env")
+    error = failure(config, tmp_path, envFile=str(path))
+    assert "configurations[1].envFile" in error.where
+    assert str(path) in error.where
+    assert "cannot be read: It is " in error.what
+
+
+def special(folder, kind, most, name="a.json"):
+    path = folder / name
+    if kind == "device":
+        return pathlib.Path("/dev/zero")
+    if kind == "link":
+        path.symlink_to("/dev/zero")
+    elif kind == "pipe":
+        os.mkfifo(path)
+    else:
+        with path.open("wb") as handle:
+            handle.truncate(most + 1)
+    return path
 
 
 # --- what a configuration means ----------------------------------------------------------------------
