@@ -19,6 +19,7 @@ from . import (
     pipeline,
     place,
     sources,
+    startable,
     third_party,
     upkeep,
     variants,
@@ -84,6 +85,8 @@ def _command(options: argparse.Namespace) -> int:
     upkeep.unpack(source)
     found = jobs.run_of(options.launch, options.v, _selection(options), source)
     text = found.explain() if explain else found.invocation.shell()
+    if startable.missing(found):
+        print(startable.missing(found), file=sys.stderr, flush=True)
     try:
         # A path that is not UTF-8 has to reach the shell that this is pasted into as it is.
         line = os.fsencode(text + "\n")

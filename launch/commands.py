@@ -171,7 +171,8 @@ COMMANDS: Dict[str, Command] = {
         _MAKE,
         "print a launch configuration as a shell command, and run nothing",
         "It may write what the command reads: your model's hybrid config (INPUT=files), and for the forks the"
-        " patched sources and the questions in their form.",
+        " patched sources and the questions in their form.  `setup` comes before running what it prints;"
+        " where that has not been done, it says so on standard error.",
         ("v", "explain", *_READ),
         "V= [EXPLAIN=1]",
         (f"command --v {_VARIANT}", "command --v evaluate --explain", f"command --v {_VARIANT} | sh"),

@@ -24,6 +24,7 @@ from . import (
     provenance,
     resources,
     squad,
+    startable,
     trees,
 )
 from .errors import KitError
@@ -159,6 +160,7 @@ class Build:
         checked = set()
         needs = []
         for job in todo:
+            startable.check(job.job)
             arguments = job.job.arguments
             for name, path in (
                 ("TRAIN_FILE", arguments.train_file),
