@@ -330,5 +330,10 @@ COMMANDS: Dict[str, Command] = {
         examples=("clean",),
     ),
     "distclean": Command(_KIT, "remove build/ and .venv/", "As `clean`.", examples=("distclean",)),
-    "help": Command(_KIT, "targets, variables with their defaults, variants", examples=("help",)),
+    "help": Command(
+        _KIT,
+        "targets, variables with their defaults, variants",
+        examples=("help",),
+        words="a command, whose own help is wanted",
+    ),
 }

@@ -136,6 +136,19 @@ def test_a_wrong_command_line_is_a_user_error() -> None:
     assert_user_error(run([*PYTHON, "clean", "all"]), "all")
 
 
+def test_a_name_without_its_option_is_met_with_it() -> None:
+    for name in ("variant", "command", "package", "verify"):
+        done = run([*PYTHON, name, HYBRID])
+        assert_user_error(done, f"unrecognized arguments: {HYBRID}", f"python -m launch {name} --v {HYBRID}")
+    assert "--v" not in run([*PYTHON, "command", "--nope"]).stderr
+    assert "--v" not in run([*PYTHON, "clean", HYBRID]).stderr
+
+
+def test_help_on_a_command_is_the_commands_help() -> None:
+    assert run([*PYTHON, "help", "command"]).stdout == run([*PYTHON, "command", "--help"]).stdout != ""
+    assert_user_error(run([*PYTHON, "help", "comand"]), "Did you mean 'command'?")
+
+
 def test_options_default_to_the_variables_that_make_exports(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LAUNCH_OUT", "from make")
     monkeypatch.setenv("LAUNCH_TRAIN_FILE", "")
