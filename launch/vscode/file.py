@@ -169,11 +169,11 @@ def find(file: LaunchFile, name: str) -> Configuration:
             hint="Run its configurations one by one:\n  " + "\n  ".join(file.compounds[name]),
         )
     near = difflib.get_close_matches(name, names, n=1)
-    hint = f"Did you mean {near[0]!r}?\n" if near else ""
-    hint += "The names are:" if name else "Set V= to one of these:"
+    hint = (f"Did you mean {near[0]!r}?\n" if near else "") + "The names are:"
+    place = f"{file.document.place(('configurations',))}, configurations[*].name"
     raise KitError(
         f"There is no configuration {name!r}." if name else "No configuration was named.",
-        where=f"{file.document.place(('configurations',))}, configurations[*].name",
+        where=place if name else f"V=\n{place}",
         hint="\n  ".join([hint, *names]) if names else "The launch file has no configurations.",
     )
 
