@@ -2,9 +2,9 @@
 
 Floors, from the bottom; a module imports only from floors below its own:
 
-0. ``errors``, ``variants``, ``paths``, ``files``, ``locks``, ``digests``, ``status``, ``progress``,
-   ``json_file``, ``jsonc``, ``git``, ``host``, ``place``, ``sums``, ``checkpoint``: names, dimensions,
-   folders, the error a user sees, tools that know nothing of the rest.
+0. ``errors``, ``variants``, ``choices``, ``paths``, ``files``, ``locks``, ``digests``, ``status``,
+   ``progress``, ``json_file``, ``jsonc``, ``git``, ``host``, ``place``, ``sums``, ``checkpoint``: names,
+   dimensions, folders, the error a user sees, tools that know nothing of the rest.
 1. ``vscode`` < ``rewrite``; ``interpreters`` and ``steps`` and ``installer`` < ``environment`` <
    ``optimizers``; ``third_party`` and ``patches`` < ``patch_work``; ``patches`` < ``source`` <
    ``source_fork`` and ``source_registry`` < ``sources`` and ``source_rules`` < ``upstream``; ``squad``,
@@ -17,7 +17,8 @@ Floors, from the bottom; a module imports only from floors below its own:
    ``launch.report``: ``tree`` < ``table`` < ``page`` < ``command``.  ``bench``, above ``pipeline``: what a
    run takes, beside the recipe by hand; in it ``figures`` < ``table``, ``sides`` < ``plan`` < ``running`` <
    ``command``.
-4. ``other_jobs``, ``upkeep`` and ``commands`` < ``options`` < ``help`` < ``__main__``: the commands.
+4. ``commands`` < ``options`` < ``help``, which load nothing of the floors between; ``other_jobs`` and
+   ``upkeep`` < ``handlers``; all < ``__main__``: the commands.
 
 ``launch.qa`` is the program that a launch configuration starts.  It is the only part that imports torch,
 and it imports it late: everything else answers without it.

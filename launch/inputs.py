@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional
 
-from . import bert_config, digests, files, paths, squad
+from . import bert_config, choices, digests, files, paths, squad
 from .errors import KitError
 from .rewrite import Rewriter
 from .variants import Variant
 
-KINDS = ("sample", "files", "hub")
+KINDS = choices.INPUTS
 
 HUB_MODEL = "bert-large-uncased-whole-word-masking-finetuned-squad"
 """The model in upstream's launch file."""
