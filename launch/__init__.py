@@ -2,21 +2,23 @@
 
 Floors, from the bottom; a module imports only from floors below its own:
 
-0. ``errors``, ``variants``, ``paths``, ``files``, ``locks``, ``digests``, ``status``, ``progress``,
-   ``json_file``, ``jsonc``, ``git``, ``host``, ``sums``, ``checkpoint``: names, dimensions, folders, the
-   error a user sees, tools that know nothing of the rest.
+0. ``errors``, ``variants``, ``choices``, ``paths``, ``files``, ``locks``, ``digests``, ``status``,
+   ``progress``, ``json_file``, ``jsonc``, ``git``, ``host``, ``place``, ``sums``, ``checkpoint``: names,
+   dimensions, folders, the error a user sees, tools that know nothing of the rest.
 1. ``vscode`` < ``rewrite``; ``interpreters`` and ``steps`` and ``installer`` < ``environment`` <
    ``optimizers``; ``third_party`` and ``patches`` < ``patch_work``; ``patches`` < ``source`` <
    ``source_fork`` and ``source_registry`` < ``sources`` and ``source_rules`` < ``upstream``; ``squad``,
    ``bert_config`` < ``inputs``, ``resources`` and ``spec``; ``child`` < ``convert``; ``sparsity`` <
    ``trees``; ``onnx_limits`` < ``onnx_model`` < ``onnx_diff`` < ``compare``: one job each.
-2. ``jobs`` < ``provenance`` < ``verify`` < ``pipeline``: one variant from launch configuration to published
-   tree.  In ``launch.verify``: ``checks`` < ``onnx_file``, ``ir`` and ``degeneracy`` < ``tree``.
+2. ``jobs`` < ``startable`` and ``provenance`` < ``verify`` < ``pipeline``: one variant from launch
+   configuration to published tree.  In ``launch.verify``: ``checks`` < ``onnx_file``, ``ir`` and
+   ``degeneracy`` < ``tree``.
 3. ``report``, ``archive`` < ``package``, beside ``pipeline``: what is known of published trees.  In
    ``launch.report``: ``tree`` < ``table`` < ``page`` < ``command``.  ``bench``, above ``pipeline``: what a
    run takes, beside the recipe by hand; in it ``figures`` < ``table``, ``sides`` < ``plan`` < ``running`` <
    ``command``.
-4. ``other_jobs``, ``upkeep`` and ``commands`` < ``options`` < ``help`` < ``__main__``: the commands.
+4. ``commands`` < ``options`` < ``help``, which load nothing of the floors between; ``other_jobs`` and
+   ``upkeep`` < ``handlers``; all < ``__main__``: the commands.
 
 ``launch.qa`` is the program that a launch configuration starts.  It is the only part that imports torch,
 and it imports it late: everything else answers without it.

@@ -7,12 +7,14 @@ it, and the Makefile has a target for each command.
 from dataclasses import dataclass, field
 from typing import Dict, Mapping, Sequence
 
-from . import compare, optimizers, package, paths, sources
-from .inputs import KINDS
+from . import choices, paths
 from .variants import VARIANTS
 
-OUT = "gen_hybrid_sparse"
+OUT = str(paths.REPOSITORY / "gen_hybrid_sparse")
 """Where trees are published unless ``OUT=`` says otherwise; the name that the origin gives the folder."""
+
+PACKAGES = str(paths.REPOSITORY / "packages")
+"""Where packages appear unless ``TO=`` says otherwise."""
 
 
 @dataclass(frozen=True)
@@ -42,9 +44,9 @@ OPTIONS: Dict[str, Option] = {
     "v": Option("<name>", "the variant, one of those below; for command, a configuration"),
     "out": Option("<folder>", "where trees are published", OUT),
     "input": Option(
-        "|".join(KINDS),
+        "|".join(choices.INPUTS),
         "sample: text that comes with the kit; files: yours; hub: the names upstream uses",
-        KINDS[0],
+        choices.INPUTS[0],
     ),
     "model": Option("<folder>", "INPUT=files: folder with config.json and a tokenizer"),
     "train_file": Option("<file>", "INPUT=files: questions to calibrate on (SQuAD's JSON, nested or flat)"),
@@ -56,15 +58,15 @@ OPTIONS: Dict[str, Option] = {
         str(paths.LAUNCH_FILE),
     ),
     "source": Option(
-        "|".join(sources.KINDS),
+        "|".join(choices.SOURCES),
         "nncf and transformers from: fork (the submodules), registry (releases); auto: the forks if they are"
         " checked out, else the releases",
-        sources.AUTO,
+        choices.SOURCES[0],
     ),
     "mo": Option(
-        "|".join(optimizers.OPTIMIZERS),
+        "|".join(choices.OPTIMIZERS),
         "Model Optimizer; 2021.4: IR version 10, minutes a variant, not seconds",
-        optimizers.DEFAULT.name,
+        choices.OPTIMIZERS[0],
     ),
     "fast": Option(
         "1|0", "with the patches that make runs faster and smaller and change no byte", "1", flag=True
@@ -74,13 +76,11 @@ OPTIONS: Dict[str, Option] = {
     "explain": Option(
         "1|0", "show instead each part as in the file, as it runs, and by which rule", "0", flag=True
     ),
-    "to": Option(
-        "<path>", "report: the page; package: the folder", otherwise=f"OUT/report.html; {package.TO}"
-    ),
-    "format": Option("|".join(package.FORMATS), "package: a folder or one file", package.FORMATS[0]),
+    "to": Option("<path>", "report: the page; package: the folder", otherwise="OUT/report.html; packages"),
+    "format": Option("|".join(choices.FORMATS), "package: a folder or one file", choices.FORMATS[0]),
     "a": Option("<path>", "compare: an ONNX file, a tree or a folder of trees"),
     "b": Option("<path>", "compare: what A is compared with, of the same kind"),
-    "level": Option("|".join(compare.LEVELS), "compare: what must be the same", compare.LEVELS[0]),
+    "level": Option("|".join(choices.LEVELS), "compare: what must be the same", choices.LEVELS[0]),
     "mirror": Option(
         "<folder>",
         "git directories nncf and transformers to take the forks from",
@@ -171,7 +171,8 @@ COMMANDS: Dict[str, Command] = {
         _MAKE,
         "print a launch configuration as a shell command, and run nothing",
         "It may write what the command reads: your model's hybrid config (INPUT=files), and for the forks the"
-        " patched sources and the questions in their form.",
+        " patched sources and the questions in their form.  `setup` comes before running what it prints;"
+        " where that has not been done, it says so on standard error.",
         ("v", "explain", *_READ),
         "V= [EXPLAIN=1]",
         (f"command --v {_VARIANT}", "command --v evaluate --explain", f"command --v {_VARIANT} | sh"),
@@ -219,9 +220,9 @@ COMMANDS: Dict[str, Command] = {
         (f"package --v {_VARIANT}", f"package --v {_VARIANT} --format tar --to /tmp"),
         own={
             "v": _V,
-            "format": Option("|".join(package.FORMATS), "a folder or one file", package.FORMATS[0]),
+            "format": Option("|".join(choices.FORMATS), "a folder or one file", choices.FORMATS[0]),
             "out": Option("<folder>", "the folder that the trees are in", OUT),
-            "to": Option("<folder>", "the folder that the package appears in", package.TO),
+            "to": Option("<folder>", "the folder that the package appears in", PACKAGES),
         },
     ),
     "compare": Command(
@@ -235,7 +236,7 @@ COMMANDS: Dict[str, Command] = {
         own={
             "a": Option("<path>", "an ONNX file, a tree or a folder of trees"),
             "b": Option("<path>", "what A is compared with, of the same kind"),
-            "level": Option("|".join(compare.LEVELS), "what must be the same", compare.LEVELS[0]),
+            "level": Option("|".join(choices.LEVELS), "what must be the same", choices.LEVELS[0]),
         },
     ),
     "third_party": Command(
@@ -329,5 +330,10 @@ COMMANDS: Dict[str, Command] = {
         examples=("clean",),
     ),
     "distclean": Command(_KIT, "remove build/ and .venv/", "As `clean`.", examples=("distclean",)),
-    "help": Command(_KIT, "targets, variables with their defaults, variants", examples=("help",)),
+    "help": Command(
+        _KIT,
+        "targets, variables with their defaults, variants",
+        examples=("help",),
+        words="a command, whose own help is wanted",
+    ),
 }

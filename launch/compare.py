@@ -20,12 +20,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Dict, Iterator, List, Optional, Sequence, Tuple, Union
 
-from . import convert, digests, files, paths, status
+from . import choices, convert, digests, files, paths, status
 from .errors import KitError, exit_with_message
 from .onnx_diff import compare_models, counted
 from .onnx_model import Model
 
-LEVELS = ("bytes", "weights", "structure")
+LEVELS = choices.LEVELS
 """Senses of "same", the strictest first."""
 
 _ENDING = "-8bit"

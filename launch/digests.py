@@ -5,6 +5,8 @@ import json
 from pathlib import Path
 from typing import Any, Iterable
 
+from .files import check_regular
+
 _CHUNK = 1 << 20
 
 _WEIGHTS = (".bin", ".h5", ".msgpack", ".onnx", ".ot", ".pt", ".safetensors")
@@ -14,8 +16,9 @@ _WEIGHTS = (".bin", ".h5", ".msgpack", ".onnx", ".ot", ".pt", ".safetensors")
 def of_file(path: Path) -> str:
     """Return the sha256 of a file's bytes.
 
-    :raises OSError: it cannot be read.
+    :raises OSError: it cannot be read, or is no regular file.
     """
+    check_regular(path)
     digest = hashlib.sha256()
     with path.open("rb") as handle:
         for chunk in iter(lambda: handle.read(_CHUNK), b""):

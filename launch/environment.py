@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 from typing import Dict, List, NamedTuple, Optional, Tuple
 
-from . import files, interpreters, locks, paths
+from . import files, interpreters, locks, paths, place
 from .errors import KitError
 from .installer import uv_environment
 from .steps import Steps
@@ -201,7 +201,7 @@ def compiler() -> str:
 
 
 def _check_interpreter(interpreter: interpreters.Interpreter) -> None:
-    """:raises KitError: the interpreter cannot make environments or has no headers."""
+    """:raises KitError: the interpreter cannot make environments, or its headers cannot be used."""
     hint = (
         "{} (Debian, Ubuntu: apt install {}), or name another interpreter with PYTHON=; those of pyenv and uv"
         " have everything."
@@ -218,6 +218,7 @@ def _check_interpreter(interpreter: interpreters.Interpreter) -> None:
             where=f"{interpreter.path} ({interpreter.origin})",
             hint=hint.format("Install its headers", "python3.8-dev"),
         )
+    place.check_headers(Path(interpreter.headers))
 
 
 def _check_space() -> None:

@@ -1,5 +1,8 @@
-"""Writing files whole, and reading paths that a person typed."""
+"""Writing files whole; reading regular files of a bounded size; and paths that a person typed."""
 
+import errno
+import os
+import stat
 from contextlib import suppress
 from pathlib import Path
 
@@ -20,6 +23,32 @@ def write(path: Path, text: str) -> None:
         with suppress(OSError):
             part.unlink()
         raise
+
+
+def check_regular(path: Path) -> None:
+    """Check that reading ``path``, a link perhaps, comes to an end: a device's or a pipe's may not.
+
+    :raises OSError: it is no regular file, or there is none; its ``strerror`` says so.
+    """
+    mode = path.stat().st_mode
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if not stat.S_ISREG(mode):
+        raise OSError(errno.EINVAL, "It is no regular file", str(path))
+
+
+def read(path: Path, most: int) -> bytes:
+    """Return the bytes of a regular file.
+
+    :param most: the number of bytes up to which it is read.
+    :raises OSError: it is no regular file, or it is longer, or it cannot be read; ``strerror`` says which.
+    """
+    check_regular(path)
+    with path.open("rb") as handle:
+        content = handle.read(most + 1)
+    if len(content) > most:
+        raise OSError(errno.EFBIG, f"It is longer than {most:,} bytes", str(path))
+    return content
 
 
 def typed(text: str, name: str) -> Path:

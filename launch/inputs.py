@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional
 
-from . import bert_config, digests, files, paths, squad
+from . import bert_config, choices, digests, files, paths, squad
 from .errors import KitError
 from .rewrite import Rewriter
 from .variants import Variant
 
-KINDS = ("sample", "files", "hub")
+KINDS = choices.INPUTS
 
 HUB_MODEL = "bert-large-uncased-whole-word-masking-finetuned-squad"
 """The model in upstream's launch file."""
@@ -76,6 +76,9 @@ def select(kind: str, model: str, train_file: str, validation_file: str, seed: s
             "The seed is not a whole number from 0 to 4294967295.", where=f"SEED={seed}", hint="Correct SEED."
         )
     places = {name: files.typed(value, name) if value else None for name, value in given.items()}
+    for name, place in places.items():
+        if place is not None:
+            _check_regular(place, name)
     return Selection(
         kind,
         model=places["MODEL"],
@@ -83,6 +86,23 @@ def select(kind: str, model: str, train_file: str, validation_file: str, seed: s
         validation_file=places["VALIDATION_FILE"],
         seed=int(seed) if seed else None,
     )
+
+
+def _check_regular(path: Path, name: str) -> None:
+    """Check that a file is no device or pipe, which might never end; the reader says what else is wrong.
+
+    :param name: what the file is to the user (``TRAIN_FILE``), for the error.
+    """
+    try:
+        files.check_regular(path)
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        pass
+    except OSError as error:
+        raise KitError(
+            f"The file cannot be read: {error.strerror}.",
+            where=f"{name}={path}",
+            hint=f"Make it readable or correct {name}.",
+        ) from None
 
 
 def _config_for(selection: Selection, variant: Variant, committed: Path) -> Path:
@@ -254,6 +274,7 @@ def check_model_folder(folder: Path) -> None:
             where=where,
             hint="Give a folder with config.json and a tokenizer (vocab.txt or tokenizer.json).",
         )
+    _check_regular(bert_config.config_file(folder), "MODEL")
     config = bert_config.read(folder, "MODEL")
     bert_config.shape(config, str(folder / "config.json"))
     if not any((folder / name).is_file() for name in ("vocab.txt", "tokenizer.json")):

@@ -2,7 +2,7 @@
 
 import os
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Dict, Optional, Sequence
 
@@ -74,11 +74,13 @@ class Job(Run):
     :param variant: the variant it makes; None where it makes none.
     :param arguments: the program's command line, parsed.
     :param source: what it runs on.
+    :param configuration: its entry in the launch file, for errors; None for one of upstream's.
     """
 
     variant: Optional[Variant]
     arguments: Arguments
     source: Source
+    configuration: Optional[vscode.Configuration] = None
 
     @property
     def upstreams_script(self) -> bool:
@@ -155,6 +157,15 @@ def run_of(launch: str, name: str, selection: inputs.Selection, source: Source) 
     return Run(name, read.rewriter.result(), read.origin, read.rewriter.parts())
 
 
+def default_python() -> str:
+    """Return the interpreter of a configuration that names none: the one selected in VS Code.
+
+    ``.vscode/settings.json`` selects the environment's.  VS Code takes another where that is not there yet,
+    and so does the kit: the one that it runs in.
+    """
+    return str(paths.VENV_PYTHON) if os.access(str(paths.VENV_PYTHON), os.X_OK) else sys.executable
+
+
 @dataclass(frozen=True)
 class _Read:
     """A configuration as VS Code runs it, its origin in words, and how it stands in the file."""
@@ -169,7 +180,7 @@ def _read(launch: str, name: str) -> _Read:
     configuration = vscode.find(vscode.load(launch_file), name)
     workspace, env = paths.REPOSITORY, os.environ
     rewriter = Rewriter(
-        vscode.resolve(configuration, workspace=workspace, env=env, default_python=sys.executable)
+        vscode.resolve(configuration, workspace=workspace, env=env, default_python=default_python())
     )
     variables = vscode.variables_of(configuration, workspace=workspace, env=env)
     rewriter.as_written(configuration.here, variables.substitute)
@@ -199,7 +210,8 @@ def _own_job(read: _Read, selection: inputs.Selection, source: Source) -> Job:
             raise KitError(error.what, where=where, hint=error.hint) from None
         what = f"Make runs {configuration.name!r} as the question-answering program, and this is another"
         raise KitError(f"{what}, or has wrong arguments.  {error.what}", where=where, hint=hint) from None
-    return _job(read.rewriter, configuration.name, read.origin, source, arguments)
+    job = _job(read.rewriter, configuration.name, read.origin, source, arguments)
+    return replace(job, configuration=configuration)
 
 
 def _select(

@@ -19,6 +19,9 @@ KeyPath = Tuple[Union[str, int], ...]
 MAX_DEPTH = 100
 """Objects and lists inside each other.  A launch file needs five; :mod:`json` fails at about a thousand."""
 
+_SHOWN = 60
+"""Characters of a key path that an error shows."""
+
 # A string need not be closed here: json.loads says where it begins, and one pass over the text is enough.
 _TOKEN = re.compile(
     r"""(?P<string>"(?:[^"\\\r\n]|\\.)*"?)
@@ -76,8 +79,11 @@ def parse(text: str, source: str) -> Document:
         raise _invalid(text, error.pos, source, reason) from None
     except (ValueError, RecursionError) as error:
         # An integer of thousands of digits; or a caller who has used up most of the stack.
+        reason = "the number has too many digits"
+        if isinstance(error, RecursionError):
+            reason = "its objects and lists stand too deep inside each other"
         digits = max(_TOKEN.finditer(plain), key=lambda token: token.end() - token.start(), default=None)
-        raise _invalid(text, digits.start() if digits else 0, source, str(error)) from None
+        raise _invalid(text, digits.start() if digits else 0, source, reason) from None
     if refused is not None:
         raise refused
     return Document(value, text, source)
@@ -107,7 +113,7 @@ def _at(text: str, index: int) -> str:
             break
         path = inside
     key = dotted(path)
-    return f", at or after {key if len(key) <= 200 else key[:200] + '…'}" if key else ""
+    return f", at or after {key if len(key) <= _SHOWN else key[:_SHOWN] + '…'}" if key else ""
 
 
 def _walk(text: str) -> Iterator[Tuple[int, KeyPath, bool]]:

@@ -103,12 +103,25 @@ def parse(words: Sequence[str]) -> Tuple[str, Optional[argparse.Namespace]]:
             where=f"{PROGRAM} {words[0]}",
             hint=(f"Did you mean {near[0]!r}?\n" if near else "") + f"The commands: {', '.join(COMMANDS)}",
         )
-    options = _parser(words[0]).parse_args(words[1:])
-    command = COMMANDS[words[0]]
+    parser, command = _parser(words[0]), COMMANDS[words[0]]
+    options, unknown = parser.parse_known_args(words[1:])
+    if unknown:
+        raise _unknown(parser.prog, command, unknown)
+    if words[0] == "help" and options.words:
+        return parse([*options.words, "--help"])
     for option in command.options:
         given = getattr(options, option) or os.environ.get(f"LAUNCH_{variable(option)}")
         setattr(options, option, given or command.option(option).default)
     return words[0], options
+
+
+def _unknown(program: str, command: Command, words: Sequence[str]) -> KitError:
+    """Return the error about words that a command does not take; the name of a variant was meant for --v."""
+    hint = f"{program} --help lists what it takes."
+    if "v" in command.options and not words[0].startswith("-"):
+        hint = f"A name comes after --v: {program} --v {shlex.quote(words[0])}\n{hint}"
+    what = f"The command line is wrong: unrecognized arguments: {' '.join(words)}."
+    return KitError(what, where=program, hint=hint)
 
 
 def _parser(name: str) -> argparse.ArgumentParser:

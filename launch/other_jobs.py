@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 from typing import Callable, List
 
-from . import bert_config, checkpoint, files, paths, squad
+from . import bert_config, checkpoint, files, paths, squad, startable
 from .errors import KitError
 from .jobs import Job
 from .locks import exclusive
@@ -26,6 +26,7 @@ def configs(job: Job, prepare: Callable[[], None], ready_environment: Callable[[
     :param ready_environment: makes the environment; the kit's program needs none of its own.
     :raises KitError: an input is at fault, or upstream's script fails.
     """
+    startable.check(job)
     if job.upstreams_script:
         for path in _upstreams_configs(job, prepare):
             print(path)
@@ -80,6 +81,7 @@ def evaluate(job: Job, prepare: Callable[[], None]) -> str:
     :param prepare: sets up the environment and the sources.
     :raises KitError: an input is at fault, or the evaluation fails.
     """
+    startable.check(job)
     if job.arguments.validation_file is not None:
         squad.read(job.local(job.arguments.validation_file), "VALIDATION_FILE")
     model = job.local(job.arguments.model_name_or_path)

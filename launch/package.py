@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Callable, Iterator, List, Optional, Sequence, Tuple
 
-from . import archive, digests, files, locks, paths, resources, sums, trees, variants
+from . import archive, choices, digests, files, locks, paths, resources, sums, trees, variants
 from .errors import KitError, exit_with_message
 from .progress import Progress
 from .provenance import read as read_provenance
@@ -23,9 +23,7 @@ from .report import page
 from .report.tree import Tree, ticker
 from .verify import tree as verification
 
-FORMATS = ("folder", "tar")
-TO = "packages"
-"""Where packages appear unless ``TO=`` says otherwise."""
+FORMATS = choices.FORMATS
 
 CARD, LICENCE = "README.md", "LICENSE"
 

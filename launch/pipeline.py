@@ -20,9 +20,11 @@ from . import (
     child,
     convert,
     paths,
+    place,
     provenance,
     resources,
     squad,
+    startable,
     trees,
 )
 from .errors import KitError
@@ -154,9 +156,11 @@ class Build:
 
     def _preflight(self, todo: Sequence[TreeJob]) -> None:
         """Check everything that can be checked before the first long stage."""
+        place.check()
         checked = set()
         needs = []
         for job in todo:
+            startable.check(job.job)
             arguments = job.job.arguments
             for name, path in (
                 ("TRAIN_FILE", arguments.train_file),

@@ -1,14 +1,14 @@
 """Where NNCF and transformers come from: the user's ``SOURCE=auto|fork|registry`` and ``FAST=0|1``."""
 
-from . import third_party
+from . import choices, third_party
 from .errors import KitError
 from .source import Source
 from .source_fork import Fork
 from .source_registry import Registry
 
-AUTO = "auto"
+KINDS = choices.SOURCES
+AUTO = KINDS[0]
 _SOURCES = {source.name: source for source in (Fork, Registry)}
-KINDS = (AUTO, *_SOURCES)
 
 
 def choose(text: str, fast: bool = True) -> Source:

@@ -106,9 +106,7 @@ def read_stamp(path: Path) -> Optional[Dict[str, Any]]:
 def _read(path: Path) -> Optional[Dict[str, Any]]:
     """Return the JSON object in a file; None where there is none, or it is longer than :data:`MAX_BYTES`."""
     try:
-        if not path.is_file() or path.stat().st_size > MAX_BYTES:
-            return None
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(files.read(path, MAX_BYTES).decode("utf-8"))
     except (OSError, ValueError, RecursionError):
         return None
     return content if isinstance(content, dict) else None

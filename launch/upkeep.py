@@ -7,7 +7,7 @@ import sys
 import time
 from typing import NoReturn, Sequence
 
-from . import environment, optimizers, patch_work, paths, source_rules, third_party
+from . import environment, optimizers, patch_work, paths, place, source_rules, third_party
 from .locks import exclusive
 from .optimizers import DEFAULT, OPTIMIZERS, Optimizer
 from .pipeline import LOCK, LOCKED
@@ -31,7 +31,9 @@ def set_up(python: str, source: Source, optimizer: Optimizer = DEFAULT) -> None:
     That is the kit's environment, the optimizer's where it has one to itself, and the source tree.
 
     :param python: a Python 3.8 for the environment; empty: one that is found.
+    :raises KitError: nothing can be built where the checkout lies; see also each of the three.
     """
+    place.check()
     started = time.monotonic()
     made = [environment.ensure(python), optimizers.ensure(optimizer), source.ensure(_say)]
     if any(made):

@@ -155,6 +155,31 @@ def test_bad_questions(kit: Kit, tmp_path: Path, derived_source: Path) -> None:
     assert not kit.out.exists()
 
 
+@pytest.mark.parametrize("option", ["launch", "train_file", "validation_file", "config"])
+def test_a_device_or_a_pipe_is_not_read(kit: Kit, tmp_path: Path, option: str) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(str(pipe))
+    if option == "config":
+        folder = write_model(tmp_path / "model")
+        (folder / "config.json").unlink()
+        pipe.rename(folder / "config.json")
+        assert_user_error(kit.run("variant", HYBRID, model=folder), "no regular file", "MODEL", "config.json")
+        return
+    command, name = ("evaluate", "") if option == "validation_file" else ("command", HYBRID)
+    for path in (pipe, Path("/dev/zero")):
+        done = kit.run(command, name, **{option: path})
+        assert_user_error(done, "no regular file", str(path))
+
+
+def test_an_argument_of_the_launch_file_that_names_a_pipe(kit: Kit, tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(str(pipe))
+    text = kit.launch_file.read_text(encoding="utf-8")
+    nncf = "${workspaceFolder}/launch/configs/nncf.json"
+    kit.launch_file.write_text(text.replace(nncf, str(pipe)), encoding="utf-8")
+    assert_user_error(kit.run("variant", HYBRID), "no regular file", str(pipe))
+
+
 def test_too_few_calibration_features(kit: Kit, tmp_path: Path, derived_source: Path) -> None:
     rows = json.loads((paths.SAMPLE / "train.json").read_text())["data"][:5]
     path = tmp_path / "few.json"

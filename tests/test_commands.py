@@ -1,18 +1,22 @@
 """Make targets, commands and help are one list; and what a person may type is read well or refused well."""
 
+import os
 import re
 import resource
 import shlex
+import subprocess
 import sys
 from argparse import Namespace
+from pathlib import Path
 from typing import Set
 
 import pytest
 
-from launch import __main__ as program
-from launch import help, options, paths
+from launch import choices, handlers, help, optimizers, options, paths, sources
 from launch.commands import COMMANDS, OPTIONS
 from launch.errors import KitError
+from launch.source_fork import Fork
+from launch.source_registry import Registry
 
 from .conftest import HYBRID, Kit, assert_user_error, run
 
@@ -27,7 +31,7 @@ def phony() -> Set[str]:
 
 def test_every_target_is_a_command_and_every_command_a_target() -> None:
     assert phony() == set(COMMANDS)
-    assert set(program._handlers("", Namespace())) == set(COMMANDS)
+    assert {*handlers._handlers("", Namespace()), "help"} == set(COMMANDS)
     for name in COMMANDS:
         assert run([*MAKE, "--dry-run", name]).stdout == f"./launch/kit.sh {name}\n"
 
@@ -122,6 +126,43 @@ def test_help_is_fast() -> None:
         assert min(seconds(words) for _ in range(3)) < 0.3
 
 
+def test_help_loads_nothing_of_what_the_commands_do() -> None:
+    code = (
+        "import sys; sys.argv = ['launch', *sys.argv[1:]]; import runpy\n"
+        "try: runpy.run_module('launch', run_name='__main__')\n"
+        "except SystemExit: print(sorted(name for name in sys.modules if name.startswith('launch.')))"
+    )
+    for words in (["--help"], ["all", "--help"], ["help", "all"], ["help"]):
+        loaded = run([sys.executable, "-c", code, *words]).stdout.splitlines()[-1]
+        assert "'launch.commands'" in loaded
+        for name in ("jobs", "handlers", "package", "provenance", "pipeline"):
+            assert f"'launch.{name}'" not in loaded
+
+
+def test_the_words_to_choose_from_are_those_that_are_acted_on() -> None:
+    assert choices.SOURCES == (sources.AUTO, Fork.name, Registry.name) == sources.KINDS
+    assert tuple(optimizers.OPTIMIZERS) == choices.OPTIMIZERS
+    assert choices.OPTIMIZERS[0] == optimizers.DEFAULT.name
+    for source in choices.SOURCES[1:]:
+        assert sources._SOURCES[source].name == source
+
+
+def test_products_are_in_the_checkout_wherever_a_command_is_given(tmp_path: Path) -> None:
+    elsewhere = {"cwd": str(tmp_path), "capture_output": True, "text": True, "check": False}
+    env = {**os.environ, "PYTHONPATH": str(paths.REPOSITORY)}
+    code = "from launch import options; print(options.parse(['all'])[1].out)"
+    printed = subprocess.run([sys.executable, "-c", code], env=env, **elsewhere).stdout
+    assert printed == f"{paths.REPOSITORY / 'gen_hybrid_sparse'}\n"
+    given = options.parse(["package"])[1]
+    assert given is not None
+    assert (given.out, given.to) == (
+        str(paths.REPOSITORY / "gen_hybrid_sparse"),
+        str(paths.REPOSITORY / "packages"),
+    )
+    script = subprocess.run([str(paths.PACKAGE / "kit.sh"), "help"], **elsewhere)
+    assert script.stdout == run([*PYTHON, "help"]).stdout
+
+
 def test_nothing_and_help_print_the_commands() -> None:
     assert run(PYTHON).stdout == run([*PYTHON, "--help"]).stdout == options.overview() + "\n"
     assert run(MAKE).stdout == run([*PYTHON, "help"]).stdout == help.text() + "\n"
@@ -134,6 +175,19 @@ def test_a_wrong_command_line_is_a_user_error() -> None:
     assert_user_error(run([*PYTHON, "all", "--ou", "x"]), "--ou")
     assert_user_error(run([*PYTHON, "all", "--out"]), "--out", "expected one argument")
     assert_user_error(run([*PYTHON, "clean", "all"]), "all")
+
+
+def test_a_name_without_its_option_is_met_with_it() -> None:
+    for name in ("variant", "command", "package", "verify"):
+        done = run([*PYTHON, name, HYBRID])
+        assert_user_error(done, f"unrecognized arguments: {HYBRID}", f"python -m launch {name} --v {HYBRID}")
+    assert "--v" not in run([*PYTHON, "command", "--nope"]).stderr
+    assert "--v" not in run([*PYTHON, "clean", HYBRID]).stderr
+
+
+def test_help_on_a_command_is_the_commands_help() -> None:
+    assert run([*PYTHON, "help", "command"]).stdout == run([*PYTHON, "command", "--help"]).stdout != ""
+    assert_user_error(run([*PYTHON, "help", "comand"]), "Did you mean 'command'?")
 
 
 def test_options_default_to_the_variables_that_make_exports(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -153,7 +207,7 @@ def test_an_option_given_as_empty_is_not_given(monkeypatch: pytest.MonkeyPatch, 
         monkeypatch.setenv(f"LAUNCH_{name}", exported)
     given = options.parse(["all", "--out", "", "--seed=", "--fast="])[1]
     assert given is not None
-    assert (given.out, given.seed) == (exported or "gen_hybrid_sparse", exported)
+    assert (given.out, given.seed) == (exported or str(paths.REPOSITORY / "gen_hybrid_sparse"), exported)
     assert given.fast == "1"
     given = options.parse(["command", "--explain=", "--v", HYBRID])[1]
     assert given is not None

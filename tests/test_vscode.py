@@ -10,6 +10,8 @@ import pytest
 
 from launch import jsonc, vscode
 from launch.errors import KitError
+from launch.vscode import env_file
+from launch.vscode import file as file_module
 
 PLATFORM = {"linux": "linux", "darwin": "osx"}.get(sys.platform, "windows")
 OTHER_PLATFORM = "windows" if PLATFORM != "windows" else "linux"
@@ -113,6 +115,14 @@ def test_repeated_key_is_named():
 def test_number_of_thousands_of_digits_is_no_traceback():
     with contextlib.suppress(KitError):  # how many digits are too many depends on the interpreter
         assert jsonc.loads("1" * 10000, "f") > 0
+    if hasattr(sys, "set_int_max_str_digits"):
+        error = failure(jsonc.loads, '{"a":\n ' + "1" * 6000 + "}", "f")
+        assert error.what == "f is not valid JSON: the number has too many digits."
+        assert error.where == "f, line 2, column 2, at or after a"
+
+
+def test_a_place_that_is_deep_is_cut():
+    assert len(failure(jsonc.loads, "[" * 1000, "f").where) < 120
 
 
 # --- the file ----------------------------------------------------------------------------------------
@@ -137,7 +147,8 @@ def test_find_names_the_nearest_and_all(tmp_path):
     assert "no configurations" in none.hint
     nameless = failure(vscode.find, vscode.load(path), "")
     assert nameless.what == "No configuration was named."
-    assert nameless.hint == "Set V= to one of these:\n  generate\n  Eval squad"
+    assert nameless.hint == "The names are:\n  generate\n  Eval squad"
+    assert nameless.where.startswith("V=\n")
     assert "Did you mean" not in failure(vscode.find, vscode.load(path), "nope").hint
 
 
@@ -216,6 +227,33 @@ def test_unreadable_file_is_a_user_error(tmp_path):
     failure(vscode.load, pathlib.Path("a\0b"))
     (tmp_path / "latin.json").write_bytes(b'{"a": "\xe9"}')
     assert "byte 7: 0xe9" in failure(vscode.load, tmp_path / "latin.json").where
+
+
+@pytest.mark.parametrize("kind", ["device", "pipe", "large", "link"])
+def test_what_is_no_file_of_a_launch_files_size_is_not_read(tmp_path, kind):
+    path = special(tmp_path, kind, file_module.MAX_BYTES)
+    error = failure(vscode.load, path)
+    assert error.where == str(path)
+    assert "cannot be read: It is " in error.what
+    path = special(tmp_path, kind, env_file.MAX_BYTES, "b.env")
+    error = failure(config, tmp_path, envFile=str(path))
+    assert "configurations[1].envFile" in error.where
+    assert str(path) in error.where
+    assert "cannot be read: It is " in error.what
+
+
+def special(folder, kind, most, name="a.json"):
+    path = folder / name
+    if kind == "device":
+        return pathlib.Path("/dev/zero")
+    if kind == "link":
+        path.symlink_to("/dev/zero")
+    elif kind == "pipe":
+        os.mkfifo(path)
+    else:
+        with path.open("wb") as handle:
+            handle.truncate(most + 1)
+    return path
 
 
 # --- what a configuration means ----------------------------------------------------------------------
@@ -438,6 +476,12 @@ def test_search_paths_are_put_before_the_inherited_ones(tmp_path):
         ({"args": 3}, ["args = 3"]),
         ({"args": "a 'b"}, ["args = ", "list"]),
         ({"args": "a > b"}, ["args = ", "list"]),
+        ({"args": "a b", "console": "internalConsole"}, ['args = "a b"', '"internalConsole"', "list"]),
+        ({PLATFORM: {"args": "", "console": "internalConsole"}}, [f'{PLATFORM}.args = ""', "list"]),
+        ({"program": "${workspaceFolder"}, ['program = "${workspaceFolder"', "Write ${workspaceFolder}."]),
+        ({"args": ["a", "${cwd}/${userHome/x"]}, ["args[1]", "${userHome/x has no", "Write ${userHome}."]),
+        ({"cwd": "${workspaceFolderBasename"}, ["Write ${workspaceFolderBasename}."]),
+        ({"env": {"A": "${env:HOME"}}, ["env.A", "${env:HOME has no closing brace"]),
         ({"args": ["a\0"]}, ["args[0]", "NUL"]),
         ({"args": ["\ud800"]}, ["args[0]", "surrogate"]),
         ({"args": ["${command:pick}"]}, ["args[0]", "${command:pick}", "${env:NAME}"]),

@@ -28,7 +28,11 @@ import pathlib
 import re
 from typing import Dict, Mapping
 
+from .. import files
 from ..errors import KitError
+
+MAX_BYTES = 1 << 20
+"""Bytes up to which an environment file is read."""
 
 # What JavaScript takes for white space in a pattern; Python's own idea of it differs.
 _BLANK = "[\\t-\\r \\u00a0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000\\ufeff]"
@@ -46,10 +50,11 @@ def read(path: pathlib.Path, named: str, own: Mapping[str, object]) -> Dict[str,
 
     :param named: the launch file, line and key that name the file, for errors.
     :param own: the configuration's ``env``, which lines may refer to.
-    :raises KitError: the file cannot be read, or a line is neither empty, a comment nor ``NAME=VALUE``.
+    :raises KitError: the file cannot be read, is no regular one or too large, or a line is neither empty, a
+        comment nor ``NAME=VALUE``.
     """
     try:
-        text = path.read_bytes().decode("utf-8-sig")
+        text = files.read(path, MAX_BYTES).decode("utf-8-sig")
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else "it is not UTF-8"
         raise KitError(

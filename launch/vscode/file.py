@@ -21,11 +21,14 @@ import sys
 from dataclasses import dataclass, field
 from typing import Any, Dict, List, Mapping, Tuple
 
-from .. import jsonc
+from .. import files, jsonc
 from ..errors import KitError
 
 PLATFORM = {"darwin": "osx", "win32": "windows"}.get(sys.platform, "linux")
 """The key of this platform's properties."""
+
+MAX_BYTES = 4 << 20
+"""Bytes up to which a launch file is read; the kit's has 12 thousand."""
 
 
 class Absent:
@@ -95,12 +98,13 @@ class LaunchFile:
 def load(path: pathlib.Path) -> LaunchFile:
     """Return the configurations of a launch file.
 
-    :raises KitError: the file cannot be read, is not UTF-8 (a byte order mark is passed over) or not JSON
-        with comments, or its configurations are not objects with distinct names.
+    :raises KitError: the file cannot be read or is no regular one, is too large, is not UTF-8 (a byte order
+        mark is passed over) or not JSON with comments, or its configurations are not objects with distinct
+        names.
     """
     source = str(path)
     try:
-        text = path.read_bytes().decode("utf-8-sig")
+        text = files.read(path, MAX_BYTES).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         # The decoder counts from behind a byte order mark.
         line = error.object.count(b"\n", 0, error.start) + 1
@@ -114,7 +118,7 @@ def load(path: pathlib.Path) -> LaunchFile:
         raise KitError(
             f"The launch file cannot be read: {reason}.",
             where=source,
-            hint="Name a file that exists and that you may read.",
+            hint="Name a regular file that you may read.",
         ) from None
     return parse(text, source)
 
@@ -165,11 +169,11 @@ def find(file: LaunchFile, name: str) -> Configuration:
             hint="Run its configurations one by one:\n  " + "\n  ".join(file.compounds[name]),
         )
     near = difflib.get_close_matches(name, names, n=1)
-    hint = f"Did you mean {near[0]!r}?\n" if near else ""
-    hint += "The names are:" if name else "Set V= to one of these:"
+    hint = (f"Did you mean {near[0]!r}?\n" if near else "") + "The names are:"
+    place = f"{file.document.place(('configurations',))}, configurations[*].name"
     raise KitError(
         f"There is no configuration {name!r}." if name else "No configuration was named.",
-        where=f"{file.document.place(('configurations',))}, configurations[*].name",
+        where=place if name else f"V=\n{place}",
         hint="\n  ".join([hint, *names]) if names else "The launch file has no configurations.",
     )
 

@@ -21,7 +21,8 @@ Sources, by the names that the table uses:
 ``code``                         relative ``program`` is opened from ``cwd``.
 ``args``                         debugpy: a list is taken word by word, nothing is expanded.  A string goes
                                  to the terminal's shell as it is: the kit splits it as a shell does, and
-                                 what a shell would expand is an error.
+                                 what a shell would expand is an error.  So is one with ``"console":
+                                 "internalConsole"``, which has no shell: debugpy refuses it.
 ``python``                       Python: a path.  Absent, or ``${command:python.interpreterPath}``, it is the
                                  interpreter selected in VS Code.  Extension: so is an empty or null one, but
                                  in a platform's object debugpy gets that as it is: an error.  debugpy takes a
@@ -49,9 +50,9 @@ Sources, by the names that the table uses:
 ``postDebugTask``
 ``gevent``                       Extension and debugpy: sets GEVENT_SUPPORT, which only the debugger reads.
                                  Not set.
-``console``, ``redirectOutput``  Python: where output goes.  Not looked at, nor are PYTHONUNBUFFERED and
-                                 PYTHONIOENCODING set, which the extension adds for its terminals where they
-                                 are not set.
+``console``, ``redirectOutput``  Python: where output goes.  Not looked at otherwise, nor are
+                                 PYTHONUNBUFFERED and PYTHONIOENCODING set, which the extension adds for
+                                 its terminals where they are not set.
 ``stopOnEntry``, ``justMyCode``  Python: how to debug or to show a run, not what runs.  Not looked at, not
 ``subProcess``, ``django``,      even substituted: a ``${command:…}`` there is no reason not to run.
 ``jinja``, ``pyramid``,
@@ -264,6 +265,9 @@ def _arguments(keys: _Keys) -> Tuple[str, ...]:
     """Return the program's arguments."""
     if not isinstance(keys.get("args"), str):
         return tuple(keys.strings("args"))
+    if keys.get("console") == "internalConsole":
+        what = 'debugpy takes no string here with "console": "internalConsole", in which there is no shell.'
+        raise keys.error("args", keys.get("args"), what, "Write a list, one string an argument.")
     text = keys.text("args") or ""
     try:
         if _SPLIT_ONLY.fullmatch(text):

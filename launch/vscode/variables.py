@@ -25,8 +25,8 @@ What is decided here, each with the section of VS Code's *Variables reference*
 * *Why isn't ${workspaceRoot} documented?*: the old names ``${workspaceRoot}`` and
   ``${workspaceRootFolderName}`` mean what the new ones do.
 
-Any other variable stays as it is in VS Code.  Here it is an error: a misspelt name would
-become part of a path.
+Any other variable stays as it is in VS Code, and so does one without its closing brace.  Here they are
+errors: a misspelt name would become part of a path.
 """
 
 import difflib
@@ -39,6 +39,7 @@ from .file import PLATFORM
 
 _REFERENCE = re.compile(r"\$\{(.*?)\}", re.DOTALL)
 
+_UNCLOSED = re.compile(r"\$\{[A-Za-z/][^}]*\Z")
 _EDITORS = re.compile(r"(file|relativeFile)([A-Z]\w*)?|lineNumber|columnNumber|selectedText")
 _VS_CODES = ("execPath", "defaultBuildTask", "extensionInstallFolder")
 _OLD_NAMES = {"workspaceRoot": "workspaceFolder", "workspaceRootFolderName": "workspaceFolderBasename"}
@@ -90,6 +91,9 @@ class Variables:
         :param env: whether the variables of the environment have a value here: see above.
         :raises NoValueError: one of the variables has none.
         """
+        unclosed = _UNCLOSED.search(text)
+        if unclosed:
+            raise self._not_closed(unclosed.group())
         return _REFERENCE.sub(lambda match: self._value(match.group(), match.group(1), env), text)
 
     def _value(self, reference: str, inner: str, env: bool) -> str:
@@ -108,6 +112,13 @@ class Variables:
         if name == "env" and argument and not re.search(r"[:${\0]", argument):
             return self._env.get(argument, "")
         raise self._problem(reference, name, argument, env)
+
+    def _not_closed(self, reference: str) -> NoValueError:
+        known = [
+            name for name in (*self._values, "userHome", *_OLD_NAMES) if reference.startswith("${" + name)
+        ]
+        hint = f"Write ${{{max(known, key=len)}}}." if known else "Add the closing brace."
+        return NoValueError(f"{reference[:40]} has no closing brace.", hint)
 
     def _home(self, reference: str) -> str:
         try:

@@ -1,0 +1,224 @@
+"""What each command does.  Their names, options and help are in :mod:`launch.commands`."""
+
+import argparse
+import os
+import sys
+from typing import Callable, Dict, Sequence
+
+from . import (
+    compare,
+    files,
+    inputs,
+    jobs,
+    optimizers,
+    other_jobs,
+    package,
+    patch_work,
+    paths,
+    pipeline,
+    place,
+    sources,
+    startable,
+    third_party,
+    upkeep,
+    variants,
+)
+from .bench import command as bench
+from .locks import exclusive
+from .options import is_yes
+from .report import command as report
+from .source import Source
+from .verify import tree as verification
+
+
+def _selection(options: argparse.Namespace) -> inputs.Selection:
+    return inputs.select(
+        options.input, options.model, options.train_file, options.validation_file, options.seed
+    )
+
+
+def _choose(options: argparse.Namespace) -> Source:
+    return sources.choose(options.source, is_yes(options.fast, "fast"))
+
+
+def _source(options: argparse.Namespace) -> Source:
+    """Return the chosen source, and say which it is before anything else is said."""
+    return _told(_choose(options))
+
+
+def _told(source: Source) -> Source:
+    print(f"source  {source.describe()}", file=sys.stderr, flush=True)
+    upkeep.unpack(source)
+    return source
+
+
+def _trees(options: argparse.Namespace, chosen: Sequence[variants.Variant]) -> int:
+    source, selection = _source(options), _selection(options)
+    optimizer = optimizers.get(options.mo)
+    tree_jobs = [jobs.load_tree(options.launch, variant, selection, source) for variant in chosen]
+    out = files.typed(options.out, "OUT")
+    outcomes = pipeline.Build(
+        tree_jobs, out, lambda: upkeep.set_up(options.python, source, optimizer), optimizer
+    ).run()
+    print(pipeline.table(outcomes))
+    return 0
+
+
+def _job(options: argparse.Namespace, name: str, source: Source) -> jobs.Job:
+    return jobs.load(options.launch, name, _selection(options), source)
+
+
+def _configs(options: argparse.Namespace) -> int:
+    source = _source(options)
+    return other_jobs.configs(
+        _job(options, "configs", source),
+        lambda: upkeep.set_up(options.python, source),
+        lambda: upkeep.ready_environment(options.python),
+    )
+
+
+def _command(options: argparse.Namespace) -> int:
+    explain = is_yes(options.explain, "explain")
+    source = _choose(options)
+    upkeep.unpack(source)
+    found = jobs.run_of(options.launch, options.v, _selection(options), source)
+    text = found.explain() if explain else found.invocation.shell()
+    if startable.missing(found):
+        print(startable.missing(found), file=sys.stderr, flush=True)
+    try:
+        # A path that is not UTF-8 has to reach the shell that this is pasted into as it is.
+        line = os.fsencode(text + "\n")
+    except UnicodeEncodeError:
+        print(text)
+    else:
+        sys.stdout.buffer.write(line)
+        sys.stdout.buffer.flush()
+    return 0
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    source = _source(options)
+    job = _job(options, "evaluate", source)
+    print(other_jobs.evaluate(job, lambda: upkeep.set_up(options.python, source)))
+    return 0
+
+
+def _compare(options: argparse.Namespace) -> int:
+    a, b = compare.check(options.a, options.b, options.level)
+    return upkeep.in_environment(options.python, "compare", [str(a), str(b), options.level])
+
+
+def _verify(options: argparse.Namespace) -> int:
+    name = variants.get(options.v).name if options.v else ""
+    out = files.typed(options.out, "OUT")
+    verification.chosen(out, name)
+    return upkeep.in_environment(options.python, "verify", [str(out), name])
+
+
+def _report(options: argparse.Namespace) -> int:
+    return upkeep.in_environment(
+        options.python, "report", list(map(str, report.check(options.out, options.to)))
+    )
+
+
+def _package(options: argparse.Namespace) -> int:
+    checked = package.check(options.v, options.out, options.to, options.format)
+    return upkeep.in_environment(options.python, "package", list(map(str, checked)))
+
+
+def _bench(options: argparse.Namespace) -> int:
+    source = sources.choose(options.source)
+    to = files.typed(options.to, "TO")
+    return bench.run(
+        source, options.size, options.v, options.repeat, to, lambda: upkeep.set_up(options.python, source)
+    )
+
+
+def _third_party(options: argparse.Namespace) -> int:
+    mirror = files.typed(options.mirror, "MIRROR") if options.mirror else None
+    with exclusive(pipeline.LOCK, pipeline.LOCKED):
+        third_party.fetch(mirror)
+    return 0
+
+
+def _patches_check() -> int:
+    print("\n".join(patch_work.check()))
+    return 0
+
+
+def _patch_edit(options: argparse.Namespace) -> int:
+    fork = third_party.get(options.p)
+    with exclusive(pipeline.LOCK, pipeline.LOCKED):
+        clone = paths.shown(patch_work.edit(fork))
+    print(f"{clone} is the pinned commit with each patch as one commit on top.")
+    print(f"Change them with git there; then: make patch-export P={options.p}")
+    return 0
+
+
+def _patch_export(options: argparse.Namespace) -> int:
+    fork = third_party.get(options.p)
+    with exclusive(pipeline.LOCK, pipeline.LOCKED):
+        written = patch_work.export(fork)
+    for path in written:
+        print(paths.shown(path))
+    return 0
+
+
+def _set_up(python: str, source: Source, optimizer: optimizers.Optimizer) -> int:
+    place.check()
+    upkeep.set_up_alone(python, _told(source), optimizer)
+    return 0
+
+
+def _tests(options: argparse.Namespace, command: str) -> int:
+    forks = command == "test-forks"
+    source = sources.choose(upkeep.SOURCE)
+    _set_up(options.python, source, optimizers.DEFAULT if forks else upkeep.OPTIMIZER)
+    if forks:
+        _third_party(options)
+    upkeep.pytest(command, options.words)
+
+
+def _in_kit(options: argparse.Namespace, check: Callable[[], int]) -> int:
+    upkeep.ready_environment(options.python)
+    return check()
+
+
+def _clean(environment_too: bool) -> int:
+    upkeep.clean(environment_too)
+    return 0
+
+
+def run(command: str, options: argparse.Namespace) -> int:
+    """Run one command; return the exit status.
+
+    :raises KitError: the user's input is at fault.
+    """
+    return _handlers(command, options)[command]()
+
+
+def _handlers(command: str, options: argparse.Namespace) -> Dict[str, Callable[[], int]]:
+    return {
+        "setup": lambda: _set_up(options.python, _choose(options), optimizers.get(options.mo)),
+        "compare": lambda: _compare(options),
+        "verify": lambda: _verify(options),
+        "report": lambda: _report(options),
+        "package": lambda: _package(options),
+        "bench-pipeline": lambda: _bench(options),
+        "third_party": lambda: _third_party(options),
+        "patches-check": _patches_check,
+        "patch-edit": lambda: _patch_edit(options),
+        "patch-export": lambda: _patch_export(options),
+        "all": lambda: _trees(options, list(variants.VARIANTS.values())),
+        "variant": lambda: _trees(options, [variants.get(options.v)]),
+        "configs": lambda: _configs(options),
+        "command": lambda: _command(options),
+        "evaluate": lambda: _evaluate(options),
+        "clean": lambda: _clean(environment_too=False),
+        "distclean": lambda: _clean(environment_too=True),
+        "test": lambda: _tests(options, command),
+        "test-fast": lambda: _tests(options, command),
+        "test-forks": lambda: _tests(options, command),
+        "lint": lambda: _in_kit(options, upkeep.lint),
+        "lock": lambda: _in_kit(options, upkeep.lock),
+    }

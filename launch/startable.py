@@ -1,0 +1,86 @@
+"""Whether what a job starts is there, said before anything starts and with its place in the launch file."""
+
+import os
+import shutil
+from pathlib import Path
+
+from . import files, paths, vscode
+from .errors import KitError
+from .jobs import Job, Run
+from .vscode.file import ABSENT, Configuration
+
+_READ = ("model_name_or_path", "config_name", "nncf_config", "train_file", "validation_file")
+"""Arguments that name a file or a folder to read, or something on a hub."""
+
+
+def check(job: Job) -> None:
+    """Check that working directory, interpreter and program are there, and that no argument names a device.
+
+    What a launch file names is checked: upstream's is rewritten to what the kit has made.
+
+    :raises KitError: one of them is not there, or cannot be used.
+    """
+    configuration = job.configuration
+    if configuration is None:
+        return
+    cwd, program = Path(job.invocation.cwd), job.local(job.invocation.target[-1])
+    if not cwd.is_dir():
+        what = f"The working directory is {'no folder' if cwd.exists() else 'not there'}: {cwd}."
+        raise _error(configuration, "cwd", what, 'Correct or remove "cwd", or make the folder.')
+    if not _is_set_up(job.invocation.python) and not runs(job.invocation):
+        key = "pythonPath" if "pythonPath" in configuration.here else "python"
+        what = f"This interpreter is not there, or cannot be run: {job.invocation.python}."
+        hint = f'Correct "{key}": ${{workspaceFolder}}/.venv/bin/python is what `make setup` makes.'
+        raise _error(configuration, key, what, hint)
+    if not program.is_file():
+        what = f"The program is {'no file' if program.exists() else 'not there'}: {program}."
+        raise _error(configuration, "program", what, 'Correct "program"; those of the kit are in launch/qa/.')
+    for name in _READ:
+        value = getattr(job.arguments, name)
+        if value is not None:
+            _check_readable(configuration, job, name, value)
+
+
+def runs(invocation: vscode.Invocation) -> bool:
+    """Return whether the interpreter of an invocation can be started."""
+    python = invocation.python
+    if os.sep in python:
+        found = Path(invocation.cwd) / python
+        return found.is_file() and os.access(str(found), os.X_OK)
+    return shutil.which(python, path=invocation.environment(os.environ).get("PATH")) is not None
+
+
+def missing(run: Run) -> str:
+    """Return in one line what the setup has still to make before a printed command runs; empty: nothing."""
+    python = run.invocation.python
+    trees = (run.invocation.env.get("PYTHONPATH") or "").split(os.pathsep)
+    if _is_set_up(python) and not runs(run.invocation):
+        lacking = python
+    elif isinstance(run, Job) and str(run.source.tree) in trees and not run.source.tree.is_dir():
+        lacking = str(run.source.tree)
+    else:
+        return ""
+    source = f" SOURCE={run.source.name}" if isinstance(run, Job) else ""
+    return f"note: `make setup{source}` comes first: {lacking} is not there yet"
+
+
+def _is_set_up(python: str) -> bool:
+    """Whether an interpreter is the environment's, which is made before it is run."""
+    return python == str(paths.VENV_PYTHON)
+
+
+def _check_readable(configuration: Configuration, job: Job, name: str, value: str) -> None:
+    try:
+        files.check_regular(job.local(value))
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        pass  # a folder, a hub's name, or what its reader says more about
+    except OSError as error:
+        raise KitError(
+            f"A file that the launch configuration names cannot be read: {error.strerror}.",
+            where=f"{configuration.place(configuration.path('args'))}: --{name} {value}",
+            hint="Make it readable, or name a regular file.",
+        ) from None
+
+
+def _error(configuration: Configuration, key: str, what: str, hint: str) -> KitError:
+    return configuration.error(configuration.path(key), configuration.here.get(key, ABSENT), what, hint)
