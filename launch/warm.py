@@ -4,8 +4,9 @@ Importing NNCF, transformers and what they import takes seconds, the same for ea
 process (:mod:`launch.warm_server`) does nothing but import.  A job is a child of it, one at a time, so that
 there are never two models in memory, and to the job it looks as if it had been started by itself.
 
-Linux only, where the kernel ends the process with the kit and the child with the process.  Whatever goes wrong
-on this side of a job is no failure: the job is then run as a program of its own (:class:`launch.child.Lost`).
+Linux only, where the kernel ends the process with the kit and the child with the process.  Whatever goes
+wrong on this side of a job is no failure: the job is then run as a program of its own
+(:class:`launch.child.Lost`).
 """
 
 import contextlib
@@ -44,16 +45,12 @@ class Warm:
         :param imports: modules in the order in which the program imports them.
         :raises child.Lost: it has to be started otherwise.
         """
-        place = command.env.get(extension.FOLDER)
-        # Who compiles, and who cannot, says so; that is left to a program of its own.
-        if (
-            self._given_up
-            or sys.platform != "linux"
-            or not (place and extension.built(Path(place)).is_file())
-        ):
+        if self._given_up or sys.platform != "linux" or not _is_compiled(command.env):
             raise child.Lost
         try:
-            key = _Key(command.argv[0], command.env, str(command.cwd), tuple(command.inherit), tuple(imports))
+            key = _Key(
+                command.argv[0], dict(command.env), str(command.cwd), tuple(command.inherit), tuple(imports)
+            )
             if self._server is None or self._server.key != key:
                 self.close()
                 self._server = _Server(key)
@@ -78,6 +75,12 @@ class Warm:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _is_compiled(env: Mapping[str, str]) -> bool:
+    """Return whether importing NNCF will not compile; a program of its own says that it does, and why not."""
+    folder = env.get(extension.FOLDER)
+    return folder is not None and extension.built(Path(folder)).is_file()
 
 
 class _Key(NamedTuple):

@@ -79,7 +79,7 @@ def _take(jobs: socket.socket) -> Tuple[List[str], int]:
 
 def _folder(program: str) -> str:
     """Return the folder of a program as Python finds it, behind links."""
-    return os.path.dirname(os.path.realpath(program))
+    return str(Path(program).resolve().parent)
 
 
 def _import(imports: List[str]) -> None:
@@ -115,5 +115,4 @@ def _become(argv: List[str]) -> CodeType:
         __file__=program,
         __cached__=None,
     )
-    with open(program, "rb") as file:
-        return compile(file.read(), program, "exec", dont_inherit=True)
+    return compile(Path(program).read_bytes(), program, "exec", dont_inherit=True)
