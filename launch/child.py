@@ -2,8 +2,11 @@
 
 A child never outlives the kit: where the kernel can be asked to (Linux), it is killed with its parent, and
 everywhere it inherits the build's lock, so that no other build starts while it still writes.
+
+How a child comes to be is a :data:`Start`: as a program of its own, or as :mod:`launch.warm` has it.
 """
 
+import abc
 import ctypes
 import os
 import selectors
@@ -13,7 +16,7 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Callable, List, Mapping, Optional, Sequence
+from typing import Callable, List, Mapping, Optional, Sequence, Tuple
 
 from . import paths, status
 from .errors import EXIT_USER_ERROR, KitError
@@ -50,7 +53,51 @@ def together(usages: Sequence[Usage]) -> Usage:
     )
 
 
-def _die_with_parent() -> None:
+@dataclass(frozen=True)
+class Command:
+    """What is to be run, and the descriptors that it gets.
+
+    :param env: its whole environment, but for :data:`launch.status.STATUS_FD`, which names ``send``.
+    :param output: its standard output and standard error.
+    :param receive: the end of the status pipe that stays here.
+    :param send: the other end, which it keeps open; whoever has started it closes the copy here.
+    :param inherit: what else it keeps open.
+    """
+
+    argv: Sequence[str]
+    env: Mapping[str, str]
+    cwd: Path
+    output: int
+    receive: int
+    send: int
+    inherit: Sequence[int]
+
+
+class Running(abc.ABC):
+    """A child that was started."""
+
+    @abc.abstractmethod
+    def wait(self) -> Tuple[int, int, float]:
+        """Wait for its end; return exit status (negative: a signal), peak in bytes, processor time in s.
+
+        :raises Lost: nobody knows how it ended, and it has.
+        """
+
+    @abc.abstractmethod
+    def kill(self) -> None:
+        """End it at once, and return when it has ended."""
+
+
+Start = Callable[[Command], Running]
+"""Starts a child; raises :class:`Lost`, or the operating system's error, where it cannot."""
+
+
+class Lost(Exception):
+    """What starts children cannot, or has ended and its child with it: the command is to be run otherwise."""
+
+
+def die_with_parent() -> None:
+    """Let the kernel kill this process with the one that started it; only Linux does."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
@@ -77,6 +124,7 @@ def run(
     what: str,
     tick: Callable[[Optional[str]], None],
     inherit: Sequence[int] = (),
+    start: Optional[Start] = None,
 ) -> Usage:
     """Run a command to its end and return what it took.
 
@@ -85,63 +133,106 @@ def run(
     :param what: the stage, for the error (``making the IR``).
     :param tick: called twice a second with the step the child last reported, or None.
     :param inherit: file descriptors that the child keeps open.
+    :param start: another way to start it than as a program of its own, which is what is done where it is
+        :class:`Lost` that way.
     :raises KitError: it could not be started, reported an error of the user's, or failed.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
-    receive, send = os.pipe()
     started = time.monotonic()
-    with log.open("ab") as output, os.fdopen(receive, "rb", buffering=0) as pipe:
+    with log.open("ab") as output:
         output.write(b"$ " + b" ".join(os.fsencode(word) for word in argv) + b"\n")
         output.flush()
+
+        reported: List[KitError] = []
+
+        def attempt(way: Start) -> Tuple[int, int, float]:
+            reported.clear()
+            receive, send = os.pipe()
+            command = Command(argv, env, cwd, output.fileno(), receive, send, inherit)
+            return _once(way, command, tick, reported)
+
         try:
-            child = subprocess.Popen(
-                list(argv),
-                env={**env, status.STATUS_FD: str(send)},
-                cwd=str(cwd),
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                pass_fds=(send, *inherit),
-                preexec_fn=_die_with_parent,
-            )
-        except OSError as error:
-            os.close(send)
+            try:
+                code, peak, cpu = attempt(start or _start)
+            except Lost:
+                code, peak, cpu = attempt(_start)
+        except _NotStarted as error:
             raise KitError(
-                f"{argv[0]} cannot be started: {error.strerror}.",
+                f"{argv[0]} cannot be started: {error}.",
                 where=f"{what}; working directory {cwd}",
                 hint="Correct the configuration in the launch file; `make setup` makes .venv/bin/python.",
             ) from None
-        os.close(send)
-        reported: List[KitError] = []
-        try:
-            _listen(child, pipe.fileno(), tick, reported)
-            _, wait_status, usage = os.wait4(child.pid, 0)
-        except BaseException:
-            child.kill()
-            child.wait()
-            raise
-    child.returncode = code = _exit_code(wait_status)
     if reported:
         raise reported[-1]
     if code != 0:
         raise _failure(what, code, log)
-    scale = 1 if sys.platform == "darwin" else 1024  # ru_maxrss is in bytes there, in KiB elsewhere
-    cpu = usage.ru_utime + usage.ru_stime
-    return Usage(time.monotonic() - started, usage.ru_maxrss * scale, cpu)
+    return Usage(time.monotonic() - started, peak, cpu)
 
 
-def _exit_code(wait_status: int) -> int:
+class _NotStarted(Exception):
+    """The operating system refused to start a command; the message says why."""
+
+
+class _Own(Running):
+    """A child that is a program of its own."""
+
+    def __init__(self, child: "subprocess.Popen[bytes]") -> None:
+        self.child = child
+
+    def wait(self) -> Tuple[int, int, float]:
+        _, wait_status, usage = os.wait4(self.child.pid, 0)
+        self.child.returncode = code = exit_code(wait_status)
+        scale = 1 if sys.platform == "darwin" else 1024  # ru_maxrss is in bytes there, in KiB elsewhere
+        return code, usage.ru_maxrss * scale, usage.ru_utime + usage.ru_stime
+
+    def kill(self) -> None:
+        self.child.kill()
+        self.child.wait()
+
+
+def _start(command: Command) -> Running:
+    try:
+        return _Own(
+            subprocess.Popen(
+                list(command.argv),
+                env={**command.env, status.STATUS_FD: str(command.send)},
+                cwd=str(command.cwd),
+                stdin=subprocess.DEVNULL,
+                stdout=command.output,
+                stderr=subprocess.STDOUT,
+                pass_fds=(command.send, *command.inherit),
+                preexec_fn=die_with_parent,
+            )
+        )
+    except OSError as error:
+        raise _NotStarted(error.strerror) from None
+
+
+def _once(
+    start: Start, command: Command, tick: Callable[[Optional[str]], None], reported: List[KitError]
+) -> Tuple[int, int, float]:
+    """Start a child, follow it to its end, and return how it ended; as :meth:`Running.wait`."""
+    with os.fdopen(command.receive, "rb", buffering=0):
+        try:
+            running = start(command)
+        finally:
+            os.close(command.send)
+        try:
+            _listen(command.receive, tick, reported)
+            return running.wait()
+        except BaseException:
+            running.kill()
+            raise
+
+
+def exit_code(wait_status: int) -> int:
+    """Return the exit status that ``wait4`` gave; negative where it was a signal."""
     if os.WIFSIGNALED(wait_status):
         return -os.WTERMSIG(wait_status)
     return os.WEXITSTATUS(wait_status)
 
 
-def _listen(
-    child: "subprocess.Popen[bytes]",
-    descriptor: int,
-    tick: Callable[[Optional[str]], None],
-    reported: List[KitError],
-) -> None:
+def _listen(descriptor: int, tick: Callable[[Optional[str]], None], reported: List[KitError]) -> None:
     """Follow the child's messages until it closes its end of the pipe, at the latest by ending."""
     step: Optional[str] = None
     pending = b""

@@ -11,7 +11,8 @@ from . import bert_config, checkpoint, files, paths, squad, startable
 from .errors import KitError
 from .jobs import Job
 from .locks import exclusive
-from .pipeline import LOCK, LOCKED, run
+from .pipeline import LOCK, LOCKED
+from .program import Runner
 from .progress import Progress
 from .variants import VARIANTS
 
@@ -47,7 +48,7 @@ def _upstreams_configs(job: Job, prepare: Callable[[], None]) -> List[Path]:
         made = Path(job.invocation.cwd) / _GENERATED
         shutil.rmtree(made, ignore_errors=True)
         progress = Progress("configs", expected=None)
-        run(job, "configs", "hybrid configs", progress, (lock,))
+        Runner(lock).run(job, "configs", "hybrid configs", progress)
         progress.done("by upstream's script")
         written = []
         for config in sorted(made.glob("*/config.json")):
@@ -91,7 +92,7 @@ def evaluate(job: Job, prepare: Callable[[], None]) -> str:
         progress = Progress("evaluate", expected=None)
         if drawn and job.upstreams_script:
             progress.note(f"no {checkpoint.NAME} in {paths.shown(model)}: the weights are random")
-        run(job, "evaluate", "evaluation", progress, (lock,))
+        Runner(lock).run(job, "evaluate", "evaluation", progress)
     path = job.local(job.arguments.output_dir) / "eval_results.json"
     results = json.loads(path.read_text(encoding="utf-8"))
     if drawn and job.upstreams_script:

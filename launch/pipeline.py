@@ -6,8 +6,6 @@ it was made from and the sha256 of what it made.  A killed run resumes after its
 differs makes the stage again.  What does not pass the third is not published.
 """
 
-import contextlib
-import functools
 import os
 import shutil
 import sys
@@ -17,10 +15,10 @@ from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
 from . import (
     bert_config,
-    child,
     convert,
     paths,
     place,
+    program,
     provenance,
     resources,
     squad,
@@ -28,7 +26,7 @@ from . import (
     trees,
 )
 from .errors import KitError
-from .jobs import Job, TreeJob, ir_key, onnx_key
+from .jobs import TreeJob, ir_key, onnx_key
 from .locks import exclusive
 from .optimizers import DEFAULT, Optimizer
 from .progress import Progress, duration, size
@@ -54,9 +52,6 @@ _UNSOUND = (
     " kit or an input that it does not know: what stands above says where to look."
 )
 """What to do about files that are not what they must be."""
-
-_DRAWINGS = ("original_graph.dot", "compressed_graph.dot")
-"""What NNCF draws beside the tree when upstream's script calls it."""
 
 Key = Dict[str, Any]
 Stamp = Dict[str, Any]
@@ -118,13 +113,14 @@ class Build:
                 facts = provenance.facts(todo[0].job.source, self.optimizer)
                 self.prepare()
             results = []
-            for job, key, outcome in zip(self.jobs, keys, outcomes):
-                if outcome is None:
-                    label = f"[{todo.index(job) + 1}/{len(todo)}]"
-                    outcome = _Tree(job, key, self.out, label, lock, self.optimizer, facts).build()
-                elif _is_ours(job.work):
-                    shutil.rmtree(job.work, ignore_errors=True)
-                results.append(outcome)
+            with program.Runner(lock, len(todo)) as runner:
+                for job, key, outcome in zip(self.jobs, keys, outcomes):
+                    if outcome is None:
+                        label = f"[{todo.index(job) + 1}/{len(todo)}]"
+                        outcome = _Tree(job, key, self.out, label, runner, self.optimizer, facts).build()
+                    elif _is_ours(job.work):
+                        shutil.rmtree(job.work, ignore_errors=True)
+                    results.append(outcome)
             return results
 
     def _current(self, job: TreeJob, key: Key) -> Optional[Outcome]:
@@ -236,7 +232,7 @@ class _Tree:
         key: Key,
         out: Path,
         label: str,
-        lock: int,
+        runner: program.Runner,
         optimizer: Optimizer,
         facts: provenance.Facts,
     ) -> None:
@@ -244,7 +240,8 @@ class _Tree:
         self.key = key
         self.out = out
         self.label = label
-        self.lock = lock
+        self.runner = runner
+        self.lock = runner.lock
         self.optimizer = optimizer
         self.facts = facts
         self.work = job.work
@@ -332,7 +329,7 @@ class _Tree:
         if found:
             progress.done("unchanged, taken from the published tree")
             return found
-        usage = run(self.job.job, f"{self.job.variant.name}-onnx", "weights and ONNX", progress, (self.lock,))
+        usage = self.runner.run(self.job.job, f"{self.job.variant.name}-onnx", "weights and ONNX", progress)
         files = trees.describe_files(self.work, names)
         progress.done(f"{size(files[names[0]]['bytes'])}, peak memory {size(usage.peak_bytes)}")
         return self._finish(_ONNX_STAMP, self.key, files, usage.seconds, usage.peak_bytes)
@@ -385,56 +382,6 @@ class _Tree:
         files = trees.describe_files(self.work, names)
         progress.done(f"{size(files[names[0]]['bytes'])} of weights")
         return self._finish(_IR_STAMP, key, files, usage.seconds, usage.peak_bytes)
-
-
-def run(job: Job, log_name: str, what: str, progress: Progress, inherit: Sequence[int]) -> child.Usage:
-    """Run a job's program with its chatter in ``build/log/<log_name>.log``.
-
-    Upstream's scripts have the kit's own steps around them: before, NNCF's extension is compiled under a lock
-    that a killed compiler does not leave behind; after, an ONNX file's report is written in the kit's form.
-
-    :raises KitError: see :func:`launch.child.run`.
-    """
-    log = paths.BUILD / "log" / f"{log_name}.log"
-    log.parent.mkdir(parents=True, exist_ok=True)
-    log.write_bytes(b"")
-    progress.note(f"log: {paths.shown(log)}")
-    own = job.invocation.environment(os.environ)
-    kits = {**own, "PYTHONPATH": os.pathsep.join([own.get("PYTHONPATH", ""), str(paths.REPOSITORY)])}
-    commands: List[Tuple[str, List[str], Dict[str, str]]] = [("", job.invocation.argv(), own)]
-    if job.upstreams_script:
-        python = [job.invocation.python, "-m"]
-        commands = [("looking after NNCF's extension", [*python, f"{__package__}.qa.extension"], kits)]
-        commands.append(("upstream's script", job.invocation.argv(), own))
-        made = job.arguments.onnx_path
-        if made is not None:
-            argv = [*python, f"{__package__}.sparsity", str(job.local(str(made)))]
-            commands.append(("counting zeros", argv, kits))
-    usages = []
-    with progress:
-        for name, argv, env in commands:
-            _tick(progress, name, None)
-            usages.append(
-                child.run(
-                    argv,
-                    env=env,
-                    cwd=Path(job.invocation.cwd),
-                    log=log,
-                    what=what,
-                    tick=functools.partial(_tick, progress, name),
-                    inherit=inherit,
-                )
-            )
-    if job.upstreams_script:
-        for drawing in _DRAWINGS:
-            with contextlib.suppress(FileNotFoundError):
-                (job.local(job.arguments.output_dir) / drawing).unlink()
-    return child.together(usages)
-
-
-def _tick(progress: Progress, command: str, step: Optional[str]) -> None:
-    """Show the step that a command has stated, or which command it is."""
-    progress.tick(step or command or None)
 
 
 def table(outcomes: Sequence[Outcome]) -> str:

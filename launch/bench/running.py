@@ -9,8 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Dict, Iterator, List
 
-from .. import child, convert, digests, files, host, paths, pipeline
+from .. import child, convert, digests, files, host, paths
 from ..jobs import TreeJob
+from ..program import Runner
 from ..progress import Progress
 from ..spec import Spec
 from ..variants import Variant
@@ -116,7 +117,7 @@ def _one(plan: Plan, side: Side, variant: Variant, label: str, lock: int) -> Run
     watch = Stopwatch(f"{label}  {ONNX}", need.onnx_seconds if side.kits else None)
     log_name = f"bench-{side.folder.name}-{variant.name}"
     if side.kits:
-        usage = pipeline.run(job.job, log_name, ONNX, watch, (lock,))
+        usage = Runner(lock).run(job.job, log_name, ONNX, watch)
     else:
         usage = _by_hand(job, log_name, watch, lock)
     steps[ONNX] = watch.steps()

@@ -19,6 +19,14 @@ from ..errors import KitError
 NAME = "quantized_functions_cpu"
 """The extension's name in NNCF."""
 
+FOLDER = "TORCH_EXTENSIONS_DIR"
+"""The variable that says below which folder torch compiles."""
+
+
+def built(folder: Path) -> Path:
+    """Return where the compiled extension is below ``folder``, once it is there."""
+    return folder / NAME / f"{NAME}.so"
+
 
 def preflight() -> None:
     """Check that an extension can be compiled.
@@ -51,15 +59,14 @@ def load() -> None:
 
     :raises KitError: it cannot be compiled; the compiler's words are part of the error.
     """
-    folder = os.environ.get("TORCH_EXTENSIONS_DIR")
+    folder = os.environ.get(FOLDER)
     if folder is None:
         raise KitError(
             "Nothing says where NNCF's compiled extension goes.",
-            where="env of the configuration: TORCH_EXTENSIONS_DIR",
+            where=f"env of the configuration: {FOLDER}",
             hint="Set it to a folder that only this kit uses, as the kit's launch file does.",
         )
-    built = Path(folder) / NAME / f"{NAME}.so"
-    if not built.is_file():
+    if not built(Path(folder)).is_file():
         preflight()
         status.step("compiling NNCF's C++ extension (once)")
     with lock(Path(folder)):
