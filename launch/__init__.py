@@ -8,10 +8,11 @@ Floors, from the bottom; a module imports only from floors below its own:
 1. ``vscode`` < ``rewrite``; ``interpreters`` and ``steps`` and ``installer`` < ``environment`` <
    ``optimizers``; ``third_party`` and ``patches`` < ``patch_work``; ``patches`` < ``source`` <
    ``source_fork`` and ``source_registry`` < ``sources`` and ``source_rules`` < ``upstream``; ``squad``,
-   ``bert_config`` < ``inputs``, ``resources`` and ``spec``; ``child`` < ``convert``; ``sparsity`` <
-   ``trees``; ``onnx_limits`` < ``onnx_model`` < ``onnx_diff`` < ``compare``: one job each.
-2. ``jobs`` < ``startable`` and ``provenance`` < ``verify`` < ``pipeline``: one variant from launch
-   configuration to published tree.  In ``launch.verify``: ``checks`` < ``onnx_file``, ``ir`` and
+   ``bert_config`` < ``inputs``, ``resources`` and ``spec``; ``child`` < ``convert`` and ``warm_server`` <
+   ``warm``; ``sparsity`` < ``trees``; ``onnx_limits`` < ``onnx_model`` < ``onnx_diff`` < ``compare``: one job
+   each.
+2. ``jobs`` < ``startable`` and ``program``, and ``provenance`` < ``verify``, < ``pipeline``: one variant from
+   launch configuration to published tree.  In ``launch.verify``: ``checks`` < ``onnx_file``, ``ir`` and
    ``degeneracy`` < ``tree``.
 3. ``report``, ``archive`` < ``package``, beside ``pipeline``: what is known of published trees.  In
    ``launch.report``: ``tree`` < ``table`` < ``page`` < ``command``.  ``bench``, above ``pipeline``: what a

@@ -233,6 +233,19 @@ def test_a_second_run_gives_the_same_bytes_and_another_seed_does_not(
     assert seeded[f"ir/{HYBRID}-8bit.bin"] != first[f"ir/{HYBRID}-8bit.bin"]
 
 
+def test_all_imports_once_and_makes_what_each_variant_alone_makes(built: Kit, tmp_path: Path, hashes) -> None:
+    """NNCF warns of what this torch lacks when it is imported; the hybrid alone is in the test above."""
+    said = [name for name, log in built.logs.items() if "Not patching" in log]
+    assert said == list(variants.VARIANTS)[:1]
+    done = run(built.argv("variant", UNSTRUCTURED, out=tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert "Not patching" in (paths.BUILD / "log" / f"{UNSTRUCTURED}-onnx.log").read_text()
+    assert stable(hashes(tmp_path / UNSTRUCTURED)) == stable(hashes(built.tree(UNSTRUCTURED)))
+    alone, together = (trees.read_provenance(out / UNSTRUCTURED) for out in (tmp_path, built.out))
+    for key in ("command", "inputs", "onnx_key", "ir_key", "model", "files"):
+        assert alone[key] == together[key], key
+
+
 def test_all_says_where_it_is_and_ends_with_a_table(built: Kit) -> None:
     said, lines = built.first.stderr, built.first.stdout.splitlines()
     names = list(variants.VARIANTS)

@@ -9,6 +9,7 @@ from typing import Any, Dict, List, Optional, Sequence
 
 from .. import squad
 from ..errors import KitError
+from . import cache
 from .arguments import Arguments
 
 MODEL_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
@@ -100,15 +101,13 @@ def load_examples(args: Arguments, split: str) -> List[squad.Example]:
 
 
 def tokenize(examples: Sequence[squad.Example], tokenizer: Any, args: Arguments, limit: Optional[int]) -> Any:
-    """Return the examples' features as a ``datasets.Dataset``.
+    """Return the examples' features as a ``datasets.Dataset``; those of many are kept (:mod:`.cache`).
 
     Columns: :data:`MODEL_INPUTS`; ``example_id``; ``offset_mapping``, one (first, last + 1) pair of character
     positions a token, empty for tokens that are not the context's.
 
     :param limit: use at most so many examples, and then at most so many features, as upstream does.
     """
-    from datasets import Dataset
-
     max_length = min(args.max_seq_length, tokenizer.model_max_length)
     question_first = tokenizer.padding_side == "right"
     context_part = 1 if question_first else 0
@@ -140,7 +139,9 @@ def tokenize(examples: Sequence[squad.Example], tokenizer: Any, args: Arguments,
         "context": [example.context for example in chosen],
     }
     try:
-        features = Dataset.from_dict(columns).map(windows, batched=True, remove_columns=list(columns))
+        kept = len(chosen) >= cache.WORTH
+        name = cache.key(columns, tokenizer, length=max_length, stride=args.doc_stride) if kept else ""
+        features = cache.mapped(columns, windows, name)
     except BaseException as error:
         # A question that fills the window alone is an Exception of tokenizers'; one that leaves less than
         # --doc_stride of it is a panic, which is none and has no importable name.
