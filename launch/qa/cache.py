@@ -17,7 +17,7 @@ from .. import digests, paths
 FOLDER = paths.BUILD / "cache" / "features"
 
 WORTH = 1000
-"""Questions from which on features are kept: a thousand take a second, and 15 MB."""
+"""Questions from which on features are kept: a thousand take a second, and 11 MB."""
 
 KEPT = 2
 """Files that are kept: features to calibrate on, and to evaluate on."""
