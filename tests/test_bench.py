@@ -3,6 +3,7 @@
 import json
 import re
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Dict, List, Optional
 
@@ -13,6 +14,7 @@ from launch.bench import plan, running, sides, table
 from launch.bench.figures import (
     ALL,
     EVERY,
+    FLOOR,
     IR,
     MADE,
     ONNX,
@@ -98,6 +100,17 @@ def test_sums_add_times_and_take_the_largest_memory(runs: List[Run]) -> None:
     assert verified.cells["hand"].seconds == Value(12, 13.2)
     assert verified.cells["kit"].seconds.minimum == pytest.approx(5.2)
     assert verified.cells["kit"].peak_bytes == Value(3 * GB, 3 * GB)
+
+
+def test_the_floor_is_a_row_of_its_own_and_no_part_of_a_sum(runs: List[Run]) -> None:
+    figure = Figure(2, 3, GB)
+    with_floor = [
+        replace(run, stages={**run.stages, FLOOR: figure}) if run.side == "kit" else run for run in runs
+    ]
+    found, without = (rows(some, ("hand", "kit")) for some in (with_floor, runs))
+    assert find(found, HYBRID, FLOOR).cells["kit"].seconds == Value(2, 2)
+    assert find(found, EVERY, FLOOR).cells["kit"].seconds.minimum == 4
+    assert [row for row in found if row.stage != FLOOR] == without
 
 
 def test_the_variants_are_added_up_where_there_are_several(runs: List[Run]) -> None:

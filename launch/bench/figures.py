@@ -6,11 +6,17 @@ from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Set, 
 ONNX, IR, VERIFICATION = "weights and ONNX", "IR", "verification"
 """The stages; the last one is the kit's alone."""
 
+FLOOR = "calibration alone"
+"""The forward passes that identical bytes require, measured by themselves; no stage of any side."""
+
 MADE = "ONNX and IR"
 """The stages that both sides have, together."""
 
 ALL = "with verification"
 """All stages of a side together; the side that verifies nothing has :data:`MADE` here."""
+
+SUMMED = (ONNX, FLOOR, IR, MADE, VERIFICATION, ALL)
+"""What is added up over the variants, in the table's order."""
 
 EVERY = "all of them"
 """Stands for a variant in the rows that add the variants up."""
@@ -128,11 +134,15 @@ def rows(runs: Sequence[Run], sides: Sequence[str]) -> List[Row]:
         for stage in (ONNX, IR):
             found.append(_row(variant, stage, own, [stage]))
             found += _steps(variant, stage, own)
+            floor = _row(variant, FLOOR, own, [FLOOR])
+            if stage == ONNX and floor.cells:
+                found.append(floor)
         found.append(_row(variant, MADE, own, [ONNX, IR]))
         found.append(_row(variant, VERIFICATION, own, [VERIFICATION]))
         found.append(_row(variant, ALL, own, None))
     if len(variants) > 1:
-        found += [_sum(found, stage, sides) for stage in (ONNX, IR, MADE, VERIFICATION, ALL)]
+        stages = [stage for stage in SUMMED if any(row.stage == stage for row in found)]
+        found += [_sum(found, stage, sides) for stage in stages]
     return found
 
 
@@ -140,7 +150,7 @@ def _row(variant: str, stage: str, own: Mapping[str, Sequence[Run]], parts: Opti
     """Return the row ``stage``, which is made of the stages ``parts``; None for all that a run has."""
     cells = {}
     for side, runs in own.items():
-        names = [list(run.stages) if parts is None else parts for run in runs]
+        names = [[name for name in run.stages if name != FLOOR] if parts is None else parts for run in runs]
         figures = [
             _together([run.stages[name] for name in wanted])
             for run, wanted in zip(runs, names)

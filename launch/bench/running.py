@@ -18,7 +18,7 @@ from ..variants import Variant
 from ..verify import tree as verification
 from . import plan as planning
 from . import sides
-from .figures import IR, ONNX, VERIFICATION, Figure, Run, as_json, rows
+from .figures import FLOOR, IR, ONNX, VERIFICATION, Figure, Run, as_json, rows
 from .plan import Plan
 from .sides import Side
 from .stopwatch import Stopwatch
@@ -129,6 +129,8 @@ def _one(plan: Plan, side: Side, variant: Variant, label: str, lock: int) -> Run
             Path(job.job.invocation.python), job.onnx_path, dict(os.environ), watch.tick, (lock,)
         )
     stages[IR] = _booked(watch, usage)
+    if side is plan.kit:
+        stages[FLOOR] = _floor(side, job, f"{label}  {FLOOR}", lock)
     if side.kits:
         stages[VERIFICATION] = _verify(job, f"{label}  {VERIFICATION}", need.verify_seconds, lock)
     made = [job.onnx_path, *(job.work / "ir" / f"{variant.stem}{suffix}" for suffix in convert.SUFFIXES)]
@@ -141,6 +143,29 @@ def _one(plan: Plan, side: Side, variant: Variant, label: str, lock: int) -> Run
 
 def _booked(watch: Stopwatch, usage: child.Usage) -> Figure:
     figure = Figure(usage.seconds, usage.cpu_seconds, usage.peak_bytes)
+    watch.done(f"CPU {figure.cpu_seconds:.1f} s, peak memory {figure.peak_bytes / 1e9:.2f} GB")
+    return figure
+
+
+def _floor(side: Side, job: TreeJob, label: str, lock: int) -> Figure:
+    """Run the calibration's forward passes alone, with what the program is given."""
+    result = job.work / "floor.json"
+    watch = Stopwatch(label, None)
+    log = paths.BUILD / "log" / "bench.log"
+    invocation = job.job.invocation
+    argv = [invocation.python, "-m", "launch.bench.floor", str(result), *invocation.args]
+    with watch:
+        usage = child.run(
+            argv,
+            env=_kits_environment(side, job),
+            cwd=Path(invocation.cwd),
+            log=log,
+            what=FLOOR,
+            tick=watch.tick,
+            inherit=(lock,),
+        )
+    found = json.loads(result.read_text(encoding="utf-8"))
+    figure = Figure(found["seconds"], found["cpu_seconds"], usage.peak_bytes)
     watch.done(f"CPU {figure.cpu_seconds:.1f} s, peak memory {figure.peak_bytes / 1e9:.2f} GB")
     return figure
 
