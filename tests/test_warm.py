@@ -245,7 +245,7 @@ def test_memory_and_time_are_the_jobs_own(jobs: Jobs, tmp_path: Path) -> None:
 
 
 KIT = """
-import os, sys
+import os, signal, sys
 from pathlib import Path
 from launch import child
 from launch.errors import exit_with_message
@@ -257,6 +257,8 @@ def body():
                   what="sleeping", tick=lambda step: None, start=lambda command: warm.start([], command))
     return 0
 
+# Whoever starts the tests in the background of a shell has it ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 exit_with_message(body)
 """
 
