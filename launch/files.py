@@ -37,6 +37,20 @@ def check_regular(path: Path) -> None:
         raise OSError(errno.EINVAL, "It is no regular file", str(path))
 
 
+def special(path: Path) -> str:
+    """Return why ``path`` is not to be opened: it is a device, say, or cannot be looked at; empty: it may be.
+
+    Of what is not there, and of a folder, whoever reads it says more.
+    """
+    try:
+        check_regular(path)
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        pass
+    except OSError as error:
+        return error.strerror or str(error)
+    return ""
+
+
 def read(path: Path, most: int) -> bytes:
     """Return the bytes of a regular file.
 

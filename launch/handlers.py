@@ -83,8 +83,9 @@ def _command(options: argparse.Namespace) -> int:
     upkeep.unpack(source)
     found = jobs.run_of(options.launch, options.v, _selection(options), source)
     text = found.explain() if explain else found.invocation.shell()
-    if startable.missing(found):
-        print(startable.missing(found), file=sys.stderr, flush=True)
+    note = startable.missing(found)
+    if note:
+        print(note, file=sys.stderr, flush=True)
     try:
         # A path that is not UTF-8 has to reach the shell that this is pasted into as it is.
         line = os.fsencode(text + "\n")

@@ -93,16 +93,13 @@ def _check_regular(path: Path, name: str) -> None:
 
     :param name: what the file is to the user (``TRAIN_FILE``), for the error.
     """
-    try:
-        files.check_regular(path)
-    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
-        pass
-    except OSError as error:
+    reason = files.special(path)
+    if reason:
         raise KitError(
-            f"The file cannot be read: {error.strerror}.",
+            f"The file cannot be read: {reason}.",
             where=f"{name}={path}",
             hint=f"Make it readable or correct {name}.",
-        ) from None
+        )
 
 
 def _config_for(selection: Selection, variant: Variant, committed: Path) -> Path:

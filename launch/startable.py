@@ -70,16 +70,13 @@ def _is_set_up(python: str) -> bool:
 
 
 def _check_readable(configuration: Configuration, job: Job, name: str, value: str) -> None:
-    try:
-        files.check_regular(job.local(value))
-    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
-        pass  # a folder, a hub's name, or what its reader says more about
-    except OSError as error:
+    reason = files.special(job.local(value))
+    if reason:
         raise KitError(
-            f"A file that the launch configuration names cannot be read: {error.strerror}.",
+            f"A file that the launch configuration names cannot be read: {reason}.",
             where=f"{configuration.place(configuration.path('args'))}: --{name} {value}",
             hint="Make it readable, or name a regular file.",
-        ) from None
+        )
 
 
 def _error(configuration: Configuration, key: str, what: str, hint: str) -> KitError:

@@ -15,9 +15,6 @@ MADE = "ONNX and IR"
 ALL = "with verification"
 """All stages of a side together; the side that verifies nothing has :data:`MADE` here."""
 
-SUMMED = (ONNX, FLOOR, IR, MADE, VERIFICATION, ALL)
-"""What is added up over the variants, in the table's order."""
-
 EVERY = "all of them"
 """Stands for a variant in the rows that add the variants up."""
 
@@ -131,19 +128,15 @@ def rows(runs: Sequence[Run], sides: Sequence[str]) -> List[Row]:
     variants = list(dict.fromkeys(run.variant for run in runs))
     for variant in variants:
         own = {side: [run for run in runs if (run.variant, run.side) == (variant, side)] for side in sides}
-        for stage in (ONNX, IR):
+        for stage in (ONNX, FLOOR, IR):
             found.append(_row(variant, stage, own, [stage]))
             found += _steps(variant, stage, own)
-            floor = _row(variant, FLOOR, own, [FLOOR])
-            if stage == ONNX and floor.cells:
-                found.append(floor)
         found.append(_row(variant, MADE, own, [ONNX, IR]))
         found.append(_row(variant, VERIFICATION, own, [VERIFICATION]))
         found.append(_row(variant, ALL, own, None))
     if len(variants) > 1:
-        stages = [stage for stage in SUMMED if any(row.stage == stage for row in found)]
-        found += [_sum(found, stage, sides) for stage in stages]
-    return found
+        found += [_sum(found, stage, sides) for stage in (ONNX, FLOOR, IR, MADE, VERIFICATION, ALL)]
+    return [row for row in found if row.cells]  # a stage that no side has is no row
 
 
 def _row(variant: str, stage: str, own: Mapping[str, Sequence[Run]], parts: Optional[Sequence[str]]) -> Row:

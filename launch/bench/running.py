@@ -165,9 +165,7 @@ def _floor(side: Side, job: TreeJob, label: str, lock: int) -> Figure:
             inherit=(lock,),
         )
     found = json.loads(result.read_text(encoding="utf-8"))
-    figure = Figure(found["seconds"], found["cpu_seconds"], usage.peak_bytes)
-    watch.done(f"CPU {figure.cpu_seconds:.1f} s, peak memory {figure.peak_bytes / 1e9:.2f} GB")
-    return figure
+    return _booked(watch, child.Usage(found["seconds"], usage.peak_bytes, found["cpu_seconds"]))
 
 
 def _by_hand(job: TreeJob, log_name: str, watch: Stopwatch, lock: int) -> child.Usage:
