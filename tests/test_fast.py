@@ -72,9 +72,119 @@ assert controller._select_threshold(0.5, []) == 0.0
 
 def test_the_threshold_is_that_of_a_sort(derived_source: Path) -> None:
     """Bit for bit: with ties, values that are no number, subnormal ones, and a single weight."""
+    _in_nncf(derived_source, THRESHOLD)
+
+
+PRODUCTS = """
+import numpy, torch
+import nncf.torch
+from nncf.torch.quantization.extensions import QuantizedFunctionsCPU as extension
+
+def in_order(a, b):
+    a, b = a.numpy(), b.numpy()
+    depth = a.shape[-1]
+    blocks = [range(k, min(k + 112, depth)) for k in range(0, depth, 112)]
+    if depth % 112:
+        blocks.insert(0, blocks.pop())
+    total = None
+    for block in blocks:
+        part = numpy.zeros((*a.shape[:-1], b.shape[-2]), numpy.float32)
+        for k in block:
+            part += a[..., :, None, k] * b[..., None, :, k]
+        total = part if total is None else total + part
+    return torch.from_numpy(total)
+
+torch.manual_seed(0)
+for batch, rows, columns, depth in (
+    ((1, 1), 1, 1, 1),
+    ((1, 1), 12, 32, 112),
+    ((1, 1), 193, 33, 111),
+    ((1, 1), 400, 70, 113),
+    ((1, 1), 5, 64, 1024),
+    ((2, 3), 37, 31, 300),
+    ((2, 2), 384, 384, 64),
+):
+    a = torch.randn(batch[0], rows, batch[1], depth).transpose(1, 2)
+    b = torch.randn(*batch, depth, columns).transpose(2, 3)
+    expected = in_order(a, b)
+    for width in extension.product_widths():
+        for threads in (1, 3):
+            out = torch.full(expected.shape, 7.0)
+            extension.product(out.data_ptr(), a.data_ptr(), list(a.stride()), b.data_ptr(), list(b.stride()),
+                              [*batch, rows, columns, depth], width, threads)
+            assert torch.equal(out, expected), (batch, rows, columns, depth, width, threads)
+"""
+
+
+def test_products_are_summed_in_order(derived_source: Path) -> None:
+    """Bit for bit, with registers of each width, incomplete tiles and blocks, and operands of any strides."""
+    _in_nncf(derived_source, PRODUCTS)
+
+
+CHOICE = """
+import torch
+from torch.nn.functional import linear
+import nncf.torch
+from nncf.torch.dynamic_graph import ordered_products
+from nncf.torch.quantization.extensions import QuantizedFunctionsCPU as extension
+
+choose, functions = ordered_products.choose, ordered_products._FUNCTIONS
+linear, matmul = (getattr(operator, "_original_op", operator) for operator in (linear, torch.matmul))
+x, weight, bias = torch.randn(3, 50, 40), torch.randn(200, 40), torch.randn(200)
+q = torch.randn(2, 30, 3, 8).transpose(1, 2)
+
+def other(*args):
+    return linear(*args) * (1 + 2 ** -20)
+
+def ours(*args):
+    return functions["linear"](*args)
+
+state = torch.get_rng_state()
+with torch.no_grad():
+    if not extension.product_widths():
+        assert choose(linear, "linear", (x, weight, bias), {}) is linear
+        raise SystemExit
+    # What has other bits stays, whatever the real numbers are; what has the same ones is replaced.
+    assert choose(other, "linear", (x * 0, weight, bias), {}) is other
+    ordered_products._agreed.clear()
+    assert choose(ours, "linear", (x, weight), dict(bias=bias)) is functions["linear"]
+    for args in (
+        (x.double(), weight.double(), bias.double()),
+        (x[0], weight, bias),
+        (x[:1, :1], weight, bias),
+        (x[:, ::2], weight, bias),
+        (x[:1].expand(3, 50, 40), weight, bias),
+    ):
+        assert choose(ours, "linear", args, {}) is ours, args[0].shape
+    k = q.transpose(2, 3)
+    for args in ((q, k[:1]), (q[0], k[0]), (q, k, torch.empty(0))):
+        assert choose(matmul, "matmul", args, {}) is matmul
+    assert choose(matmul, "softmax", (q,), {}) is matmul
+    # On this machine: torch's bits whoever computes.
+    for name, operator, args in (("linear", linear, (x, weight, bias)), ("linear", linear, (x, weight)),
+                                 ("matmul", matmul, (q, k))):
+        ordered_products._agreed.clear()
+        assert torch.equal(choose(operator, name, args, {})(*args), operator(*args))
+assert choose(ours, "linear", (x, weight, bias), {}) is ours  # gradients are wanted
+assert torch.equal(torch.get_rng_state(), state)
+"""
+
+
+def test_products_with_other_bits_stay_with_torch(derived_source: Path) -> None:
+    """The order of summation is looked at, for each shape, and nothing is assumed of the machine."""
+    _in_nncf(derived_source, CHOICE)
+
+
+def _in_nncf(derived_source: Path, script: str) -> None:
+    """Run a script on the derived tree of the releases, with the extension that the tests' trees use."""
     done = subprocess.run(
-        [sys.executable, "-c", THRESHOLD],
-        env={**os.environ, "PYTHONPATH": str(derived_source)},
+        [sys.executable, "-c", script],
+        env={
+            **os.environ,
+            "CUDA_VISIBLE_DEVICES": "",
+            "PYTHONPATH": str(derived_source),
+            "TORCH_EXTENSIONS_DIR": str(Registry().extensions),
+        },
         capture_output=True,
         text=True,
         timeout=300,
