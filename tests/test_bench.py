@@ -103,12 +103,11 @@ def test_sums_add_times_and_take_the_largest_memory(runs: List[Run]) -> None:
 
 
 def test_the_floor_is_a_row_of_its_own_and_no_part_of_a_sum(runs: List[Run]) -> None:
-    figure = Figure(2, 3, GB)
-    with_floor = [
-        replace(run, stages={**run.stages, FLOOR: figure}) if run.side == "kit" else run for run in runs
-    ]
+    figures = {"hand": Figure(4, 6, GB), "kit": Figure(2, 3, GB)}
+    with_floor = [replace(run, stages={**run.stages, FLOOR: figures[run.side]}) for run in runs]
     found, without = (rows(some, ("hand", "kit")) for some in (with_floor, runs))
     assert find(found, HYBRID, FLOOR).cells["kit"].seconds == Value(2, 2)
+    assert find(found, HYBRID, FLOOR).ratio("seconds", "hand", "kit") == 0.5
     assert find(found, EVERY, FLOOR).cells["kit"].seconds.minimum == 4
     assert [row for row in found if row.stage != FLOOR] == without
 

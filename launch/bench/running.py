@@ -129,8 +129,7 @@ def _one(plan: Plan, side: Side, variant: Variant, label: str, lock: int) -> Run
             Path(job.job.invocation.python), job.onnx_path, dict(os.environ), watch.tick, (lock,)
         )
     stages[IR] = _booked(watch, usage)
-    if side is plan.kit:
-        stages[FLOOR] = _floor(side, job, f"{label}  {FLOOR}", lock)
+    stages[FLOOR] = _floor(side, job, f"{label}  {FLOOR}", lock)
     if side.kits:
         stages[VERIFICATION] = _verify(job, f"{label}  {VERIFICATION}", need.verify_seconds, lock)
     made = [job.onnx_path, *(job.work / "ir" / f"{variant.stem}{suffix}" for suffix in convert.SUFFIXES)]
