@@ -9,8 +9,8 @@ Floors, from the bottom; a module imports only from floors below its own:
    ``optimizers``; ``third_party`` and ``patches`` < ``patch_work``; ``patches`` < ``source`` <
    ``source_fork`` and ``source_registry`` < ``sources`` and ``source_rules`` < ``upstream``; ``squad``,
    ``bert_config`` < ``inputs``, ``resources`` and ``spec``; ``child`` < ``convert`` and ``warm_server`` <
-   ``warm``; ``sparsity`` < ``trees``; ``onnx_limits`` < ``onnx_model`` < ``onnx_diff`` < ``compare``: one job
-   each.
+   ``warm``; ``onnx_limits`` < ``onnx_outline`` < ``sparsity`` < ``trees`` and ``onnx_model``, < ``onnx_diff``
+   < ``compare``: one job each.
 2. ``jobs`` < ``startable`` and ``program``, and ``provenance`` < ``verify``, < ``pipeline``: one variant from
    launch configuration to published tree.  In ``launch.verify``: ``checks`` < ``onnx_file``, ``ir`` and
    ``degeneracy`` < ``tree``.

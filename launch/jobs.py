@@ -38,11 +38,11 @@ _UNREAD = (
 _UNKEYED_VARIABLES = ("PATH", "TORCH_EXTENSIONS_DIR", "HF_HOME")
 """Variables that lead to tools and not to what is computed."""
 
-_PROGRAM = ("qa", "bert_config.py", "json_file.py", "sparsity.py", "squad.py", "variants.py")
-"""The kit's own code that an export runs, relative to the package."""
+_REPORT = ("onnx_outline.py", "sparsity.py")
+"""The kit's own code that runs after upstream's script, relative to the package."""
 
-_REPORT = ("sparsity.py",)
-"""What of it runs after upstream's script."""
+_PROGRAM = (*_REPORT, "qa", "bert_config.py", "json_file.py", "squad.py", "variants.py")
+"""What an export on the releases runs of it."""
 
 _EVALUATION = ("evaluate.py", "answers.py")
 """Modules of the program that an export does not run."""

@@ -6,18 +6,24 @@ import os
 from pathlib import Path
 from typing import Dict, List, NamedTuple, Optional
 
-from . import child, paths, source_rules
+from . import child, digests, environment, paths, source_rules
 from .jobs import Job
 from .progress import Progress
+from .qa import extension
 from .warm import Warm
-
-_EXTENSION = "looking after NNCF's extension"
 
 _DRAWINGS = ("original_graph.dot", "compressed_graph.dot")
 """What NNCF draws beside the tree when upstream's script calls it."""
 
+_COMPILES = ("PYTHONPATH", "CUDA_VISIBLE_DEVICES", "CXX")
+"""Variables that decide what is compiled: which sources, whether for a GPU too, and by which compiler.
 
-class _Step(NamedTuple):
+All that torch 1.9.1 asks besides, in ``torch/utils/cpp_extension.py``, is where CUDA is and for which
+processors, which counts for a GPU alone.
+"""
+
+
+class Step(NamedTuple):
     """A process of a job, with its name on the terminal."""
 
     name: str
@@ -36,7 +42,6 @@ class Runner:
     def __init__(self, lock: int, jobs: int = 1) -> None:
         self.lock = lock
         self._warm = Warm() if jobs > 1 else None
-        self._extensions: List[_Step] = []
 
     def __enter__(self) -> "Runner":
         return self
@@ -48,10 +53,9 @@ class Runner:
     def run(self, job: Job, log_name: str, what: str, progress: Progress) -> child.Usage:
         """Run a job's program with its chatter in ``build/log/<log_name>.log``.
 
-        Upstream's scripts have the kit's own steps around them: before, NNCF's extension is compiled under a
-        lock that a killed compiler does not leave behind, unless that was done for an earlier job with the
-        same interpreter and environment, which select the derived tree; after, an ONNX file's report is
-        written in the kit's form.
+        Upstream's scripts have the kit's own steps around them: before, unless it is known to be current,
+        NNCF's extension is compiled under a lock that a killed compiler does not leave behind; after, an ONNX
+        file's report is written in the kit's form.
 
         :raises KitError: see :func:`launch.child.run`.
         """
@@ -62,8 +66,6 @@ class Runner:
         usages = []
         with progress:
             for step in _steps(job):
-                if step in self._extensions:
-                    continue
                 _tick(progress, step.name, None)
                 usages.append(
                     child.run(
@@ -77,15 +79,13 @@ class Runner:
                         start=self._start(job, step),
                     )
                 )
-                if step.name == _EXTENSION:
-                    self._extensions.append(step)
         if job.upstreams_script:
             for drawing in _DRAWINGS:
                 with contextlib.suppress(FileNotFoundError):
                     (job.local(job.arguments.output_dir) / drawing).unlink()
         return child.together(usages)
 
-    def _start(self, job: Job, step: _Step) -> Optional[child.Start]:
+    def _start(self, job: Job, step: Step) -> Optional[child.Start]:
         """Return the other way to start a step, if there is one."""
         if self._warm is None or step.argv != job.invocation.argv():
             return None
@@ -94,21 +94,53 @@ class Runner:
         return functools.partial(self._warm.start, job.source.imports)
 
 
-def _steps(job: Job) -> List[_Step]:
+def _steps(job: Job) -> List[Step]:
+    """Return what a job runs, one after the other."""
     own = job.invocation.environment(os.environ)
     if not job.upstreams_script:
-        return [_Step("", job.invocation.argv(), own)]
-    kits = {**own, "PYTHONPATH": os.pathsep.join([own.get("PYTHONPATH", ""), str(paths.REPOSITORY)])}
-    python = [job.invocation.python, "-m"]
-    steps = [
-        _Step(_EXTENSION, [*python, f"{__package__}.qa.extension"], kits),
-        _Step("upstream's script", job.invocation.argv(), own),
-    ]
+        return [Step("", job.invocation.argv(), own)]
+    steps = []
+    folder = own.get(extension.FOLDER)
+    if folder is None or not extension.is_current(Path(folder), _extension_key(job)):
+        steps.append(extension_step(job))
+    steps.append(Step("upstream's script", job.invocation.argv(), own))
     made = job.arguments.onnx_path
     if made is not None:
-        argv = [*python, f"{__package__}.sparsity", str(job.local(str(made)))]
-        steps.append(_Step("counting zeros", argv, kits))
+        steps.append(_kits(job, "counting zeros", "sparsity", str(job.local(str(made)))))
     return steps
+
+
+def _kits(job: Job, name: str, module: str, *arguments: str) -> Step:
+    """Return the step that runs one of the kit's modules as a job's program runs."""
+    own = job.invocation.environment(os.environ)
+    search = os.pathsep.join([own.get("PYTHONPATH", ""), str(paths.REPOSITORY)])
+    argv = [job.invocation.python, "-m", f"{__package__}.{module}", *arguments]
+    return Step(name, argv, {**own, "PYTHONPATH": search})
+
+
+def extension_step(job: Job) -> Step:
+    """Return the step that has NNCF's extension compiled for a job, where it is not, and leaves a stamp."""
+    return _kits(job, "looking after NNCF's extension", "qa.extension", _extension_key(job))
+
+
+def _extension_key(job: Job) -> str:
+    """Return what decides whether there is something to compile for a job, as a sha256.
+
+    Of the packages the lock tells, for the forks run in the kit's environment alone.  torch looks for itself,
+    too: where this should say too little, what is not current is compiled in upstream's script, and what a
+    compiler that is killed there leaves behind is seen by the next run.
+
+    :raises KitError: the lock cannot be read.
+    """
+    env = job.invocation.environment(os.environ)
+    return digests.of_value(
+        {
+            "python": job.invocation.python,
+            "lock": environment.lock_digest("runtime.lock"),
+            "source": job.source.derived(),
+            "environment": {name: env.get(name) for name in _COMPILES},
+        }
+    )
 
 
 def _tick(progress: Progress, command: str, step: Optional[str]) -> None:

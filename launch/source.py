@@ -103,6 +103,16 @@ class Source(abc.ABC):
         count = patches.counted(sum(map(len, self.series().values())))
         return f"{self.name} ({versions}, {count}{'' if self.fast else '; without the fast set'})"
 
+    def derived(self) -> str:
+        """Return what the tree was derived from, and its files with their times, as a sha256.
+
+        Another one stands for another tree, or one that was derived anew; empty where there is none.
+        """
+        try:
+            return digests.of_file(self.tree / _STAMP)
+        except OSError:
+            return ""
+
     def is_ready(self) -> bool:
         """Return whether the derived tree is there, current, and as it was derived."""
         return self._stale() is None

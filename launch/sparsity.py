@@ -6,12 +6,13 @@ their parameter names in the file.
 """
 
 import csv
+import math
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Tuple
 
-from . import status
+from . import onnx_outline, status
 from .errors import KitError
 
 COLUMNS = ("layer_id", "layer", "shape", "nparam", "nnz", "sparsity")
@@ -77,11 +78,12 @@ class Graph:
         return f"bert.embeddings.{kind}_embeddings.weight" if kind else ""
 
 
-def rows(model: Any) -> Iterator[Row]:
-    """Yield a row for each constant that the ``onnx.ModelProto`` quantizes, in the graph's order."""
-    import numpy
-    from onnx import numpy_helper
+def rows(onnx_path: Path) -> Iterator[Row]:
+    """Yield a row for each constant that the model in a file quantizes, in the graph's order.
 
+    :raises KitError: the file is damaged.
+    """
+    model = onnx_outline.read(onnx_path)
     graph = Graph(model.graph)
     for node in model.graph.node:
         if node.op_type != "FakeQuantize":
@@ -89,13 +91,13 @@ def rows(model: Any) -> Iterator[Row]:
         constant = graph.producer.get(node.input[0])
         if constant is None or constant.op_type != "Constant":
             continue
-        values = numpy_helper.to_array(constant.attribute[0].t)
+        tensor = constant.attribute[0].t
         yield Row(
             layer_id=constant.name,
             layer=graph.layer_name(node),
-            shape=tuple(values.shape),
-            nparam=int(values.size),
-            nnz=int(numpy.count_nonzero(values)),
+            shape=tuple(tensor.dims),
+            nparam=math.prod(tensor.dims),
+            nnz=onnx_outline.nonzero(onnx_path, tensor),
         )
 
 
@@ -106,24 +108,24 @@ def report_paths(onnx_path: Path) -> Tuple[Path, Path]:
 
 
 def write_report(onnx_path: Path) -> None:
-    """Write the report of ``onnx_path`` beside it.
+    """Write the report of ``onnx_path`` beside it, in the form that pandas gives a table, as upstream's is.
 
-    :raises KitError: the report cannot be written.
+    :raises KitError: the file is damaged, or the report cannot be written.
     """
-    import onnx
-    import pandas
+    from tabulate import tabulate
 
-    table = pandas.DataFrame(
-        [
-            (row.layer_id, row.layer, list(row.shape), row.nparam, row.nnz, row.sparsity)
-            for row in rows(onnx.load(str(onnx_path)))
-        ],
-        columns=COLUMNS,
-    )
+    table = [
+        (row.layer_id, row.layer, list(row.shape), row.nparam, row.nnz, row.sparsity)
+        for row in rows(onnx_path)
+    ]
     csv_path, markdown_path = report_paths(onnx_path)
     try:
-        table.to_csv(csv_path)
-        markdown_path.write_text(table.to_markdown() + "\n", encoding="utf-8")
+        with csv_path.open("w", newline="", encoding="utf-8") as handle:
+            lines = csv.writer(handle, lineterminator="\n")
+            lines.writerow(["", *COLUMNS])
+            lines.writerows([number, *cells] for number, cells in enumerate(table))
+        markdown = tabulate(table, COLUMNS, tablefmt="pipe", showindex=True)
+        markdown_path.write_text(markdown + "\n", encoding="utf-8")
     except OSError as error:
         raise KitError(
             f"The sparsity report cannot be written: {error.strerror}.",

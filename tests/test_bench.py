@@ -130,6 +130,14 @@ def test_steps_are_timed_where_a_program_states_them(runs: List[Run]) -> None:
     assert row.ratio("seconds", "hand", "kit") is None
 
 
+def test_a_step_that_a_run_had_no_need_of_took_no_time(runs: List[Run]) -> None:
+    compiled = [replace(run, steps={ONNX: {"compiling": 9.0, **run.steps[ONNX]}}) for run in runs[1:2]]
+    row = find(rows([runs[0], *compiled, *runs[2:]], ("hand", "kit")), HYBRID, ONNX, "compiling")
+    assert row.cells["kit"].seconds == Value(0, 4.5)
+    assert "hand" not in row.cells
+    assert row.ratio("seconds", "kit", "kit") is None
+
+
 def test_a_ratio_to_nothing_is_none() -> None:
     runs = [
         Run(HYBRID, side, {ONNX: Figure(seconds, 0, 0), IR: Figure(0, 0, 0)})

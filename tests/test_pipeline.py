@@ -167,7 +167,7 @@ numpy.savez(sys.argv[3], **{k: v.numpy() for k, v in model.state_dict().items()}
 
     model = load(built.tree(name))
     graph = {output: node for node in model.graph.node for output in node.output}
-    rows = {row.layer_id: row for row in sparsity.rows(model)}
+    rows = {row.layer_id: row for row in sparsity.rows(built.tree(name) / f"{name}-8bit.onnx")}
     checked = 0
     for node in graph.values():
         if node.name not in rows:

@@ -12,15 +12,11 @@ from typing import Any, Dict, Iterator, List, Optional
 
 import pytest
 
-from launch import child, paths, program
+from launch import child, paths
 from launch.errors import KitError
-from launch.jobs import Job
-from launch.progress import Progress
-from launch.qa import arguments, extension
-from launch.source_fork import Fork
+from launch.qa import extension
 from launch.source_registry import Registry
 from launch.status import STATUS_FD
-from launch.vscode import Invocation
 from launch.warm import Warm
 
 IMPORTED = "colorsys"
@@ -348,34 +344,3 @@ def test_imports_draw_nothing_and_start_nothing(derived_source: Path) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-
-
-def test_the_extension_is_looked_after_once(tmp_path: Path) -> None:
-    """A shell script in the interpreter's place writes down what would be run."""
-    python = tmp_path / "python"
-    python.write_text('#!/bin/sh\necho "$*" >> "$0.calls"\n')
-    python.chmod(0o755)
-    words = ["--model_name_or_path=m", f"--output_dir={tmp_path}", "--to_onnx=m.onnx", "--nncf_config=n"]
-    words += ["--train_file=t"]
-
-    def run(runner: program.Runner, **env: str) -> None:
-        invocation = Invocation(str(python), ("run_qa.py",), tuple(words), env, str(tmp_path))
-        job = Job("n", invocation, "", [], None, arguments.parse("run_qa.py", words), Fork())
-        with Path(os.devnull).open("w") as nowhere:
-            runner.run(job, "test", "a test", Progress("", None, nowhere))
-
-    def calls() -> List[str]:
-        file = tmp_path / "python.calls"
-        found = [line.split()[1 if line.startswith("-m") else 0] for line in file.read_text().splitlines()]
-        file.unlink()
-        return found
-
-    with (tmp_path / "lock").open("w") as lock, program.Runner(lock.fileno(), 3) as runner:
-        run(runner, PYTHONPATH="a")
-        assert calls() == ["launch.qa.extension", "run_qa.py", "launch.sparsity"]
-        run(runner, PYTHONPATH="a")
-        assert calls() == ["run_qa.py", "launch.sparsity"]
-        run(runner, PYTHONPATH="b")
-        assert calls() == ["launch.qa.extension", "run_qa.py", "launch.sparsity"]
-        run(runner, PYTHONPATH="a")
-        assert calls() == ["run_qa.py", "launch.sparsity"]

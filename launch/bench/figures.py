@@ -155,6 +155,7 @@ def _row(variant: str, stage: str, own: Mapping[str, Sequence[Run]], parts: Opti
 
 
 def _steps(variant: str, stage: str, own: Mapping[str, Sequence[Run]]) -> List[Row]:
+    """Return a row for each step; in a run that had no need of it, it took no time."""
     names = list(
         dict.fromkeys(name for runs in own.values() for run in runs for name in run.steps.get(stage, {}))
     )
@@ -162,9 +163,9 @@ def _steps(variant: str, stage: str, own: Mapping[str, Sequence[Run]]) -> List[R
     for name in names:
         cells = {}
         for side, runs in own.items():
-            seconds = [run.steps[stage][name] for run in runs if name in run.steps.get(stage, {})]
-            if seconds:
-                cells[side] = Cell(value(seconds))
+            steps = [run.steps.get(stage, {}) for run in runs]
+            if any(name in one for one in steps):
+                cells[side] = Cell(value([one.get(name, 0.0) for one in steps]))
         found.append(Row(variant, stage, name, cells))
     return found
 

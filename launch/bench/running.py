@@ -11,7 +11,7 @@ from typing import Any, Dict, Iterator, List
 
 from .. import child, convert, digests, files, host, paths
 from ..jobs import TreeJob
-from ..program import Runner
+from ..program import Runner, extension_step
 from ..progress import Progress
 from ..spec import Spec
 from ..variants import Variant
@@ -62,12 +62,8 @@ def _kits_environment(side: Side, job: TreeJob) -> Dict[str, str]:
 
 def _extension(side: Side, job: TreeJob, lock: int) -> None:
     """Compile NNCF's extension, once for all runs of all variants, as a person has it after the first."""
-    _prepare(
-        f"bench: {side.name}: NNCF's extension",
-        [job.job.invocation.python, "-m", "launch.qa.extension"],
-        _kits_environment(side, job),
-        lock,
-    )
+    step = extension_step(job.job)
+    _prepare(f"bench: {side.name}: NNCF's extension", step.argv, step.env, lock)
 
 
 def _weights(side: Side, lock: int) -> None:

@@ -1,19 +1,23 @@
-"""NNCF's C++ extension: compiled once, under the build folder, and never waited for in vain.
+"""NNCF's C++ extensions: compiled once, under the build folder, and never waited for in vain.
 
 torch compiles an extension under a lock *file*.  A compiler that is killed leaves it behind, and every later
 run then waits for ever.  Here, whoever wants the extension first takes a lock of the operating system's on
 the folder, which vanishes with its holder: a lock file that is found while holding it is stale, and removed.
+
+Importing NNCF is what compiles, and takes seconds where there is nothing to compile.  So whoever has imported
+it for a caller with a key leaves a stamp, by which :func:`is_current` tells the next caller that it need not.
 """
 
 import fcntl
+import json
 import os
 import sys
 import sysconfig
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Iterator
+from typing import Any, Dict, Iterator
 
-from .. import environment, status
+from .. import digests, environment, files, status
 from ..errors import KitError
 
 NAME = "quantized_functions_cpu"
@@ -21,6 +25,12 @@ NAME = "quantized_functions_cpu"
 
 FOLDER = "TORCH_EXTENSIONS_DIR"
 """The variable that says below which folder torch compiles."""
+
+
+_LOCK = ".kit-lock"
+_STAMP = ".kit-stamp.json"
+_STAMP_BYTES = 1 << 16
+"""What is read of a stamp at most."""
 
 
 def built(folder: Path) -> Path:
@@ -47,16 +57,72 @@ def preflight() -> None:
 def lock(folder: Path) -> Iterator[None]:
     """Hold the folder's lock, and remove the lock files that a killed compiler left in it."""
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".kit-lock").open("w") as handle:
+    with (folder / _LOCK).open("w") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
-        for stale in folder.glob("*/lock"):
+        for stale in _lock_files(folder):
             stale.unlink()
         yield
 
 
-def load() -> None:
+def _lock_files(folder: Path) -> Iterator[Path]:
+    """Yield torch's lock files below ``folder``."""
+    return folder.glob("*/lock")
+
+
+def is_current(folder: Path, key: str) -> bool:
+    """Return whether :func:`load` with ``key`` has nothing to do: neither to compile, to clear nor to wait.
+
+    That is where nobody holds the folder's lock, torch has left no lock file, and every compiled file has the
+    bytes and the time that it had when NNCF was last imported for ``key``.
+    """
+    try:
+        with (folder / _LOCK).open() as handle:
+            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            return not any(_lock_files(folder)) and _stamp(folder) == _made(folder, key)
+    except (OSError, ValueError):
+        return False
+
+
+def _stamp(folder: Path) -> Any:
+    """Return what a stamp holds.
+
+    :raises OSError: there is none.
+    :raises ValueError: it is none.
+    """
+    return json.loads(files.read(folder / _STAMP, _STAMP_BYTES).decode("utf-8"))
+
+
+def _made(folder: Path, key: str) -> Dict[str, Any]:
+    """Return what a stamp says: the caller's key, and time and sha256 of each compiled file."""
+    compiled = {
+        path.relative_to(folder).as_posix(): [path.stat().st_mtime_ns, digests.of_file(path)]
+        for path in folder.glob("*/*.so")
+    }
+    return {"key": key, "compiled": compiled}
+
+
+def stamp(folder: Path, key: str) -> None:
+    """Say that what is compiled is current for ``key``; only for who has just used it, under the lock."""
+    files.write(folder / _STAMP, json.dumps(_made(folder, key), indent=2) + "\n")
+
+
+def _clear_damaged(folder: Path) -> None:
+    """Remove each compiled file that is not what it was: ninja goes by times, and would leave it as it is."""
+    try:
+        then = _stamp(folder)["compiled"]
+        now = _made(folder, "")["compiled"]
+        damaged = [name for name in now if name in then and then[name] != now[name]]
+    except (OSError, ValueError, KeyError, TypeError):
+        return
+    for name in damaged:
+        (folder / name).unlink()
+
+
+def load(key: str = "") -> None:
     """Import NNCF's quantization functions, compiling the extension where that has not happened yet.
 
+    :param key: stands for everything that decides whether there is something to compile; see
+        :func:`is_current`.  Empty where nobody will ask.
     :raises KitError: it cannot be compiled; the compiler's words are part of the error.
     """
     folder = os.environ.get(FOLDER)
@@ -66,10 +132,12 @@ def load() -> None:
             where=f"env of the configuration: {FOLDER}",
             hint="Set it to a folder that only this kit uses, as the kit's launch file does.",
         )
-    if not built(Path(folder)).is_file():
+    compiled = Path(folder)
+    if not built(compiled).is_file():
         preflight()
         status.step("compiling NNCF's C++ extension (once)")
-    with lock(Path(folder)):
+    with lock(compiled):
+        _clear_damaged(compiled)
         try:
             import nncf.torch  # noqa: F401  (the import compiles)
         except RuntimeError as error:
@@ -80,7 +148,9 @@ def load() -> None:
                 where=folder,
                 hint="Mend the compiler's complaint; `make clean` removes what was compiled so far.",
             ) from None
+        if key:
+            stamp(compiled, key)
 
 
 if __name__ == "__main__":
-    sys.exit(status.run(load))
+    sys.exit(status.run(load, *sys.argv[1:]))

@@ -1,6 +1,5 @@
 """What both scripts do with their arguments."""
 
-import gc
 import os
 import sys
 from pathlib import Path
@@ -62,7 +61,6 @@ def run(args: Arguments) -> int:
         status.step("tokenizing calibration questions")
         features = tokenize(load_examples(args, "train"), tokenizer, args, args.max_train_samples)
         make_onnx(args, shape, config, features, onnx_path)
-        gc.collect()  # the model goes: the report reads a file that is as large again
         status.step("counting zeros")
         sparsity.write_report(onnx_path)
     else:

@@ -1,0 +1,307 @@
+"""NNCF's compiled extension: when it is looked after, and when a run can do without."""
+
+import fcntl
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Callable, Dict, Iterator, List, Tuple
+
+import pytest
+
+from launch import paths, program
+from launch.jobs import Job
+from launch.progress import Progress
+from launch.qa import arguments, extension
+from launch.source_fork import Fork
+from launch.source_registry import Registry
+from launch.vscode import Invocation
+
+OTHER = "binarized_functions_cpu"
+"""NNCF compiles this one, too."""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with two compiled extensions, as a step with the key ``key`` leaves it."""
+    folder = tmp_path / "extensions"
+    for name in (extension.NAME, OTHER):
+        (folder / name).mkdir(parents=True)
+        (folder / name / f"{name}.so").write_text(f"compiled {name}")
+    with extension.lock(folder):
+        extension.stamp(folder, "key")
+    assert extension.is_current(folder, "key")
+    return folder
+
+
+# --- what is known to be current -------------------------------------------------------------------------
+
+
+def _damage(folder: Path) -> None:
+    extension.built(folder).write_text(f"COMPILED {extension.NAME}")
+
+
+def _damage_in_no_time(folder: Path) -> None:
+    before = extension.built(folder).stat()
+    _damage(folder)
+    os.utime(extension.built(folder), ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def _touch(folder: Path) -> None:
+    os.utime(extension.built(folder), ns=(0, 0))
+
+
+def _remove(folder: Path) -> None:
+    extension.built(folder).unlink()
+
+
+def _remove_the_other(folder: Path) -> None:
+    (folder / OTHER / f"{OTHER}.so").unlink()
+
+
+def _add(folder: Path) -> None:
+    (folder / "new").mkdir()
+    (folder / "new" / "new.so").touch()
+
+
+def _leave_a_lock(folder: Path) -> None:
+    (folder / OTHER / "lock").touch()
+
+
+def _remove_the_stamp(folder: Path) -> None:
+    (folder / ".kit-stamp.json").unlink()
+
+
+def _cut_the_stamp(folder: Path) -> None:
+    path = folder / ".kit-stamp.json"
+    path.write_text(path.read_text()[:-10])
+
+
+def _write_another_stamp(folder: Path) -> None:
+    (folder / ".kit-stamp.json").write_text("[]")
+
+
+def _remove_all(folder: Path) -> None:
+    """As `make clean` does."""
+    subprocess.run(["rm", "-r", str(folder)], check=True)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        *(_damage, _damage_in_no_time, _touch, _remove, _remove_the_other, _add),
+        *(_leave_a_lock, _remove_the_stamp, _cut_the_stamp, _write_another_stamp, _remove_all),
+    ],
+)
+def test_a_change_is_seen(folder: Path, change: Callable[[Path], None]) -> None:
+    change(folder)
+    assert not extension.is_current(folder, "key")
+    folder.mkdir(exist_ok=True)
+    with extension.lock(folder):
+        extension.stamp(folder, "key")
+    assert extension.is_current(folder, "key")
+
+
+def test_another_key_is_another_extension(folder: Path) -> None:
+    assert not extension.is_current(folder, "another")
+    assert not extension.is_current(folder, "")
+
+
+def test_nobody_waits_to_be_told_that_another_is_at_work(folder: Path) -> None:
+    with (folder / ".kit-lock").open() as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        started = time.monotonic()
+        assert not extension.is_current(folder, "key")
+        assert time.monotonic() - started < 1
+    assert extension.is_current(folder, "key")
+
+
+def test_two_can_ask_at_once(folder: Path) -> None:
+    with (folder / ".kit-lock").open() as handle:
+        fcntl.flock(handle, fcntl.LOCK_SH)
+        assert extension.is_current(folder, "key")
+
+
+# --- which step a job has --------------------------------------------------------------------------------
+
+
+class Tree(Fork):
+    """A derived tree elsewhere."""
+
+    def __init__(self, tree: Path) -> None:
+        super().__init__()
+        self._tree = tree
+        self.derive("first")
+
+    @property
+    def tree(self) -> Path:
+        return self._tree
+
+    def derive(self, what: str) -> None:
+        self._tree.mkdir(exist_ok=True)
+        (self._tree / ".kit-source.json").write_text(json.dumps({"key": what, "files": what}))
+
+
+class Runs:
+    """Runs a job with a shell script in the interpreter's place, which writes down what would be run."""
+
+    def __init__(self, folder: Path, extensions: Path) -> None:
+        self.folder = folder
+        self.extensions = extensions
+        self.source = Tree(folder / "tree")
+        self.python = folder / "python"
+        self.python.write_text('#!/bin/sh\necho "$*" >> "$0.calls"\n')
+        self.python.chmod(0o755)
+        self.env: Dict[str, str] = {"PYTHONPATH": "a", extension.FOLDER: str(extensions)}
+
+    def job(self) -> Job:
+        words = ["--model_name_or_path=m", f"--output_dir={self.folder}", "--to_onnx=m.onnx"]
+        words += ["--nncf_config=n", "--train_file=t"]
+        invocation = Invocation(
+            str(self.python), ("run_qa.py",), tuple(words), dict(self.env), str(self.folder)
+        )
+        return Job("n", invocation, "", [], None, arguments.parse("run_qa.py", words), self.source)
+
+    def calls(self, runner: program.Runner) -> List[str]:
+        """Run the job and return its processes; if the extension was looked after, it leaves a stamp."""
+        with Path(os.devnull).open("w") as nowhere:
+            runner.run(self.job(), "test", "a test", Progress("", None, nowhere))
+        file = self.folder / "python.calls"
+        lines = [line.split() for line in file.read_text().splitlines()]
+        file.unlink()
+        for words in lines:
+            if words[:2] == ["-m", "launch.qa.extension"]:
+                with extension.lock(self.extensions):
+                    extension.stamp(self.extensions, words[2])
+        return [words[1 if words[0] == "-m" else 0] for words in lines]
+
+
+@pytest.fixture
+def runs(tmp_path: Path, folder: Path) -> Iterator[Tuple[Runs, program.Runner]]:
+    with (tmp_path / "lock").open("w") as lock, program.Runner(lock.fileno()) as runner:
+        yield Runs(tmp_path, folder), runner
+
+
+SHORT = ["run_qa.py", "launch.sparsity"]
+LONG = ["launch.qa.extension", *SHORT]
+
+
+def test_the_extension_is_looked_after_once(runs: Tuple[Runs, program.Runner]) -> None:
+    one, runner = runs
+    assert one.calls(runner) == LONG
+    assert one.calls(runner) == SHORT
+    with (one.folder / "lock").open() as lock, program.Runner(lock.fileno()) as another:
+        assert one.calls(another) == SHORT, "by another run either"
+
+
+@pytest.mark.parametrize("name", ["PYTHONPATH", "CXX", "CUDA_VISIBLE_DEVICES"])
+def test_what_is_compiled_from_other_sources_or_otherwise_is_looked_after(
+    runs: Tuple[Runs, program.Runner], name: str
+) -> None:
+    one, runner = runs
+    one.calls(runner)
+    one.env[name] = "another"
+    assert one.calls(runner) == LONG
+    assert one.calls(runner) == SHORT
+
+
+def test_a_tree_that_was_derived_anew_is_looked_after(runs: Tuple[Runs, program.Runner]) -> None:
+    one, runner = runs
+    one.calls(runner)
+    one.source.derive("second")
+    assert one.calls(runner) == LONG
+    assert one.calls(runner) == SHORT
+    one.env["TERM"] = "another"
+    assert one.calls(runner) == SHORT, "nothing is compiled by its leave"
+
+
+def test_another_interpreter_is_looked_after(runs: Tuple[Runs, program.Runner]) -> None:
+    one, runner = runs
+    one.calls(runner)
+    (one.folder / "below").mkdir()
+    other = Runs(one.folder / "below", one.extensions)
+    other.source = one.source
+    assert other.calls(runner) == LONG
+
+
+def test_what_a_killed_compiler_left_is_looked_after(runs: Tuple[Runs, program.Runner]) -> None:
+    one, runner = runs
+    one.calls(runner)
+    extension.built(one.extensions).with_name("lock").touch()
+    assert one.calls(runner) == LONG
+    assert one.calls(runner) == SHORT
+
+
+def test_without_a_folder_of_its_own_it_is_looked_after(runs: Tuple[Runs, program.Runner]) -> None:
+    one, runner = runs
+    one.calls(runner)
+    del one.env[extension.FOLDER]
+    assert one.calls(runner) == LONG
+
+
+# --- the step itself -------------------------------------------------------------------------------------
+
+
+def look_after(key: str, extensions: Path) -> "subprocess.CompletedProcess[str]":
+    """Run the step on the registry's releases."""
+    env = {
+        **os.environ,
+        "PATH": os.pathsep.join([str(paths.VENV / "bin"), os.environ["PATH"]]),
+        "PYTHONPATH": os.pathsep.join(map(str, Registry().python_path)),
+        "CUDA_VISIBLE_DEVICES": "",
+        extension.FOLDER: str(extensions),
+    }
+    return subprocess.run(
+        [sys.executable, "-m", "launch.qa.extension", *filter(None, [key])],
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+def times(extensions: Path) -> Dict[str, int]:
+    return {
+        path.relative_to(extensions).as_posix(): path.stat().st_mtime_ns
+        for pattern in ("*/*.o", "*/*.so")
+        for path in extensions.glob(pattern)
+    }
+
+
+def test_the_step_compiles_what_is_not_current_and_no_more(derived_source: Path, tmp_path: Path) -> None:
+    """Compiled once here, for some tens of seconds; then nothing, what was removed, what was damaged."""
+    extensions = tmp_path / "extensions"
+    done = look_after("key", extensions)
+    assert done.returncode == 0, done.stderr
+    assert "compiling NNCF's C++ extension (once)" in done.stderr
+    assert extension.is_current(extensions, "key")
+    first = times(extensions)
+    assert len([name for name in first if name.endswith(".so")]) == 2
+
+    stale = extension.built(extensions).with_name("lock")
+    stale.touch()
+    done = look_after("another", extensions)
+    assert done.returncode == 0, done.stderr
+    assert not stale.exists()
+    assert times(extensions) == first
+    assert extension.is_current(extensions, "another")
+
+    damaged, removed = (extensions / name / f"{name}.so" for name in (extension.NAME, OTHER))
+    damaged.write_bytes(damaged.read_bytes()[:1000])
+    removed.unlink()
+    assert not extension.is_current(extensions, "another")
+    done = look_after("another", extensions)
+    assert done.returncode == 0, done.stderr
+    assert extension.is_current(extensions, "another")
+    second = times(extensions)
+    assert {name for name in first if first[name] != second[name]} == {
+        f"{name}/{name}.so" for name in (extension.NAME, OTHER)
+    }
+
+    extension.built(extensions).unlink()
+    done = look_after("", extensions)
+    assert done.returncode == 0, done.stderr
+    assert not extension.is_current(extensions, "another"), "nobody was asked for a stamp"
