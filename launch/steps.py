@@ -50,7 +50,9 @@ def _advice(output: str) -> str:
 def visible(line: str) -> str:
     """Return what a terminal still shows of a line: no escape sequences, and nothing of what was erased."""
     kept = re.split(r"\x1b\[\d*[JK]", line)[-1]
-    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", kept).rstrip().rsplit("\r", 1)[-1]
+    kept = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", kept).rstrip().rsplit("\r", 1)[-1]
+    # uv leaves the line that its spinner turns in by blanks up to the terminal's edge.
+    return re.sub(r"^[\u2801-\u28ff] .*? {2,}(?=\S)", "", kept)
 
 
 class Steps:

@@ -614,6 +614,21 @@ def test_an_interrupt_ends_the_step(real_steps, checkout, monkeypatch):
     assert time.monotonic() - started < 10
 
 
+@pytest.mark.parametrize(
+    ("line", "seen"),
+    [
+        ("10%\r\x1b[2K20%\r\x1b[2K\x1b[1mdone\x1b[0m\r", "done"),
+        (
+            "\x1b[2K\x1b[37m⠙\x1b[0m \x1b[2mResolving...      \x1b[0m\x1b[31merror\x1b[0m: no  route\r",
+            "error: no  route",
+        ),
+        (" + torch==1.9.1", " + torch==1.9.1"),
+    ],
+)
+def test_the_log_has_what_a_terminal_would_still_show(line, seen):
+    assert steps_module.visible(line) == seen
+
+
 BARS = (
     "[ -t 2 ] || exit 9; echo first; printf '\\r\\033[2K 4.1/17.6 MB 1 MB/s\\r\\033[2K'; sleep {};"
     " printf '\\033[2K\\033[1mdone\\033[0m\\n'"
