@@ -16,7 +16,7 @@ _CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 _NUMBER = r"(\d+(?:\.\d+)?)"
 
-_UV_BAR = re.compile(rf"([A-Za-z0-9][\w.-]*)\s+-*\s+{_NUMBER} ([KMG]i)?B/{_NUMBER} ([KMG]i)?B")
+_UV_BAR = re.compile(rf"(?<![\w.-])([A-Za-z0-9][\w.-]*) [ -]*{_NUMBER} ([KMG]i)?B/{_NUMBER} ([KMG]i)?B")
 """``torch  ----------  5.25 MiB/792.89 MiB``: one of several; a file that is there has none any more."""
 
 _UV_COUNT = re.compile(r"\((\d+)/(\d+)\)")
