@@ -3,8 +3,8 @@
 Floors, from the bottom; a module imports only from floors below its own:
 
 0. ``errors``, ``variants``, ``choices``, ``paths``, ``files``, ``locks``, ``digests``, ``status``,
-   ``progress``, ``json_file``, ``jsonc``, ``git``, ``host``, ``place``, ``sums``, ``checkpoint``: names,
-   dimensions, folders, the error a user sees, tools that know nothing of the rest.
+   ``progress`` < ``downloads``, ``json_file``, ``jsonc``, ``git``, ``host``, ``place``, ``sums``,
+   ``checkpoint``: names, dimensions, folders, the error a user sees, tools that know nothing of the rest.
 1. ``vscode`` < ``rewrite``; ``interpreters`` and ``steps`` and ``installer`` < ``environment`` <
    ``optimizers``; ``third_party`` and ``patches`` < ``patch_work``; ``patches`` < ``source`` <
    ``source_fork`` and ``source_registry`` < ``sources`` and ``source_rules`` < ``upstream``; ``squad``,

@@ -17,11 +17,11 @@ from typing import Dict, List, NamedTuple, Optional, Tuple
 
 from . import files, interpreters, locks, paths, place
 from .errors import KitError
-from .installer import uv_environment
+from .installer import uv_at_hand, uv_environment
 from .steps import Steps
 
 INSTALLER = "installer.lock"
-"""The lock of the program that installs the others; pip installs this one."""
+"""The lock of the program that installs the others; pip installs this one, unless it is here already."""
 
 LOCKS = (INSTALLER, "runtime.lock", "report.lock", "dev.lock")
 """The locks whose packages are in the environment; no others are, but for pip."""
@@ -301,27 +301,28 @@ def _make(python: str, lock: int) -> None:
 
 def _install(steps: Steps, interpreter: interpreters.Interpreter, keep: bool) -> None:
     """Take the steps from an interpreter, or an environment with a stamp, to one with the locks' packages."""
-    python, uv = str(paths.VENV_PYTHON), str(paths.VENV / "bin" / "uv")
+    python, own_uv = str(paths.VENV_PYTHON), str(paths.VENV / "bin" / "uv")
     lock_files = {name: str(paths.ENVIRONMENT_DATA / name) for name in LOCKS}
     packages = len({package for name in LOCKS for package in pins(name)})
     if not keep:
+        _new_venv(steps, interpreter)
+    uv = uv_at_hand(pins(INSTALLER).get("uv", ""), [own_uv] if keep else [])
+    if not uv:
+        uv = own_uv
         steps.run(
-            f"making {paths.shown(paths.VENV)} with Python {interpreter.version} ({interpreter.path})",
-            [interpreter.path, "-I", "-m", "venv", str(paths.VENV)],
+            "installing the installer",
+            [
+                *(python, "-I", "-m", "pip", "install", "--disable-pip-version-check", "--no-input"),
+                *("--no-deps", "--no-compile", "--require-hashes", "--only-binary", ":all:"),
+                *("-r", lock_files[INSTALLER]),
+            ],
+            downloads=True,
         )
-    steps.run(
-        "installing the installer",
-        [
-            *(python, "-I", "-m", "pip", "install", "--disable-pip-version-check", "--no-input"),
-            *("--progress-bar", "off", "--no-deps", "--require-hashes", "--only-binary", ":all:"),
-            *("-r", lock_files[INSTALLER]),
-        ],
-    )
     # sync installs what the locks name, removes what they do not, and resolves nothing.  It leaves pip, which
     # `make` needs for downloading sources.  The build constraints are for jstyleson, of which there is only a
     # source archive.
     steps.run(
-        f"installing {packages} packages",
+        f"installing {packages} packages" + ("" if uv == own_uv else f" with {uv}"),
         [
             *(uv, "pip", "sync", "--python", python, "--require-hashes"),
             # jstyleson is built from source: what builds it is locked too.
@@ -335,6 +336,25 @@ def _install(steps: Steps, interpreter: interpreters.Interpreter, keep: bool) ->
             *lock_files.values(),
         ],
         environment=uv_environment(python, uv),
-        progress=True,
+        downloads=True,
     )
     steps.run("trying the environment", [python, "-I", "-c", SMOKE_TEST])
+
+
+def _new_venv(steps: Steps, interpreter: interpreters.Interpreter) -> None:
+    """Make an environment that has pip and nothing else that stays.
+
+    Python's own way to put pip there runs pip from its wheel, which installs and compiles it and setuptools
+    in two to three seconds.  Unpacking the same wheel gives the same package.
+    """
+    doing = f"making {paths.shown(paths.VENV)} with Python {interpreter.version} ({interpreter.path})"
+    command = [interpreter.path, "-I", "-m", "venv"]
+    if not interpreter.pip:
+        steps.run(doing, [*command, str(paths.VENV)])
+        return
+    steps.run(doing, [*command, "--without-pip", str(paths.VENV)])
+    library = "python{}.{}".format(*interpreter.version.split("."))
+    folder = paths.VENV / "lib" / library / "site-packages"
+    steps.run(
+        "unpacking its pip", [interpreter.path, "-I", "-m", "zipfile", "-e", interpreter.pip, str(folder)]
+    )

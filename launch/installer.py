@@ -1,12 +1,16 @@
-"""What uv, which installs the locks, has to be told: it does not read pip's configuration."""
+"""uv, which installs the locks: one that is here already, and what it has to be told.
+
+It does not read pip's configuration.
+"""
 
 import ast
 import contextlib
 import os
 import re
+import shutil
 import subprocess
 from pathlib import Path
-from typing import Dict, Mapping, Tuple
+from typing import Dict, Iterable, List, Mapping, Optional, Tuple
 
 from . import paths
 
@@ -54,18 +58,46 @@ def uv_settings(pip: Mapping[str, str], environment: Mapping[str, str]) -> Dict[
     return settings
 
 
-def uv_environment(python: str, uv: str) -> Dict[str, str]:
-    """Return what to add to the variables for uv."""
+def uv_at_hand(locked: str, candidates: Iterable[str] = ()) -> str:
+    """Return the first uv that can stand in for the locked one, else an empty text.
 
-    def ask(*command: str) -> str:
-        answer = subprocess.run(
+    That is one of the same minor version and no older patch: uv's minor version is raised for changes that
+    break something, and its patch version for others (its documentation, "Versioning").
+
+    :param locked: the version in the lock.
+    :param candidates: where to look before PATH.
+    """
+    wanted = _version(locked)
+    on_path = shutil.which("uv")
+    for uv in (*candidates, *([on_path] if on_path else [])):
+        found = _version(_answer(uv, "--version"))
+        if wanted and found and found[:2] == wanted[:2] and found >= wanted:
+            return uv
+    return ""
+
+
+def _version(text: str) -> Optional[List[int]]:
+    # Releases only: a pre-release of 0.13.9 comes before it.
+    match = re.search(r"(?:^|\s)(\d+)\.(\d+)\.(\d+)(?=\s|$)", text)
+    return [int(number) for number in match.groups()] if match else None
+
+
+def _answer(*command: str) -> str:
+    """Return what a command prints; an empty text where it does not start or fails."""
+    try:
+        done = subprocess.run(
             command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=False
         )
-        return answer.stdout.decode("utf-8", "replace")
+    except OSError:
+        return ""
+    return "" if done.returncode else done.stdout.decode("utf-8", "replace")
 
+
+def uv_environment(python: str, uv: str) -> Dict[str, str]:
+    """Return what to add to the variables for uv."""
     # Asked of the environment itself: pip and uv are there only after the first steps of a setup.
-    settings = uv_settings(pip_settings(ask(python, "-I", "-m", "pip", "config", "list")), os.environ)
-    cache = ask(uv, "cache", "dir").strip()
+    settings = uv_settings(pip_settings(_answer(python, "-I", "-m", "pip", "config", "list")), os.environ)
+    cache = _answer(uv, "cache", "dir").strip()
     if cache and "UV_LINK_MODE" not in os.environ and _device(Path(cache)) != _device(paths.VENV):
         # What uv falls back to anyway, but without a warning that nobody can act on.
         settings["UV_LINK_MODE"] = "copy"

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Iterable, Iterator, List, NoReturn, Optional, Tuple
 
 from .errors import KitError
+from .progress import output_of
 
 WANTED = (3, 8)
 """The version of CPython that the locks are for."""
@@ -34,15 +35,19 @@ if sys.prefix != sys.base_prefix:
     # An environment must not hang on another environment, which may be the one about to be replaced.
     base = os.path.join(sys.base_prefix, "bin", "{_NAME}")
     path = base if os.path.exists(base) else os.path.realpath(path)
+pip = []
 try:
-    import ensurepip, venv
+    import ensurepip, glob, venv
     complete = True
+    folder = os.path.join(os.path.dirname(ensurepip.__file__), "_bundled")
+    pip = glob.glob(os.path.join(glob.escape(folder), "pip-" + ensurepip.version() + "-*.whl"))
 except ImportError:
     complete = False
 headers = sysconfig.get_path("include") or ""
 print(json.dumps(dict(
     path=path, implementation=platform.python_implementation(), version=platform.python_version(),
     major=sys.version_info[0], minor=sys.version_info[1], wide=sys.maxsize > 2**32, venv=complete,
+    pip=pip[0] if len(pip) == 1 else "",
     headers=headers if os.path.exists(os.path.join(headers, "Python.h")) else "",
 )))
 """
@@ -57,6 +62,8 @@ class Interpreter:
     :param origin: how it was found, in words.
     :param has_venv: whether it can make virtual environments that have pip.
     :param headers: the folder of its ``Python.h``; empty where there is none.
+    :param pip: the wheel of the pip that it puts into virtual environments; empty where it has none of its
+        own (Debian's takes pip's parts from elsewhere).
     """
 
     path: str
@@ -64,6 +71,7 @@ class Interpreter:
     origin: str
     has_venv: bool = True
     headers: str = ""
+    pip: str = ""
 
     @property
     def lacks(self) -> str:
@@ -106,7 +114,9 @@ def probe(path: str, origin: str) -> Interpreter:
         raise Unusable(f"is {facts['implementation']} {facts['version']}")
     if not facts["wide"]:
         raise Unusable(f"is a 32-bit {facts['implementation']} {facts['version']}")
-    return Interpreter(facts["path"], facts["version"], origin, bool(facts["venv"]), facts["headers"])
+    return Interpreter(
+        facts["path"], facts["version"], origin, bool(facts["venv"]), facts["headers"], facts.get("pip", "")
+    )
 
 
 def _first_line(output: bytes) -> str:
@@ -227,19 +237,19 @@ def _fetch(incomplete: Optional[Interpreter], tried: List[str]) -> Optional[Inte
     have = f"{incomplete.path} lacks {incomplete.lacks}" if incomplete else f"No Python {_VERSION} here"
     print(f"setup: {have}; uv is fetching one", file=sys.stderr, flush=True)
     try:
-        answer = subprocess.run(
+        process = subprocess.Popen(
             [uv, "python", "install", _VERSION],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            check=False,
         )
     except OSError as error:
         tried.append(f"{uv} does not start: {error.strerror}")
         return None
-    if answer.returncode:
+    answer = output_of(process)
+    if process.returncode:
         # The first line says what failed, the last one why.
-        lines = answer.stdout.decode("utf-8", "replace").strip().splitlines()
+        lines = answer.decode("utf-8", "replace").strip().splitlines()
         reasons = [line.strip() for line in (lines[:1] + lines[1:][-1:])]
         tried.append(f"uv python install {_VERSION}: " + ("; ".join(reasons) or "failed without a word"))
         return None

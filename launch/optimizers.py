@@ -195,7 +195,7 @@ def _make(optimizer: Optimizer, lock: int) -> None:
                 str(paths.ENVIRONMENT_DATA / optimizer.lock),
             ],
             environment=uv_environment(str(paths.VENV_PYTHON), str(uv)),
-            progress=True,
+            downloads=True,
         )
         steps.run("trying the environment", [python, "-I", "-c", SMOKE_TEST])
         files.write(_stamp_file(optimizer), json.dumps(_stamp(digest)) + "\n")

@@ -1,12 +1,16 @@
 """What the terminal shows while a build runs."""
 
 import shutil
+import subprocess
 import sys
 import time
-from typing import Optional, TextIO
+from typing import Any, Optional, TextIO
 
 QUIET_INTERVAL = 60.0
 """Seconds between two lines about the same step where standard error is no terminal."""
+
+LOOK_INTERVAL = 0.5
+"""Seconds between two looks at something that is waited for."""
 
 
 def duration(seconds: float) -> str:
@@ -83,3 +87,55 @@ class Progress:
     def _write(self, line: str, end: str) -> None:
         start = "\r\033[K" if self.terminal else ""
         print(f"{start}{line}", end=end, file=self.stream, flush=True)
+
+
+class Elapsed:
+    """A line below what was announced: how long it has been going on, and how far it is.
+
+    On a terminal it appears after a second, is rewritten, and goes away in the end; into a file it is printed
+    now and then.
+    """
+
+    INTERVAL = 10.0
+    """Seconds between two lines where standard error is no terminal."""
+
+    def __init__(self) -> None:
+        self._stream = sys.stderr
+        self._terminal = self._stream.isatty()
+        self._started = time.monotonic()
+        self._next = self._started + (1.0 if self._terminal else self.INTERVAL)
+
+    def tick(self, how_far: object = "") -> None:
+        """Show the time and ``how_far``, which is made a text only then, where it is time to."""
+        now = time.monotonic()
+        if now < self._next:
+            return
+        self._next = now + (LOOK_INTERVAL if self._terminal else self.INTERVAL)
+        line = f"    {duration(now - self._started)}  {how_far}".rstrip()
+        if self._terminal:
+            # A line that wraps could not be rewritten in place.
+            line = line[: shutil.get_terminal_size().columns - 1]
+            print(f"\r\033[K{line}", end="", file=self._stream, flush=True)
+        else:
+            print(line, file=self._stream, flush=True)
+
+    def __enter__(self) -> "Elapsed":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._terminal:
+            print("\r\033[K", end="", file=self._stream, flush=True)
+
+
+def output_of(process: "subprocess.Popen[Any]") -> Any:
+    """Wait for a process, showing for how long, and return its standard output, which has to be a pipe."""
+    with process, Elapsed() as elapsed:
+        try:
+            while True:
+                try:
+                    return process.communicate(timeout=LOOK_INTERVAL)[0]
+                except subprocess.TimeoutExpired:
+                    elapsed.tick()
+        except BaseException:
+            process.kill()
+            raise

@@ -9,6 +9,7 @@ from typing import Dict, Iterator, List, Tuple
 
 from . import digests, patches, paths, third_party
 from .errors import KitError
+from .progress import output_of
 from .source import Source
 
 _REQUIREMENT = re.compile(r"^([A-Za-z0-9_.-]+)==([^\s\\;]+)")
@@ -80,12 +81,14 @@ def _wheels() -> List[Path]:
     command = [str(paths.VENV_PYTHON), "-m", "pip", "download", "--no-deps", "--require-hashes"]
     command += ["--only-binary", ":all:", "--disable-pip-version-check", "--dest", str(paths.WHEELS)]
     command += ["--requirement", str(requirements)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    process = subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    said = output_of(process)
     found = _find_wheels()
-    if done.returncode or len(found) != len(pinned()):
+    if process.returncode or len(found) != len(pinned()):
         raise KitError(
-            "The releases of nncf and transformers cannot be fetched:\n"
-            + "\n".join(done.stdout.splitlines()[-8:]),
+            "The releases of nncf and transformers cannot be fetched:\n" + "\n".join(said.splitlines()[-8:]),
             where=paths.shown(requirements),
             hint="A route to the package index is needed once. Run `make setup` again when there is one.",
         )

@@ -1,19 +1,23 @@
-"""Running the steps of a setup: announced on the terminal, output kept in a log, progress bars shown."""
+"""Running the steps of a setup: announced on the terminal, output kept in a log, downloads counted."""
 
 import collections
 import fcntl
 import os
 import pty
 import re
+import select
+import struct
 import subprocess
 import sys
 import termios
 import time
 from pathlib import Path
-from typing import IO, Any, Deque, Dict, Iterator, List, Optional
+from typing import IO, Any, Callable, Deque, Dict, Iterator, List, Optional, Tuple
 
 from . import paths
+from .downloads import Downloads
 from .errors import KitError
+from .progress import LOOK_INTERVAL, Elapsed
 
 TAIL_LINES = 15
 """Lines of a failed step's output that its error shows."""
@@ -46,7 +50,9 @@ def _advice(output: str) -> str:
 def visible(line: str) -> str:
     """Return what a terminal still shows of a line: no escape sequences, and nothing of what was erased."""
     kept = re.split(r"\x1b\[\d*[JK]", line)[-1]
-    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", kept).rstrip().rsplit("\r", 1)[-1]
+    kept = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", kept).rstrip().rsplit("\r", 1)[-1]
+    # uv leaves the line that its spinner turns in by blanks up to the terminal's edge.
+    return re.sub(r"^[\u2801-\u28ff] .*? {2,}(?=\S)", "", kept)
 
 
 class Steps:
@@ -74,22 +80,21 @@ class Steps:
         command: List[str],
         *,
         environment: Optional[Dict[str, str]] = None,
-        progress: bool = False,
+        downloads: bool = False,
     ) -> None:
-        """Run ``command``.
+        """Run ``command``; below what it does is shown how long it takes.
 
         :param doing: what it does, for the terminal.
         :param environment: variables to set for it.
-        :param progress: show its output, with progress bars, where standard error is a terminal.
+        :param downloads: it is uv or pip: show how far its downloads are.
         :raises KitError: it failed; the error has the end of its output.
         """
         self.say(doing)
         tail: Deque[str] = collections.deque(maxlen=TAIL_LINES)
         variables = {name: value for name, value in os.environ.items() if name not in _UNSET}
         variables.update(_SET, **(environment or {}))
-        terminal = progress and sys.stderr.isatty()
         try:
-            status = self._follow(command, variables, terminal, tail)
+            status = self._follow(command, variables, downloads, tail)
         except OSError as error:
             status, tail = -1, collections.deque([f"{command[0]}: {error.strerror}"])
         if status:
@@ -100,42 +105,52 @@ class Steps:
                 hint=_advice(output) + "  Then run the command again.  Its last lines:\n" + output,
             )
 
-    def _follow(self, command: List[str], variables: Dict[str, str], terminal: bool, tail: Deque[str]) -> int:
-        """Run ``command``, copy its output to the log and perhaps the terminal; return its exit status."""
-        # A program draws progress bars only on a terminal, and the log needs its output too; so it gets a
-        # terminal of its own, which is copied to the real one.
-        read_end, write_end = pty.openpty() if terminal else os.pipe()
+    def _follow(
+        self, command: List[str], variables: Dict[str, str], downloads: bool, tail: Deque[str]
+    ) -> int:
+        """Run ``command``, copy its output to the log and show how far it is; return its exit status."""
+        # A program draws progress bars only on a terminal; so it gets one, which nobody sees.
+        read_end, write_end = _terminal() if downloads else os.pipe()
+        found = Downloads()
         try:
-            if terminal:
-                size = fcntl.ioctl(sys.stderr.fileno(), termios.TIOCGWINSZ, b"\0" * 8)
-                fcntl.ioctl(write_end, termios.TIOCSWINSZ, size)
             try:
                 process = subprocess.Popen(
                     command,
                     stdin=subprocess.DEVNULL,
                     stdout=write_end,
                     stderr=write_end,
-                    env=variables,
+                    env={**variables, "TERM": "xterm"} if downloads else variables,
                     cwd=str(paths.REPOSITORY),
                     # If this process is killed, its child works on; the lock is then held until that ends.
                     pass_fds=(self._lock,),
                 )
             finally:
                 os.close(write_end)
-            try:
-                for line in _lines_from(read_end, sys.stderr.fileno() if terminal else None):
-                    if line:
-                        self._write(line)
-                        tail.append(line)
-                return process.wait()
-            except BaseException:
-                _stop(process)
-                if terminal:
-                    # Below the progress bars, not at the end of one.
-                    print(file=sys.stderr)
-                raise
+            with Elapsed() as elapsed:
+
+                def look(output: bytes) -> None:
+                    if downloads:
+                        found.feed(output)
+                    elapsed.tick(found)
+
+                try:
+                    for line in _lines_from(read_end, look):
+                        if line:
+                            self._write(line)
+                            tail.append(line)
+                    return process.wait()
+                except BaseException:
+                    _stop(process)
+                    raise
         finally:
             os.close(read_end)
+
+
+def _terminal() -> Tuple[int, int]:
+    """Return the two ends of a terminal on which twenty progress bars have room."""
+    read_end, write_end = pty.openpty()
+    fcntl.ioctl(write_end, termios.TIOCSWINSZ, struct.pack("HHHH", 200, 120, 0, 0))
+    return read_end, write_end
 
 
 _UNSET = ("PYTHONHOME", "PYTHONPATH", "VIRTUAL_ENV", "CONDA_PREFIX", "UV_PYTHON")
@@ -145,17 +160,22 @@ _SET = {"PIP_USER": "0"}
 """Variables that undo a setting of the user's: pip refuses user = true in a virtual environment."""
 
 
-def _lines_from(descriptor: int, copy_to: Optional[int]) -> Iterator[str]:
-    """Yield what stays visible of each line, and copy all of it."""
+def _lines_from(descriptor: int, look: Callable[[bytes], None]) -> Iterator[str]:
+    """Yield what stays visible of each line.
+
+    :param look: takes all output as it comes; nothing, now and then, while none does.
+    """
     pending = b""
     while True:
+        if not select.select([descriptor], [], [], LOOK_INTERVAL)[0]:
+            look(b"")
+            continue
         try:
             chunk = os.read(descriptor, 65536)
         except OSError:
             # How Linux reports that nobody has the other end of a terminal open any more.
             chunk = b""
-        if copy_to is not None:
-            os.write(copy_to, chunk)
+        look(chunk)
         *complete, pending = (pending + chunk).split(b"\n")
         # A progress bar is redrawn for minutes without ending its line; only the last drawing can stay.
         pending = pending[max(pending.rfind(b"\x1b[2K"), 0) :]
@@ -167,7 +187,7 @@ def _lines_from(descriptor: int, copy_to: Optional[int]) -> Iterator[str]:
 
 
 def _stop(process: "subprocess.Popen[Any]") -> None:
-    """End a child: it may clean up for some seconds (show the cursor again), then it is killed."""
+    """End a child: it may clean up for some seconds, then it is killed."""
     process.terminate()
     try:
         process.wait(5)

@@ -13,7 +13,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from launch import environment, installer, interpreters, locks, paths
+from launch import environment, installer, interpreters, locks, paths, progress
 from launch import steps as steps_module
 from launch.errors import KitError
 
@@ -279,6 +279,7 @@ def steps(checkout, monkeypatch):
         lambda self, doing, command, **more: recorder.run(self, doing, command, **more),
     )
     monkeypatch.setattr(environment, "uv_environment", lambda *_: {})
+    monkeypatch.setattr(environment, "uv_at_hand", lambda *_: "")
     monkeypatch.setattr(environment, "compiler", lambda: "c++")
     recorder.python = fake(checkout.parent / "python/python3.8")
     recorder.other = fake(checkout.parent / "other/python3.8", version="3.8.9")
@@ -613,7 +614,38 @@ def test_an_interrupt_ends_the_step(real_steps, checkout, monkeypatch):
     assert time.monotonic() - started < 10
 
 
-def test_progress_bars_reach_the_terminal_and_not_the_log(checkout):
+@pytest.mark.parametrize(
+    ("line", "seen"),
+    [
+        ("10%\r\x1b[2K20%\r\x1b[2K\x1b[1mdone\x1b[0m\r", "done"),
+        (
+            "\x1b[2K\x1b[37m⠙\x1b[0m \x1b[2mResolving...      \x1b[0m\x1b[31merror\x1b[0m: no  route\r",
+            "error: no  route",
+        ),
+        (" + torch==1.9.1", " + torch==1.9.1"),
+    ],
+)
+def test_the_log_has_what_a_terminal_would_still_show(line, seen):
+    assert steps_module.visible(line) == seen
+
+
+BARS = (
+    "[ -t 2 ] || exit 9; echo first; printf '\\r\\033[2K 4.1/17.6 MB 1 MB/s\\r\\033[2K'; sleep {};"
+    " printf '\\033[2K\\033[1mdone\\033[0m\\n'"
+)
+"""A program that draws a progress bar, on a terminal only."""
+
+
+def test_downloads_are_counted_where_there_is_no_terminal(real_steps, checkout, monkeypatch, capsys):
+    monkeypatch.setattr(progress.Elapsed, "INTERVAL", 0.1)
+    real_steps.run("working", ["/bin/sh", "-c", BARS.format(1)], downloads=True)
+    announced, *below = capsys.readouterr().err.splitlines()
+    assert announced.endswith("setup: working")
+    assert "    0:01  4.1 MB of 17.6 MB" in below
+    assert (checkout / "setup.log").read_text().splitlines()[1:] == ["first", "done"]
+
+
+def test_downloads_are_counted_on_a_terminal_in_a_line_that_goes_away(checkout):
     """A real terminal, which only a process of its own can have as standard error."""
     import pty
 
@@ -621,8 +653,7 @@ def test_progress_bars_reach_the_terminal_and_not_the_log(checkout):
         "import sys, time; from pathlib import Path; from launch.steps import Steps\n"
         "log = open('log', 'w'); lock = open('lock', 'w')\n"
         "steps = Steps(log, Path('log'), lock.fileno(), time.monotonic())\n"
-        r"steps.run('working', ['/bin/sh', '-c', '[ -t 2 ] && printf \'first\\n10%%\\r\\033[2K20%%\\r\\033[2K"
-        r"\\033[1mdone\\033[0m\\n\''], progress=True)"
+        f"steps.run('working', ['/bin/sh', '-c', {BARS.format(2)!r}], downloads=True)"
     )
     master, slave = pty.openpty()
     child = subprocess.Popen(
@@ -635,9 +666,66 @@ def test_progress_bars_reach_the_terminal_and_not_the_log(checkout):
     assert child.wait(30) == 0
     seen = os.read(master, 65536).decode()
     os.close(master)
-    assert "10%" in seen
-    assert "20%" in seen
+    first, *rewritten, last = re.split("\r\x1b\\[K|\r\n", seen)
+    assert first.endswith("setup: working")
+    assert "    0:01  4.1 MB of 17.6 MB" in rewritten
+    assert last == "", "nothing stays below the step"
+    assert "4.1/17.6" not in seen
     assert (checkout / "log").read_text().splitlines()[1:] == ["first", "done"]
+
+
+# --- pip out of its wheel, and a uv that is here ---------------------------------------------------------
+
+
+def test_pip_out_of_the_interpreters_wheel_works(real_steps, checkout):
+    interpreter = interpreters.probe(REAL, "this one")
+    if not interpreter.pip:
+        pytest.skip("this interpreter has no pip of its own")
+    environment._new_venv(real_steps, interpreter)
+    done = subprocess.run([str(paths.VENV_PYTHON), "-I", "-m", "pip", "list"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    name, version, *more = done.stdout.split()[4:]
+    assert (name, more) == ("pip", [])
+    assert f"pip-{version}-" in Path(interpreter.pip).name
+
+
+@pytest.mark.parametrize(
+    ("answer", "good"),
+    [
+        ("uv 0.13.9", True),
+        ("uv 0.13.10 (abc 2026-01-01 x86_64)", True),
+        ("uv 0.13.8", False),
+        ("uv 0.14.0", False),
+        ("uv 1.13.9", False),
+        ("uv 0.13.9-rc.1", False),
+        ("uv", False),
+    ],
+)
+def test_a_uv_on_path_is_taken_where_it_does_what_the_locked_one_does(machine, answer, good):
+    uv = script(machine / "bin/uv", f"echo '{answer}'")
+    assert installer.uv_at_hand("0.13.9") == (uv if good else "")
+
+
+def test_a_uv_that_does_not_start_is_none(machine):
+    assert installer.uv_at_hand("0.13.9") == ""
+    script(machine / "bin/uv", "echo uv 0.13.9; exit 1")
+    assert installer.uv_at_hand("0.13.9", ["/no/such/uv"]) == ""
+
+
+def test_the_environments_own_uv_goes_before_one_on_path(machine):
+    script(machine / "bin/uv", "echo uv 0.13.10")
+    own = script(machine / "venv/uv", "echo uv 0.13.9")
+    assert installer.uv_at_hand("0.13.9", [own]) == own
+
+
+def test_with_a_uv_here_none_is_installed_first(steps, machine_uv):
+    environment.ensure()
+    assert words(steps) == ["making", "installing", "trying"]
+
+
+@pytest.fixture
+def machine_uv(monkeypatch):
+    monkeypatch.setattr(environment, "uv_at_hand", lambda *_: "/usr/bin/uv")
 
 
 # --- pip's settings, for uv ------------------------------------------------------------------------------
