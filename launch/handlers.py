@@ -13,6 +13,7 @@ from . import (
     optimizers,
     other_jobs,
     package,
+    patch_check,
     patch_work,
     paths,
     pipeline,
@@ -26,6 +27,7 @@ from . import (
 from .bench import command as bench
 from .locks import exclusive
 from .options import is_yes
+from .outcome import table
 from .report import command as report
 from .source import Source
 from .verify import tree as verification
@@ -60,7 +62,7 @@ def _trees(options: argparse.Namespace, chosen: Sequence[variants.Variant]) -> i
     outcomes = pipeline.Build(
         tree_jobs, out, lambda: upkeep.set_up(options.python, source, optimizer), optimizer
     ).run()
-    print(pipeline.table(outcomes))
+    print(table(outcomes))
     return 0
 
 
@@ -143,7 +145,7 @@ def _third_party(options: argparse.Namespace) -> int:
 
 
 def _patches_check() -> int:
-    print("\n".join(patch_work.check()))
+    print("\n".join(patch_check.check()))
     return 0
 
 

@@ -1,8 +1,9 @@
-"""Changing patches with ordinary git commits, and checking that the series is sound.
+"""Changing patches with ordinary git commits.
 
 ``edit`` makes a scratch clone of a fork at its pin with each patch as one commit; a person changes, adds,
 reorders or drops commits there; ``export`` writes the commits back as patches.  What is exported depends on
-the commits alone, so exporting an unchanged clone changes no byte; ``check`` holds every patch to that.
+the commits alone, so exporting an unchanged clone changes no byte; :mod:`launch.patch_check` holds every
+patch to that.
 """
 
 import contextlib
@@ -10,18 +11,14 @@ import hashlib
 import json
 import re
 import shutil
-import tempfile
 from pathlib import Path
-from typing import Dict, List, Tuple
+from typing import Dict, List
 
 from . import digests, git, patches, paths, third_party
 from .errors import KitError
 from .files import write
-from .patches import Patch, counted
+from .patch_text import in_clone, of_commit
 from .third_party import Fork
-
-CONTEXT = 1
-"""Lines of the patched code that stay around a change: as few as place it."""
 
 _NAME_LENGTH = 48
 """Characters of a new patch's file name, at most."""
@@ -43,12 +40,6 @@ _COMMITTER = {
     for key, value in (("NAME", "patches"), ("EMAIL", "patches@localhost"), ("DATE", "2021-11-30T00:00:00Z"))
 }
 """The commits made from patches are the kit's and always the same; a person's own carry the person's name."""
-
-_DIFF = (
-    *("diff-tree", "-p", "--no-commit-id", "--no-color", "--no-ext-diff", "--no-textconv", "--no-renames"),
-    *("--diff-algorithm=myers", "--no-indent-heuristic", f"--unified={CONTEXT}"),
-    *("--src-prefix=a/", "--dst-prefix=b/", "--submodule=short"),
-)
 
 
 def clone_of(fork: Fork) -> Path:
@@ -89,20 +80,9 @@ def _require(fork: Fork) -> None:
     third_party.check(fork)
 
 
-def _git(clone: Path, *arguments: str) -> str:
-    done = git.run(arguments, clone)
-    if done.returncode:
-        raise KitError(
-            f"git {arguments[0]} failed: {git.words(done)}",
-            where=paths.shown(clone),
-            hint="Mend it there with git, or remove the folder and begin again.",
-        )
-    return done.stdout
-
-
 def _fill(fork: Fork, clone: Path) -> None:
     """Make the clone's repository and its commits; objects stay where the submodule has them."""
-    _git(clone, "-c", f"init.defaultBranch={_BRANCH}", "init", "--quiet")
+    in_clone(clone, "-c", f"init.defaultBranch={_BRANCH}", "init", "--quiet")
     for name in ("objects", "shallow"):
         place = git.run(["rev-parse", "--git-path", name], fork.folder).stdout.strip()
         source = (fork.folder / place).resolve()
@@ -110,8 +90,8 @@ def _fill(fork: Fork, clone: Path) -> None:
             (clone / ".git" / "objects" / "info" / "alternates").write_text(f"{source}\n")
         elif source.is_file():
             shutil.copyfile(source, clone / ".git" / "shallow")
-    _git(clone, "update-ref", _BASE, fork.base)
-    _git(clone, "reset", "--quiet", "--hard", fork.base)
+    in_clone(clone, "update-ref", _BASE, fork.base)
+    in_clone(clone, "reset", "--quiet", "--hard", fork.base)
     for path in patches.series(fork.name):
         patch = patches.read(path)
         patches.refuse(path, git.run(["apply", "--index", str(path)], clone))
@@ -132,7 +112,7 @@ def _fill(fork: Fork, clone: Path) -> None:
 def _remember(fork: Fork, clone: Path) -> None:
     """Note in the clone that its commits and the files in ``patches/`` are equal now."""
     write(clone / ".git" / _SUMS, json.dumps(_sums(fork)))
-    _git(clone, "update-ref", _EXPORTED, "HEAD")
+    in_clone(clone, "update-ref", _EXPORTED, "HEAD")
 
 
 def _sums(fork: Fork) -> Dict[str, str]:
@@ -170,11 +150,11 @@ def _all_in_files(fork: Fork, clone: Path) -> bool:
     An export can be undone there.  Commits that the kit has made come from ``patches/``, now or earlier.
     """
     there = {path.read_bytes() for path in (paths.PATCHES / fork.name).glob("*.patch")}
-    for line in _git(clone, "log", "--format=%H %ce", f"{_BASE}..HEAD").splitlines():
+    for line in in_clone(clone, "log", "--format=%H %ce", f"{_BASE}..HEAD").splitlines():
         commit, _, mail = line.partition(" ")
         if mail != _COMMITTER["GIT_COMMITTER_EMAIL"]:
             try:
-                if patch_text(clone, commit).encode() not in there:
+                if of_commit(clone, commit).encode() not in there:
                     return False
             except KitError:
                 return False
@@ -194,7 +174,7 @@ def export(fork: Fork) -> List[Path]:
     where = paths.shown(clone)
     if not (clone / ".git").exists():
         raise KitError("There is no scratch clone.", where=where, hint=f"make patch-edit P={fork.name}")
-    changed = _git(clone, "status", "--porcelain", "--untracked-files=all").splitlines()
+    changed = in_clone(clone, "status", "--porcelain", "--untracked-files=all").splitlines()
     if changed:
         raise KitError(
             f"The scratch clone has changes that are in no commit: {changed[0][3:]}"
@@ -202,7 +182,7 @@ def export(fork: Fork) -> List[Path]:
             where=where,
             hint="Commit them (git commit --fixup and git rebase -i --autosquash change an earlier patch).",
         )
-    texts = [patch_text(clone, commit) for commit in _commits(fork, clone)]
+    texts = [of_commit(clone, commit) for commit in _commits(fork, clone)]
     names = _names(fork, texts)
     _check_order(fork, texts)
     files = dict(zip(names, texts), series="".join(f"{name}\n" for name in names))
@@ -241,13 +221,13 @@ def _commits(fork: Fork, clone: Path) -> List[str]:
             hint="End it there: git status says how (git rebase --continue, or --abort).",
         )
     commits, at = [], fork.base
-    for line in _git(clone, "rev-list", "--reverse", "--parents", f"{fork.base}..HEAD").splitlines():
+    for line in in_clone(clone, "rev-list", "--reverse", "--parents", f"{fork.base}..HEAD").splitlines():
         commit, *parents = line.split()
         if parents != [at]:
             break
         commits.append(commit)
         at = commit
-    if _git(clone, "rev-parse", "HEAD").strip() != at:
+    if in_clone(clone, "rev-parse", "HEAD").strip() != at:
         raise KitError(
             "The scratch clone's commits are no straight line from the pin, so they are no series.",
             where=f"{paths.shown(clone)}, pin {fork.base[:12]}",
@@ -276,37 +256,6 @@ def _check_unchanged(fork: Fork, clone: Path, files: Dict[str, str]) -> None:
             f"mv {here} {here}.mine && git -C {here}.mine format-patch {_EXPORTED}\n"
             f"make patch-edit P={fork.name} && git -C {here} am $PWD/{here}.mine/*.patch",
         )
-
-
-def patch_text(repository: Path, commit: str) -> str:
-    """Return a commit as a patch: its message with fields, and its diff without what varies from git to git.
-
-    :raises KitError: the message lacks what a patch has to say, or the commit changes nothing or no text.
-    """
-    message = _git(repository, "log", "-1", "--format=%B", commit)
-    return _patch_text(patches.SUBJECT + message, _git(repository, *_DIFF, commit), commit[:12])
-
-
-def _patch_text(message: str, diff: str, name: str) -> str:
-    problems = patches.missing_parts(message)
-    if not diff.strip():
-        problems.append("it changes nothing")
-    if "\nGIT binary patch\n" in diff or re.search(r"^Binary files ", diff, re.M):
-        problems.append("it changes a file that is no text")
-    elif any("\udc80" <= character <= "\udcff" for character in message + diff):
-        problems.append("its message or a line it changes is not UTF-8")
-    if problems:
-        subject = message.splitlines()[0][len(patches.SUBJECT) :]
-        raise KitError(
-            f"The commit is no patch yet: {'; '.join(problems)}.",
-            where=f"commit {name}: {subject}",
-            hint="git commit --amend: a subject, a paragraph on why, and the fields\n" + patches.field_list(),
-        )
-    message = message.rstrip("\n") + "\n\n"
-    # Object names and the heading that git guesses for a hunk say nothing that a reader needs.
-    diff = re.sub(r"^index [0-9a-f]+\.\.[0-9a-f]+(?: \d+)?\n", "", diff, flags=re.M)
-    diff = re.sub(r"^(@@ -\S+ \+\S+ @@).*$", r"\1", diff, flags=re.M)
-    return message + diff
 
 
 def _names(fork: Fork, texts: List[str]) -> List[str]:
@@ -344,90 +293,3 @@ def _slug(subject: str) -> str:
     while len(words) > 1 and len("_".join(words)) > _NAME_LENGTH:
         words.pop()
     return "_".join(words)[:_NAME_LENGTH] or "patch"
-
-
-def check() -> List[str]:
-    """Check all patches, and return what was checked, one line a fork.
-
-    Without its source, a fork's patches are read: each parses, is listed once and says what it has to say.
-    With it, they are also applied in order without fuzz, and exported again: the same bytes must come out.
-    Required patches come before those of the optional set, so this applies the series with and without it.
-
-    :raises KitError: a patch is at fault, or a folder is in no map.
-    """
-    forks = third_party.forks()
-    unknown = sorted(set(patches.folders()) - {fork.name for fork in forks})
-    if unknown:
-        raise KitError(
-            f"patches/{unknown[0]} belongs to no fork.",
-            where="patches/config.json",
-            hint="Add it there with its submodule and base commit, or remove the folder.",
-        )
-    lines = []
-    for fork in forks:
-        found = [patches.read(path) for path in patches.series(fork.name)]
-        for patch in found:
-            patches.check_diff(patch)
-        _check_series(fork, found)
-        patches.check_order(found)
-        fast = sum(patch.fast for patch in found)
-        count = counted(len(found)) + (f" ({fast} of the set {patches.FAST})" if fast else "")
-        both = f" without and with the set {patches.FAST}" if fast else ""
-        if third_party.checked_out(fork):
-            third_party.check(fork)
-            _check_applied(fork, found)
-            lines.append(
-                f"{fork.name}: {count} read, applied to {fork.base[:12]}{both} and exported again:"
-                " no difference"
-            )
-        else:
-            lines.append(
-                f"{fork.name}: {count} read; {fork.submodule} is not checked out, so none was applied"
-            )
-    return lines
-
-
-def _check_series(fork: Fork, found: List[Patch]) -> None:
-    listing = paths.PATCHES / fork.name / "series"
-    wanted = "".join(f"{patch.path.name}\n" for patch in found)
-    line, difference = _first_difference(_text(listing) if found else "", wanted)
-    if difference:
-        raise KitError(
-            f"The series is not as an export writes it, a file name a line and nothing else: {difference}",
-            where=f"{paths.shown(listing)}, line {line}",
-            hint="Take it out: an export would.",
-        )
-
-
-def _text(path: Path) -> str:
-    """Return a file's text, its line ends as they are."""
-    return path.read_bytes().decode("utf-8", "surrogateescape")
-
-
-def _check_applied(fork: Fork, found: List[Patch]) -> None:
-    with tempfile.TemporaryDirectory() as scratch:
-        tree = patches.Tree(fork.folder, Path(scratch) / "git")
-        tree.read(fork.base)
-        before = f"{fork.base}^{{tree}}"
-        for patch in found:
-            after = tree.apply(patch.path)
-            again = _patch_text(patch.message, tree.git([*_DIFF, before, after]), patch.path.name)
-            line, difference = _first_difference(_text(patch.path), again)
-            if difference:
-                raise KitError(
-                    f"Exporting the patch again gives other bytes: {difference}",
-                    where=f"{paths.shown(patch.path)}, line {line}",
-                    hint=f"make patch-edit P={fork.name} && make patch-export P={fork.name}",
-                )
-            before = after
-
-
-def _first_difference(one: str, other: str) -> Tuple[int, str]:
-    """Return the first line that differs, counted from 1, and how; an empty text where none does."""
-    if one == other:
-        return 0, ""
-    left, right = one.split("\n"), other.split("\n")
-    for number, (a, b) in enumerate(zip(left, right), 1):
-        if a != b:
-            return number, f"{a!r} in the file, {b!r} exported"
-    return min(len(left), len(right)), "one of the two goes on"

@@ -9,9 +9,8 @@ differs makes the stage again.  What does not pass the third is not published.
 import os
 import shutil
 import sys
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, List, Optional, Sequence
 
 from . import (
     bert_config,
@@ -29,9 +28,9 @@ from .errors import KitError
 from .jobs import TreeJob, ir_key, onnx_key
 from .locks import exclusive
 from .optimizers import DEFAULT, Optimizer
+from .outcome import Outcome
 from .progress import Progress, duration, size
 from .spec import Spec
-from .variants import Variant
 from .verify import tree as verification
 
 LOCK = paths.BUILD / "build.lock"
@@ -55,19 +54,6 @@ _UNSOUND = (
 
 Key = Dict[str, Any]
 Stamp = Dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """A published tree, as the final table shows it.
-
-    :param built: whether this run made it.
-    """
-
-    variant: Variant
-    tree: Path
-    provenance: Dict[str, Any]
-    built: bool
 
 
 class Build:
@@ -382,28 +368,3 @@ class _Tree:
         files = trees.describe_files(self.work, names)
         progress.done(f"{size(files[names[0]]['bytes'])} of weights")
         return self._finish(_IR_STAMP, key, files, usage.seconds, usage.peak_bytes)
-
-
-def table(outcomes: Sequence[Outcome]) -> str:
-    """Return the final table: variant, sizes, block sparsity, time, peak memory, path."""
-    lines: List[Tuple[str, ...]] = [
-        ("variant", "ONNX", "IR .bin", "block sparsity", "time", "peak memory", "path")
-    ]
-    for outcome in outcomes:
-        files, stem = outcome.provenance["files"], outcome.variant.stem
-        seconds, peak = outcome.provenance["seconds"], outcome.provenance["peak_bytes"]
-        lines.append(
-            (
-                outcome.variant.name,
-                size(files[f"{stem}.onnx"]["bytes"]),
-                size(files[f"ir/{stem}.bin"]["bytes"]),
-                f"{outcome.provenance['verification']['block_sparsity']:.6f}",
-                duration(sum(seconds.values())) + ("" if outcome.built else " (up to date)"),
-                size(max(peak.values())),
-                paths.shown(outcome.tree),
-            )
-        )
-    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
-    return "\n".join(
-        "  ".join(text.ljust(width) for text, width in zip(line, widths)).rstrip() for line in lines
-    )

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from launch import compare, git, patch_work, paths, third_party, upstream
+from launch import compare, git, patch_check, paths, third_party, upstream
 from launch.qa import extension
 from launch.source_fork import Fork
 from launch.variants import VARIANTS
@@ -44,7 +44,7 @@ def forked(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Kit:
 
 
 def test_every_patch_applies_and_exports_unchanged() -> None:
-    assert all("no difference" in line for line in patch_work.check())
+    assert all("no difference" in line for line in patch_check.check())
 
 
 def test_weights_and_masks_are_those_of_the_registry(forked: Kit, built: Kit) -> None:
