@@ -154,10 +154,12 @@ with torch.no_grad():
         (x[:1, :1], weight, bias),
         (x[:, ::2], weight, bias),
         (x[:1].expand(3, 50, 40), weight, bias),
+        (x, weight[:, :-1], bias),
+        (x[:, :0], weight, bias),
     ):
         assert choose(ours, "linear", args, {}) is ours, args[0].shape
     k = q.transpose(2, 3)
-    for args in ((q, k[:1]), (q[0], k[0]), (q, k, torch.empty(0))):
+    for args in ((q, k[:1]), (q[0], k[0]), (q, q), (q, k, torch.empty(0))):
         assert choose(matmul, "matmul", args, {}) is matmul
     assert choose(matmul, "softmax", (q,), {}) is matmul
     # On this machine: torch's bits whoever computes.
