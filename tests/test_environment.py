@@ -645,6 +645,15 @@ def test_downloads_are_counted_where_there_is_no_terminal(real_steps, checkout, 
     assert (checkout / "setup.log").read_text().splitlines()[1:] == ["first", "done"]
 
 
+def test_a_download_works_where_no_terminal_is_to_be_had(real_steps, checkout, monkeypatch):
+    def none():
+        raise OSError("out of pty devices")
+
+    monkeypatch.setattr(steps_module.pty, "openpty", none)
+    real_steps.run("working", ["/bin/sh", "-c", "[ -t 2 ] || echo no terminal"], downloads=True)
+    assert (checkout / "setup.log").read_text().splitlines()[1:] == ["no terminal"]
+
+
 def test_downloads_are_counted_on_a_terminal_in_a_line_that_goes_away(checkout):
     """A real terminal, which only a process of its own can have as standard error."""
     import pty
