@@ -721,6 +721,14 @@ def test_a_uv_that_does_not_start_is_none(machine):
     assert installer.uv_at_hand("0.13.9", ["/no/such/uv"]) == ""
 
 
+def test_a_uv_that_hangs_is_none(machine, monkeypatch):
+    monkeypatch.setattr(installer, "ANSWER_SECONDS", 0.2)
+    script(machine / "bin/uv", "echo uv 0.13.9; sleep 20")
+    started = time.monotonic()
+    assert installer.uv_at_hand("0.13.9") == ""
+    assert time.monotonic() - started < 10
+
+
 def test_the_environments_own_uv_goes_before_one_on_path(machine):
     script(machine / "bin/uv", "echo uv 0.13.10")
     own = script(machine / "venv/uv", "echo uv 0.13.9")
@@ -730,6 +738,21 @@ def test_the_environments_own_uv_goes_before_one_on_path(machine):
 def test_with_a_uv_here_none_is_installed_first(steps, machine_uv):
     environment.ensure()
     assert words(steps) == ["making", "installing", "trying"]
+
+
+def test_a_uv_here_that_fails_is_replaced_by_the_locked_one(steps, machine_uv, capsys):
+    steps.fail_at = "with /usr/bin/uv"
+    environment.ensure()
+    assert words(steps) == ["making", "installing", "installing", "installing", "trying"]
+    assert "/usr/bin/uv has failed; trying once more, with the uv of the lock" in capsys.readouterr().err
+    assert environment.is_ready()
+
+
+def test_the_locked_uv_is_not_tried_twice(steps):
+    steps.fail_at = "3 packages"
+    with pytest.raises(KitError):
+        environment.ensure()
+    assert words(steps) == ["making", "installing", "installing"]
 
 
 @pytest.fixture
