@@ -163,8 +163,9 @@ def _terminal() -> Optional[Tuple[int, int]]:
 _UNSET = ("PYTHONHOME", "PYTHONPATH", "VIRTUAL_ENV", "CONDA_PREFIX", "UV_PYTHON")
 """Variables that would have a step look at another environment than the one being made."""
 
-_SET = {"PIP_USER": "0"}
-"""Variables that undo a setting of the user's: pip refuses user = true in a virtual environment."""
+_SET = {"PIP_USER": "0", "UV_NO_WRAP": "1"}
+"""pip refuses a setting of the user's, user = true, in a virtual environment; uv would break the lines of an
+error at the terminal's edge, and what :data:`_ADVICE` looks for with them."""
 
 
 def _lines_from(descriptor: int, look: Callable[[bytes], None]) -> Iterator[str]:

@@ -572,6 +572,14 @@ def test_a_failing_step_says_what_to_do(real_steps, output, advice):
     assert advice in error.value.hint
 
 
+def test_uvs_errors_are_not_broken_into_lines(real_steps):
+    name = " ".join(["no such file"] * 20)
+    uv = str(Path(REAL).with_name("uv"))
+    with pytest.raises(KitError) as error:
+        real_steps.run("working", [uv, "pip", "compile", name], downloads=True)
+    assert name in error.value.hint
+
+
 def test_a_step_whose_program_is_missing(real_steps):
     with pytest.raises(KitError) as error:
         real_steps.run("working", ["/no/such/program"])
