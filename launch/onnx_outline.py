@@ -78,14 +78,27 @@ def nonzero(path: Path, tensor: Any) -> int:
     with path.open("rb", buffering=0) as handle:
         handle.seek(int(place["offset"]))
         while left:
-            found = handle.readinto(memoryview(values).cast("B")[:left])
-            whole, rest = divmod(found or 0, kind.itemsize)
-            if rest or not whole:
+            wanted = memoryview(values).cast("B")[:left]
+            left -= len(wanted)
+            if not _fill(wanted, handle):
                 raise damaged(path, "it has become shorter while it was read")
+            whole = len(wanted) // kind.itemsize
             numpy.not_equal(values[:whole], 0, out=differ[:whole])
             count += int(numpy.count_nonzero(differ[:whole]))
-            left -= whole * kind.itemsize
     return count
+
+
+def _fill(room: memoryview, handle: Any) -> bool:
+    """Read on until ``room`` is full; return False where the file ends before.
+
+    Some file systems (NFS, FUSE) give less at a time than was asked for.
+    """
+    while room:
+        found = handle.readinto(room)
+        if not found:
+            return False
+        room = room[found:]
+    return True
 
 
 class _Broken(Exception):
