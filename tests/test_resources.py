@@ -28,6 +28,13 @@ def test_the_set_fast_asks_for_less() -> None:
         assert with_it.disk <= without.disk
 
 
+def test_one_of_several_needs_what_their_process_keeps() -> None:
+    for variant, alone in zip(variants.VARIANTS.values(), estimates()):
+        beside = resources.estimate(spec.bert_large(variant), several=True)
+        assert beside.memory >= alone.memory + 0.3 * resources.GB
+        assert (beside.disk, beside.seconds) == (alone.disk, alone.seconds)
+
+
 def test_too_little_memory_is_said_before_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
     need = estimates()[-1]
     monkeypatch.setattr(resources, "available_memory", lambda: need.memory - 1)
