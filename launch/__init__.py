@@ -10,8 +10,8 @@ Floors, from the bottom; a module imports only from floors below its own:
    ``patch_check``; ``patches`` < ``source`` <
    ``source_fork`` and ``source_registry`` < ``sources`` and ``source_rules`` < ``upstream``; ``squad``,
    ``bert_config`` < ``inputs``, ``resources`` and ``spec``; ``child`` < ``convert`` and ``warm_server`` <
-   ``warm``; ``onnx_limits`` < ``onnx_outline`` < ``sparsity`` < ``trees`` and ``onnx_model``, < ``onnx_diff``
-   < ``compare``: one job each.
+   ``warm``; ``onnx_wire`` < ``onnx_limits`` < ``onnx_outline`` < ``sparsity`` < ``trees`` and
+   ``onnx_model``, < ``onnx_diff`` < ``compare``: one job each.
 2. ``jobs`` < ``startable`` and ``program``, and ``provenance`` < ``verify`` and ``outcome``, < ``pipeline``:
    one variant from launch configuration to published tree.  In ``launch.verify``: ``checks`` < ``onnx_file``,
    ``ir`` and ``degeneracy`` < ``tree``.

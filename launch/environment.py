@@ -302,11 +302,15 @@ def _make(python: str, lock: int) -> None:
 def _install(steps: Steps, interpreter: interpreters.Interpreter, keep: bool) -> None:
     """Take the steps from an interpreter, or an environment with a stamp, to one with the locks' packages."""
     python, own_uv = str(paths.VENV_PYTHON), str(paths.VENV / "bin" / "uv")
-    lock_files = {name: str(paths.ENVIRONMENT_DATA / name) for name in LOCKS}
-    packages = len({package for name in LOCKS for package in pins(name)})
     if not keep:
         _new_venv(steps, interpreter)
     uv = uv_at_hand(pins(INSTALLER).get("uv", ""), [own_uv] if keep else [])
+    if uv not in ("", own_uv):
+        try:
+            _sync(steps, python, uv, f" with {uv}")
+        except KitError:
+            steps.say(f"{uv} has failed; trying once more, with the uv of the lock")
+            uv = ""
     if not uv:
         uv = own_uv
         steps.run(
@@ -314,31 +318,40 @@ def _install(steps: Steps, interpreter: interpreters.Interpreter, keep: bool) ->
             [
                 *(python, "-I", "-m", "pip", "install", "--disable-pip-version-check", "--no-input"),
                 *("--no-deps", "--no-compile", "--require-hashes", "--only-binary", ":all:"),
-                *("-r", lock_files[INSTALLER]),
+                *("-r", _lock_file(INSTALLER)),
             ],
             downloads=True,
         )
-    # sync installs what the locks name, removes what they do not, and resolves nothing.  It leaves pip, which
-    # `make` needs for downloading sources.  The build constraints are for jstyleson, of which there is only a
-    # source archive.
+    if uv == own_uv:
+        _sync(steps, python, uv)
+    steps.run("trying the environment", [python, "-I", "-c", SMOKE_TEST])
+
+
+def _lock_file(name: str) -> str:
+    return str(paths.ENVIRONMENT_DATA / name)
+
+
+def _sync(steps: Steps, python: str, uv: str, by: str = "") -> None:
+    """Have uv install what the locks name and remove what they do not; it resolves nothing.
+
+    It leaves pip, which `make` needs for downloading sources.
+
+    :param by: what to add to the step's words.
+    """
+    packages = len({package for name in LOCKS for package in pins(name)})
     steps.run(
-        f"installing {packages} packages" + ("" if uv == own_uv else f" with {uv}"),
+        f"installing {packages} packages{by}",
         [
             *(uv, "pip", "sync", "--python", python, "--require-hashes"),
-            # jstyleson is built from source: what builds it is locked too.
+            # jstyleson, of which there is only a source archive, is built: what builds it is locked too.
             *("--preview-features", "build-dependency-hashes", "--require-build-hashes"),
-            *(
-                "--build-constraints",
-                lock_files["runtime.lock"],
-                "--build-constraints",
-                lock_files[INSTALLER],
-            ),
-            *lock_files.values(),
+            *("--build-constraints", _lock_file("runtime.lock")),
+            *("--build-constraints", _lock_file(INSTALLER)),
+            *map(_lock_file, LOCKS),
         ],
         environment=uv_environment(python, uv),
         downloads=True,
     )
-    steps.run("trying the environment", [python, "-I", "-c", SMOKE_TEST])
 
 
 def _new_venv(steps: Steps, interpreter: interpreters.Interpreter) -> None:

@@ -29,6 +29,10 @@ that another index with other builds of it would end in an error instead of the 
 """
 
 
+ANSWER_SECONDS = 30.0
+"""Seconds within which a program answers what it is asked, or counts as one that does not start."""
+
+
 def pip_settings(listing: str) -> Dict[str, str]:
     """Return pip's settings for installing, from the output of ``pip config list``.
 
@@ -83,12 +87,17 @@ def _version(text: str) -> Optional[List[int]]:
 
 
 def _answer(*command: str) -> str:
-    """Return what a command prints; an empty text where it does not start or fails."""
+    """Return what a command prints; an empty text where it does not start, fails or takes too long."""
     try:
         done = subprocess.run(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=False
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            timeout=ANSWER_SECONDS,
+            check=False,
         )
-    except OSError:
+    except (OSError, subprocess.TimeoutExpired):
         return ""
     return "" if done.returncode else done.stdout.decode("utf-8", "replace")
 

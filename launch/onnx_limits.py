@@ -17,6 +17,7 @@ from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 
 from . import paths
 from .errors import KitError
+from .onnx_wire import BYTES, FIXED32, FIXED64, MOST_BYTES, TAG_BYTES, VARINT, WIDTHS, Broken, varint
 
 
 @dataclass(frozen=True)
@@ -52,15 +53,6 @@ class Limits:
 
 
 DEFAULT = Limits()
-
-_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
-"""Wire types; 3 and 4 are groups, which ONNX has none of, 6 and 7 are nothing."""
-
-_WIDTHS = {_FIXED64: 8, _FIXED32: 4}
-
-_TAG_BYTES = 5
-_MOST_BYTES = {_VARINT: 10, _BYTES: 5}
-"""Bytes that a tag, and a number or length, takes at most."""
 
 _32_BITS = 2**32 - 1
 """What protobuf keeps of a tag, an ``int32`` and an enumeration."""
@@ -198,11 +190,11 @@ def _describe(descriptor: Any, known: Dict[str, _Message]) -> _Message:
         inner = _describe(field.message_type, known) if field.message_type else None
         once = bool(inner) and not repeated and _is_one_tensor(field.message_type)
         if field.type in (field.TYPE_MESSAGE, field.TYPE_STRING, field.TYPE_BYTES):
-            wire_type = _BYTES
+            wire_type = BYTES
         else:
             wire_type, width = _number(field)
             if repeated:
-                message.fields[field.number << 3 | _BYTES] = _Field(field.name, None, True, width, False)
+                message.fields[field.number << 3 | BYTES] = _Field(field.name, None, True, width, False)
         message.fields[field.number << 3 | wire_type] = _Field(field.name, inner, repeated, None, once)
     return message
 
@@ -215,10 +207,10 @@ def _is_one_tensor(descriptor: Any) -> bool:
 def _number(field: Any) -> Tuple[int, int]:
     """Return a number's wire type and its bytes where they are fixed, else 0."""
     if field.type in (field.TYPE_FLOAT, field.TYPE_FIXED32, field.TYPE_SFIXED32):
-        return _FIXED32, 4
+        return FIXED32, 4
     if field.type in (field.TYPE_DOUBLE, field.TYPE_FIXED64, field.TYPE_SFIXED64):
-        return _FIXED64, 8
-    return _VARINT, 0
+        return FIXED64, 8
+    return VARINT, 0
 
 
 class _Walk:
@@ -249,19 +241,19 @@ class _Walk:
             start = position
             tag, position = data[position], position + 1
             if tag > 127:
-                tag, position = self._varint(start, end, _TAG_BYTES)
+                tag, position = self._varint(start, end, TAG_BYTES)
                 tag &= _32_BITS
             wire_type = tag & 7
             number = 0
-            if wire_type in _MOST_BYTES:
+            if wire_type in MOST_BYTES:
                 number = data[position] if position < end else 128
                 if number < 128:  # most are; a call for each would take as long as all the rest
                     position += 1
                 else:
-                    number, position = self._varint(position, end, _MOST_BYTES[wire_type])
-                stop = position + number if wire_type == _BYTES else position
-            elif wire_type in _WIDTHS:
-                stop = position + _WIDTHS[wire_type]
+                    number, position = self._varint(position, end, MOST_BYTES[wire_type])
+                stop = position + number if wire_type == BYTES else position
+            elif wire_type in WIDTHS:
+                stop = position + WIDTHS[wire_type]
             else:
                 raise self._broken(start, f"a field of wire type {wire_type}")
             if stop > end:
@@ -291,15 +283,10 @@ class _Walk:
 
     def _varint(self, position: int, end: int, most_bytes: int) -> Tuple[int, int]:
         """Return the number at ``position`` and the place behind it."""
-        data = self._data
-        number = shift = 0
-        for place in range(position, min(end, position + most_bytes)):
-            byte = data[place]
-            number |= (byte & 127) << shift
-            if byte < 128:
-                return number, place + 1
-            shift += 7
-        raise self._broken(position, "a number that does not end")
+        try:
+            return varint(self._data, position, end, most_bytes)
+        except Broken:
+            raise self._broken(position, "a number that does not end") from None
 
     def _packed(self, position: int, end: int, width: int) -> int:
         """Count the packed numbers between two places, each of ``width`` bytes, or varints where it is 0."""
@@ -312,12 +299,12 @@ class _Walk:
         count = 0
         for start in range(position, end, _CHUNK):
             # With the end of the chunk before, for a number that lies in both.
-            before = min(start - position, _MOST_BYTES[_VARINT] - 1)
+            before = min(start - position, MOST_BYTES[VARINT] - 1)
             goes_on = self._data[start - before : min(start + _CHUNK, end)].translate(_GOES_ON)
             ended = goes_on.count(0, before)
             self._add_values(ended)
             count += ended
-            if b"\1" * _MOST_BYTES[_VARINT] in goes_on:
+            if b"\1" * MOST_BYTES[VARINT] in goes_on:
                 raise self._broken(start, "a packed number that does not end")
         if end > position and self._data[end - 1] > 127:
             raise self._broken(end - 1, "a packed number that does not end")
@@ -341,7 +328,7 @@ class _Walk:
             else:
                 self._fields += count  # each is looked at, and takes as long as a field
             while field.packed is not None and position < stop:
-                number, behind = self._varint(position, stop, _MOST_BYTES[_VARINT])
+                number, behind = self._varint(position, stop, MOST_BYTES[VARINT])
                 self._lengthen(tensor, number, position)
                 position = behind
         elif field.name == "data_type":

@@ -5,27 +5,20 @@ that is done with it afterwards.  Here everything but the weights is read, 0.3 o
 data was left out says where that is in the form that ONNX has for values in another file (``external_data``
 in ``onnx.proto``); the file is the same one.
 
-The wire format is that of https://protobuf.dev/programming-guides/encoding/.  This is for files that were
-just made: of one that nobody knows, :func:`launch.onnx_limits.check` says first whether it may be read.
+This is for files that were just made: of one that nobody knows, :func:`launch.onnx_limits.check` says first
+whether it may be read.
 """
 
 import math
 import mmap
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Dict, List, Optional
 
 from .onnx_limits import damaged
+from .onnx_wire import BYTES, MOST_BYTES, TAG_BYTES, VARINT, WIDTHS, Broken, varint
 
 _SMALL = 256
 """Bytes up to which a field is taken as it is: looking into all of them would take most of the time."""
-
-_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
-"""Wire types; 3 and 4 are groups, which ONNX has none of, 6 and 7 are nothing."""
-
-_WIDTHS = {_FIXED64: 8, _FIXED32: 4}
-
-_MOST_BITS = 63
-"""The highest shift of a varint's last byte."""
 
 _CHUNK = 1 << 18
 """Bytes that are counted at once: they stay in the processor's cache meanwhile."""
@@ -50,7 +43,7 @@ def read(path: Path) -> Any:
             data.madvise(mmap.MADV_RANDOM)
         try:
             return onnx.ModelProto.FromString(_outline(data, 0, len(data), _ways(), path.name))
-        except (_Broken, IndexError, DecodeError):
+        except (Broken, DecodeError):
             raise damaged(path, "its bytes cannot be read as ONNX") from None
 
 
@@ -78,18 +71,27 @@ def nonzero(path: Path, tensor: Any) -> int:
     with path.open("rb", buffering=0) as handle:
         handle.seek(int(place["offset"]))
         while left:
-            found = handle.readinto(memoryview(values).cast("B")[:left])
-            whole, rest = divmod(found or 0, kind.itemsize)
-            if rest or not whole:
+            wanted = memoryview(values).cast("B")[:left]
+            left -= len(wanted)
+            if not _fill(wanted, handle):
                 raise damaged(path, "it has become shorter while it was read")
+            whole = len(wanted) // kind.itemsize
             numpy.not_equal(values[:whole], 0, out=differ[:whole])
             count += int(numpy.count_nonzero(differ[:whole]))
-            left -= whole * kind.itemsize
     return count
 
 
-class _Broken(Exception):
-    """The bytes are no message."""
+def _fill(room: memoryview, handle: Any) -> bool:
+    """Read on until ``room`` is full; return False where the file ends before.
+
+    Some file systems (NFS, FUSE) give less at a time than was asked for.
+    """
+    while room:
+        found = handle.readinto(room)
+        if not found:
+            return False
+        room = room[found:]
+    return True
 
 
 def _ways() -> _Fields:
@@ -113,14 +115,14 @@ def _outline(data: mmap.mmap, start: int, end: int, ways: _Fields, name: str) ->
     position = start
     while position < end:
         field = position
-        tag, position = _varint(data, position)
+        tag, position = varint(data, position, end, TAG_BYTES)
         wire_type = tag & 7
-        if wire_type == _VARINT:
-            _, position = _varint(data, position)
-        elif wire_type == _BYTES:
-            length, position = _varint(data, position)
+        if wire_type == VARINT:
+            _, position = varint(data, position, end, MOST_BYTES[VARINT])
+        elif wire_type == BYTES:
+            length, position = varint(data, position, end, MOST_BYTES[BYTES])
             if length > end - position:
-                raise _Broken
+                raise Broken
             if length > _SMALL and tag >> 3 in ways:
                 kept.append(data[start:field])
                 inner = ways[tag >> 3]
@@ -131,12 +133,12 @@ def _outline(data: mmap.mmap, start: int, end: int, ways: _Fields, name: str) ->
                     kept += [_number(tag), _number(len(content)), content]
                 start = position + length
             position += length
-        elif wire_type in _WIDTHS:
-            position += _WIDTHS[wire_type]
+        elif wire_type in WIDTHS:
+            position += WIDTHS[wire_type]
         else:
-            raise _Broken
+            raise Broken
     if position != end:
-        raise _Broken
+        raise Broken
     kept.append(data[start:end])
     return b"".join(kept)
 
@@ -149,19 +151,6 @@ def _place(name: str, offset: int, length: int) -> bytes:
     for key, value in (("location", name), ("offset", offset), ("length", length)):
         tensor.external_data.add(key=key, value=str(value))
     return bytes(tensor.SerializeToString())
-
-
-def _varint(data: mmap.mmap, position: int) -> Tuple[int, int]:
-    """Return the number at ``position`` and the place behind it."""
-    number = shift = 0
-    while shift <= _MOST_BITS:
-        byte = data[position]
-        position += 1
-        number |= (byte & 127) << shift
-        if byte < 128:
-            return number, position
-        shift += 7
-    raise _Broken
 
 
 def _number(number: int) -> bytes:

@@ -155,7 +155,7 @@ class Build:
             shape = job.shape()
             bert_config.check_length(shape, arguments.max_seq_length, arguments.config_source)
             _check_spec(job, shape)
-            needs.append(_estimate(job, self.optimizer))
+            needs.append(_estimate(job, self.optimizer, several=len(todo) > 1))
             resources.check_memory(job.variant.name, needs[-1])
         trees.check_writable(self.out)
         resources.check_disk(f"Making {len(todo)} of the trees", self.out, sum(need.disk for need in needs))
@@ -199,13 +199,14 @@ def _check_spec(job: TreeJob, shape: bert_config.BertShape) -> None:
         )
 
 
-def _estimate(job: TreeJob, optimizer: Optimizer) -> resources.Estimate:
-    """Return what a job is expected to take."""
+def _estimate(job: TreeJob, optimizer: Optimizer, several: bool = False) -> resources.Estimate:
+    """Return what a job, alone or one of several, is expected to take."""
     return resources.estimate(
         job.shape(),
         fast=job.job.source.fast,
         upstreams_script=job.job.upstreams_script,
         old_optimizer=optimizer.separate,
+        several=several,
     )
 
 

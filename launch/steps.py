@@ -110,7 +110,8 @@ class Steps:
     ) -> int:
         """Run ``command``, copy its output to the log and show how far it is; return its exit status."""
         # A program draws progress bars only on a terminal; so it gets one, which nobody sees.
-        read_end, write_end = _terminal() if downloads else os.pipe()
+        terminal = _terminal() if downloads else None
+        read_end, write_end = terminal or os.pipe()
         found = Downloads()
         try:
             try:
@@ -119,7 +120,7 @@ class Steps:
                     stdin=subprocess.DEVNULL,
                     stdout=write_end,
                     stderr=write_end,
-                    env={**variables, "TERM": "xterm"} if downloads else variables,
+                    env={**variables, "TERM": "xterm"} if terminal else variables,
                     cwd=str(paths.REPOSITORY),
                     # If this process is killed, its child works on; the lock is then held until that ends.
                     pass_fds=(self._lock,),
@@ -146,9 +147,15 @@ class Steps:
             os.close(read_end)
 
 
-def _terminal() -> Tuple[int, int]:
-    """Return the two ends of a terminal on which twenty progress bars have room."""
-    read_end, write_end = pty.openpty()
+def _terminal() -> Optional[Tuple[int, int]]:
+    """Return the two ends of a terminal on which twenty progress bars have room; None where there is none.
+
+    So it is in a container without devpts: only the time is then shown, and not how much was downloaded.
+    """
+    try:
+        read_end, write_end = pty.openpty()
+    except OSError:
+        return None
     fcntl.ioctl(write_end, termios.TIOCSWINSZ, struct.pack("HHHH", 200, 120, 0, 0))
     return read_end, write_end
 
@@ -156,8 +163,9 @@ def _terminal() -> Tuple[int, int]:
 _UNSET = ("PYTHONHOME", "PYTHONPATH", "VIRTUAL_ENV", "CONDA_PREFIX", "UV_PYTHON")
 """Variables that would have a step look at another environment than the one being made."""
 
-_SET = {"PIP_USER": "0"}
-"""Variables that undo a setting of the user's: pip refuses user = true in a virtual environment."""
+_SET = {"PIP_USER": "0", "UV_NO_WRAP": "1"}
+"""pip refuses a setting of the user's, user = true, in a virtual environment; uv would break the lines of an
+error at the terminal's edge, and what :data:`_ADVICE` looks for with them."""
 
 
 def _lines_from(descriptor: int, look: Callable[[bytes], None]) -> Iterator[str]:

@@ -1,11 +1,12 @@
 """The benchmark: the arithmetic and the form of its table on made-up figures, and what it refuses."""
 
+import contextlib
 import json
 import re
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Dict, List, Optional
+from typing import Any, Dict, List, Optional
 
 import pytest
 
@@ -212,6 +213,20 @@ def test_results_are_written_whole_and_name_the_sides(runs: List[Run], tmp_path:
     assert content["runs"][0]["stages"][ONNX] == {"seconds": 10.0, "cpu_seconds": 15.0, "peak_bytes": 4 * GB}
     assert "; without the fast set)" in content["sides"]["FAST=0"]
     assert written[1].read_text().startswith("FAST=0: registry (nncf 2.1.0, ")
+
+
+def test_neither_side_always_runs_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    started: List[str] = []
+
+    def one(_: Any, side: sides.Side, variant: variants.Variant, label: str, lock: int) -> Run:
+        started.append(label)
+        return made_up(variant.name, side.name, 1.0)
+
+    monkeypatch.setattr(running, "workplace", lambda *_: contextlib.nullcontext())
+    monkeypatch.setattr(running, "_one", one)
+    done = running.run(plan.make(Registry(), "small", HYBRID, "3", tmp_path), lock=0)
+    assert [run.side for run in done] == ["FAST=0", "FAST=1", "FAST=1", "FAST=0", "FAST=0", "FAST=1"]
+    assert [label.split()[0] for label in started] == [f"[{number}/6]" for number in range(1, 7)]
 
 
 # --- measuring -------------------------------------------------------------------------------------------

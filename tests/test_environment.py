@@ -572,6 +572,14 @@ def test_a_failing_step_says_what_to_do(real_steps, output, advice):
     assert advice in error.value.hint
 
 
+def test_uvs_errors_are_not_broken_into_lines(real_steps):
+    name = " ".join(["no such file"] * 20)
+    uv = str(Path(REAL).with_name("uv"))
+    with pytest.raises(KitError) as error:
+        real_steps.run("working", [uv, "pip", "compile", name], downloads=True)
+    assert name in error.value.hint
+
+
 def test_a_step_whose_program_is_missing(real_steps):
     with pytest.raises(KitError) as error:
         real_steps.run("working", ["/no/such/program"])
@@ -645,6 +653,15 @@ def test_downloads_are_counted_where_there_is_no_terminal(real_steps, checkout, 
     assert (checkout / "setup.log").read_text().splitlines()[1:] == ["first", "done"]
 
 
+def test_a_download_works_where_no_terminal_is_to_be_had(real_steps, checkout, monkeypatch):
+    def none():
+        raise OSError("out of pty devices")
+
+    monkeypatch.setattr(steps_module.pty, "openpty", none)
+    real_steps.run("working", ["/bin/sh", "-c", "[ -t 2 ] || echo no terminal"], downloads=True)
+    assert (checkout / "setup.log").read_text().splitlines()[1:] == ["no terminal"]
+
+
 def test_downloads_are_counted_on_a_terminal_in_a_line_that_goes_away(checkout):
     """A real terminal, which only a process of its own can have as standard error."""
     import pty
@@ -712,6 +729,14 @@ def test_a_uv_that_does_not_start_is_none(machine):
     assert installer.uv_at_hand("0.13.9", ["/no/such/uv"]) == ""
 
 
+def test_a_uv_that_hangs_is_none(machine, monkeypatch):
+    monkeypatch.setattr(installer, "ANSWER_SECONDS", 0.2)
+    script(machine / "bin/uv", "echo uv 0.13.9; sleep 20")
+    started = time.monotonic()
+    assert installer.uv_at_hand("0.13.9") == ""
+    assert time.monotonic() - started < 10
+
+
 def test_the_environments_own_uv_goes_before_one_on_path(machine):
     script(machine / "bin/uv", "echo uv 0.13.10")
     own = script(machine / "venv/uv", "echo uv 0.13.9")
@@ -721,6 +746,21 @@ def test_the_environments_own_uv_goes_before_one_on_path(machine):
 def test_with_a_uv_here_none_is_installed_first(steps, machine_uv):
     environment.ensure()
     assert words(steps) == ["making", "installing", "trying"]
+
+
+def test_a_uv_here_that_fails_is_replaced_by_the_locked_one(steps, machine_uv, capsys):
+    steps.fail_at = "with /usr/bin/uv"
+    environment.ensure()
+    assert words(steps) == ["making", "installing", "installing", "installing", "trying"]
+    assert "/usr/bin/uv has failed; trying once more, with the uv of the lock" in capsys.readouterr().err
+    assert environment.is_ready()
+
+
+def test_the_locked_uv_is_not_tried_twice(steps):
+    steps.fail_at = "3 packages"
+    with pytest.raises(KitError):
+        environment.ensure()
+    assert words(steps) == ["making", "installing", "installing"]
 
 
 @pytest.fixture

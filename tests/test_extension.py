@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Callable, Dict, Iterator, List, Tuple
@@ -122,6 +123,21 @@ def test_two_can_ask_at_once(folder: Path) -> None:
     with (folder / ".kit-lock").open() as handle:
         fcntl.flock(handle, fcntl.LOCK_SH)
         assert extension.is_current(folder, "key")
+
+
+def test_who_waits_for_another_says_so(folder: Path, capsys: pytest.CaptureFixture) -> None:
+    with (folder / ".kit-lock").open() as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        release = threading.Timer(0.5, lambda: fcntl.flock(handle, fcntl.LOCK_UN))
+        started = time.monotonic()
+        release.start()
+        with extension.lock(folder):
+            assert time.monotonic() - started > 0.4
+        release.join()
+    assert "waiting for another run" in capsys.readouterr().err
+    with extension.lock(folder):
+        pass
+    assert not capsys.readouterr().err
 
 
 # --- which step a job has --------------------------------------------------------------------------------
@@ -305,3 +321,16 @@ def test_the_step_compiles_what_is_not_current_and_no_more(derived_source: Path,
     done = look_after("", extensions)
     assert done.returncode == 0, done.stderr
     assert not extension.is_current(extensions, "another"), "nobody was asked for a stamp"
+
+    extension.stamp(extensions, "another")
+    damaged.write_bytes(damaged.read_bytes()[:1000])
+    done = look_after("", extensions)
+    assert done.returncode == 0, done.stderr
+    third = times(extensions)
+    done = look_after("", extensions)
+    assert done.returncode == 0, done.stderr
+    assert times(extensions) == third, "what was compiled is good, and not taken for damaged"
+    extension.stamp(extensions, "another")
+    done = look_after("", extensions)
+    assert done.returncode == 0, done.stderr
+    assert extension.is_current(extensions, "another"), "a stamp that is true stays"

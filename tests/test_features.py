@@ -1,6 +1,7 @@
 """Features of many questions are kept, and never served where anything that they depend on has changed."""
 
 import dataclasses
+import importlib
 import shutil
 from pathlib import Path
 from typing import Any, Callable, List
@@ -83,6 +84,27 @@ def test_another_tokenizer_has_other_features(tokenize: Tokenize, kept: Path, mo
     (model / "vocab.txt").write_text("\n".join(vocabulary) + "\n", encoding="utf-8")
     assert tokenize() != made
     assert len(list(kept.iterdir())) == 2
+
+
+def test_other_code_of_the_tokenizers_has_other_features(
+    model: Path, derived_source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import transformers
+
+    code = tmp_path / "own_tokenizer.py"
+    code.write_text("import transformers\n\n\nclass Own(transformers.BertTokenizerFast):\n    pass\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    tokenizer = importlib.import_module("own_tokenizer").Own.from_pretrained(str(model))
+
+    def key() -> str:
+        return cache.key({"question": ["a"]}, tokenizer, length=9)
+
+    first = key()
+    assert key() == first
+    code.write_text(code.read_text() + "    patched = True\n")
+    second = key()
+    monkeypatch.setattr(transformers, "__version__", "another")
+    assert len({first, second, key()}) == 3
 
 
 def test_a_damaged_file_is_made_again(tokenize: Tokenize, kept: Path) -> None:

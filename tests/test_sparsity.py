@@ -3,6 +3,7 @@
 import contextlib
 import csv
 import io
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -74,6 +75,28 @@ def test_every_type_is_counted(path: Path, kind: str) -> None:
 def test_values_that_are_no_raw_data_are_counted(path: Path) -> None:
     numbers = [0.0, 1.0, -0.0, 2.0] * 100
     assert counted(path, quantized(helper.make_tensor("", TensorProto.FLOAT, [20, 20], numbers))) == [200]
+
+
+class Slow(io.FileIO):
+    """A file on a file system that gives little at a time."""
+
+    def readinto(self, buffer: Any) -> int:
+        return super().readinto(memoryview(buffer)[:999]) or 0
+
+
+class OnSlow(type(Path())):  # type: ignore[misc]
+    def open(self, *_: Any, **__: Any) -> Slow:
+        return Slow(str(self))
+
+
+def test_what_comes_in_parts_is_counted(path: Path) -> None:
+    path.write_bytes(quantized(numpy.resize(ODD, 200_003)).SerializeToString())
+    tensor = onnx_outline.read(path).graph.node[0].attribute[0].t
+    expected = numpy.count_nonzero(numpy.resize(ODD, 200_003))
+    assert onnx_outline.nonzero(OnSlow(path), tensor) == expected
+    os.truncate(str(path), path.stat().st_size // 2)
+    with pytest.raises(KitError, match="become shorter"):
+        onnx_outline.nonzero(OnSlow(path), tensor)
 
 
 @settings(deadline=None, max_examples=60)

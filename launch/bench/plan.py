@@ -54,8 +54,17 @@ class Plan:
 
     @property
     def sides(self) -> Sequence[Side]:
-        """Both, in the order they take turns in."""
+        """Both, in the order of the table."""
         return (self.base, self.kit)
+
+    def turns(self, repeat: int) -> Sequence[Side]:
+        """Return both in the order in which they run, the other way round each time.
+
+        The second finds the machine as the first has left it, files in the system's cache for one.
+
+        :param repeat: which of a variant's runs it is, from 0 on.
+        """
+        return self.sides[::-1] if repeat % 2 else self.sides
 
     @property
     def by_hand(self) -> bool:

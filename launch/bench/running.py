@@ -93,8 +93,8 @@ def run(plan: Plan, lock: int) -> List[Run]:
     count = len(plan.variants) * plan.repeat * 2
     with workplace(plan, lock):
         for variant in plan.variants:
-            for _ in range(plan.repeat):
-                for side in plan.sides:
+            for repeat in range(plan.repeat):
+                for side in plan.turns(repeat):
                     label = f"[{len(done) + 1}/{count}] {variant.name} {side.name}"
                     done.append(_one(plan, side, variant, label, lock))
             write(plan, done)

@@ -7,6 +7,7 @@ files of its own already.
 
 import contextlib
 import hashlib
+import inspect
 import json
 import os
 from pathlib import Path
@@ -24,7 +25,11 @@ KEPT = 2
 
 
 def key(columns: Mapping[str, Sequence[str]], tokenizer: Any, **options: int) -> str:
-    """Return a digest of everything that the features of questions depend on.
+    """Return a digest of what the features of questions depend on.
+
+    That is the questions, the options, the tokenizer's content, the versions of the packages that encode and
+    write, and the code that calls them: this package's, and the files of the tokenizer's classes, which are
+    transformers' and may be patched.
 
     :param columns: what is tokenized.
     :param tokenizer: a fast tokenizer; it counts by its content, wherever it is from.
@@ -32,14 +37,17 @@ def key(columns: Mapping[str, Sequence[str]], tokenizer: Any, **options: int) ->
     """
     import datasets
     import tokenizers
+    import transformers
 
+    classes = {Path(inspect.getfile(kind)) for kind in type(tokenizer).__mro__ if kind is not object}
     content = [
         dict(columns),
         tokenizer.backend_tokenizer.to_str(),
         [type(tokenizer).__name__, tokenizer.padding_side, tokenizer.pad_token_id],
         [tokenizer.pad_token_type_id, tokenizer.model_input_names],
         options,
-        [datasets.__version__, tokenizers.__version__],
+        [datasets.__version__, tokenizers.__version__, transformers.__version__],
+        sorted([path.name, digests.of_file(path)] for path in classes),
         digests.of_files(sorted(Path(__file__).parent.glob("*.py")), Path(__file__).parent),
     ]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

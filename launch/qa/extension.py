@@ -15,7 +15,7 @@ import sys
 import sysconfig
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Dict, Iterator
+from typing import Any, Dict, Iterator, List
 
 from .. import digests, environment, files, status
 from ..errors import KitError
@@ -55,10 +55,18 @@ def preflight() -> None:
 
 @contextmanager
 def lock(folder: Path) -> Iterator[None]:
-    """Hold the folder's lock, and remove the lock files that a killed compiler left in it."""
+    """Hold the folder's lock, and remove the lock files that a killed compiler left in it.
+
+    Where another process holds it, that is said: one that a debugger has stopped while it imports NNCF may
+    hold it for long.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / _LOCK).open("w") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            status.step("waiting for another run, which is importing or compiling NNCF")
+            fcntl.flock(handle, fcntl.LOCK_EX)
         for stale in _lock_files(folder):
             stale.unlink()
         yield
@@ -106,15 +114,19 @@ def stamp(folder: Path, key: str) -> None:
     files.write(folder / _STAMP, json.dumps(_made(folder, key), indent=2) + "\n")
 
 
-def _clear_damaged(folder: Path) -> None:
-    """Remove each compiled file that is not what it was: ninja goes by times, and would leave it as it is."""
+def _changed(folder: Path) -> List[str]:
+    """Return the compiled files that are not what the stamp says; none where there is no stamp."""
     try:
         then = _stamp(folder)["compiled"]
         now = _made(folder, "")["compiled"]
-        damaged = [name for name in now if name in then and then[name] != now[name]]
+        return [name for name in now if name in then and then[name] != now[name]]
     except (OSError, ValueError, KeyError, TypeError):
-        return
-    for name in damaged:
+        return []
+
+
+def _clear_damaged(folder: Path) -> None:
+    """Remove each compiled file that is not what it was: ninja goes by times, and would leave it as it is."""
+    for name in _changed(folder):
         (folder / name).unlink()
 
 
@@ -122,7 +134,7 @@ def load(key: str = "") -> None:
     """Import NNCF's quantization functions, compiling the extension where that has not happened yet.
 
     :param key: stands for everything that decides whether there is something to compile; see
-        :func:`is_current`.  Empty where nobody will ask.
+        :func:`is_current`.  Empty where nobody will ask; a stamp is then removed that is no longer true.
     :raises KitError: it cannot be compiled; the compiler's words are part of the error.
     """
     folder = os.environ.get(FOLDER)
@@ -150,6 +162,9 @@ def load(key: str = "") -> None:
             ) from None
         if key:
             stamp(compiled, key)
+        elif _changed(compiled):
+            # Compiled anew for a caller without a key: the next one would take it for damaged.
+            (compiled / _STAMP).unlink()
 
 
 if __name__ == "__main__":
