@@ -271,7 +271,7 @@ COMMANDS: Dict[str, Command] = {
     "setup": Command(
         _KIT,
         "the environment and the patched sources (implied by whatever needs them)",
-        "Installs 2.4 GB into .venv/ from locks with hashes.",
+        "Installs 2.7 GB into .venv/ from locks with hashes.",
         ("python", "source", "fast", "mo"),
         examples=("setup", "setup --source registry --python /opt/python3.8/bin/python3"),
     ),

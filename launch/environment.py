@@ -27,7 +27,7 @@ LOCKS = (INSTALLER, "runtime.lock", "report.lock", "dev.lock")
 """The locks whose packages are in the environment; no others are, but for pip."""
 
 FREE_BYTES = 4 * 10**9
-"""Free disk space that a new environment needs: it holds 2.4 GB, and uv unpacks beside it."""
+"""Free disk space that a new environment needs: it holds 2.7 GB, and uv unpacks beside it."""
 
 SMOKE_TEST = "import numpy, onnx, openvino.runtime, torch"
 """What must work before an environment counts as made: the packages with the most compiled code."""

@@ -30,6 +30,6 @@ def text() -> str:
         )
     lines += [
         "",
-        f"The first run also sets up {paths.shown(paths.VENV)} (2.4 GB) and compiles an extension.",
+        f"The first run also sets up {paths.shown(paths.VENV)} (2.7 GB) and compiles an extension.",
     ]
     return "\n".join(lines)

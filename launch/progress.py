@@ -30,6 +30,11 @@ def printable(text: str) -> str:
     return "".join(letter if letter.isprintable() or letter == "\n" else "?" for letter in text)
 
 
+def _columns() -> int:
+    """Return how wide the terminal is; one that does not know its size says 0."""
+    return shutil.get_terminal_size().columns or 80
+
+
 class Progress:
     """One line a stage: rewritten in place on a terminal, printed now and then into a file.
 
@@ -65,7 +70,7 @@ class Progress:
             line += f"  {step}"
         if self.terminal:
             # A line that wraps could not be rewritten in place.
-            line = line[: shutil.get_terminal_size().columns - 1]
+            line = line[: _columns() - 1]
         self._write(line, end="" if self.terminal else "\n")
 
     def done(self, note: str) -> None:
@@ -114,7 +119,7 @@ class Elapsed:
         line = f"    {duration(now - self._started)}  {how_far}".rstrip()
         if self._terminal:
             # A line that wraps could not be rewritten in place.
-            line = line[: shutil.get_terminal_size().columns - 1]
+            line = line[: _columns() - 1]
             print(f"\r\033[K{line}", end="", file=self._stream, flush=True)
         else:
             print(line, file=self._stream, flush=True)

@@ -84,9 +84,15 @@ def _folder(program: str) -> str:
 
 def _import(imports: List[str]) -> None:
     """Import modules; leave where a child could not use what they hold."""
-    with extension.lock(Path(os.environ[extension.FOLDER])):
+    folder = Path(os.environ[extension.FOLDER])
+    nncf = any(name.partition(".")[0] == "nncf" for name in imports)
+    if nncf and extension.compiles(folder):
+        status.step(extension.COMPILING)
+    with extension.lock(folder):
         for name in imports:
             importlib.import_module(name)
+        if nncf:
+            extension.compiled(folder)
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available():
         sys.exit("a GPU that was looked at cannot be used after a fork")

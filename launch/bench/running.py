@@ -227,6 +227,9 @@ def write(plan: Plan, done: List[Run]) -> List[Path]:
         f"{kit}: {described[kit]}  ",
         f"SIZE={plan.size}, {machine['processor']}, {machine['cores']} cores, {now}",
     ]
+    measured = len({run.variant for run in done})
+    if measured < len(plan.variants):
+        title[-1] += f"; {measured} of {len(plan.variants)} variants, the others are yet to come"
     made = [plan.to / f"{plan.stem}.json", plan.to / f"{plan.stem}.md"]
     files.write(made[0], json.dumps(content, indent=2) + "\n")
     files.write(made[1], "\n".join(title) + "\n\n" + markdown(done, base, kit))

@@ -9,6 +9,7 @@ it for a caller with a key leaves a stamp, by which :func:`is_current` tells the
 """
 
 import fcntl
+import importlib.util
 import json
 import os
 import sys
@@ -27,15 +28,48 @@ FOLDER = "TORCH_EXTENSIONS_DIR"
 """The variable that says below which folder torch compiles."""
 
 
+COMPILING = "compiling NNCF's C++ extension"
+"""What is said while it is compiled, which takes half a minute."""
+
 _LOCK = ".kit-lock"
 _STAMP = ".kit-stamp.json"
 _STAMP_BYTES = 1 << 16
 """What is read of a stamp at most."""
 
+_SOURCES = ".kit-sources"
+"""In the folder: the digest of the sources from which was compiled what is there."""
+
 
 def built(folder: Path) -> Path:
     """Return where the compiled extension is below ``folder``, once it is there."""
     return folder / NAME / f"{NAME}.so"
+
+
+def compiles(folder: Path) -> bool:
+    """Return whether importing NNCF will compile, for the terminal: torch itself decides it otherwise."""
+    if not built(folder).is_file():
+        return True
+    try:
+        return files.read(folder / _SOURCES, _STAMP_BYTES).decode("ascii") != _sources()
+    except (OSError, ValueError):
+        return True
+
+
+def compiled(folder: Path) -> None:
+    """Remember what was compiled: for who has just imported NNCF, under the lock."""
+    files.write(folder / _SOURCES, _sources())
+
+
+def _sources() -> str:
+    """Return the digest of the extensions' sources and flags in the NNCF that an import would find."""
+    spec = importlib.util.find_spec("nncf")
+    places = list(spec.submodule_search_locations or []) if spec else []
+    found = {}
+    for place in places:
+        torch = Path(place) / "torch"
+        for path in [*torch.glob("*/extensions.py"), *torch.glob("extensions/**/*.*")]:
+            found[str(path)] = digests.of_file(path)
+    return digests.of_value(found)
 
 
 def preflight() -> None:
@@ -144,12 +178,12 @@ def load(key: str = "") -> None:
             where=f"env of the configuration: {FOLDER}",
             hint="Set it to a folder that only this kit uses, as the kit's launch file does.",
         )
-    compiled = Path(folder)
-    if not built(compiled).is_file():
+    place = Path(folder)
+    if compiles(place):
         preflight()
-        status.step("compiling NNCF's C++ extension (once)")
-    with lock(compiled):
-        _clear_damaged(compiled)
+        status.step(COMPILING)
+    with lock(place):
+        _clear_damaged(place)
         try:
             import nncf.torch  # noqa: F401  (the import compiles)
         except RuntimeError as error:
@@ -160,11 +194,12 @@ def load(key: str = "") -> None:
                 where=folder,
                 hint="Mend the compiler's complaint; `make clean` removes what was compiled so far.",
             ) from None
+        compiled(place)
         if key:
-            stamp(compiled, key)
-        elif _changed(compiled):
+            stamp(place, key)
+        elif _changed(place):
             # Compiled anew for a caller without a key: the next one would take it for damaged.
-            (compiled / _STAMP).unlink()
+            (place / _STAMP).unlink()
 
 
 if __name__ == "__main__":
