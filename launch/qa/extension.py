@@ -68,7 +68,8 @@ def _sources() -> str:
     for place in places:
         torch = Path(place) / "torch"
         for path in [*torch.glob("*/extensions.py"), *torch.glob("extensions/**/*.*")]:
-            found[str(path)] = digests.of_file(path)
+            if path.suffix != ".pyc":
+                found[str(path)] = digests.of_file(path)
     return digests.of_value(found)
 
 
