@@ -27,7 +27,6 @@ NAME = "quantized_functions_cpu"
 FOLDER = "TORCH_EXTENSIONS_DIR"
 """The variable that says below which folder torch compiles."""
 
-
 COMPILING = "compiling NNCF's C++ extension"
 """What is said while it is compiled, which takes half a minute."""
 
@@ -137,11 +136,11 @@ def _stamp(folder: Path) -> Any:
 
 def _made(folder: Path, key: str) -> Dict[str, Any]:
     """Return what a stamp says: the caller's key, and time and sha256 of each compiled file."""
-    compiled = {
+    libraries = {
         path.relative_to(folder).as_posix(): [path.stat().st_mtime_ns, digests.of_file(path)]
         for path in folder.glob("*/*.so")
     }
-    return {"key": key, "compiled": compiled}
+    return {"key": key, "compiled": libraries}
 
 
 def stamp(folder: Path, key: str) -> None:
