@@ -3,30 +3,13 @@
 
 KIT := ./launch/kit.sh
 
-# Variables reach the commands through the environment, so that no value passes through a shell's quoting
-# (make itself still expands a $ in them: write $$ for one).
-export LAUNCH_V := $(V)
-export LAUNCH_OUT := $(OUT)
-export LAUNCH_INPUT := $(INPUT)
-export LAUNCH_MODEL := $(MODEL)
-export LAUNCH_TRAIN_FILE := $(TRAIN_FILE)
-export LAUNCH_VALIDATION_FILE := $(VALIDATION_FILE)
-export LAUNCH_SEED := $(SEED)
-export LAUNCH_LAUNCH := $(LAUNCH)
-export LAUNCH_PYTHON := $(PYTHON)
-export LAUNCH_EXPLAIN := $(EXPLAIN)
-export LAUNCH_SOURCE := $(SOURCE)
-export LAUNCH_FAST := $(FAST)
-export LAUNCH_MIRROR := $(MIRROR)
-export LAUNCH_P := $(P)
-export LAUNCH_A := $(A)
-export LAUNCH_B := $(B)
-export LAUNCH_LEVEL := $(LEVEL)
-export LAUNCH_MO := $(MO)
-export LAUNCH_TO := $(TO)
-export LAUNCH_FORMAT := $(FORMAT)
-export LAUNCH_SIZE := $(SIZE)
-export LAUNCH_REPEAT := $(REPEAT)
+# What stands on make's command line reaches the commands through the environment, OUT as LAUNCH_OUT, so that no
+# value passes through a shell's quoting (make itself still expands a $ in them: write $$ for one).  What the
+# environment holds under such a name is not the kit's; an exported LAUNCH_OUT is.  LAUNCH_MAKE names targets and
+# variables (with =), for the commands to judge: which they take, launch/commands.py says.
+GIVEN := $(foreach name,$(.VARIABLES),$(if $(filter command,$(origin $(name))),$(name)))
+$(foreach name,$(GIVEN),$(eval export LAUNCH_$(name:LAUNCH_%=%) := $$($(name))))
+export LAUNCH_MAKE := $(MAKECMDGOALS) $(addsuffix =,$(GIVEN))
 
 COMMANDS := all variant configs command evaluate
 COMMANDS += verify report package compare
@@ -34,6 +17,9 @@ COMMANDS += third_party patches-check patch-edit patch-export
 COMMANDS += bench-pipeline
 COMMANDS += setup test test-forks test-fast lint lock clean distclean
 
-.PHONY: help $(COMMANDS)
-help $(COMMANDS):
-	@$(KIT) $@
+# A target that is none is a command's name to the kit, too, which knows the nearest.
+TARGETS := help $(COMMANDS) $(filter-out help $(COMMANDS),$(MAKECMDGOALS))
+
+.PHONY: $(TARGETS)
+$(TARGETS):
+	@$(KIT) '$@'

@@ -17,3 +17,6 @@ LEVELS = ("bytes", "weights", "structure")
 
 FORMATS = ("folder", "tar")
 """``FORMAT=``: what a package is; :mod:`launch.package`."""
+
+IGNORE_MEMORY = "LAUNCH_IGNORE_MEMORY"
+"""The environment variable that starts a run which would not fit into memory; :mod:`launch.resources`."""

@@ -13,7 +13,10 @@ from .variants import VARIANTS
 def text() -> str:
     """Return the help: targets by group, variables with their defaults, the five variants."""
     lines = listing(lambda name, command: f"make {name + ' ' + command.shown:<26}{command.summary}")
-    lines += ["", "Variables, with their defaults"]
+    lines += [
+        "",
+        "Variables, with their defaults; on make's command line, or exported as LAUNCH_OUT, LAUNCH_SEED …",
+    ]
     for name, option in OPTIONS.items():
         what = option.what + (f" (default: {option.otherwise})" if option.otherwise else "")
         first, *rest = textwrap.wrap(what, 84)

@@ -1,23 +1,32 @@
 """The command line: the commands' options as they are given, and the help of each.
 
-An option ``--train-file`` is the make variable ``TRAIN_FILE=`` and the environment variable
-``LAUNCH_TRAIN_FILE``, which the Makefile exports, so that no value passes through a shell's quoting.
+An option ``--train-file`` is the variable ``TRAIN_FILE=`` on make's command line and the environment variable
+``LAUNCH_TRAIN_FILE``, as which the Makefile hands the former over, so that no value passes through a shell's
+quoting.
 """
 
 import argparse
 import difflib
 import os
 import shlex
+import sys
 import textwrap
-from typing import Any, Callable, Dict, List, NoReturn, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterable, List, NoReturn, Optional, Sequence, Tuple
 
-from .commands import COMMANDS, Command
+from . import choices, status
+from .commands import COMMANDS, OPTIONS, Command
 from .errors import KitError
+from .variants import VARIANTS
 
 PROGRAM = "python -m launch"
 
 _WIDTH = 100
 """Columns of the help."""
+
+_PREFIX = "LAUNCH_"
+
+_MADE = "LAUNCH_MAKE"
+"""What the Makefile says here of its command line: targets, and the names of variables with = after them."""
 
 _YES, _NO = ("1", "yes", "true"), ("0", "no", "false")
 
@@ -63,6 +72,7 @@ def overview() -> str:
             f"`{PROGRAM} <command> --help` says what a command does, with its options and examples.",
             f"`{PROGRAM} help` lists the variants and what each takes.",
             "Every command is a make target too; there options are variables: --train-file is TRAIN_FILE=.",
+            "Exported, they begin with LAUNCH_, for make too: LAUNCH_TRAIN_FILE.",
         ]
     )
 
@@ -96,23 +106,77 @@ def parse(words: Sequence[str]) -> Tuple[str, Optional[argparse.Namespace]]:
     if not words or words[0] in ("-h", "--help"):
         print(overview())
         return "", None
-    if words[0] not in COMMANDS:
-        near = difflib.get_close_matches(words[0], COMMANDS, n=1)
-        raise KitError(
-            f"There is no command {words[0]!r}.",
-            where=f"{PROGRAM} {words[0]}",
-            hint=(f"Did you mean {near[0]!r}?\n" if near else "") + f"The commands: {', '.join(COMMANDS)}",
-        )
+    on_make = os.environ.pop(_MADE, "").split()
+    _check_command(words[0], "make" if on_make else PROGRAM)
     parser, command = _parser(words[0]), COMMANDS[words[0]]
     options, unknown = parser.parse_known_args(words[1:])
     if unknown:
         raise _unknown(parser.prog, command, unknown)
     if words[0] == "help" and options.words:
         return parse([*options.words, "--help"])
+    _check_variables([word for word in on_make if word[-1] != "="] or [words[0]], on_make)
     for option in command.options:
-        given = getattr(options, option) or os.environ.get(f"LAUNCH_{variable(option)}")
+        given = getattr(options, option) or os.environ.get(_PREFIX + variable(option))
         setattr(options, option, given or command.option(option).default)
     return words[0], options
+
+
+def _check_command(name: str, program: str) -> None:
+    if name not in COMMANDS:
+        hint = _nearest(name, COMMANDS)
+        if name in VARIANTS:
+            hint = f"It is a variant: make variant V={name}\n"
+        what, where = f"There is no command {name!r}.", f"{program} {name}"
+        raise KitError(what, where=where, hint=f"{hint}The commands: {', '.join(COMMANDS)}")
+
+
+def _check_variables(targets: Sequence[str], on_make: Sequence[str]) -> None:
+    """Check that each variable on make's command line is one of its targets', before the first of them runs.
+
+    A variable that nothing knows in the environment may be another program's, so it is only told.  No value
+    is shown, for it may be anything.
+
+    :param targets: the targets, or the command that is run where no target is named.
+    :param on_make: make's command line, as :data:`_MADE` has it.
+    :raises KitError: a target is none, or a variable is none of theirs.
+    """
+    for target in targets:
+        _check_command(target, "make")
+    taken = {variable(option): option for target in targets for option in COMMANDS[target].options}
+    known = {variable(option) for option in OPTIONS}
+    others = {choices.IGNORE_MEMORY, status.STATUS_FD}
+    for word in on_make:
+        name = word[len(_PREFIX) :] if word.startswith(_PREFIX) else word
+        if name.endswith("=") and name[:-1] not in taken and _PREFIX + name[:-1] not in others:
+            raise _no_variable(name[:-1], targets, taken, known)
+    for name in sorted(os.environ):
+        if name.startswith(_PREFIX) and name not in others and name[len(_PREFIX) :] not in known:
+            near = _nearest(name[len(_PREFIX) :], known, _PREFIX).strip()
+            print(
+                f"note: {name} in the environment is no variable of the kit. {near}".strip(), file=sys.stderr
+            )
+
+
+def _no_variable(name: str, targets: Sequence[str], taken: Iterable[str], known: Iterable[str]) -> KitError:
+    """Return the error about a variable on make's command line that none of its targets takes."""
+    command = " ".join(["make", *targets])
+    listed = ", ".join(taken)
+    hint = f"{command} takes {listed}." if listed else f"{command} takes no variables."
+    if name in known:
+        users = [target for target, command in COMMANDS.items() if name.lower() in command.options]
+        what = f"The variable {name} means nothing to {command}."
+        hint = f"Leave it out.  {hint}\n{name} is for make {', '.join(users)}."
+    else:
+        what = f"There is no variable {name}."
+        hint = (_nearest(name, taken) or _nearest(name, known)) + hint
+    return KitError(what, where=f"{command} {name}=", hint=hint)
+
+
+def _nearest(name: str, known: Iterable[str], prefix: str = "") -> str:
+    """Return the question whether the nearest of ``known`` was meant; empty where none is near."""
+    folded = {one.lower(): one for one in known}
+    near = difflib.get_close_matches(name.lower(), folded, n=1)
+    return f"Did you mean {prefix + folded[near[0]]!r}?\n" if near else ""
 
 
 def _unknown(program: str, command: Command, words: Sequence[str]) -> KitError:
@@ -133,9 +197,9 @@ def _parser(name: str) -> argparse.ArgumentParser:
         last = command.options[-1]
         after += [
             "",
-            "The make variable of each option stands in brackets.  With LAUNCH_ before it, it is an",
+            "The variable of each option on make's command line stands in brackets.  With LAUNCH_ before it,",
         ]
-        after += [f"environment variable: --{last} is {variable(last)}= and LAUNCH_{variable(last)}."]
+        after += [f"it may be exported: --{last} is {variable(last)}= and {_PREFIX}{variable(last)}."]
     parser = _Parser(
         prog=f"{PROGRAM} {name}",
         usage=f"{PROGRAM} {name}"

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional
 
-from . import paths
+from . import choices, paths
 from .bert_config import BertShape
 from .errors import KitError
 
@@ -173,13 +173,13 @@ def check_memory(name: str, need: Estimate) -> None:
     :raises KitError: it does not.
     """
     free = available_memory()
-    if os.environ.get("LAUNCH_IGNORE_MEMORY") or free is None or free >= need.memory:
+    if os.environ.get(choices.IGNORE_MEMORY) or free is None or free >= need.memory:
         return
     raise KitError(
         f"{name} needs about {need.memory / GB:.1f} GB of memory; {free / GB:.1f} GB are free.",
         where="memory of this machine",
         hint="Close other programs, make a smaller variant (`make` lists them), or take a larger machine.\n"
-        "LAUNCH_IGNORE_MEMORY=1 tries all the same.",
+        f"{choices.IGNORE_MEMORY}=1 tries all the same.",
     )
 
 

@@ -37,9 +37,7 @@ def pytest_configure() -> None:
     for name in list(os.environ):
         if name.startswith("LAUNCH_") or name in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS"):
             del os.environ[name]
-    for name in ("SOURCE", "LAUNCH_SOURCE"):  # for `make` and for `python -m launch`
-        os.environ[name] = "registry"
-    os.environ.pop("FAST", None)
+    os.environ["LAUNCH_SOURCE"] = "registry"
 
 
 def write_model(folder: Path, **changes: object) -> Path:

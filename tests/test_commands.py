@@ -1,13 +1,15 @@
 """Make targets, commands and help are one list; and what a person may type is read well or refused well."""
 
+import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from argparse import Namespace
 from pathlib import Path
-from typing import Set
+from typing import Callable, Dict, Set, Tuple
 
 import pytest
 
@@ -32,16 +34,123 @@ def test_every_target_is_a_command_and_every_command_a_target() -> None:
     assert phony() == set(COMMANDS)
     assert {*handlers._handlers("", Namespace()), "help"} == set(COMMANDS)
     for name in COMMANDS:
-        assert run([*MAKE, "--dry-run", name]).stdout == f"./launch/kit.sh {name}\n"
+        assert run([*MAKE, "--dry-run", name]).stdout == f"./launch/kit.sh '{name}'\n"
 
 
-def test_every_variable_is_an_option_and_every_option_a_variable() -> None:
-    makefile = (paths.REPOSITORY / "Makefile").read_text()
-    exported = dict(re.findall(r"^export LAUNCH_(\w+) := \$\((\w+)\)$", makefile, re.M))
-    assert all(one == other for one, other in exported.items())
-    assert set(exported) == {options.variable(name) for name in OPTIONS}
-    taken = {name for command in COMMANDS.values() for name in command.options}
-    assert taken == set(OPTIONS)
+def test_every_option_is_a_commands() -> None:
+    assert {name for command in COMMANDS.values() for name in command.options} == set(OPTIONS)
+
+
+@pytest.fixture
+def told(tmp_path: Path) -> Callable[..., Dict[str, str]]:
+    """A function that returns the ``LAUNCH_`` variables which make hands to the kit."""
+    shutil.copy(str(paths.REPOSITORY / "Makefile"), str(tmp_path))
+    script = tmp_path / "launch/kit.sh"
+    script.parent.mkdir()
+    program = "import json, os; print(json.dumps(dict(os.environ)))"
+    script.write_text(f"#!/bin/sh\nexec {shlex.quote(sys.executable)} -c {shlex.quote(program)}\n")
+    script.chmod(0o755)
+
+    def call(*words: str, **environment: str) -> Dict[str, str]:
+        env = {**os.environ, **environment}
+        done = run([*MAKE, "-C", str(tmp_path), *words], env=env)
+        assert done.returncode == 0, done.stderr
+        return {name: value for name, value in json.loads(done.stdout).items() if name.startswith("LAUNCH_")}
+
+    return call
+
+
+VALUES = [
+    "",
+    "two  words ",
+    'it\'s "quoted"',
+    "$$HOME `id`",
+    "a#b;c&d|e\\",
+    "one\ntwo\n",
+    "V=x OUT=y",
+    "模型\t",
+]
+
+
+@pytest.mark.parametrize("value", VALUES)
+def test_a_value_on_makes_command_line_reaches_the_command_as_it_is(told, value: str) -> None:
+    plain = value.replace("$$", "$")
+    expected = {"LAUNCH_OUT": plain, "LAUNCH_MAKE": "all OUT=", "LAUNCH_SOURCE": "registry"}
+    for words in (
+        ["all", f"OUT={value}"],
+        ["-j2", "all", f"OUT={value}"],
+        [f"LAUNCH_OUT={value}", "-e", "all"],
+    ):
+        given = told(*words, V="shell", OUT="shell", LAUNCH_OUT="exported")
+        assert {**given, "LAUNCH_MAKE": given["LAUNCH_MAKE"].replace("LAUNCH_", "")} == expected
+
+
+def test_only_what_is_exported_as_the_kits_is_taken_from_the_shell(told) -> None:
+    shell = {options.variable(name): "the shell's" for name in OPTIONS}
+    for words in (["all"], ["-e", "all"]):
+        assert told(*words, **shell) == {"LAUNCH_MAKE": "all ", "LAUNCH_SOURCE": "registry"}
+    exported = {f"LAUNCH_{name}": f"exported {name}" for name in shell}
+    assert told("all", "SEED=3", **shell, **exported) == {
+        **exported,
+        "LAUNCH_SEED": "3",
+        "LAUNCH_MAKE": "all SEED=",
+    }
+
+
+@pytest.mark.parametrize(
+    ("words", "parts"),
+    [
+        (
+            "clean V=secret",
+            ("V means nothing to make clean", "make clean V=\n", "no variables", "make variant"),
+        ),
+        (
+            "report SEED=3",
+            ("SEED means nothing to make report", "takes OUT, TO, PYTHON", "make all, variant"),
+        ),
+        ("report LAUNCH_SEED=3", ("SEED means nothing to make report",)),
+        ("all fast=secret", ("There is no variable fast", "make all fast=\n", "Did you mean 'FAST'?")),
+        ("all OTU=secret", ("There is no variable OTU", "make all OTU=\n", "Did you mean 'OUT'?")),
+        (
+            "report modle=secret",
+            ("There is no variable modle", "Did you mean 'MODEL'?", "takes OUT, TO, PYTHON"),
+        ),
+        ("all HF_TOKEN=secret", ("There is no variable HF_TOKEN", "make all takes OUT,")),
+        (f"V={HYBRID}", ("V means nothing to make help", "make variant")),
+        ("varient V=secret", ("no command 'varient'", "make varient\n", "Did you mean 'variant'?")),
+        ("tests", ("no command 'tests'", "Did you mean 'test'?")),  # a folder's name
+        (HYBRID, (f"no command '{HYBRID}'", f"make variant V={HYBRID}")),
+        ("configs confgs", ("no command 'confgs'", "Did you mean 'configs'?")),
+        ("configs report FATS=secret", ("There is no variable FATS", "make configs report FATS=\n")),
+    ],
+)
+def test_make_refuses_what_its_targets_do_not_take(words: str, parts: Tuple[str, ...]) -> None:
+    done = run([*MAKE, *words.split()])
+    assert_user_error(done, *parts)
+    assert "secret" not in done.stderr
+    assert done.stdout == ""
+
+
+def test_a_variable_may_be_for_another_target_of_the_same_call(kit: Kit) -> None:
+    done = run([*MAKE, "help", "command", f"V={HYBRID}", f"LAUNCH={kit.launch_file}"])
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"launch/configs/{HYBRID}/config.json" in done.stdout
+
+
+def test_an_exported_variable_that_no_command_knows_is_told() -> None:
+    exported = {
+        "LAUNCH_FATS": "secret",
+        "LAUNCH_SEED": "3",
+        "LAUNCH_IGNORE_MEMORY": "1",
+        "LAUNCH_EDITOR": "secret",
+    }
+    for words in ([*MAKE, "help"], [*PYTHON, "help"]):
+        done = run(words, env={**os.environ, **exported})
+        assert (done.returncode, done.stdout) == (0, help.text() + "\n")
+        assert done.stderr == (
+            "note: LAUNCH_EDITOR in the environment is no variable of the kit.\n"
+            "note: LAUNCH_FATS in the environment is no variable of the kit. Did you mean 'LAUNCH_FAST'?\n"
+        )
 
 
 def test_the_helps_name_every_command_and_every_variable() -> None:

@@ -60,7 +60,7 @@ def test_headers_that_no_compiler_would_find_are_refused(tmp_path: Path) -> None
 
 
 def make(clone: Path, *words: str) -> "subprocess.CompletedProcess[str]":
-    env = {"PATH": os.environ["PATH"], "HOME": str(clone.parent)}
+    env = {"PATH": os.environ["PATH"], "HOME": str(clone.parent), "LAUNCH_SOURCE": "registry"}
     argv: List[str] = ["make", "--no-print-directory", *words]
     return subprocess.run(argv, cwd=str(clone), env=env, capture_output=True, text=True, check=False)
 
@@ -79,7 +79,7 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     "words", [["setup"], ["variant", f"V={HYBRID}"], ["evaluate"], ["test-fast"], ["all"]]
 )
 def test_what_builds_refuses_at_once(clone: Path, words: List[str]) -> None:
-    done = make(clone, *words, "SOURCE=registry")
+    done = make(clone, *words)
     assert done.returncode == 2
     assert_user_error(done, "a space", str(clone), "clone the checkout")
     assert not (clone / ".venv").exists()
