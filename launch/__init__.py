@@ -4,7 +4,8 @@ Floors, from the bottom; a module imports only from floors below its own:
 
 0. ``errors``, ``variants``, ``choices``, ``paths``, ``files``, ``locks``, ``digests``, ``status``,
    ``progress`` < ``downloads``, ``json_file``, ``jsonc``, ``git``, ``host``, ``place``, ``sums``,
-   ``checkpoint``: names, dimensions, folders, the error a user sees, tools that know nothing of the rest.
+   ``choices`` < ``checkpoint``: names, dimensions, folders, the error a user sees, tools that know nothing of
+   the rest.
 1. ``vscode`` < ``rewrite``; ``interpreters`` and ``steps`` and ``installer`` < ``environment`` <
    ``optimizers``; ``third_party`` and ``patches`` < ``patch_text`` < ``patch_work`` and
    ``patch_check``; ``patches`` < ``source`` <

@@ -2,29 +2,40 @@
 
 from pathlib import Path
 
+from . import choices
 from .errors import KitError
 
 NAME = "pytorch_model.bin"
 """Weights in a model folder, as transformers 4.9.1 names them."""
 
-_OTHERS = ("*.safetensors", "pytorch_model*", "*.h5", "*.msgpack", "*.ckpt*")
+NAMES = ("model.safetensors", "model.safetensors.index.json", NAME, f"{NAME}.index.json")
+"""What a folder's weights are read from: the first of these that is there (``current_checkpoints.patch``)."""
+
+RANDOM = choices.WEIGHTS[0]
+"""``--weights random``: weights are drawn from the seed, and no checkpoint is read."""
+
+ORIGIN = "eval_weights.txt"
+"""Beside the results of upstream's script: in one line, where the weights are from."""
+
+_OTHERS = ("*.safetensors", "*.bin", "*.h5", "*.msgpack", "*.ckpt*", "*.gguf", "*.onnx")
 
 
-def is_in(folder: Path) -> bool:
-    """Return whether ``folder`` has a checkpoint; a folder without any weights stands for random ones.
+def find(folder: Path) -> Path:
+    """Return the checkpoint in ``folder``.
 
-    :raises KitError: it has weights, but none that transformers 4.9.1 loads into torch.
+    :raises KitError: there is none that is read.
     """
-    if (folder / NAME).exists():
-        return True
-    others = sorted(path.name for pattern in _OTHERS for path in folder.glob(pattern))
-    if others:
-        raise KitError(
-            f"The folder holds weights, but no {NAME}.",
-            where=f"{folder}: {', '.join(others[:3])}",
-            hint=(
-                f"Save the model as {NAME} (transformers' save_pretrained), "
-                "or move these files away to evaluate random weights."
-            ),
-        )
-    return False
+    for name in NAMES:
+        if (folder / name).is_file():
+            return folder / name
+    others = sorted({path.name for pattern in _OTHERS for path in folder.glob(pattern)})
+    raise KitError(
+        "The model folder holds weights, but none under a name that is read."
+        if others
+        else "The model folder holds no weights.",
+        where=f"{folder}: {', '.join(others[:3])}" if others else str(folder),
+        hint=(
+            f"Put the model's checkpoint there ({', '.join(NAMES)}), or have weights drawn: WEIGHTS=random,"
+            " which is --weights random in a launch file."
+        ),
+    )

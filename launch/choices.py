@@ -6,6 +6,9 @@ The words alone: help shows them without loading the modules that act on them, w
 INPUTS = ("sample", "files", "hub")
 """``INPUT=``: what a run reads; :mod:`launch.inputs`."""
 
+WEIGHTS = ("random",)
+"""``WEIGHTS=``: what an evaluation has in place of the model folder's; :mod:`launch.checkpoint`."""
+
 SOURCES = ("auto", "fork", "registry")
 """``SOURCE=``: where NNCF and transformers come from; :mod:`launch.sources`."""
 

@@ -52,6 +52,11 @@ OPTIONS: Dict[str, Option] = {
     "train_file": Option("<file>", "INPUT=files: questions to calibrate on (SQuAD's JSON, nested or flat)"),
     "validation_file": Option("<file>", "INPUT=files: questions to evaluate on"),
     "seed": Option("<number>", "seed of the random weights, 0 to 2³² − 1", otherwise="the launch file's, 42"),
+    "weights": Option(
+        "|".join(choices.WEIGHTS),
+        "evaluate: random, drawn from the seed",
+        otherwise="the model folder's; the sample's are random",
+    ),
     "launch": Option(
         "<file>|upstream",
         "the launch file; upstream: that of the transformers fork, as it is",
@@ -173,7 +178,7 @@ COMMANDS: Dict[str, Command] = {
         "It may write what the command reads: your model's hybrid config (INPUT=files), and for the forks the"
         " patched sources and the questions in their form.  `setup` comes before running what it prints;"
         " where that has not been done, it says so on standard error.",
-        ("v", "explain", *_READ),
+        ("v", "explain", *_READ, "weights"),
         "V= [EXPLAIN=1]",
         (f"command --v {_VARIANT}", "command --v evaluate --explain", f"command --v {_VARIANT} | sh"),
         own={
@@ -183,9 +188,15 @@ COMMANDS: Dict[str, Command] = {
     "evaluate": Command(
         _MAKE,
         "exact match and F1 of a model on questions",
-        "By default the full-size model on the sample, which takes some minutes.  A model folder without"
-        " pytorch_model.bin is evaluated with random weights, and the result says so.",
-        _RUN,
+        "By default the full-size model on the sample, which takes some minutes: its weights are random, and"
+        " the result says so.  A model folder's are read from model.safetensors or pytorch_model.bin, or from"
+        " several such files with their index.",
+        (*_RUN, "weights"),
+        own={
+            "weights": Option(
+                "random", "draw them from the seed", otherwise="the model's; the sample's are drawn"
+            )
+        },
         examples=("evaluate", "evaluate --input files --model my-bert --validation-file dev.json"),
     ),
     "verify": Command(

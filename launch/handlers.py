@@ -34,8 +34,9 @@ from .verify import tree as verification
 
 
 def _selection(options: argparse.Namespace) -> inputs.Selection:
+    weights = getattr(options, "weights", "")  # trees' are always random
     return inputs.select(
-        options.input, options.model, options.train_file, options.validation_file, options.seed
+        options.input, options.model, options.train_file, options.validation_file, options.seed, weights
     )
 
 

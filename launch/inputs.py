@@ -1,4 +1,5 @@
-"""Which checkpoint, tokenizer and questions a run reads: INPUT, MODEL, TRAIN_FILE, VALIDATION_FILE and SEED.
+"""Which checkpoint, tokenizer and questions a run reads: INPUT, MODEL, TRAIN_FILE, VALIDATION_FILE, SEED
+and WEIGHTS.
 
 The launch file says what a run reads by default.  What a make variable changes of that is rewritten by the
 rules in :func:`apply`, each change with the name of its rule, and nothing else is.
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional
 
-from . import bert_config, choices, digests, files, paths, squad
+from . import bert_config, checkpoint, choices, digests, files, paths, squad
 from .errors import KitError
 from .rewrite import Rewriter
 from .variants import Variant
@@ -35,6 +36,7 @@ class Selection:
     :param train_file: questions to calibrate on, for ``files``.
     :param validation_file: questions to evaluate on, for ``files``.
     :param seed: None leaves the launch file's.
+    :param weights: ``random``, or empty: what an evaluation reads.
     """
 
     kind: str = "sample"
@@ -42,9 +44,12 @@ class Selection:
     train_file: Optional[Path] = None
     validation_file: Optional[Path] = None
     seed: Optional[int] = None
+    weights: str = ""
 
 
-def select(kind: str, model: str, train_file: str, validation_file: str, seed: str) -> Selection:
+def select(
+    kind: str, model: str, train_file: str, validation_file: str, seed: str, weights: str = ""
+) -> Selection:
     """Return the selection that the make variables' texts (empty: not given) make.
 
     :raises KitError: a value is none of those allowed, or goes with another INPUT.
@@ -75,6 +80,12 @@ def select(kind: str, model: str, train_file: str, validation_file: str, seed: s
         raise KitError(
             "The seed is not a whole number from 0 to 4294967295.", where=f"SEED={seed}", hint="Correct SEED."
         )
+    if weights not in ("", *choices.WEIGHTS):
+        raise KitError(
+            f"There are no weights {weights!r}.",
+            where=f"WEIGHTS={weights}",
+            hint=f"Set WEIGHTS={checkpoint.RANDOM} to draw them; without it the model folder's are read.",
+        )
     places = {name: files.typed(value, name) if value else None for name, value in given.items()}
     for name, place in places.items():
         if place is not None:
@@ -85,6 +96,7 @@ def select(kind: str, model: str, train_file: str, validation_file: str, seed: s
         train_file=places["TRAIN_FILE"],
         validation_file=places["VALIDATION_FILE"],
         seed=int(seed) if seed else None,
+        weights=weights,
     )
 
 
@@ -144,6 +156,8 @@ def apply(
     computes_configs = rewriter.has("--gen_sparse_cfg") and not upstreams_script
     if selection.seed is not None and not computes_configs:
         rewriter.set("--seed", str(selection.seed), "SEED")
+    if variant is None and rewriter.has("--do_eval") and not rewriter.has("--gen_sparse_cfg"):
+        _choose_weights(rewriter, selection, sample_is_default)
     if selection.kind == "hub":
         if not computes_configs:
             _read_hub(rewriter)
@@ -165,6 +179,16 @@ def apply(
         if not computes_configs:
             sample = paths.SAMPLE / "train.json", paths.SAMPLE / "validation.json"
             _read_questions(rewriter, *sample, rule, rule)
+
+
+def _choose_weights(rewriter: Rewriter, selection: Selection, sample_is_default: bool) -> None:
+    """Let an evaluation have drawn weights where they are asked for; the sample has no others."""
+    if selection.weights:
+        rewriter.set("--weights", selection.weights, "WEIGHTS")
+    elif selection.kind != "sample":
+        rewriter.drop("--weights", f"INPUT={selection.kind}: the model's own weights")
+    elif not sample_is_default:
+        rewriter.set("--weights", checkpoint.RANDOM, "INPUT=sample: it comes without weights")
 
 
 def _read_hub(rewriter: Rewriter) -> None:

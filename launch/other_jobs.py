@@ -85,19 +85,20 @@ def evaluate(job: Job, prepare: Callable[[], None]) -> str:
     startable.check(job)
     if job.arguments.validation_file is not None:
         squad.read(job.local(job.arguments.validation_file), "VALIDATION_FILE")
-    model = job.local(job.arguments.model_name_or_path)
-    drawn = model.is_dir() and not checkpoint.is_in(model)
+    model, drawn = job.local(job.arguments.model_name_or_path), job.arguments.weights == checkpoint.RANDOM
+    if model.is_dir() and not drawn:
+        checkpoint.find(model)
     with exclusive(LOCK, LOCKED) as lock:
         prepare()
         progress = Progress("evaluate", expected=None)
-        if drawn and job.upstreams_script:
-            progress.note(f"no {checkpoint.NAME} in {paths.shown(model)}: the weights are random")
         Runner(lock).run(job, "evaluate", "evaluation", progress)
-    path = job.local(job.arguments.output_dir) / "eval_results.json"
+    folder = job.local(job.arguments.output_dir)
+    path = folder / "eval_results.json"
     results = json.loads(path.read_text(encoding="utf-8"))
-    if drawn and job.upstreams_script:
+    if job.upstreams_script:
         # The kit's own program says it itself; upstream's numbers would pass for a trained model's.
-        results["weights"] = f"random, seed {job.arguments.seed}"
+        told = (folder / checkpoint.ORIGIN).read_text(encoding="utf-8").strip()
+        results["weights"] = f"random, seed {job.arguments.seed}" if drawn else told
         files.write(path, json.dumps(results, indent=4, sort_keys=True) + "\n")
     progress.done(paths.shown(path))
     return json.dumps(results, indent=2)

@@ -103,6 +103,8 @@ def _steps(job: Job) -> List[Step]:
     folder = own.get(extension.FOLDER)
     if folder is None or not extension.is_current(Path(folder), _extension_key(job)):
         steps.append(extension_step(job))
+    if job.arguments.evaluates and job.arguments.weights is None:
+        steps.append(_kits(job, "looking at the checkpoint", "qa.model", *job.invocation.args))
     steps.append(Step("upstream's script", job.invocation.argv(), own))
     made = job.arguments.onnx_path
     if made is not None:

@@ -379,6 +379,8 @@ def upstreams(name: str, entry: Mapping[str, Any], model: Path) -> Dict[str, Any
         config = bert_config.hybrid(bert_config.read(model, "MODEL"), VARIANTS[name], str(model))
         own = paths.BUILD / "configs" / digests.of_value(config)[:12] / name / "config.json"
         value("--config_name", str(own))
+    if name == "evaluate":
+        words += ["--weights", "random"]
     for split, path in questions.items():
         words += [f"--{split}_file", path]
     return edited
@@ -406,6 +408,7 @@ def test_upstreams_configurations_run_in_the_debugger(
     vscode = {name: value for name, value in VSCODE.items() if name != "PYTHONPATH"}
     own = [f"{split.upper()}_FILE={paths.SAMPLE}/{split}.json" for split in ("train", "validation")]
     words = ["LAUNCH=upstream", "SOURCE=fork", "INPUT=files", f"MODEL={tiny_model}", *own]
+    words += ["WEIGHTS=random"] if name == "evaluate" else []
     expected = printed(tmp_path, name, *words, environment=vscode)
     entry = entries(upstream.launch_file())[upstream.configuration_name(name)]
     tree = paths.DERIVED_SOURCES / "fork"

@@ -13,10 +13,12 @@ import sys
 import numpy as np
 import pytest
 
-from launch import paths, squad
+from launch import checkpoint, paths, squad
 from launch.errors import EXIT_USER_ERROR, KitError
 from launch.qa.answers import NO_ANSWER, best_spans
 from launch.qa.arguments import Arguments
+
+from . import checkpoints as made
 
 VALIDATION = paths.SAMPLE / "validation.json"
 PROGRAM = paths.PACKAGE / "qa" / "run_qa.py"
@@ -98,7 +100,7 @@ def run(derived_source, tmp_path_factory):
 def random_run(run, tiny, tmp_path_factory):
     """Evaluate random weights once for several tests; return the process and the output folder."""
     output = tmp_path_factory.mktemp("random") / "out"
-    return run(tiny, output, "--per_device_eval_batch_size", "3"), output
+    return run(tiny, output, "--weights", "random", "--per_device_eval_batch_size", "3"), output
 
 
 def results(output):
@@ -268,7 +270,7 @@ def test_two_processes_give_the_same_files(random_run, run, tiny, tmp_path):
     launcher = ["-m", "torch.distributed.run", "--nproc_per_node", "2"]
     launcher += ["--master_addr", "127.0.0.1", "--master_port", str(port)]
     shared = tmp_path / "out"
-    process = run(tiny, shared, "--per_device_eval_batch_size", "3", launcher=launcher)
+    process = run(tiny, shared, "--weights", "random", "--per_device_eval_batch_size", "3", launcher=launcher)
     assert process.returncode == 0, process.stderr
     for name in ("eval_predictions.json", "eval_results.json"):
         assert (shared / name).read_bytes() == (output / name).read_bytes(), name
@@ -298,11 +300,12 @@ def test_a_broken_checkpoint_ends_in_three_parts(run, saved, tmp_path):
 # Weights
 
 
-def load(transformers, folder):
-    from launch.qa.evaluate import load_model
+def load(transformers, folder, weights=None, say=None):
+    from launch.qa import model
 
     config = transformers.AutoConfig.from_pretrained(str(folder))
-    return load_model(Arguments(str(folder), "unused", seed=SEED), config, lambda text: None)
+    args = Arguments(str(folder), "unused", seed=SEED, weights=weights)
+    return model.load(args, config, say or (lambda text: None))
 
 
 def save_changed(folder, source, change):
@@ -315,11 +318,10 @@ def save_changed(folder, source, change):
 def test_random_weights_follow_the_seed(transformers, tiny):
     import torch
 
-    first, _ = load(transformers, tiny)
+    first, _ = load(transformers, tiny, "random")
     torch.rand(3)
-    second, weights = load(transformers, tiny)
+    second, weights = load(transformers, tiny, "random")
     assert weights == f"random, seed {SEED}"
-    assert not first.training
     for one, other in zip(first.parameters(), second.parameters()):
         assert torch.equal(one, other)
 
@@ -327,8 +329,18 @@ def test_random_weights_follow_the_seed(transformers, tiny):
 def test_a_checkpoint_without_a_head_is_noted(transformers, saved, tmp_path):
     model = make_model(tmp_path / "headless")
     save_changed(model, saved, lambda w: {name: w[name] for name in w if "qa_outputs" not in name})
-    _, weights = load(transformers, model)
+    said = []
+    _, weights = load(transformers, model, say=said.append)
     assert weights == f"checkpoint, qa_outputs random, seed {SEED}"
+    assert f"drawn from seed {SEED}: qa_outputs.bias, qa_outputs.weight" in said[-1]
+
+
+def test_what_is_not_used_of_a_checkpoint_is_said(transformers, saved, tmp_path):
+    model = make_model(tmp_path / "more")
+    save_changed(model, saved, lambda w: {**w, **{f"cls.{name}": w["qa_outputs.bias"] for name in "abcde"}})
+    said = []
+    assert load(transformers, model, say=said.append)[1] == "checkpoint"
+    assert said[-1] == "not used of the checkpoint: cls.a, cls.b, cls.c and 2 more"
 
 
 @pytest.mark.parametrize(
@@ -350,12 +362,112 @@ def test_a_checkpoint_of_something_else_is_refused(transformers, saved, tmp_path
     assert caught.value.hint
 
 
-def test_weights_in_another_form_are_not_passed_over(transformers, tmp_path):
-    model = make_model(tmp_path / "modern")
-    (model / "model.safetensors").write_bytes(b"")
-    with pytest.raises(KitError, match=r"no pytorch_model\.bin") as caught:
+def test_weights_that_are_not_there_are_drawn_only_where_asked_for(transformers, run, tiny, tmp_path):
+    process = run(tiny, tmp_path / "out")
+    assert process.returncode == EXIT_USER_ERROR
+    for part in (
+        "error: The model folder holds no weights",
+        f"where: {tiny}\n",
+        "to do: ",
+        "--weights random",
+    ):
+        assert part in process.stderr
+    model = make_model(tmp_path / "other")
+    (model / "tf_model.h5").write_bytes(b"")
+    with pytest.raises(KitError, match="under a name that is read") as caught:
         load(transformers, model)
-    assert "model.safetensors" in caught.value.where
+    assert "tf_model.h5" in caught.value.where
+    for place in ("pytorch_model.bin", "model.safetensors"):
+        (model / place).write_bytes(b"broken")
+    assert load(transformers, model, "random")[1] == f"random, seed {SEED}"  # and what is there is not read
+
+
+def test_the_names_that_are_read_are_those_that_are_looked_for(transformers):
+    from transformers import checkpoints
+
+    assert checkpoints.NAMES == checkpoint.NAMES
+
+
+def changed(tensors, how):
+    """Return the tensors as old or smaller checkpoints have them."""
+    if how == "no prefix":
+        # Of a BERT that was not trained for questions yet: with the head, transformers refuses it.
+        return {name[len("bert.") :]: tensor for name, tensor in tensors.items() if name.startswith("bert.")}
+    if how == "old names":
+        for new, old in (("LayerNorm.weight", "LayerNorm.gamma"), ("LayerNorm.bias", "LayerNorm.beta")):
+            tensors = {name.replace(new, old): tensor for name, tensor in tensors.items()}
+        return tensors
+    kind = {"as it is": "float", "float16": "half", "bfloat16": "bfloat16"}[how]
+    return {n: getattr(t, kind)() if t.is_floating_point() else t for n, t in tensors.items()}
+
+
+@pytest.mark.parametrize("how", ["as it is", "no prefix", "old names", "float16", "bfloat16"])
+@pytest.mark.parametrize("form", made.FORMS)
+def test_a_checkpoint_is_read_in_each_form(transformers, saved, tmp_path, form, how):
+    import torch
+
+    tensors = torch.load(str(saved / "pytorch_model.bin"))
+    model = make_model(tmp_path / "model")
+    form(changed(tensors, how), model)
+    loaded, weights = load(transformers, model)
+    assert weights == ("checkpoint" if how != "no prefix" else f"checkpoint, qa_outputs random, seed {SEED}")
+    assert set(loaded.state_dict()) == set(tensors)
+    for name, tensor in loaded.state_dict().items():
+        if how == "no prefix" and name.startswith("qa_outputs."):
+            continue
+        kind = {"float16": torch.float16, "bfloat16": torch.bfloat16}.get(how, torch.float32)
+        expected = tensors[name].to(kind).float() if tensor.is_floating_point() else tensors[name]
+        assert tensor.dtype == expected.dtype
+        assert torch.equal(tensor, expected), name
+
+
+def test_one_file_of_safetensors_goes_before_one_that_runs_code(transformers, saved, tmp_path):
+    import torch
+
+    model = make_model(tmp_path / "both")
+    made.safetensors(torch.load(str(saved / "pytorch_model.bin")), model)
+    (model / "pytorch_model.bin").write_bytes(b"not even read")
+    assert load(transformers, model)[1] == "checkpoint"
+
+
+INDEX = "model.safetensors.index.json"
+
+
+def cut(folder, name, count):
+    (folder / name).write_bytes((folder / name).read_bytes()[:count])
+
+
+def misplace(folder, shard):
+    index = json.loads((folder / INDEX).read_text())
+    index["weight_map"]["qa_outputs.bias"] = shard
+    (folder / INDEX).write_text(json.dumps(index))
+
+
+@pytest.mark.parametrize(
+    ("form", "damage", "complaint"),
+    [
+        (made.safetensors, lambda f: cut(f, "model.safetensors", -1), "IncompleteBuffer"),
+        (made.safetensors, lambda f: cut(f, "model.safetensors", 100), "Header"),
+        (made.safetensors, lambda f: cut(f, "model.safetensors", 0), "HeaderTooSmall"),
+        (made.several_safetensors, lambda f: cut(f, "model-1.safetensors", -1), "IncompleteBuffer"),
+        (made.several_safetensors, lambda f: (f / "model-1.safetensors").unlink(), "model-1.safetensors"),
+        (made.several_safetensors, lambda f: cut(f, INDEX, 50), "cannot be loaded"),
+        (made.several_safetensors, lambda f: (f / INDEX).write_text("[]"), "cannot be loaded"),
+        (made.several_safetensors, lambda f: misplace(f, "../m.bin"), "another folder: ../m.bin"),
+        (made.several_safetensors, lambda f: misplace(f, "model-1.safetensors"), "lacks qa_outputs.bias"),
+    ],
+)
+def test_a_damaged_checkpoint_is_named(transformers, saved, tmp_path, form, damage, complaint):
+    import torch
+
+    model = make_model(tmp_path / "damaged")
+    form(torch.load(str(saved / "pytorch_model.bin")), model)
+    damage(model)
+    with pytest.raises(KitError, match="cannot be loaded") as caught:
+        load(transformers, model)
+    assert complaint in caught.value.what
+    assert caught.value.where.startswith(f"{model}/model.safetensors")
+    assert "--weights random" in caught.value.hint
 
 
 def test_a_config_without_a_model_is_an_error(transformers, tmp_path):
@@ -363,19 +475,19 @@ def test_a_config_without_a_model_is_an_error(transformers, tmp_path):
     config = json.loads((model / "config.json").read_text(encoding="utf-8"))
     (model / "config.json").write_text(json.dumps({**config, "hidden_act": "none such"}), encoding="utf-8")
     with pytest.raises(KitError, match="none such") as caught:
-        load(transformers, model)
+        load(transformers, model, "random")
     assert str(model) in caught.value.where
 
 
 def test_a_hub_name_out_of_reach_names_the_hub(transformers, tiny, tmp_path, monkeypatch):
-    from launch.qa.evaluate import load_model
+    from launch.qa import model
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("transformers.file_utils._is_offline_mode", True)
     config = transformers.AutoConfig.from_pretrained(str(tiny))
     args = Arguments("some/model", "unused", dataset_name="squad", cache_dir=str(tmp_path))
     with pytest.raises(KitError, match="some/model") as caught:
-        load_model(args, config, lambda text: None)
+        model.load(args, config, lambda text: None)
     assert "INPUT=hub" in caught.value.where
 
 

@@ -3,6 +3,7 @@
 Not part of `make test`: without the submodules there is nothing to run, and a test that skips says nothing.
 """
 
+import functools
 import json
 import re
 from pathlib import Path
@@ -14,7 +15,8 @@ from launch.qa import extension
 from launch.source_fork import Fork
 from launch.variants import VARIANTS
 
-from .conftest import HYBRID, UNSTRUCTURED, Kit, run
+from . import checkpoints
+from .conftest import HYBRID, TINY, UNSTRUCTURED, Kit, assert_user_error, run, write_model
 
 pytestmark = pytest.mark.forks
 
@@ -89,11 +91,41 @@ def test_configs_are_the_committed_ones(launch: str, tmp_path: Path) -> None:
     assert git.run(["status", "--porcelain", "launch/configs"], paths.REPOSITORY).stdout == ""
 
 
-def test_both_sources_evaluate_alike(kit: Kit) -> None:
-    results = []
-    for source in ("fork", "registry"):
-        done = kit.run("evaluate", source=source)
-        assert done.returncode == 0, done.stderr
-        results.append(json.loads((kit.folder / "evaluate" / "eval_results.json").read_text()))
-    for key in ("eval_exact_match", "eval_f1", "eval_samples"):
-        assert results[0][key] == results[1][key]
+def test_both_sources_evaluate_alike(kit: Kit, derived_source: Path) -> None:
+    """Drawn weights, and a checkpoint in each form, one of them without a head."""
+    tensors = checkpoints.draw(kit.model)
+    forms = {form.__name__: functools.partial(form, tensors) for form in checkpoints.FORMS}
+    headless = {name: tensor for name, tensor in tensors.items() if "qa_outputs" not in name}
+    forms["headless"] = functools.partial(checkpoints.safetensors, headless)
+    found = {}
+    for case in ("drawn", *forms):
+        kit.model = write_model(kit.folder / case, **TINY)
+        if case in forms:
+            forms[case](kit.model)
+        for source in ("fork", "registry"):
+            done = kit.run("evaluate", source=source, weights=None if case in forms else "random")
+            assert done.returncode == 0, done.stderr
+            results = json.loads((kit.folder / "evaluate" / "eval_results.json").read_text())
+            keys = ("eval_exact_match", "eval_f1", "eval_samples", "weights")
+            found[case, source] = [results[key] for key in keys]
+            predicted = json.loads((kit.folder / "evaluate" / "eval_predictions.json").read_text())
+            if case != "headless":  # each program draws the head at another place in the random stream
+                found[case, source].append(predicted)
+        if case != "headless":
+            assert found[case, "fork"] == found[case, "registry"]
+    for form in checkpoints.FORMS:
+        assert found[form.__name__, "fork"] == found["one_bin", "registry"]
+    assert found["one_bin", "fork"][3] == "checkpoint"
+    assert found["drawn", "fork"][3] == "random, seed 42"
+    assert found["headless", "fork"][3] == found["headless", "registry"][3] == checkpoints.HEADLESS
+
+
+def test_upstreams_script_is_kept_from_what_it_would_pass_over(kit: Kit) -> None:
+    assert_user_error(
+        kit.run("evaluate", source="fork"), "holds no weights", str(kit.model), "WEIGHTS=random"
+    )
+    kit.model = write_model(kit.folder / "broken", **TINY)
+    (kit.model / "model.safetensors").write_bytes(b"{}")
+    done = kit.run("evaluate", source="fork")
+    assert_user_error(done, "cannot be loaded", "HeaderTooSmall", str(kit.model / "model.safetensors"))
+    assert not (kit.folder / "evaluate" / "eval_results.json").exists()

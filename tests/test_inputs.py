@@ -1,5 +1,6 @@
 """What a run reads: every INPUT with either launch file and either source."""
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any, Dict, Optional
@@ -145,6 +146,33 @@ def test_an_evaluation_needs_questions_to_evaluate_on_only(
     with pytest.raises(KitError) as caught:
         load(launch, "evaluate", source, without(chosen, "validation_file"))
     assert caught.value.where == "VALIDATION_FILE is empty"
+
+
+@pytest.mark.parametrize("source", SOURCES)
+@pytest.mark.parametrize("launch", LAUNCHES)
+def test_weights_are_drawn_for_the_sample_and_who_asks(
+    launch: str, source: str, chosen: inputs.Selection
+) -> None:
+    for selection, drawn in (
+        (inputs.Selection(), True),
+        (inputs.Selection("hub"), False),
+        (inputs.Selection("hub", weights="random"), True),
+        (chosen, False),
+        (dataclasses.replace(chosen, weights="random"), True),
+    ):
+        job = load(launch, "evaluate", source, selection)
+        assert job.arguments.weights == ("random" if drawn else None)
+        if selection.weights and launch == "upstream":
+            assert rule(job, "--weights") == "WEIGHTS"
+    # A tree's are drawn anyhow.
+    assert "--weights" not in load(launch, HYBRID, source, inputs.Selection(weights="random")).invocation.args
+
+
+def test_other_weights_than_random_are_refused() -> None:
+    with pytest.raises(KitError, match="no weights 'my-bert'") as caught:
+        inputs.select("sample", "", "", "", "", "my-bert")
+    assert caught.value.where == "WEIGHTS=my-bert"
+    assert "WEIGHTS=random" in caught.value.hint
 
 
 @pytest.mark.parametrize("source", SOURCES)

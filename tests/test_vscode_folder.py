@@ -257,7 +257,7 @@ def test_the_jobs_on_the_releases_have_one_environment_and_the_same_common_argum
             assert entry[key] == first[key]
     # An option counts with its value; those that name a variant, its folder or one job's own are not common.
     own = {"--config_name", "--gen_hybrid_sparse_model", "--to_onnx", "--nncf_config", "--output_dir"}
-    own.add("--per_device_eval_batch_size")
+    own |= {"--per_device_eval_batch_size", "--weights"}
 
     def common(entry: Dict[str, Any]) -> List[List[str]]:
         pairs: List[List[str]] = []

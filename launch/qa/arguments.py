@@ -9,6 +9,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, List, NoReturn, Optional, Sequence
 
+from .. import checkpoint
 from ..errors import KitError
 
 
@@ -27,6 +28,7 @@ class Arguments:
     :param doc_stride: tokens that two windows over one long context share.
     :param per_device_train_batch_size: features in a calibration batch (upstream's training batch size).
     :param per_device_eval_batch_size: features in an evaluation batch.
+    :param weights: ``random``: evaluate drawn weights, and read no checkpoint.
     :param nncf_config: NNCF's JSON config.
     :param to_onnx: the ONNX file; a hybrid only takes it as a wish for one and names it itself.
     """
@@ -54,6 +56,7 @@ class Arguments:
     seed: int = 42
     do_eval: bool = False
     overwrite_output_dir: bool = False
+    weights: Optional[str] = None
     nncf_config: Optional[str] = None
     to_onnx: Optional[str] = None
 
@@ -66,6 +69,11 @@ class Arguments:
     def tokenizer_source(self) -> str:
         """What names the tokenizer: a folder or a hub name."""
         return self.tokenizer_name or self.model_name_or_path
+
+    @property
+    def evaluates(self) -> bool:
+        """Whether this run answers questions."""
+        return self.to_onnx is None and not self.gen_sparse_cfg
 
     @property
     def onnx_path(self) -> Optional[Path]:
@@ -133,6 +141,8 @@ def parser(prog: str) -> argparse.ArgumentParser:
             made.add_argument(option, type=_boolean, nargs="?", const=True, default=False)
         elif field.name == "seed":
             made.add_argument(option, type=seed, default=field.default)
+        elif field.name == "weights":
+            made.add_argument(option, choices=[checkpoint.RANDOM], default=None)
         elif kind in (int, Optional[int]):
             made.add_argument(option, type=_positive, default=field.default)
         else:

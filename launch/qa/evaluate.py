@@ -10,19 +10,18 @@ neither the division of the work nor what batches are filled up with reaches the
 import json
 import time
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Sequence, Tuple
+from typing import Any, Dict, Sequence, Tuple
 
-from .. import checkpoint, files, squad, status
+from .. import files, squad, status
 from ..errors import KitError
 from .answers import best_spans
 from .arguments import Arguments
-from .features import MODEL_INPUTS, hub_error
-from .model import build
+from .features import MODEL_INPUTS
+from .model import load
 
 RESULTS = "eval_results.json"
 PREDICTIONS = "eval_predictions.json"
 
-_HEAD = "qa_outputs."
 _PROGRESS_SECONDS = 5.0
 
 
@@ -98,83 +97,6 @@ def _gpu_works() -> bool:
         return bool((torch.ones(1, device="cuda") + 1).item() == 2)
     except RuntimeError:
         return False
-
-
-def _draw(args: Arguments, config: Any) -> Any:
-    """Return the model of ``config`` with weights drawn from the seed.
-
-    :raises KitError: transformers builds no model from this config.
-    """
-    from transformers import set_seed
-
-    set_seed(args.seed)
-    return build(config, args.config_source)
-
-
-def _read_checkpoint(args: Arguments, config: Any) -> Tuple[Any, str]:
-    """Return the model with the weights of ``model_name_or_path``, and where its weights are from.
-
-    As with transformers, a checkpoint may lack the question-answering head (a model that was only pretrained
-    does), which is then drawn from the seed.  Without more of its weights a model has nothing to evaluate.
-
-    :raises KitError: there is no checkpoint, it is broken, or is another model's.
-    """
-    from transformers import BertForQuestionAnswering, set_seed
-
-    folder = Path(args.model_name_or_path)
-    set_seed(args.seed)
-    try:
-        model, loading = BertForQuestionAnswering.from_pretrained(
-            args.model_name_or_path,
-            config=config,
-            cache_dir=args.cache_dir,
-            revision=args.model_revision,
-            output_loading_info=True,
-        )
-    except Exception as error:
-        # Unpickling raises anything; transformers covers it with an OSError that does not say what happened.
-        if not folder.exists():
-            raise hub_error(args, error) from None
-        cause = error.__context__ if isinstance(error, OSError) and error.__context__ else error
-        raise KitError(
-            f"The checkpoint cannot be loaded: {' '.join(str(cause).split())[:300] or type(cause).__name__}",
-            where=str(folder / checkpoint.NAME),
-            hint=(
-                "Give the checkpoint that belongs to the config, as save_pretrained writes it; "
-                "without one, the weights are drawn from --seed."
-            ),
-        ) from None
-    missing: List[str] = loading["missing_keys"]
-    foreign = [name for name in missing if not name.startswith(_HEAD)]
-    if foreign:
-        raise KitError(
-            f"The checkpoint lacks {len(foreign)} of the model's weights, such as {foreign[0]}.",
-            where=str(folder / checkpoint.NAME) if folder.exists() else f"--model_name_or_path {folder}",
-            hint="Give a checkpoint of a BERT that transformers' save_pretrained wrote for this config.",
-        )
-    return model, f"checkpoint, {_HEAD[:-1]} random, seed {args.seed}" if missing else "checkpoint"
-
-
-def load_model(args: Arguments, config: Any, say: Callable[[str], None] = status.step) -> Tuple[Any, str]:
-    """Return the model to evaluate, in evaluation mode, and a word on where its weights are from.
-
-    :param config: transformers' config of the model.
-    :param say: takes what happens now, in a few words.
-    :returns: a ``BertForQuestionAnswering``, and ``checkpoint``, ``checkpoint, qa_outputs random, seed N`` or
-        ``random, seed N``: a folder without a checkpoint stands for random weights, which is what the kit's
-        models are made of.
-    :raises KitError: there are weights, but not such as can be loaded.
-    """
-    folder = Path(args.model_name_or_path)
-    if not folder.is_dir() or checkpoint.is_in(folder):
-        say("loading the checkpoint")
-        model, weights = _read_checkpoint(args, config)
-        if weights != "checkpoint":
-            say(f"the checkpoint has no question-answering head: it is drawn from seed {args.seed}")
-    else:
-        say(f"no {checkpoint.NAME} in {folder}: drawing random weights from seed {args.seed}")
-        model, weights = _draw(args, config), f"random, seed {args.seed}"
-    return model.eval(), weights
 
 
 def _loader(features: Any, batch_size: int, processes: int) -> Any:
@@ -259,7 +181,8 @@ def evaluate(args: Arguments, config: Any, examples: Sequence[squad.Example], fe
     folder = Path(args.output_dir)
     if main:
         _prepare_folder(folder)
-    model, weights = load_model(args, config, say)
+    model, weights = load(args, config, say)
+    model.eval()
     say(f"evaluating {len(features)} features on {accelerator.device}")
     starts, ends = _logits(accelerator, model, features, args.per_device_eval_batch_size)
     if not main:

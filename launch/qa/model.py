@@ -1,8 +1,17 @@
-"""Building the model that a config describes."""
+"""The model that a config describes, and the weights that an evaluation asks for.
 
-from typing import Any
+As a program, with the command line of upstream's script, it checks a checkpoint before that script reads it.
+"""
 
+import sys
+from pathlib import Path
+from typing import Any, Callable, List, Sequence, Tuple
+
+from .. import checkpoint, files, status
 from ..errors import KitError
+from .arguments import Arguments, parse
+
+_HEAD = "qa_outputs."
 
 
 def build(config: Any, source: str) -> Any:
@@ -23,3 +32,99 @@ def build(config: Any, source: str) -> Any:
             where=source,
             hint="Correct the value in the config.",
         ) from None
+
+
+def load(args: Arguments, config: Any, say: Callable[[str], None] = status.step) -> Tuple[Any, str]:
+    """Return the model to evaluate, and in a few words where its weights are from.
+
+    :param config: transformers' config of the model.
+    :param say: takes what happens now, in a few words.
+    :returns: a ``BertForQuestionAnswering``, and ``checkpoint``, ``checkpoint, qa_outputs random, seed N`` or
+        ``random, seed N``.
+    :raises KitError: there are no weights, or none that can be loaded.
+    """
+    from transformers import set_seed
+
+    set_seed(args.seed)
+    if args.weights == checkpoint.RANDOM:
+        say(f"drawing random weights from seed {args.seed}")
+        return build(config, args.config_source), f"random, seed {args.seed}"
+    say("loading the checkpoint")
+    model, lacking, unused = _read(args, config)
+    if unused:
+        say(f"not used of the checkpoint: {_some(unused)}")
+    if not lacking:
+        return model, "checkpoint"
+    say(f"not in the checkpoint, and drawn from seed {args.seed}: {_some(lacking)}")
+    return model, f"checkpoint, {_HEAD[:-1]} random, seed {args.seed}"
+
+
+def _some(names: List[str]) -> str:
+    """Return names in short."""
+    more = len(names) - 3
+    return ", ".join(names[:3]) + (f" and {more} more" if more > 0 else "")
+
+
+def _read(args: Arguments, config: Any) -> Tuple[Any, List[str], List[str]]:
+    """Return the model with its checkpoint's weights, the names of those that lack, and of unused ones.
+
+    As with transformers, a checkpoint may lack the question-answering head (a model that was only pretrained
+    does), which is then drawn.  Without more of its weights a model has nothing to evaluate.
+
+    :raises KitError: there is no checkpoint, it is broken, or is another model's.
+    """
+    from transformers import BertForQuestionAnswering
+
+    from .features import hub_error
+
+    folder = Path(args.model_name_or_path)
+    where = str(checkpoint.find(folder)) if folder.is_dir() else f"--model_name_or_path {folder}"
+    try:
+        model, loading = BertForQuestionAnswering.from_pretrained(
+            args.model_name_or_path,
+            config=config,
+            cache_dir=args.cache_dir,
+            revision=args.model_revision,
+            output_loading_info=True,
+        )
+    except Exception as error:
+        # Unpickling raises anything; transformers covers it with an OSError that does not say what happened.
+        if not folder.exists():
+            raise hub_error(args, error) from None
+        cause = error.__context__ if isinstance(error, OSError) and error.__context__ else error
+        raise KitError(
+            f"The checkpoint cannot be loaded: {' '.join(str(cause).split())[:300] or type(cause).__name__}",
+            where=where,
+            hint=(
+                "Give the whole checkpoint that belongs to the config, as save_pretrained writes it, "
+                "or have weights drawn: --weights random."
+            ),
+        ) from None
+    lacking, unused = sorted(loading["missing_keys"]), sorted(loading["unexpected_keys"])
+    foreign = [name for name in lacking if not name.startswith(_HEAD)]
+    if foreign:
+        raise KitError(
+            f"The checkpoint lacks {len(foreign)} of the model's weights, such as {foreign[0]}.",
+            where=where,
+            hint="Give a checkpoint of a BERT that transformers' save_pretrained wrote for this config.",
+        )
+    return model, lacking, unused
+
+
+def main(argv: Sequence[str]) -> int:
+    """Read the checkpoint that upstream's script is to evaluate, and write where its weights are from.
+
+    The script would end in a traceback, or evaluate what a checkpoint lacks as if it were there.
+
+    :raises KitError: as :func:`load`.
+    """
+    from .program import load_config
+
+    args = parse("run_qa.py", argv)
+    weights = load(args, load_config(args)[0])[1]
+    files.write(Path(args.output_dir) / checkpoint.ORIGIN, weights + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(status.run(main, sys.argv[1:]))
