@@ -158,10 +158,10 @@ def run_of(launch: str, name: str, selection: inputs.Selection, source: Source) 
 
 
 def default_python() -> str:
-    """Return the interpreter of a configuration that names none: the one selected in VS Code.
+    """Return the interpreter of a configuration that names none: the environment's, or the kit's own.
 
-    ``.vscode/settings.json`` selects the environment's.  VS Code takes another where that is not there yet,
-    and so does the kit: the one that it runs in.
+    VS Code takes the selected one: a person's choice, else what it finds, in the kit's folder first.  No
+    setting chooses one (``.vscode/settings.json`` says why).
     """
     return str(paths.VENV_PYTHON) if os.access(str(paths.VENV_PYTHON), os.X_OK) else sys.executable
 

@@ -1,6 +1,6 @@
 """A client of the Debug Adapter Protocol: what VS Code does between F5 and the end of the program.
 
-It starts the real adapter, `python -m debugpy.adapter`, and speaks with it over standard input and output, as
+It starts the real adapter, `python debugpy/adapter`, and speaks with it over standard input and output, as
 VS Code does.  Where the adapter asks for a terminal (`runInTerminal`), the client starts what it is asked to,
 as VS Code's terminal does.  Every wait has an end, and :meth:`Session.close` leaves no process behind.
 
@@ -19,6 +19,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Dict, Iterator, List, Mapping, Optional, Sequence
+
+import debugpy
 
 Message = Dict[str, Any]
 
@@ -54,7 +56,7 @@ class Stop:
 class Session:
     """One debugging session; a context manager that ends everything it has started.
 
-    :param python: the interpreter that runs the adapter.
+    :param python: the interpreter that runs the adapter: the one selected in VS Code.
     :param environment: VS Code's own, which adapter and terminal inherit.
     :param folder: receives the adapter's and the terminal's output.
     :param seconds: until a session that is not at its end is given up.
@@ -76,7 +78,7 @@ class Session:
         """What the program wrote into its terminal."""
         with self._log.open("wb") as log:
             self._adapter = subprocess.Popen(
-                [python, "-m", "debugpy.adapter"],
+                [python, str(Path(debugpy.__file__).parent / "adapter")],
                 env=self._environment,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,

@@ -62,8 +62,9 @@ def debug(tmp_path: Path) -> Iterator[Debug]:
         breakpoints: Mapping[Path, Sequence[int]],
         environment: Mapping[str, str] = VSCODE,
         seconds: float = 240.0,
+        python: str = PYTHON,
     ) -> Session:
-        sessions.append(Session(PYTHON, environment, tmp_path / f"session-{len(sessions)}", seconds))
+        sessions.append(Session(python, environment, tmp_path / f"session-{len(sessions)}", seconds))
         sessions[-1].launch(request, breakpoints)
         return sessions[-1]
 
@@ -190,6 +191,33 @@ def test_every_hybrid_has_an_entry_that_starts(
     session = debug(f5(launch_file, name), {program: [first_line(program)]})
     started = started_as(session, program)
     assert_same(started, printed(tmp_path, name, f"LAUNCH={launch_file}", "SOURCE=registry"), [str(program)])
+
+
+@pytest.mark.parametrize("resolved", [True, False])
+def test_the_debugger_itself_runs_in_another_python(
+    resolved: bool, launch_file: Path, debug: Debug, tmp_path: Path
+) -> None:
+    """As in a window that was opened before setup: VS Code selects a Python of the machine, an entry its own.
+
+    Where F5 itself asks whether the folder is trusted, the extension starts too late to say what the launcher
+    runs in.
+    """
+    words = ["python3", "-c", "import sys; print(sys.version_info >= (3, 9) and sys.executable)"]
+    selected = subprocess.run(
+        words, env=VSCODE, stdout=subprocess.PIPE, text=True, check=False
+    ).stdout.strip()
+    if selected in ("", "False"):
+        pytest.skip("python3 is missing here, or older than today's debugger wants")
+    request = launch_request(entries(launch_file)[HYBRID], paths.REPOSITORY, VSCODE, selected)
+    assert request["debugLauncherPython"] == selected != request["python"]
+    if not resolved:
+        del request["debugLauncherPython"]
+    program = QA / "gen_hybrid_sparse_qa.py"
+    session = debug(request, {program: [first_line(program)]}, python=selected)
+    started = started_as(session, program)
+    assert_same(
+        started, printed(tmp_path, HYBRID, f"LAUNCH={launch_file}", "SOURCE=registry"), [str(program)]
+    )
 
 
 def test_a_person_steps_through_the_compression_and_gets_makes_bytes(

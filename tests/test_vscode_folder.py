@@ -78,9 +78,9 @@ def test_the_menu_has_the_variants_first_and_every_job() -> None:
 
 def test_what_a_program_runs_on_is_set_up_before_it() -> None:
     for name, entry in entries(paths.LAUNCH_FILE).items():
+        assert ("preLaunchTask" in entry) == ("python" in entry) == (name != "configs")
         if name == "configs":
-            assert "preLaunchTask" not in entry  # any Python can
-            continue
+            continue  # any Python can
         words = tasks()[entry["preLaunchTask"]]["args"]
         assert words[:2] == ["setup", "SOURCE=registry"]
         assert ("MO=2021.4" in words) == (name == "tests")
@@ -113,10 +113,56 @@ def test_settings_and_extensions_lead_to_what_the_kit_makes() -> None:
     def path(text: str) -> Path:
         return Path(text.replace("${workspaceFolder}", str(paths.REPOSITORY)))
 
-    assert path(settings["python.defaultInterpreterPath"]) == paths.VENV_PYTHON
     assert [path(text) for text in settings["python.analysis.extraPaths"]] == [Registry().tree]
     assert settings["python.testing.pytestEnabled"] is True
     assert set(load("extensions.json")["recommendations"]) == {"ms-python.python", "ms-python.debugpy"}
+
+
+def test_no_setting_names_an_interpreter() -> None:
+    """VS Code reads it before the first setup, and takes what is missing then for invalid ever after."""
+    settings = load("settings.json")
+    assert not [key for key in settings if re.search("interpreterpath|pythonpath", key, re.I)]
+    assert "/bin/" not in json.dumps(settings)
+
+
+def test_what_needs_no_setup_runs_in_a_python_with_nothing_installed(tmp_path: Path) -> None:
+    entry = entries(paths.LAUNCH_FILE)["configs"]
+    assert "python" not in entry
+    invocation = resolve(entry)
+    words = [sys.executable, "-S", *invocation.target, *invocation.args]
+    words[words.index("--output_dir") + 1] = str(tmp_path)
+    done = subprocess.run(
+        words,
+        cwd=invocation.cwd,
+        env=invocation.environment({}),
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    for name in [name for name, variant in VARIANTS.items() if variant.hybrid]:
+        made = (tmp_path / name / "config.json").read_bytes()
+        assert made == (paths.PACKAGE / "configs" / name / "config.json").read_bytes()
+
+
+def test_nothing_starts_after_a_failed_setup() -> None:
+    """VS Code's default asks, and offers to go on."""
+    assert load("settings.json")["debug.onTaskErrors"] == "abort"
+
+
+def test_the_name_of_what_f5_starts_is_shown_in_full() -> None:
+    """The menu in Run and Debug cuts the variants' names where they are still the same: `90pc_spar…`."""
+    assert load("settings.json")["debug.showInStatusBar"] == "always"
+
+
+def test_vscode_passes_over_what_the_kit_makes() -> None:
+    settings = load("settings.json")
+    made = ("**/.venv", "**/build")
+    assert settings["search.exclude"] == dict.fromkeys(made, True)
+    assert settings["files.watcherExclude"] == {f"{name}/**": True for name in made}
+    assert settings["task.autoDetect"] == "off"  # packages in .venv bring files of npm and the like
+    kept = git.run(["ls-files"], paths.REPOSITORY).stdout.splitlines()
+    assert not [path for path in kept if {".venv", "build"} & set(path.split("/"))]
 
 
 @pytest.mark.parametrize("name", list(entries(paths.LAUNCH_FILE)))
