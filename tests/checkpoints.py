@@ -6,8 +6,6 @@ from typing import Any, Callable, Dict, List
 
 Tensors = Dict[str, Any]
 
-HEADLESS = "checkpoint, qa_outputs random, seed 42"
-
 
 def draw(folder: Path, seed: int = 123) -> Tensors:
     """Return the tensors of a question-answering BERT of the folder's config, by name."""

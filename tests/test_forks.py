@@ -3,10 +3,10 @@
 Not part of `make test`: without the submodules there is nothing to run, and a test that skips says nothing.
 """
 
-import functools
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -91,33 +91,31 @@ def test_configs_are_the_committed_ones(launch: str, tmp_path: Path) -> None:
     assert git.run(["status", "--porcelain", "launch/configs"], paths.REPOSITORY).stdout == ""
 
 
-def test_both_sources_evaluate_alike(kit: Kit, derived_source: Path) -> None:
-    """Drawn weights, and a checkpoint in each form, one of them without a head."""
+@pytest.mark.parametrize("case", ["drawn", "headless", *checkpoints.FORMS])
+def test_both_sources_evaluate_alike(case: Any, kit: Kit, derived_source: Path) -> None:
+    """Drawn weights, a checkpoint without a head, and one in each form."""
     tensors = checkpoints.draw(kit.model)
-    forms = {form.__name__: functools.partial(form, tensors) for form in checkpoints.FORMS}
-    headless = {name: tensor for name, tensor in tensors.items() if "qa_outputs" not in name}
-    forms["headless"] = functools.partial(checkpoints.safetensors, headless)
-    found = {}
-    for case in ("drawn", *forms):
-        kit.model = write_model(kit.folder / case, **TINY)
-        if case in forms:
-            forms[case](kit.model)
-        for source in ("fork", "registry"):
-            done = kit.run("evaluate", source=source, weights=None if case in forms else "random")
-            assert done.returncode == 0, done.stderr
-            results = json.loads((kit.folder / "evaluate" / "eval_results.json").read_text())
-            keys = ("eval_exact_match", "eval_f1", "eval_samples", "weights")
-            found[case, source] = [results[key] for key in keys]
-            predicted = json.loads((kit.folder / "evaluate" / "eval_predictions.json").read_text())
-            if case != "headless":  # each program draws the head at another place in the random stream
-                found[case, source].append(predicted)
-        if case != "headless":
-            assert found[case, "fork"] == found[case, "registry"]
-    for form in checkpoints.FORMS:
-        assert found[form.__name__, "fork"] == found["one_bin", "registry"]
-    assert found["one_bin", "fork"][3] == "checkpoint"
-    assert found["drawn", "fork"][3] == "random, seed 42"
-    assert found["headless", "fork"][3] == found["headless", "registry"][3] == checkpoints.HEADLESS
+    kit.model = write_model(kit.folder / "model", **TINY)
+    weights = "checkpoint"
+    if case == "drawn":
+        weights = "random, seed 42"
+    elif case == "headless":
+        checkpoints.safetensors({k: v for k, v in tensors.items() if "qa_outputs" not in k}, kit.model)
+        weights = "checkpoint, qa_outputs random, seed 42"
+    else:
+        case(tensors, kit.model)
+    found = []
+    for source in ("fork", "registry"):
+        done = kit.run("evaluate", source=source, weights="random" if case == "drawn" else None)
+        assert done.returncode == 0, done.stderr
+        results, answers = (
+            json.loads((kit.folder / "evaluate" / f"eval_{name}.json").read_text())
+            for name in ("results", "predictions")
+        )
+        assert results["weights"] == weights
+        found.append([answers, *(results[f"eval_{key}"] for key in ("exact_match", "f1", "samples"))])
+    if case != "headless":  # each program draws the head at another place of the random stream
+        assert found[0] == found[1]
 
 
 def test_upstreams_script_is_kept_from_what_it_would_pass_over(kit: Kit) -> None:
