@@ -39,8 +39,8 @@ def load(args: Arguments, config: Any, say: Callable[[str], None] = status.step)
 
     :param config: transformers' config of the model.
     :param say: takes what happens now, in a few words.
-    :returns: a ``BertForQuestionAnswering``, and ``checkpoint``, ``checkpoint, qa_outputs random, seed N`` or
-        ``random, seed N``.
+    :returns: a ``BertForQuestionAnswering``, and ``random, seed N`` or ``checkpoint``, the latter followed by
+        ``, qa_outputs random, seed N`` and ``, N of its tensors not used`` where that is so.
     :raises KitError: there are no weights, or none that can be loaded.
     """
     from transformers import set_seed
@@ -51,12 +51,14 @@ def load(args: Arguments, config: Any, say: Callable[[str], None] = status.step)
         return build(config, args.config_source), f"random, seed {args.seed}"
     say("loading the checkpoint")
     model, lacking, unused = _read(args, config)
+    weights = "checkpoint"
+    if lacking:
+        say(f"not in the checkpoint, and drawn from seed {args.seed}: {_some(lacking)}")
+        weights += f", {_HEAD[:-1]} random, seed {args.seed}"
     if unused:
         say(f"not used of the checkpoint: {_some(unused)}")
-    if not lacking:
-        return model, "checkpoint"
-    say(f"not in the checkpoint, and drawn from seed {args.seed}: {_some(lacking)}")
-    return model, f"checkpoint, {_HEAD[:-1]} random, seed {args.seed}"
+        weights += f", {len(unused)} of its tensors not used"
+    return model, weights
 
 
 def _some(names: List[str]) -> str:
