@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable, List, Mapping, Optional, Sequence, Tuple
 
-from . import paths, status
+from . import hidden, paths, status
 from .errors import EXIT_USER_ERROR, KitError
 
 TICK = 0.5
@@ -140,7 +140,8 @@ def run(
     log.parent.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
     with log.open("ab") as output:
-        output.write(b"$ " + b" ".join(os.fsencode(word) for word in argv) + b"\n")
+        line = hidden.redacted(" ".join(map(hidden.shown, argv)))
+        output.write(b"$ " + os.fsencode(line) + b"\n")
         output.flush()
 
         reported: List[KitError] = []

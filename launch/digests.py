@@ -1,13 +1,20 @@
 """Content hashes: what a product depends on, and whether a file is still the one that was made."""
 
 import hashlib
+import hmac
 import json
+import os
+import secrets
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Iterable
 
+from . import paths
 from .files import check_regular
 
 _CHUNK = 1 << 20
+
+_KEY = paths.BUILD / "digest.key"
 
 _WEIGHTS = (".bin", ".h5", ".msgpack", ".onnx", ".ot", ".pt", ".safetensors")
 """Files of a model folder that hold weights.  No variant reads them, so none depends on them."""
@@ -29,6 +36,27 @@ def of_file(path: Path) -> str:
 def of_value(value: Any) -> str:
     """Return the sha256 of a JSON value, whatever the order of its keys."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def keyed(text: str) -> str:
+    """Return a digest of ``text`` that only this checkout can make: it may be published, and tells nothing.
+
+    Of a short secret a plain digest would tell the secret to whoever tries them all.  The key is random,
+    stays in the build folder, and is another once that was removed.
+
+    :raises OSError: the key cannot be read, or written where there is none.
+    """
+    if not _KEY.is_file():
+        _KEY.parent.mkdir(parents=True, exist_ok=True)
+        part = _KEY.with_name(f"{_KEY.name}.{os.getpid()}")
+        try:
+            with open(part, "xb", opener=lambda path, flags: os.open(path, flags, 0o600)) as handle:
+                handle.write(secrets.token_bytes(32))
+            with suppress(FileExistsError):
+                os.link(part, _KEY)  # whoever is first
+        finally:
+            part.unlink()
+    return hmac.new(_KEY.read_bytes(), text.encode("utf-8", "surrogateescape"), "sha256").hexdigest()
 
 
 def of_files(files: Iterable[Path], base: Path) -> str:

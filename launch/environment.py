@@ -50,7 +50,8 @@ class Stamp(NamedTuple):
     def whole(self) -> bool:
         """Whether the environment is still where it was made and still has its interpreter."""
         return (
-            self.venv == str(paths.VENV)
+            # By whichever link somebody came to the checkout.
+            _same_file(str(Path(self.venv).parent), str(paths.VENV.parent))
             and os.access(self.python, os.X_OK)
             and os.access(paths.VENV_PYTHON, os.X_OK)
         )

@@ -10,6 +10,8 @@ import io
 import sys
 from typing import Callable, Dict, NoReturn
 
+from . import hidden
+
 EXIT_USER_ERROR = 2
 """Exit status of every command that ended in a :class:`KitError`."""
 
@@ -63,7 +65,7 @@ def exit_with_message(body: Callable[[], int]) -> NoReturn:
     try:
         status = body()
     except KitError as error:
-        print(error, file=sys.stderr)
+        print(hidden.redacted(str(error)), file=sys.stderr)
         status = EXIT_USER_ERROR
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
@@ -78,6 +80,6 @@ def exit_with_message(body: Callable[[], int]) -> NoReturn:
             where=str(error.filename or "a file or folder of this run"),
             hint="Free disk space, or correct the permissions, and run the same command again.",
         )
-        print(problem, file=sys.stderr)
+        print(hidden.redacted(str(problem)), file=sys.stderr)
         status = EXIT_USER_ERROR
     sys.exit(status)

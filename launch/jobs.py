@@ -1,12 +1,26 @@
 """Jobs: configurations of the launch file, ready to run, and what their products depend on."""
 
+import functools
 import os
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Dict, Optional, Sequence
 
-from . import bert_config, convert, digests, environment, files, inputs, paths, source_rules, upstream, vscode
+from . import (
+    bert_config,
+    convert,
+    digests,
+    environment,
+    files,
+    hidden,
+    host,
+    inputs,
+    paths,
+    source_rules,
+    upstream,
+    vscode,
+)
 from .errors import KitError
 from .optimizers import Optimizer
 from .qa.arguments import Arguments, parse
@@ -179,12 +193,22 @@ def _read(launch: str, name: str) -> _Read:
     launch_file = files.typed(launch, "LAUNCH")
     configuration = vscode.find(vscode.load(launch_file), name)
     workspace, env = paths.REPOSITORY, os.environ
+    if configuration.here.get("envFile") is None:
+        _tell_of_env_file()
     rewriter = Rewriter(
         vscode.resolve(configuration, workspace=workspace, env=env, default_python=default_python())
     )
     variables = vscode.variables_of(configuration, workspace=workspace, env=env)
     rewriter.as_written(configuration.here, variables.substitute)
     return _Read(rewriter, f"{name!r} in {paths.shown(launch_file)}", configuration)
+
+
+@functools.lru_cache(maxsize=None)
+def _tell_of_env_file() -> None:
+    """Say, once, that make passes over the environment file that VS Code reads by default."""
+    if (paths.REPOSITORY / ".env").exists():
+        note = "VS Code reads .env, and make does not: what programs are to get belongs into the launch file"
+        print(f"note: {note}", file=sys.stderr, flush=True)
 
 
 def _own_job(read: _Read, selection: inputs.Selection, source: Source) -> Job:
@@ -194,7 +218,7 @@ def _own_job(read: _Read, selection: inputs.Selection, source: Source) -> Job:
     """
     configuration, target = read.configuration, read.rewriter.target.after
     key = {"-m": "module", "-c": "code"}[target[0]] if len(target) > 1 else "program"
-    where = f"{configuration.place(configuration.path(key))} = {target[-1]}"
+    where = f"{configuration.place(configuration.path(key))} = {hidden.shown(target[-1])}"
     hint = 'Set "program" to one of launch/qa/, or give the configuration another name.'
     if key != "program":
         what = f"Make runs {configuration.name!r} as the question-answering program, and this is none."
@@ -227,8 +251,22 @@ def _select(
 
 
 def _arguments(rewriter: Rewriter) -> Arguments:
-    invocation = rewriter.result()
-    return parse(Path(invocation.target[-1]).name, invocation.args)
+    """Return the program's command line, parsed.
+
+    :raises KitError: it is wrong, or a number or a switch comes from a variable of the environment.
+    """
+    arguments = _parse(rewriter.result())
+    try:
+        _parse(rewriter.result(), shown=True)
+    except KitError as error:
+        hint = "Write it out: what a tree was made from is published with it."
+        raise KitError(error.what, where=error.where, hint=hint) from None
+    return arguments
+
+
+def _parse(invocation: vscode.Invocation, *, shown: bool = False) -> Arguments:
+    args = map(hidden.shown, invocation.args) if shown else invocation.args
+    return parse(Path(invocation.target[-1]).name, list(args))
 
 
 def _job(rewriter: Rewriter, name: str, origin: str, source: Source, arguments: Arguments) -> Job:
@@ -270,8 +308,8 @@ def onnx_key(tree_job: TreeJob) -> Dict[str, Any]:
     job = tree_job.job
     invocation = job.invocation
     arguments = {
-        name: _content(job.local(value), value) if name in _FILES else value
-        for name, value in vars(job.arguments).items()
+        name: _content(job.local(value), _recorded(value)) if name in _FILES else _recorded(value)
+        for name, value in _shown_apart(job).items()
         if name not in _UNREAD and value is not None
     }
     program = [
@@ -286,12 +324,12 @@ def onnx_key(tree_job: TreeJob) -> Dict[str, Any]:
     return {
         "arguments": arguments,
         "environment": {
-            name: None if value is None else _placeless(value)
+            name: None if value is None else _recorded(value)
             for name, value in invocation.env.items()
             if name not in _UNKEYED_VARIABLES
         },
-        "interpreter": [_placeless(word) for word in (invocation.python, *invocation.options)],
-        "target": [_content(job.local(word), _placeless(word)) for word in invocation.target]
+        "interpreter": [_recorded(word) for word in (invocation.python, *invocation.options)],
+        "target": [_content(job.local(word), _recorded(word)) for word in invocation.target]
         if not job.upstreams_script
         else [Path(invocation.target[-1]).name],
         "lock": environment.lock_digest("runtime.lock"),
@@ -305,8 +343,23 @@ def ir_key(onnx_sha256: str, optimizer: Optimizer) -> Dict[str, Any]:
     return {**convert.key(optimizer), "onnx": onnx_sha256}
 
 
-def _placeless(text: str) -> str:
-    return text.replace(str(paths.REPOSITORY), "${workspaceFolder}")
+def _shown_apart(job: Job) -> Dict[str, Any]:
+    """Return the arguments of a job, those with values in them that are not to be shown as such words."""
+    named = vars(_parse(job.invocation, shown=True))
+    return {
+        name: value if value == named[name] else hidden.Word(value, named[name])
+        for name, value in vars(job.arguments).items()
+    }
+
+
+def _recorded(value: Any) -> Any:
+    """Return what a key has of an argument or a variable: no place of the checkout, nothing hidden."""
+    if not isinstance(value, str):
+        return value
+    text = host.named(value, {"${workspaceFolder}": paths.REPOSITORY})
+    if not isinstance(value, hidden.Word):
+        return text
+    return f"{host.named(value.shown, {'${workspaceFolder}': paths.REPOSITORY})} ({digests.keyed(text)[:16]})"
 
 
 def _content(path: Path, word: str) -> str:

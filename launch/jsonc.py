@@ -1,8 +1,10 @@
 """JSON with comments and trailing commas, as VS Code writes it, read strictly in every other way.
 
-Comments and trailing commas are overwritten with spaces and what is left goes to :mod:`json`.  Nothing
-moves, so every line and column in an error is that of the file.  What :mod:`json` lets pass and a reader
-of the file would not expect (a key written twice, NaN, Infinity) is an error too.
+Comments, trailing commas and the white space that JSON has not are overwritten with spaces, and what is left
+goes to :mod:`json`.  White space and line ends are those of VS Code (``src/vs/base/common/json.ts``:
+``isWhiteSpace``, ``isLineBreak``).  Nothing moves, so every line and column in an error is that of the file.
+What :mod:`json` lets pass and a reader of the file would not expect (a key written twice, NaN, Infinity) is
+an error too.
 """
 
 import json
@@ -25,10 +27,10 @@ _SHOWN = 60
 # A string need not be closed here: json.loads says where it begins, and one pass over the text is enough.
 _TOKEN = re.compile(
     r"""(?P<string>"(?:[^"\\\r\n]|\\.)*"?)
-    |(?P<comment>//[^\r\n]*|/\*.*?\*/)
+    |(?P<comment>//[^\r\n\u2028\u2029]*|/\*.*?\*/)
     |(?P<unclosed>/\*)
     |(?P<mark>[][{}:,])
-    |(?P<word>[^][{}:,"/ \t\r\n]+)
+    |(?P<word>[^][{}:,"/ \t\r\n\v\f\u00a0\u1680\u2000-\u200b\u2028\u2029\u202f\u205f\u3000\ufeff]+)
     |(?P<other>/)""",
     re.VERBOSE | re.DOTALL,
 )
@@ -177,7 +179,7 @@ def _scan(text: str, source: str) -> Tuple[str, Optional[KitError]]:
     may_trail = False  # it is a comma after a value: one that a bracket may follow
     comma_piece = 0
     for match in _TOKEN.finditer(text):
-        pieces.append(text[end : match.start()])
+        pieces.append(_NOT_LINE_END.sub(" ", text[end : match.start()]))
         end = match.end()
         found = match.group()
         if match.lastgroup == "comment":
@@ -203,7 +205,7 @@ def _scan(text: str, source: str) -> Tuple[str, Optional[KitError]]:
         may_trail = found == "," and token not in ("", "[", "{", ",", ":")
         token, token_start, comma_piece = found, match.start(), len(pieces)
         pieces.append(found)
-    pieces.append(text[end:])
+    pieces.append(_NOT_LINE_END.sub(" ", text[end:]))
     return "".join(pieces), refused
 
 

@@ -3,9 +3,21 @@
 Only folders that the kit itself owns are named here; what a run reads and writes is in the launch file.
 """
 
+import os
 from pathlib import Path
 
-REPOSITORY = Path(__file__).resolve().parent.parent
+
+def _entered(folder: Path) -> Path:
+    """Return ``folder``, an absolute path without links, as the shell calls it where it is in that folder.
+
+    A shell keeps the symbolic link that it was led through (POSIX: ``PWD``), and so does VS Code.
+    """
+    called = os.environ.get("PWD", "")
+    absolute = called == os.path.normpath(called) and Path(called).is_absolute()
+    return Path(called) if absolute and os.path.realpath(called) == str(folder) else folder
+
+
+REPOSITORY = _entered(Path(__file__).resolve().parent.parent)
 """The checkout: VS Code's ``${workspaceFolder}``."""
 
 PACKAGE = REPOSITORY / "launch"
@@ -33,7 +45,8 @@ WHEELS = BUILD / "wheels"
 
 def shown(path: Path) -> str:
     """Return ``path`` as a person wants to read it: relative to the current folder where it lies below it."""
-    try:
-        return str(path.relative_to(Path.cwd()))
-    except ValueError:
-        return str(path)
+    here = Path.cwd()
+    for folder in (here, _entered(here)):
+        if folder in (path, *path.parents):
+            return str(path.relative_to(folder))
+    return str(path)

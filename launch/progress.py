@@ -6,6 +6,8 @@ import sys
 import time
 from typing import Any, Optional, TextIO
 
+from . import hidden
+
 QUIET_INTERVAL = 60.0
 """Seconds between two lines about the same step where standard error is no terminal."""
 
@@ -91,7 +93,7 @@ class Progress:
 
     def _write(self, line: str, end: str) -> None:
         start = "\r\033[K" if self.terminal else ""
-        print(f"{start}{line}", end=end, file=self.stream, flush=True)
+        print(f"{start}{hidden.redacted(line)}", end=end, file=self.stream, flush=True)
 
 
 class Elapsed:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Mapping, NoReturn, Optional
 
-from . import digests, environment, git, host, paths, sums, trees
+from . import digests, environment, git, hidden, host, paths, sums, trees
 from .bert_config import BertShape
 from .errors import KitError
 from .jobs import TreeJob
@@ -170,13 +170,13 @@ def build(
         "weights": {"kind": "random", "seed": arguments.seed},
         "source": facts.source,
         "command": {
-            "argv": [host.placeless(word) for word in job.invocation.argv()],
+            "argv": [host.placeless(hidden.shown(word)) for word in job.invocation.argv()],
             "environment": {
-                name: None if value is None else host.placeless(value)
+                name: None if value is None else host.placeless(hidden.shown(value))
                 for name, value in job.invocation.env.items()
             },
             "launch": host.placeless(job.origin),
-            "working_directory": host.placeless(job.invocation.cwd),
+            "working_directory": host.placeless(hidden.shown(job.invocation.cwd)),
         },
         # What counts and is text names something, but for the revision of a name on a hub.
         "inputs": {

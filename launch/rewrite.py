@@ -8,6 +8,7 @@ import shlex
 from dataclasses import dataclass, replace
 from typing import Any, Callable, List, Mapping, Optional, Tuple
 
+from . import hidden
 from .vscode import Invocation
 
 
@@ -15,7 +16,7 @@ from .vscode import Invocation
 class Part:
     """One part of an invocation: the interpreter, the program, an argument with its values, a variable …
 
-    :param what: which part, in a word: ``python``, ``cwd``, ``program``, ``env``, ``args``.
+    :param what: which part, in a word: ``python``, ``cwd``, ``program``, ``env``, ``args``, ``type``.
     :param before: as in the launch file, a word each; empty where the file does not have it.
     :param after: as it runs; empty where it is left out.
     :param rules: the rules that changed it, in order.
@@ -29,7 +30,7 @@ class Part:
     @property
     def changed(self) -> bool:
         """Whether the part runs otherwise than the file says."""
-        return self.before != self.after
+        return list(map(hidden.shown, self.before)) != list(map(hidden.shown, self.after))
 
 
 class Rewriter:
@@ -45,18 +46,20 @@ class Rewriter:
             name: Part("env", _assignment(name, value), _assignment(name, value), [])
             for name, value in invocation.env.items()
         }
+        self.kind: List[Part] = []
         self._values = dict(invocation.env)
         self.args = _grouped(invocation.args)
 
     def as_written(self, body: Mapping[str, Any], substitute: Callable[[str], str]) -> None:
         """Show each part as the configuration ``body`` has it, before VS Code's variables are replaced.
 
-        What the file does not have (the interpreter, often) is shown as such; variables from an environment
-        file are shown as they are.
+        What the file does not have (the interpreter, often) is shown as such.
 
         :param body: one that was resolved.
         :param substitute: replaces VS Code's variables in a text.
         """
+        if body.get("type") == "python" and body.get("python"):
+            self.kind = [Part("type", ("python",), ("debugpy",), [_ACTIVATED])]
         self.cwd.before = _words(body.get("cwd"))
         for key, words in (("program", ()), ("module", ("-m",)), ("code", ("-c",))):
             if key in body:
@@ -66,7 +69,8 @@ class Rewriter:
         self.python.before = (*_words(body.get("python", body.get("pythonPath"))), *options)
         for name, value in body.get("env", {}).items():
             if substitute(name) in self.env:
-                self.env[substitute(name)].before = _assignment(name, value)
+                shown = None if value is None else hidden.of_entry(substitute(name), value)
+                self.env[substitute(name)].before = _assignment(name, shown)
         written = body.get("args", ())
         if not isinstance(written, str):
             rest = iter(written)
@@ -90,7 +94,7 @@ class Rewriter:
 
     def parts(self) -> List[Part]:
         """Return every part in the order of a command line."""
-        return [self.cwd, *self.env.values(), self.python, self.target, *self.args]
+        return [*self.kind, self.cwd, *self.env.values(), self.python, self.target, *self.args]
 
     def value(self, option: str) -> Optional[str]:
         """Return the value that ``option`` has now; None where it has none."""
@@ -128,11 +132,11 @@ class Rewriter:
     def map_words(self, change: Callable[[str], str], rule: str) -> None:
         """Put every word of the program's arguments and every variable's value through ``change``."""
         for part in self.args:
-            _change(part, tuple(map(change, part.after)), rule)
+            _change(part, tuple(hidden.mapped(change, word) for word in part.after), rule)
         for name in self.env:
             value = self.variable(name)
             if value is not None:
-                self.set_variable(name, change(value), rule)
+                self.set_variable(name, hidden.mapped(change, value), rule)
 
     def variable(self, name: str) -> Optional[str]:
         """Return what the environment variable ``name`` is set to; None where it is not."""
@@ -176,7 +180,7 @@ def _words(value: object) -> Tuple[str, ...]:
 
 
 def _assignment(name: str, value: Optional[str]) -> Tuple[str, ...]:
-    return ("-u", name) if value is None else (f"{name}={value}",)
+    return ("-u", name) if value is None else (hidden.joined("=", [name, value]),)
 
 
 def _change(part: Part, after: Tuple[str, ...], rule: str) -> None:
@@ -196,6 +200,9 @@ def _grouped(args: Tuple[str, ...]) -> List[Part]:
     return [Part("args", tuple(group), tuple(group), []) for group in groups]
 
 
+_ACTIVATED = 'VS Code activates the environment of "python", too, for this type: it sets VIRTUAL_ENV and PATH'
+"""Why a configuration of type ``python`` that names its interpreter runs otherwise in VS Code."""
+
 _SUBSTITUTED = "as VS Code resolves it"
 """The rule of a part that no other rule changed."""
 
@@ -206,7 +213,7 @@ def table(parts: List[Part]) -> str:
     for part in parts:
         if not (part.before or part.after):
             continue  # one rule put it in, a later one took it out
-        before, after = shlex.join(part.before), shlex.join(part.after)
+        before, after = (shlex.join(map(hidden.shown, words)) for words in (part.before, part.after))
         lines.append(f"{part.what:<8}{before or '(not in the file)'}")
         if part.changed:
             lines.append(f"{'  runs':<8}{after or '(left out)'}")

@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from . import paths
+from . import hidden, paths
 from .errors import KitError
 from .rewrite import Rewriter
 from .source import Source
@@ -30,9 +30,10 @@ def select(rewriter: Rewriter, source: Source) -> None:
     own = os.pathsep.join(map(str, source.python_path))
     rewriter.set_variable("PYTHONPATH", own, f"{name}: selects nncf, transformers and the script's modules")
     tools = str(paths.VENV / "bin")
-    search = rewriter.variable("PATH") or os.environ.get("PATH") or os.defpath
+    search = rewriter.variable("PATH")
+    search = search or hidden.of_environment("PATH", os.environ.get("PATH", "")) or os.defpath
     if tools not in search.split(os.pathsep):
-        search = os.pathsep.join([tools, search])
+        search = hidden.joined(os.pathsep, [tools, search])
     rewriter.set_variable("PATH", search, "ninja compiles NNCF's extension")
     rewriter.set_variable("TORCH_EXTENSIONS_DIR", str(source.extensions), f"{name}: its compiled extension")
     rewriter.set_variable("PYTHONHASHSEED", "0", "same order in every run")

@@ -161,7 +161,7 @@ def fetch(mirror: Optional[Path]) -> None:
     :raises KitError: a submodule holds something else, or its commit cannot be had.
     """
     done = git.run(["rev-parse", "--show-toplevel"], paths.REPOSITORY)
-    if done.returncode or Path(done.stdout.strip()).resolve() != paths.REPOSITORY:
+    if done.returncode or Path(done.stdout.strip()).resolve() != paths.REPOSITORY.resolve():
         raise KitError(
             "This copy of the kit is no git checkout, so it has no submodules.",
             where=str(paths.REPOSITORY),

@@ -42,15 +42,13 @@ def substituted(value: Any, folder: str, environment: Mapping[str, str]) -> Any:
 def prepared(entry: Mapping[str, Any], folder: str, selected: str) -> Dict[str, Any]:
     """Return an entry as the extension hands it to VS Code, which then replaces variables and the platform's.
 
-    The extension replaces ``${env:…}`` by nothing in three keys, and settles which interpreter is meant.
+    The extension replaces ``${env:…}`` by nothing in two keys, and settles which interpreter is meant.
     """
     made = dict(entry)
 
     def replaced(text: str) -> str:
         return re.sub(r"\$\{env[.:][^}]*\}", "", text.replace("${workspaceFolder}", folder))
 
-    if made.get("envFile"):
-        made["envFile"] = replaced(made["envFile"])
     old = made.pop("pythonPath", None)
     for value in (made.get("python"), old):
         if value:
@@ -61,15 +59,6 @@ def prepared(entry: Mapping[str, Any], folder: str, selected: str) -> Dict[str, 
     # Adapter and launcher run in the selected interpreter, unless the old key names another.
     made["debugLauncherPython"] = made["python"] if old and not entry.get("python") else selected
     return made
-
-
-def file_variables(path: Path) -> Dict[str, str]:
-    """Return the variables of an environment file of the plainest kind."""
-    if not path.is_file():
-        return {}
-    lines = [line.partition("=") for line in path.read_text().splitlines()]
-    assert not [line for line in lines if set("".join(line)) & set("'\"$#\\ ")], "no test needs these yet"
-    return {name: value for name, _, value in lines}
 
 
 def launch_request(
@@ -84,19 +73,13 @@ def launch_request(
     made = prepared(entry, str(folder), selected)
     request: Dict[str, Any] = substituted({**made, **made.pop("linux", {})}, str(folder), environment)
     request.pop("pythonPath", None)  # the platform's: the extension has settled the interpreter by now
-    file = request.get("envFile")
-    in_file = file_variables(folder / ".env") if file is None else file_variables(Path(file)) if file else {}
-    own = request.get("env", {})
-    variables = request["env"] = {**in_file, **own}
+    assert not (folder / ".env").exists(), "make reads no environment file"
+    variables = request["env"] = dict(request.get("env", {}))
     for name in ("PATH", "PYTHONPATH"):
-        variables.pop(name, None)
-        value = in_file.get(name)
-        for more in (own.get(name), environment.get(name)):
-            # What is inherited follows a value that is not empty, and is no value itself.
-            if more and more.strip() and (value or more is own.get(name)):
-                value = f"{value}:{more.strip()}" if value else more.strip()
-        if value is not None:
-            variables[name] = value
+        value = variables.pop(name, "").strip()
+        inherited = environment.get(name, "").strip()
+        if value:
+            variables[name] = f"{value}:{inherited}" if inherited else value
     for name, value in ADDED.items():
         variables.setdefault(name, value)
     request.setdefault("cwd", str(folder))

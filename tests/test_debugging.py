@@ -280,21 +280,20 @@ json.dump(state, open(os.environ["FOUND"], "w"))
 @pytest.mark.parametrize(
     "keys",
     [
-        # Blank search paths, of a file and of the entry; words that a shell splits; the platform's own keys.
+        # A blank search path; words that a shell splits; the platform's own keys.
         {
-            "envFile": "${workspaceFolder}/own.env",
-            "env": {"FOUND": "${workspaceFolder}/found.json", "PYTHONPATH": " ", "KEY_${env:HOME}": "own"},
+            "env": {"FOUND": "${workspaceFolder}/found.json", "PYTHONPATH": " ", "HOME_TOO": "${env:HOME}"},
             "args": "--a 'b  c' \"${workspaceFolder}\" d\\ e",
             "linux": {"python": "${env:TOOLS}/python"},
             "pythonArgs": ["-O"],
         },
-        # The folder's file, put before the entry's; the old name of the interpreter.
+        # A search path, put before the inherited one; the old name of the interpreter.
         {
             "env": {"FOUND": "${workspaceFolder}/found.json", "PYTHONPATH": "/own", "PATH": ""},
             "pythonPath": PYTHON,
             "args": ["two words", "$HOME"],
         },
-        # No file at all; the interpreter that is selected.
+        # No environment file; the interpreter that is selected.
         {
             "envFile": "",
             "env": {"FOUND": "${workspaceFolder}/found.json"},
@@ -303,8 +302,6 @@ json.dump(state, open(os.environ["FOUND"], "w"))
     ],
 )
 def test_f5_starts_any_entry_as_the_kit_does(keys: Dict[str, Any], debug: Debug, tmp_path: Path) -> None:
-    (tmp_path / "own.env").write_text("PYTHONPATH=\nPATH=/files\nBOTH=file\nOWN=file\n")
-    (tmp_path / ".env").write_text("PYTHONPATH=/folders\nOF=folder\n")
     (tmp_path / "dump.py").write_text(DUMP)
     entry = {"name": "n", "type": "debugpy", "request": "launch", "program": "dump.py", **keys}
     environment = {**VSCODE, "TOOLS": str(paths.VENV / "bin")}

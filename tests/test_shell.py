@@ -10,7 +10,7 @@ from typing import Dict
 
 import pytest
 
-from launch import paths, vscode
+from launch import hidden, paths, vscode
 
 FOLDERS = {
     "spaces": "two  words ",
@@ -38,6 +38,8 @@ import json, os, sys
 print(json.dumps([sys.argv, os.getcwd(), dict(os.environ)]))
 """
 
+OWN = sorted(hidden.OWN - {"PATH", "PYTHONPATH", "PYTHONHASHSEED"})
+
 OPTIONS = ("--cache_dir", "--train_file", "--validation_file", "--nncf_config", "--to_onnx", "--config_name")
 
 
@@ -54,8 +56,13 @@ def test_the_printed_command_runs_as_the_file_says(tmp_path: Path, name: str, sh
     (clone / "dump.py").write_text(DUMP)
     (clone / "my python").write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
     (clone / "my python").chmod(0o755)
-    env = {f"VALUE{index}": value for index, value in enumerate(VALUES)}
+    # The kit's own variables are printed with their values; others are referred to, as is the environment.
+    others = {f"VALUE{index}": value for index, value in enumerate(VALUES)}
+    referred = {f"REFERRED{index}": value for index, value in enumerate(VALUES)}
+    named = {name: f"a ${{env:{name}}} b" for name in referred}
+    env = {**dict(zip(OWN, VALUES)), **others, **{f"OF_{name}": f"${{env:{name}}}" for name in referred}}
     args = [word for pair in zip(OPTIONS, VALUES[1:]) for word in pair]
+    args += list(named.values())
     args += ["--model_name_or_path", "${workspaceFolder}/model", "--output_dir=${workspaceFolder}/out"]
     body = {
         "name": "dump",
@@ -65,6 +72,7 @@ def test_the_printed_command_runs_as_the_file_says(tmp_path: Path, name: str, sh
         "program": "${workspaceFolder}/dump.py",
         "cwd": "${workspaceFolder}/work folder",
         "args": args,
+        "console": "internalConsole",  # no shell, which would not take each of these
         "env": {**env, "WORKSPACE": "${workspaceFolder}", "GONE": None},
     }
     (clone / "small.json").write_text(json.dumps({"configurations": [body]}))
@@ -74,6 +82,7 @@ def test_the_printed_command_runs_as_the_file_says(tmp_path: Path, name: str, sh
         "HOME": str(tmp_path),
         "GONE": "inherited",
         "KEPT": "inherited",
+        **referred,
     }
     printed = subprocess.run(
         ["make", "--no-print-directory", "command", "V=dump", "LAUNCH=small.json", "SOURCE=registry"],
@@ -83,6 +92,13 @@ def test_the_printed_command_runs_as_the_file_says(tmp_path: Path, name: str, sh
         check=False,
     )
     assert printed.returncode == 0, printed.stderr
+    without = subprocess.run(
+        [shell, "-c", printed.stdout], cwd="/", env=base, capture_output=True, check=False
+    )
+    assert without.returncode != 0
+    assert not without.stdout
+    assert b"VALUE1: its value is in the launch file" in without.stderr
+    base.update(others, WORKSPACE=str(clone))
     # As text for the shell, and as `make command | sh`.
     pasted = subprocess.run(
         [shell, "-c", printed.stdout], cwd="/", env=base, capture_output=True, check=False

@@ -261,34 +261,47 @@ def shown(file: str) -> List[str]:
 def test_explain_shows_each_part_as_it_stands_in_the_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name, value in (("NAME", "named"), ("WORDS", "x y")):
-        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("NAME", "named")
     file = write_entry(
         tmp_path,
         module="${env:NAME}",
-        args="${env:WORDS} --a b",
-        env={"K_${env:NAME}": "v", "${env:NAME}": None, "PLAIN": "${env:NAME}"},
+        args="${workspaceFolderBasename} --a b",
+        env={
+            "K_${pathSeparator}": "v",
+            "GONE": None,
+            "PLAIN": "${env:NAME}",
+            "HF_HOME": "${env:NAME}/${cwd}",
+        },
         pythonArgs=["-X", "${env:NAME}"],
     )
     resolved = "  rule  as VS Code resolves it"
     assert shown(file) == [
         *("cwd     '${workspaceFolder}'", f"  runs  {paths.REPOSITORY}", resolved),
-        *("env     'K_${env:NAME}=v'", "  runs  K_named=v", resolved),
-        *("env     -u '${env:NAME}'", "  runs  -u named", resolved),
-        *("env     'PLAIN=${env:NAME}'", "  runs  PLAIN=named", resolved),
-        *("python  -X '${env:NAME}'", f"  runs  {sys.executable} -X named", resolved),
-        *("program -m '${env:NAME}'", "  runs  -m named", resolved),
-        *("args    '${env:WORDS} --a b'", "  runs  x y", resolved),
-        *("args    '${env:WORDS} --a b'", "  runs  --a b", resolved),
+        *("env     'K_${pathSeparator}=(not shown)'", "  runs  'K_/=(not shown)'", resolved),
+        *("env     -u GONE",),
+        *("env     'PLAIN=${env:NAME}'",),
+        *(
+            "env     'HF_HOME=${env:NAME}/${cwd}'",
+            f"  runs  'HF_HOME=${{env:NAME}}/{paths.REPOSITORY}'",
+            resolved,
+        ),
+        *("python  -X '${env:NAME}'", f"  runs  {sys.executable} -X '${{env:NAME}}'", resolved),
+        *("program -m '${env:NAME}'",),
+        *("args    '${workspaceFolderBasename} --a b'", f"  runs  {paths.REPOSITORY.name}", resolved),
+        *("args    '${workspaceFolderBasename} --a b'", "  runs  --a b", resolved),
     ]
 
 
 def test_explain_shows_code_and_split_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NAME", "named")
-    file = write_entry(tmp_path, code=["a", "${env:NAME}"], args="'b  c' --d e", cwd=...)
+    file = write_entry(tmp_path, code="${env:NAME}:${cwd}", args="'b  c' --d e", cwd=...)
     assert shown(file)[3:] == [
         *("python  (not in the file)", f"  runs  {sys.executable}", "  rule  as VS Code resolves it"),
-        *("program -c 'a", "${env:NAME}'", "  runs  -c 'a", "named'", "  rule  as VS Code resolves it"),
+        *(
+            "program -c '${env:NAME}:${cwd}'",
+            f"  runs  -c '${{env:NAME}}:{paths.REPOSITORY}'",
+            "  rule  as VS Code resolves it",
+        ),
         *("args    'b  c'", "args    --d e"),
     ]
 

@@ -16,10 +16,9 @@ import tempfile
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from launch import inputs, jobs, jsonc, paths, vscode
+from launch import hidden, inputs, jobs, jsonc, paths, vscode
 from launch.errors import KitError
 from launch.source_registry import Registry
-from launch.vscode import env_file
 from launch.vscode.file import PLATFORM
 
 from .conftest import HYBRID
@@ -63,12 +62,17 @@ def check(text):
             assert all(invocation.argv()[:1])
             # shlex does not know lines that go on in the next one; in a word the same two characters go too.
             printed = shlex.split(invocation.shell().replace("\\\n", ""))
-            argv = [word.replace("\\\n", "") for word in invocation.argv()]
-            assert printed[1] == invocation.cwd.replace("\\\n", "")
+            argv = [as_printed(word) for word in invocation.argv()]
+            assert printed[1] == as_printed(invocation.cwd)
             assert printed[-len(argv) :] == argv
     with contextlib.suppress(KitError):
         vscode.find(file, "no such name")
     return made
+
+
+def as_printed(word):
+    """Return what shlex makes of a printed word: it expands no variable."""
+    return hidden.REFERENCE.sub(r"${\1}", hidden.shown(word)).replace("\\\n", "")
 
 
 def check_error(error, lines, key, file=SOURCE):
@@ -290,34 +294,7 @@ def test_any_configuration_is_a_run_a_job_or_an_error(name, target, args, body, 
     assert all(part.before or part.rules or part.what in ("python", "cwd") for part in found.parts)
 
 
-# --- what is beside it -----------------------------------------------------------------------------------
-
-LINES = st.lists(
-    st.one_of(
-        st.text(max_size=10),
-        st.lists(
-            st.sampled_from(
-                ["A", "_B", "=", "'", '"', "\\", "$", "${A}", "${", "}", "#", "export ", " ", "\t"]
-            )
-        ).map("".join),
-    ),
-    max_size=6,
-).map("\n".join)
-
-
-@cases
-@given(LINES)
-def test_any_environment_file(text):
-    file = pathlib.Path(SAMPLES.name, "any.env")
-    file.write_bytes(text.encode("utf-8", "surrogatepass"))
-    try:
-        variables = env_file.read(file, f"{SOURCE}, line 1, configurations[0].envFile", {"OWN": "x"})
-    except KitError as error:
-        check_error(error, 1, ", configurations[0].envFile")
-    else:
-        assert all(re.fullmatch(r"_*[A-Za-z]\w*", name, re.ASCII) for name in variables)
-        assert all(isinstance(value, str) and "\0" not in value for value in variables.values())
-
+# --- a string of arguments -------------------------------------------------------------------------------
 
 PRINTABLE = st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=20)
 

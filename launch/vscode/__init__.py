@@ -3,9 +3,9 @@
 The launch file is the one place where the steps' command lines are written.  VS Code runs them in its
 debugger, make runs them from here, and both must start the same program.  Every decision about what a key
 or a variable means stands, with its source, in the docstring of the module that makes it: :mod:`.file`,
-:mod:`.variables`, :mod:`.env_file`, :mod:`.resolve`.
+:mod:`.variables`, :mod:`.terminal`, :mod:`.resolve`.
 
-Floors: ``invocation``, ``env_file``, ``file`` < ``variables`` < ``resolve``.
+Floors: ``invocation``, ``terminal``, ``file`` < ``variables`` < ``resolve``.
 """
 
 from .file import Configuration, LaunchFile, find, load, parse

@@ -21,7 +21,7 @@ import sys
 from dataclasses import dataclass, field
 from typing import Any, Dict, List, Mapping, Tuple
 
-from .. import files, jsonc
+from .. import files, hidden, jsonc
 from ..errors import KitError
 
 PLATFORM = {"darwin": "osx", "win32": "windows"}.get(sys.platform, "linux")
@@ -78,7 +78,13 @@ class Configuration:
 
     def error(self, path: jsonc.KeyPath, value: Any, what: str, hint: str) -> KitError:
         """Return an error about ``value``, which stands at ``path`` in this entry."""
-        return KitError(what, where=f"{self.place(path)} = {shown(value)}", hint=hint)
+        text = hidden.NOT_SHOWN if self.hides(path) and value not in (ABSENT, None) else shown(value)
+        return KitError(what, where=f"{self.place(path)} = {text}", hint=hint)
+
+    def hides(self, path: jsonc.KeyPath) -> bool:
+        """Return whether the value at ``path`` may be that of a variable which is not the kit's own."""
+        within = path[1:] if path[:1] == (PLATFORM,) else path
+        return within[:1] == ("env",) and (len(within) == 1 or within[1] not in hidden.OWN)
 
 
 @dataclass(frozen=True)

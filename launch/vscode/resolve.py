@@ -14,15 +14,21 @@ Sources, by the names that the table uses:
 
 ===============================  ===========================================================================
 ``type``                         Python: ``debugpy``; ``python`` is its name of before 2023.  Others: an
-                                 error.
+                                 error.  For ``python``, where the interpreter is named, the Python extension
+                                 activates that one's environment, too: EXPLAIN says so.
 ``request``                      Configuration: ``launch`` starts a program.  ``attach`` starts none: an
                                  error.
 ``program``, ``module``,         debugpy: exactly one.  ``code`` may be a list, of lines.  Extension: a
 ``code``                         relative ``program`` is opened from ``cwd``.
-``args``                         debugpy: a list is taken word by word, nothing is expanded.  A string goes
-                                 to the terminal's shell as it is: the kit splits it as a shell does, and
-                                 what a shell would expand is an error.  So is one with ``"console":
-                                 "internalConsole"``, which has no shell: debugpy refuses it.
+``args``                         debugpy: a list is taken word by word.  A string goes to the terminal's shell
+                                 as it is: the kit splits it as a shell does, and what a shell would expand is
+                                 an error.  So is one with ``"console": "internalConsole"``, which has no
+                                 shell: debugpy refuses it; with ``externalTerminal``, which makes it one word
+                                 (:mod:`.terminal`); and with ``${env:…}``, of which nobody can tell the
+                                 words without showing the value.
+``console``                      Extension: absent, ``integratedTerminal``.  Both terminals pass what runs
+                                 through a shell: a word that comes out otherwise is an error
+                                 (:mod:`.terminal`).  ``internalConsole`` has none.
 ``python``                       Python: a path.  Absent, or ``${command:python.interpreterPath}``, it is the
                                  interpreter selected in VS Code.  Extension: so is an empty or null one, but
                                  in a platform's object debugpy gets that as it is: an error.  debugpy takes a
@@ -31,28 +37,26 @@ Sources, by the names that the table uses:
                                  (``base.ts``: ``resolveAndUpdatePythonPath``): both at once are an error.
                                  In a platform's object it is passed over always: an error.
 ``pythonArgs``                   Python, debugpy: the interpreter's options.
-``cwd``                          Python: the folder that is open.  Extension: also for null.  Nobody
-                                 documents what a relative one is relative to; here it is that folder.
+``cwd``                          Python: the folder that is open.  Extension: also for null.  VS Code's
+                                 terminals and debugpy take a relative one, or one with ``~``, from wherever
+                                 VS Code was started, and fail: an error, as an empty one is.
 ``env``                          Configuration: null removes a variable.  debugpy: only strings and null; a
                                  number or a boolean is an error.
 ``envFile``                      Extension: absent or null, it is ``.env`` in the folder, where there is one;
-                                 an empty one is no file at all (``launch.ts``: ``provideLaunchDefaults``);
-                                 ``env`` wins over it.  A relative one is taken from the folder; in VS Code
-                                 it would hang on where VS Code was started.
+                                 an empty one is no file at all (``launch.ts``: ``provideLaunchDefaults``).
+                                 Make reads none: what is in such a file is often secret.  To name one is an
+                                 error; that a ``.env`` is passed over is said (:mod:`launch.jobs`).
 ``PATH``, ``PYTHONPATH``         Extension (``helper.ts``: ``getDebugEnvironmentVariables``): the value of
-                                 ``envFile``, then that of ``env``, then what is inherited.  An empty result
-                                 of the file's is set, and nothing inherited follows it; a blank value of
-                                 ``env`` changes nothing.  null, which by Configuration removes, does nothing
-                                 there: an error.
+                                 ``env``, then what is inherited.  A blank value changes nothing.  null, which
+                                 by Configuration removes, does nothing there: an error.
 ``sudo``                         Python: runs as another user, as does ``"debugOptions": ["Sudo"]``
                                  (extension): an error.
 ``preLaunchTask``,               Configuration: tasks beside the program: not run.
 ``postDebugTask``
 ``gevent``                       Extension and debugpy: sets GEVENT_SUPPORT, which only the debugger reads.
                                  Not set.
-``console``, ``redirectOutput``  Python: where output goes.  Not looked at otherwise, nor are
-                                 PYTHONUNBUFFERED and PYTHONIOENCODING set, which the extension adds for
-                                 its terminals where they are not set.
+``redirectOutput``               Python: where output goes.  Not looked at, nor are PYTHONUNBUFFERED and
+                                 PYTHONIOENCODING set, which the extension adds where they are not set.
 ``stopOnEntry``, ``justMyCode``  Python: how to debug or to show a run, not what runs.  Not looked at, not
 ``subProcess``, ``django``,      even substituted: a ``${command:…}`` there is no reason not to run.
 ``jinja``, ``pyramid``,
@@ -66,12 +70,11 @@ import json
 import os
 import pathlib
 import re
-import shlex
 from typing import Any, Dict, List, Mapping, Optional, Tuple
 
-from .. import jsonc
+from .. import hidden, jsonc
 from ..errors import KitError
-from . import env_file
+from . import terminal
 from .file import ABSENT, PLATFORM, Configuration
 from .invocation import Invocation
 from .variables import NoValueError, Variables
@@ -81,19 +84,13 @@ _TYPES = ("debugpy", "python")
 _SELECTED = "${command:python.interpreterPath}"
 """The interpreter selected in VS Code."""
 
-_BEFORE_VSCODE = (("python",), ("pythonPath",), ("envFile",))
+_BEFORE_VSCODE = (("python",), ("pythonPath",))
 """Keys in which the extension replaces variables before VS Code does; in a platform's object it does not."""
 
-# What a shell leaves alone: it splits this, as shlex does, and expands nothing ("!" is the history's).
-_SPLIT_ONLY = re.compile(
-    r"""(?: '[^']*'
-          | "(?:[^"\\$`!]|\\[^$`!\r\n])*"
-          | \\[^\r\n]
-          | [^\s'"\\$`*?\[\]{}~;&|<>()\#!]
-          | [ \t]
-        )*""",
-    re.VERBOSE,
-)
+_BLANK = "[\\t-\\r \u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000\ufeff]"
+"""What JavaScript's ``trim`` takes for white space; Python's idea of it differs."""
+
+_BLANK_ENDS = re.compile(f"^{_BLANK}+|{_BLANK}+$")
 
 
 def resolve(
@@ -111,15 +108,15 @@ def resolve(
     :raises KitError: a key has a wrong type or value, or the run cannot be reproduced outside VS Code.
     """
     variables = variables_of(configuration, workspace=workspace, env=env)
-    folder = variables.folder
     keys = _Keys(configuration, variables)
     _check_kind(keys)
+    _check_env_file(keys)
     return Invocation(
         python=_interpreter(keys, default_python),
         target=_target(keys),
         args=_arguments(keys),
-        env=_environment(keys, folder, env),
-        cwd=str(pathlib.Path(folder) / (keys.optional("cwd") or "")),
+        env=_environment(keys, env),
+        cwd=_working_directory(keys),
         options=tuple(keys.strings("pythonArgs")),
     )
 
@@ -184,9 +181,9 @@ class _Keys:
         """
         error = self.configuration.error
         if not isinstance(value, str):
-            hint = f"Write {json.dumps(json.dumps(value))}, in quotes."
-            if value is None or isinstance(value, (list, dict)):
-                hint = "Write a string, in quotes."
+            hint = "Write a string, in quotes."
+            if isinstance(value, (bool, int, float)) and not self.configuration.hides(path):
+                hint = f"Write {json.dumps(json.dumps(value))}, in quotes."
             raise error(path, value, "This must be a string.", hint)
         try:
             text = self.variables.substitute(value, env=path not in _BEFORE_VSCODE)
@@ -253,56 +250,115 @@ def _target(keys: _Keys) -> Tuple[str, ...]:
     value = keys.get(key)
     if key == "code" and value != []:
         lines = keys.strings(key) if isinstance(value, list) else [keys.text(key) or ""]
-        return "-c", "\n".join(lines)
+        code = hidden.joined("\n", lines)
+        _check_typed(keys, keys.path(key), value, code)
+        return "-c", code
     text = keys.text(key) if value != [] else ""
     if not text:
         raise keys.error(key, value, f'"{key}" is empty.', "Name what is to be run.")
+    _check_typed(keys, keys.path(key), value, text)
     # Python opens a relative program from the directory it is started in; so it stays as written.
     return (text,) if key == "program" else ("-m", text)
 
 
+def _console(keys: _Keys) -> str:
+    """Return where the program runs; what is none of VS Code's names is not this kit's to complain about."""
+    found = keys.get("console")
+    return found if found in (terminal.EXTERNAL, terminal.NONE) else terminal.INTEGRATED
+
+
+def _check_typed(keys: _Keys, path: jsonc.KeyPath, value: Any, word: str) -> None:
+    """Raise where a word does not reach the program as it is, for VS Code passes it through a shell."""
+    console = _console(keys)
+    if console == terminal.NONE:
+        return
+    if console == terminal.EXTERNAL:
+        what = terminal.changed_as_it_is(word)
+    elif isinstance(keys.get("args"), str):
+        what = terminal.changed_as_it_is(word) or terminal.control(word)
+        if what is not None:
+            hint = 'Write "args" as a list, one string an argument: VS Code quotes the words then.'
+            raise keys.configuration.error(path, value, what, hint)
+    else:
+        what = terminal.changed(word)
+    if what is not None:
+        hint = "Write the path itself, or begin it with ${userHome}." if "~" in word else "Leave that out."
+        raise keys.configuration.error(path, value, what, f"{hint}\n{terminal.INSTEAD}")
+
+
+def _working_directory(keys: _Keys) -> str:
+    """Return the folder in which the program runs."""
+    cwd = keys.optional("cwd")
+    if cwd is None:
+        return keys.variables.folder
+    hint = "Begin it with ${workspaceFolder}, or ${userHome} for ~."
+    if not pathlib.PurePath(cwd).is_absolute():
+        what = "VS Code takes a relative working directory from where it was started itself."
+        raise keys.error("cwd", keys.get("cwd"), what, hint)
+    reason = terminal.control(cwd) if _console(keys) == terminal.INTEGRATED else None
+    if reason is not None:
+        raise keys.error("cwd", keys.get("cwd"), reason, f"Name another folder.\n{terminal.INSTEAD}")
+    return hidden.mapped(lambda text: str(pathlib.PurePath(text)), cwd)
+
+
 def _arguments(keys: _Keys) -> Tuple[str, ...]:
     """Return the program's arguments."""
-    if not isinstance(keys.get("args"), str):
-        return tuple(keys.strings("args"))
-    if keys.get("console") == "internalConsole":
-        what = 'debugpy takes no string here with "console": "internalConsole", in which there is no shell.'
-        raise keys.error("args", keys.get("args"), what, "Write a list, one string an argument.")
+    args = keys.get("args")
+    if not isinstance(args, str):
+        words = tuple(keys.strings("args"))
+        for index, word in enumerate(words):
+            _check_typed(keys, (*keys.path("args"), index), args[index], word)
+        return words
+    hint = "Write a list, one string an argument."
+    console = _console(keys)
+    if console == terminal.NONE:
+        what = f'debugpy takes no string here with "console": "{console}", in which there is no shell.'
+        raise keys.error("args", args, what, hint)
     text = keys.text("args") or ""
-    try:
-        if _SPLIT_ONLY.fullmatch(text):
-            return tuple(shlex.split(text))
-    except ValueError:
-        pass
-    what = "A shell would expand these arguments, or cannot split them."
-    raise keys.error("args", keys.get("args"), what, "Write a list, one string an argument.")
+    if console == terminal.EXTERNAL and text:
+        what = f'With "console": "{console}" VS Code makes one word of a string.'
+        raise keys.error("args", args, what, hint)
+    if hidden.shown(text) != text:
+        what = "How a shell splits a value of the environment cannot be shown without showing the value."
+        raise keys.error("args", args, what, hint)
+    reason = terminal.control(text)
+    if reason is not None:
+        raise keys.error("args", args, reason, hint)
+    split = terminal.split(text)
+    if split is None:
+        raise keys.error("args", args, "A shell would expand these arguments, or cannot split them.", hint)
+    return tuple(split)
 
 
-def _environment(keys: _Keys, folder: str, env: Mapping[str, str]) -> Dict[str, Optional[str]]:
+def _check_env_file(keys: _Keys) -> None:
+    """Raise where an environment file is named."""
+    file = keys.optional("envFile")
+    if file:
+        hint = (
+            'Write what the program needs into "env", a secret as "NAME": "${env:NAME}" with NAME exported,\n'
+            'and remove "envFile".'
+        )
+        raise keys.error("envFile", keys.get("envFile"), "Make reads no environment file.", hint)
+
+
+def _environment(keys: _Keys, env: Mapping[str, str]) -> Dict[str, Optional[str]]:
     """Return the variables that the configuration sets (None: removes)."""
     own = _own_variables(keys)
-    file = keys.optional("envFile")
-    from_file: Dict[str, str] = {}
-    if file or (file is None and (pathlib.Path(folder) / ".env").is_file()):
-        named = keys.configuration.place(keys.path("envFile"))
-        named += "" if file else " (absent: .env)"
-        from_file = env_file.read(pathlib.Path(folder) / (file or ".env"), named, own)
-    merged: Dict[str, Optional[str]] = {**from_file, **own}
     for name in ("PATH", "PYTHONPATH"):
-        value = _appended(from_file.get(name), own.get(name))
-        if value:
-            value = _appended(value, env.get(name))
-        if value is not None:
-            merged[name] = value
-        else:
-            merged.pop(name, None)
-    return merged
+        entries = [hidden.mapped(_trimmed, own.get(name) or "")]
+        if not entries[0]:
+            own.pop(name, None)
+            continue
+        inherited = _trimmed(env.get(name, ""))
+        if inherited:
+            entries.append(hidden.of_environment(name, inherited))
+        own[name] = hidden.joined(os.pathsep, entries)
+    return own
 
 
-def _appended(value: Optional[str], more: Optional[str]) -> Optional[str]:
-    """Return a search path with ``more`` at its end, where that is not blank."""
-    more = env_file.trimmed(more or "")
-    return (f"{value}{os.pathsep}{more}" if value else more) if more else value
+def _trimmed(text: str) -> str:
+    """Return ``text`` without the white space at its ends, as JavaScript's ``trim`` does."""
+    return _BLANK_ENDS.sub("", text)
 
 
 def _own_variables(keys: _Keys) -> Dict[str, Optional[str]]:
@@ -314,13 +370,16 @@ def _own_variables(keys: _Keys) -> Dict[str, Optional[str]]:
     for key, value in entries.items() if isinstance(entries, dict) else ():
         path = (*keys.path("env"), key)
         name = keys.string(path, key)  # VS Code substitutes in keys, too.
-        if not name or "=" in name or name.startswith("-"):
-            what = f"{name!r} cannot be the name of a variable."
+        if not name or "=" in name or name.startswith("-") or hidden.shown(name) != name:
+            # What stands behind = was meant for a value.
+            named, equals, _ = key.partition("=")
+            what = f"{named + equals!r} cannot be the name of a variable."
             hint = "Name it with letters, digits and underscores."
-            raise keys.configuration.error(path, value, what, hint)
+            place = keys.path("env") if equals else path
+            raise keys.configuration.error(place, ABSENT if equals else value, what, hint)
         if value is None and name in ("PATH", "PYTHONPATH"):
             what = f"VS Code does not remove {name}: it runs with what it inherits."
             hint = "Remove the key; or unset the variable before VS Code or make is started."
             raise keys.configuration.error(path, value, what, hint)
-        own[name] = None if value is None else keys.string(path, value)
+        own[name] = None if value is None else hidden.of_entry(name, value, keys.string(path, value))
     return own

@@ -12,11 +12,12 @@ What is decided here, each with the section of VS Code's *Variables reference*
 * *Variables scoped per workspace folder*: ``${workspaceFolder:NAME}`` is the folder called NAME.  There is
   one, the checkout; another name is an error, as it is in VS Code.
 * *Environment variables*: ``${env:NAME}`` is what VS Code, or make, was started with.  An unset one is
-  empty, as in VS Code and in a shell.  In ``python``, ``pythonPath`` and ``envFile`` it is an error, and so
-  is ``${env.NAME}``: the debugger extension replaces both by nothing there, before VS Code replaces anything
+  empty, as in VS Code and in a shell.  In ``python`` and ``pythonPath`` it is an error, and so is
+  ``${env.NAME}``: the debugger extension replaces both by nothing there, before VS Code replaces anything
   (https://github.com/microsoft/vscode-python-debugger,
   ``src/extension/debugger/configuration/resolvers/base.ts``: ``resolveAndUpdatePaths``;
   ``../utils/common.ts``: ``resolveWorkspaceVariables``).  It does not look into the platforms' objects.
+  What make shows, logs or publishes has the reference and not the value (:mod:`launch.hidden`).
 * *Configuration variables*, *Command variables*, *Input variables*: they ask VS Code's settings, its
   commands or a person: an error.  ``${command:python.interpreterPath}`` as the whole of ``python`` is none,
   for that is how the page *Python debugging* writes the default (see :mod:`.resolve`).
@@ -35,6 +36,7 @@ import pathlib
 import re
 from typing import Mapping
 
+from .. import hidden
 from .file import PLATFORM
 
 _REFERENCE = re.compile(r"\$\{(.*?)\}", re.DOTALL)
@@ -47,7 +49,7 @@ _SCOPED = ("workspaceFolder", "workspaceFolderBasename", "cwd")
 
 _NO_ENV = (
     "Write the path itself, or begin it with ${workspaceFolder} or ${userHome}.\n"
-    f'${{env:NAME}} has its value in the "python" and the "envFile" of "{PLATFORM}": {{ … }}.'
+    f'${{env:NAME}} has its value in the "python" of "{PLATFORM}": {{ … }}.'
 )
 """What to write in a key in which ``${env:NAME}`` has no value."""
 
@@ -94,7 +96,11 @@ class Variables:
         unclosed = _UNCLOSED.search(text)
         if unclosed:
             raise self._not_closed(unclosed.group())
-        return _REFERENCE.sub(lambda match: self._value(match.group(), match.group(1), env), text)
+        pieces, end = [], 0
+        for match in _REFERENCE.finditer(text):
+            pieces += [text[end : match.start()], self._value(match.group(), match.group(1), env)]
+            end = match.end()
+        return hidden.joined("", [*pieces, text[end:]])
 
     def _value(self, reference: str, inner: str, env: bool) -> str:
         name, colon, argument = inner.partition(":")
@@ -110,7 +116,7 @@ class Variables:
                 f"The debugger extension replaces {reference} by nothing in this key.", _NO_ENV
             )
         if name == "env" and argument and not re.search(r"[:${\0]", argument):
-            return self._env.get(argument, "")
+            return hidden.of_environment(argument, self._env.get(argument, ""))
         raise self._problem(reference, name, argument, env)
 
     def _not_closed(self, reference: str) -> NoValueError:
@@ -118,7 +124,9 @@ class Variables:
             name for name in (*self._values, "userHome", *_OLD_NAMES) if reference.startswith("${" + name)
         ]
         hint = f"Write ${{{max(known, key=len)}}}." if known else "Add the closing brace."
-        return NoValueError(f"{reference[:40]} has no closing brace.", hint)
+        # What follows the name may be a secret.
+        name = re.match(r"\$\{(?:env:)?\w*", reference)
+        return NoValueError(f"{name.group() if name else reference[:2]} has no closing brace.", hint)
 
     def _home(self, reference: str) -> str:
         try:
