@@ -2,8 +2,8 @@
 
 Floors, from the bottom; a module imports only from floors below its own:
 
-0. ``errors``, ``variants``, ``choices``, ``paths``, ``files``, ``locks``, ``digests``, ``status``,
-   ``progress`` < ``downloads``, ``json_file``, ``jsonc``, ``git``, ``host``, ``place``, ``sums``,
+0. ``hidden`` < ``errors``, ``variants``, ``choices``, ``paths``, ``files``, ``locks``, ``digests``,
+   ``status``, ``progress`` < ``downloads``, ``json_file``, ``jsonc``, ``git``, ``host``, ``place``, ``sums``,
    ``choices`` < ``checkpoint``: names, dimensions, folders, the error a user sees, tools that know nothing of
    the rest.
 1. ``vscode`` < ``rewrite``; ``interpreters`` and ``steps`` and ``installer`` < ``environment`` <

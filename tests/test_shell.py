@@ -43,6 +43,56 @@ OWN = sorted(hidden.OWN - {"PATH", "PYTHONPATH", "PYTHONHASHSEED"})
 OPTIONS = ("--cache_dir", "--train_file", "--validation_file", "--nncf_config", "--to_onnx", "--config_name")
 
 
+KEY = """
+import json
+from launch import inputs, jobs, paths, variants
+from launch.source_registry import Registry
+for variant in variants.VARIANTS.values():
+    tree = jobs.load_tree(str(paths.LAUNCH_FILE), variant, inputs.Selection(), Registry())
+    print(json.dumps(jobs.onnx_key(tree)))
+"""
+
+
+def test_a_checkout_reached_through_a_link_has_the_links_path(tmp_path: Path) -> None:
+    """So VS Code has it; what was made is current by either path."""
+    clone, link = tmp_path / "the checkout", tmp_path / "the-link"
+    for name in ("launch", "patches", ".vscode"):
+        ignored = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(str(paths.REPOSITORY / name), str(clone / name), ignore=ignored)
+    shutil.copy(str(paths.REPOSITORY / "Makefile"), str(clone))
+    link.symlink_to(clone, target_is_directory=True)
+    search = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+
+    def done(*argv: str, folder: Path, **env: str) -> str:
+        found = subprocess.run(
+            argv,
+            cwd=str(folder),
+            env={"PATH": search, "HOME": str(tmp_path), **env},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert found.returncode == 0, found.stderr
+        return found.stdout
+
+    words = ("command", "V=evaluate", "SOURCE=registry")
+    printed = done("make", "--no-print-directory", *words, folder=link, PWD=str(link))
+    assert printed.startswith(f"cd {link} && ")
+    assert str(clone) not in printed
+    real = done("make", "--no-print-directory", *words, folder=clone, PWD=str(clone))
+    assert real.replace(f"'{clone}'", str(clone)).replace("'", "").replace(str(clone), str(link)) == (
+        printed.replace("'", "")
+    )
+    script = str(link / "launch" / "kit.sh")
+    assert done(script, "command", "--v=evaluate", "--source=registry", folder=Path("/")) == printed
+    # A PWD that is not this folder's says nothing.
+    assert done("make", "--no-print-directory", *words, folder=clone, PWD="/") == real
+    keys = done(sys.executable, "-c", KEY, folder=link, PWD=str(link))
+    assert keys == done(sys.executable, "-c", KEY, folder=clone, PWD=str(clone))
+    assert keys.count("${workspaceFolder}") > 5
+    assert str(tmp_path) not in keys
+
+
 @pytest.mark.parametrize("shell", ["/bin/sh", "bash"])
 @pytest.mark.parametrize("name", list(FOLDERS))
 def test_the_printed_command_runs_as_the_file_says(tmp_path: Path, name: str, shell: str) -> None:
