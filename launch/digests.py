@@ -4,7 +4,6 @@ import hashlib
 import hmac
 import json
 import os
-import secrets
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Iterable
@@ -51,7 +50,7 @@ def keyed(text: str) -> str:
         part = _KEY.with_name(f"{_KEY.name}.{os.getpid()}")
         try:
             with open(part, "xb", opener=lambda path, flags: os.open(path, flags, 0o600)) as handle:
-                handle.write(secrets.token_bytes(32))
+                handle.write(os.urandom(32))
             with suppress(FileExistsError):
                 os.link(part, _KEY)  # whoever is first
         finally:

@@ -308,7 +308,7 @@ def onnx_key(tree_job: TreeJob) -> Dict[str, Any]:
     job = tree_job.job
     invocation = job.invocation
     arguments = {
-        name: _content(job.local(value), _recorded(value)) if name in _FILES else _recorded(value)
+        name: _content(job.local(value), value) if name in _FILES else _recorded(value)
         for name, value in _shown_apart(job).items()
         if name not in _UNREAD and value is not None
     }
@@ -329,7 +329,7 @@ def onnx_key(tree_job: TreeJob) -> Dict[str, Any]:
             if name not in _UNKEYED_VARIABLES
         },
         "interpreter": [_recorded(word) for word in (invocation.python, *invocation.options)],
-        "target": [_content(job.local(word), _recorded(word)) for word in invocation.target]
+        "target": [_content(job.local(word), word) for word in invocation.target]
         if not job.upstreams_script
         else [Path(invocation.target[-1]).name],
         "lock": environment.lock_digest("runtime.lock"),
@@ -363,14 +363,14 @@ def _recorded(value: Any) -> Any:
 
 
 def _content(path: Path, word: str) -> str:
-    """Return the digest of what ``path`` names, or ``word`` where it names nothing."""
+    """Return the digest of what ``path`` names, or ``word``, as recorded, where it names nothing."""
     try:
         if path.is_dir():
             return "folder:" + digests.of_model_folder(path)
-        return "file:" + digests.of_file(path) if path.exists() else word
+        return "file:" + digests.of_file(path) if path.exists() else _recorded(word)
     except OSError as error:
         raise KitError(
             f"A file that the launch configuration names cannot be read: {error.strerror}.",
-            where=word,
+            where=hidden.shown(word),
             hint="Make it readable, or correct it in the launch file.",
         ) from None

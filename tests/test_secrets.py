@@ -190,10 +190,11 @@ def test_an_error_about_a_path_shows_the_reference(kit: Kit) -> None:
     text = text.replace('"--seed", "42"', '"--model_revision", "${env:PLANTED_ARGUMENT}", "--seed", "42"')
     kit.launch_file.write_text(text, encoding="utf-8")
     folder = kit.folder / PLANTED["home"]
-    (folder / "nncf.json").mkdir(parents=True)
+    folder.mkdir()
+    os.mkfifo(str(folder / "nncf.json"))
     env = {**os.environ, **EXPORTED, "PLANTED_HOME": str(folder).lstrip("/")}
     done = run(kit.argv("variant", HYBRID), env=env)
-    assert_user_error(done)
+    assert_user_error(done, "where: /${env:PLANTED_HOME}/nncf.json\n")
     assert disclosed(done.stderr) == []
 
 

@@ -107,6 +107,28 @@ def test_broken_json_names_line_and_column(text, where):
     assert "some.json" in error.where
 
 
+BLANKS = [9, 11, 12, 32, 160, 5760, *range(8192, 8204), 8239, 8287, 12288, 65279]
+"""The white space of VS Code's reader; line ends are 10, 13, 8232 and 8233."""
+
+
+@pytest.mark.parametrize("code", [*BLANKS, 10, 13, 8232, 8233])
+def test_white_space_is_vs_codes(code, tmp_path):
+    sign = chr(code)
+    text = sign.join(["", "", "{", '"a"', ":", "[", "1", ",", "true", ",", "]", ",", "}", "", ""])
+    assert jsonc.loads(text, "f") == {"a": [1, True]}
+    assert jsonc.loads(json.dumps([f"{sign}x"], ensure_ascii=code < 32), "f") == [f"{sign}x"]
+    ends = code in (10, 13, 8232, 8233)
+    assert jsonc.loads(f"[ // {sign}1,\n2]", "f") == ([1, 2] if ends else [2])
+    path = tmp_path / "launch.json"
+    path.write_text(f'\ufeff{sign}{{"configurations": [{{"name": "n"}}]{sign}}}', encoding="utf-8")
+    assert vscode.load(path).configurations[0].name == "n"
+
+
+@pytest.mark.parametrize("code", [1, 8, 0x85, 0x180E, 0x200C, 0x2060, 0x3001])
+def test_what_vs_code_takes_for_no_white_space_is_an_error(code):
+    failure(jsonc.loads, f"[1,{chr(code)}2]", "f")
+
+
 def test_repeated_key_is_named():
     assert "'env'" in failure(jsonc.loads, '{"env": {}, "env": {}}', "f").what
 
