@@ -48,6 +48,11 @@ OPTIONS: Dict[str, Option] = {
         "sample: text that comes with the kit; files: yours; hub: the names upstream uses",
         choices.INPUTS[0],
     ),
+    "hub": Option(
+        "<file>",
+        "INPUT=hub: another list of repository, files and questions, of the same form",
+        otherwise="launch/hub.json",
+    ),
     "model": Option("<folder>", "INPUT=files: folder with config.json and a tokenizer"),
     "train_file": Option("<file>", "INPUT=files: questions to calibrate on (SQuAD's JSON, nested or flat)"),
     "validation_file": Option("<file>", "INPUT=files: questions to evaluate on"),
@@ -131,7 +136,7 @@ class Command:
 
 
 _VARIANT = next(reversed(list(VARIANTS)))
-_READ = ("input", "model", "train_file", "validation_file", "seed", "launch", "source", "fast")
+_READ = ("input", "hub", "model", "train_file", "validation_file", "seed", "launch", "source", "fast")
 _RUN = (*_READ, "python")
 _V = Option("<name>", "the variant; `python -m launch help` lists them")
 _MAKE, _TRUST, _FORKS, _KIT = (
@@ -175,10 +180,10 @@ COMMANDS: Dict[str, Command] = {
     "command": Command(
         _MAKE,
         "print a launch configuration as a shell command, and run nothing",
-        "It may write what the command reads: your model's hybrid config (INPUT=files), and for the forks the"
-        " patched sources and the questions in their form.  `setup` comes before running what it prints;"
-        " where that has not been done, it says so on standard error.",
-        ("v", "explain", *_READ, "weights"),
+        "It may write what the command reads: your model's hybrid config (INPUT=files), what is downloaded"
+        " (INPUT=hub), and for the forks the patched sources and the questions in their form.  `setup` comes"
+        " before running what it prints; where that has not been done, it says so on standard error.",
+        ("v", "explain", *_RUN, "weights"),
         "V= [EXPLAIN=1]",
         (f"command --v {_VARIANT}", "command --v evaluate --explain", f"command --v {_VARIANT} | sh"),
         own={
@@ -283,13 +288,14 @@ COMMANDS: Dict[str, Command] = {
         _KIT,
         "the environment and the patched sources (implied by whatever needs them)",
         "Installs 2.7 GB into .venv/ from locks with hashes.",
-        ("python", "source", "fast", "mo"),
+        ("python", "source", "fast", "mo", "input"),
         examples=("setup", "setup --source registry --python /opt/python3.8/bin/python3"),
+        own={"input": Option("|".join(choices.INPUTS), "hub: with the client that INPUT=hub downloads with")},
     ),
     "test": Command(
         _KIT,
         "all tests but test-forks', one tree at full size included",
-        "Sets up SOURCE=registry and MO=2021.4 first, on which they run.",
+        "Sets up SOURCE=registry, MO=2021.4 and INPUT=hub first, on which they run.",
         ("python",),
         examples=("test", "test tests/test_cli.py", "test -- -k launch -x"),
         words=_PYTEST,
@@ -297,7 +303,7 @@ COMMANDS: Dict[str, Command] = {
     "test-forks": Command(
         _KIT,
         "the tests that run upstream's own code; needs the submodules",
-        "Sets up SOURCE=registry and checks the submodules out first.",
+        "Sets up SOURCE=registry and INPUT=hub, and checks the submodules out first.",
         ("python", "mirror"),
         examples=("test-forks", "test-forks --mirror /data/git"),
         words=_PYTEST,
@@ -305,8 +311,8 @@ COMMANDS: Dict[str, Command] = {
     "test-fast": Command(
         _KIT,
         "the tests that take seconds",
-        "Sets up SOURCE=registry and MO=2021.4 first.  KIT_CASES=<number> in the environment tries the"
-        " launch file's reader on as many made-up files.",
+        "Sets up SOURCE=registry, MO=2021.4 and INPUT=hub first.  KIT_CASES=<number> in the environment"
+        " tries the launch file's reader on as many made-up files.",
         ("python",),
         examples=("test-fast", "test-fast tests/test_vscode.py -- -q"),
         words=_PYTEST,

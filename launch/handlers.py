@@ -8,6 +8,7 @@ from typing import Callable, Dict, Sequence
 from . import (
     compare,
     files,
+    hub,
     inputs,
     jobs,
     optimizers,
@@ -29,6 +30,7 @@ from .locks import exclusive
 from .options import is_yes
 from .outcome import table
 from .report import command as report
+from .separate import Separate
 from .source import Source
 from .verify import tree as verification
 
@@ -36,7 +38,14 @@ from .verify import tree as verification
 def _selection(options: argparse.Namespace) -> inputs.Selection:
     weights = getattr(options, "weights", "")  # trees' are always random
     return inputs.select(
-        options.input, options.model, options.train_file, options.validation_file, options.seed, weights
+        options.input,
+        options.model,
+        options.train_file,
+        options.validation_file,
+        options.seed,
+        weights,
+        options.hub,
+        lambda: upkeep.ready_environment(options.python),
     )
 
 
@@ -61,7 +70,7 @@ def _trees(options: argparse.Namespace, chosen: Sequence[variants.Variant]) -> i
     tree_jobs = [jobs.load_tree(options.launch, variant, selection, source) for variant in chosen]
     out = files.typed(options.out, "OUT")
     outcomes = pipeline.Build(
-        tree_jobs, out, lambda: upkeep.set_up(options.python, source, optimizer), optimizer
+        tree_jobs, out, lambda: upkeep.set_up(options.python, source, _own(optimizer)), optimizer
     ).run()
     print(table(outcomes))
     return 0
@@ -168,16 +177,26 @@ def _patch_export(options: argparse.Namespace) -> int:
     return 0
 
 
-def _set_up(python: str, source: Source, optimizer: optimizers.Optimizer) -> int:
+def _own(optimizer: optimizers.Optimizer) -> Sequence[Separate]:
+    """Return the environment that an optimizer has to itself, if it has one."""
+    return [optimizer.separate] if optimizer.separate else []
+
+
+def _set_up(python: str, source: Source, separate: Sequence[Separate] = ()) -> int:
     place.check()
-    upkeep.set_up_alone(python, _told(source), optimizer)
+    upkeep.set_up_alone(python, _told(source), separate)
     return 0
+
+
+def _setup(options: argparse.Namespace) -> int:
+    separate = [*_own(optimizers.get(options.mo)), *([hub.ENVIRONMENT] if options.input == "hub" else [])]
+    return _set_up(options.python, _choose(options), separate)
 
 
 def _tests(options: argparse.Namespace, command: str) -> int:
     forks = command == "test-forks"
     source = sources.choose(upkeep.SOURCE)
-    _set_up(options.python, source, optimizers.DEFAULT if forks else upkeep.OPTIMIZER)
+    _set_up(options.python, source, [hub.ENVIRONMENT] if forks else upkeep.SEPARATE)
     if forks:
         _third_party(options)
     upkeep.pytest(command, options.words)
@@ -203,7 +222,7 @@ def run(command: str, options: argparse.Namespace) -> int:
 
 def _handlers(command: str, options: argparse.Namespace) -> Dict[str, Callable[[], int]]:
     return {
-        "setup": lambda: _set_up(options.python, _choose(options), optimizers.get(options.mo)),
+        "setup": lambda: _setup(options),
         "compare": lambda: _compare(options),
         "verify": lambda: _verify(options),
         "report": lambda: _report(options),

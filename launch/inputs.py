@@ -7,22 +7,16 @@ rules in :func:`apply`, each change with the name of its rule, and nothing else 
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Optional
+from typing import Any, Callable, Mapping, Optional
 
-from . import bert_config, checkpoint, choices, digests, files, paths, squad
+from . import bert_config, checkpoint, choices, digests, files, hub, paths, squad
 from .errors import KitError
 from .rewrite import Rewriter
 from .variants import Variant
 
 KINDS = choices.INPUTS
-
-HUB_MODEL = "bert-large-uncased-whole-word-masking-finetuned-squad"
-"""The model in upstream's launch file."""
-
-HUB_DATASET = "squad"
-"""The data set in upstream's launch file."""
 
 _OFFLINE = ("TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE")
 
@@ -37,6 +31,9 @@ class Selection:
     :param validation_file: questions to evaluate on, for ``files``.
     :param seed: None leaves the launch file's.
     :param weights: ``random``, or empty: what an evaluation reads.
+    :param listing: what to download, for ``hub``.
+    :param ready: makes the kit's environment, for ``hub``: what downloads is made with it.
+    :param downloaded: what the files of ``hub`` are there, once they are here.
     """
 
     kind: str = "sample"
@@ -45,13 +42,31 @@ class Selection:
     validation_file: Optional[Path] = None
     seed: Optional[int] = None
     weights: str = ""
+    listing: Optional[hub.Listing] = None
+    ready: Optional[Callable[[], None]] = None
+    downloaded: Optional[Mapping[str, Any]] = None
+
+    def rule(self, variable: str) -> str:
+        """Return the rule by which a run reads a file: the variable that names it, or the hub it is from."""
+        if self.downloaded is None:
+            return variable
+        return f"INPUT={self.kind}: {self.downloaded['repository']} at {self.downloaded['revision'][:12]}"
 
 
 def select(
-    kind: str, model: str, train_file: str, validation_file: str, seed: str, weights: str = ""
+    kind: str,
+    model: str,
+    train_file: str,
+    validation_file: str,
+    seed: str,
+    weights: str = "",
+    listing: str = "",
+    ready: Optional[Callable[[], None]] = None,
 ) -> Selection:
     """Return the selection that the make variables' texts (empty: not given) make.
 
+    :param listing: the text of ``HUB=``.
+    :param ready: makes the kit's environment.
     :raises KitError: a value is none of those allowed, or goes with another INPUT.
     """
     if kind not in KINDS:
@@ -59,6 +74,12 @@ def select(
             f"There is no input {kind!r}.",
             where=f"INPUT={kind}",
             hint="Set INPUT to " + ", ".join(KINDS) + ".",
+        )
+    if listing and kind != "hub":
+        raise KitError(
+            f"HUB has no meaning with INPUT={kind}.",
+            where=f"HUB={listing}",
+            hint="Add INPUT=hub, or leave HUB out.",
         )
     given = {"MODEL": model, "TRAIN_FILE": train_file, "VALIDATION_FILE": validation_file}
     if kind != "files":
@@ -97,6 +118,8 @@ def select(
         validation_file=places["VALIDATION_FILE"],
         seed=int(seed) if seed else None,
         weights=weights,
+        listing=hub.read(files.typed(listing, "HUB") if listing else hub.LIST) if kind == "hub" else None,
+        ready=ready if kind == "hub" else None,
     )
 
 
@@ -142,8 +165,8 @@ def apply(
     *,
     sample_is_default: bool,
     upstreams_script: bool,
-) -> None:
-    """Let an invocation read what the user chose.
+) -> Selection:
+    """Let an invocation read what the user chose, and return that: with ``hub`` as the files that it became.
 
     :param variant: the variant that the configuration makes; None for a configuration that makes none.
     :param sample_is_default: whether the launch file names the sample itself, as the kit's does: then its
@@ -158,13 +181,6 @@ def apply(
         rewriter.set("--seed", str(selection.seed), "SEED")
     if variant is None and rewriter.has("--do_eval") and not rewriter.has("--gen_sparse_cfg"):
         _choose_weights(rewriter, selection, sample_is_default)
-    if selection.kind == "hub":
-        if not computes_configs:
-            _read_hub(rewriter)
-        elif not sample_is_default:
-            rule = "INPUT=hub: the sample's dense config is that of the hub's model"
-            rewriter.set("--model_name_or_path", str(paths.SAMPLE / "model"), rule)
-        return
     rule = f"INPUT={selection.kind}"
     if upstreams_script or not sample_is_default:
         for name in _OFFLINE:
@@ -172,13 +188,16 @@ def apply(
     if upstreams_script:
         cache = str(paths.BUILD / "cache" / "huggingface")
         rewriter.set_variable("HF_HOME", cache, "caches: below the build folder")
-    if selection.kind == "files":
+    if selection.kind == "hub":
+        selection = _downloaded(rewriter, selection, variant)
+    if selection.kind != "sample":
         _read_files(rewriter, selection, variant, upstreams_script)
     elif not sample_is_default:
         rewriter.set("--model_name_or_path", str(paths.SAMPLE / "model"), rule)
         if not computes_configs:
             sample = paths.SAMPLE / "train.json", paths.SAMPLE / "validation.json"
             _read_questions(rewriter, *sample, rule, rule)
+    return selection
 
 
 def _choose_weights(rewriter: Rewriter, selection: Selection, sample_is_default: bool) -> None:
@@ -191,15 +210,22 @@ def _choose_weights(rewriter: Rewriter, selection: Selection, sample_is_default:
         rewriter.set("--weights", checkpoint.RANDOM, "INPUT=sample: it comes without weights")
 
 
-def _read_hub(rewriter: Rewriter) -> None:
-    rule = "INPUT=hub"
-    rewriter.set("--model_name_or_path", HUB_MODEL, rule)
-    if rewriter.has("--do_eval"):
-        rewriter.set("--dataset_name", HUB_DATASET, rule)
-    for option in ("--train_file", "--validation_file"):
-        rewriter.drop(option, rule)
-    for name in _OFFLINE:
-        rewriter.drop_variable(name, rule)
+def _downloaded(rewriter: Rewriter, selection: Selection, variant: Optional[Variant]) -> Selection:
+    """Return the selection with the hub's names as files here.
+
+    A tree's weights are drawn, and configs are computed from a config: only an evaluation reads weights.
+
+    :raises KitError: a file cannot be had.
+    """
+    assert selection.listing is not None
+    assert selection.ready is not None
+    evaluates = variant is None and not rewriter.has("--gen_sparse_cfg")
+    questions = "train" if variant is not None else "validation" if evaluates else ""
+    weights = evaluates and selection.weights != checkpoint.RANDOM
+    found = hub.local(selection.listing, questions, weights, selection.ready)
+    name = {"train": "train_file", "validation": "validation_file"}.get(questions)
+    read = {name: found.questions} if name else {}
+    return replace(selection, model=found.model, downloaded=found.downloaded, **read)  # type: ignore[arg-type]
 
 
 def _read_files(
@@ -210,8 +236,8 @@ def _read_files(
     check_model_folder(selection.model)
     if writes_configs:
         own = str(paths.BUILD / "configs" / "user")
-        rewriter.set("--output_dir", own, "INPUT=files keeps the kit's own")
-    rewriter.set("--model_name_or_path", str(selection.model), "MODEL")
+        rewriter.set("--output_dir", own, f"INPUT={selection.kind} keeps the kit's own")
+    rewriter.set("--model_name_or_path", str(selection.model), selection.rule("MODEL"))
     if writes_configs and upstreams_script:
         # It reads questions on its way and does nothing with them.
         sample = "upstream's script wants questions: the sample's"
@@ -227,7 +253,7 @@ def _read_files(
                 where=f"{needed} is empty",
                 hint=f"Give {needed}=<questions in SQuAD's JSON, nested or flat>.",
             )
-        rules = ["TRAIN_FILE", "VALIDATION_FILE"]
+        rules = [selection.rule("TRAIN_FILE"), selection.rule("VALIDATION_FILE")]
         if upstreams_script:
             train = flat(train, "TRAIN_FILE") if train is not None else None
             validation = flat(validation, "VALIDATION_FILE") if validation is not None else None
@@ -241,7 +267,7 @@ def _read_files(
         committed = Path(rewriter.cwd.after[0]) / config
         wanted = _config_for(selection, variant, committed)
         if wanted != committed:
-            rewriter.set("--config_name", str(wanted), "MODEL")
+            rewriter.set("--config_name", str(wanted), selection.rule("MODEL"))
 
 
 def _read_questions(

@@ -5,7 +5,7 @@ import os
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Dict, Optional, Sequence
+from typing import Any, Dict, Mapping, Optional, Sequence
 
 from . import (
     bert_config,
@@ -89,12 +89,14 @@ class Job(Run):
     :param arguments: the program's command line, parsed.
     :param source: what it runs on.
     :param configuration: its entry in the launch file, for errors; None for one of upstream's.
+    :param downloaded: what its inputs are on the hub (:class:`launch.hub.Local`); None for others.
     """
 
     variant: Optional[Variant]
     arguments: Arguments
     source: Source
     configuration: Optional[vscode.Configuration] = None
+    downloaded: Optional[Mapping[str, Any]] = None
 
     @property
     def upstreams_script(self) -> bool:
@@ -128,13 +130,11 @@ class TreeJob:
         return self.onnx_path.parent
 
     def shape(self) -> bert_config.BertShape:
-        """Return the dimensions of the model that is made; BERT-large's for a hub's name.
+        """Return the dimensions of the model that is made.
 
         :raises KitError: the config cannot be read or is unsound.
         """
         source = self.job.local(self.job.arguments.config_source)
-        if not source.exists() and self.job.arguments.dataset_name:
-            source = paths.SAMPLE / "model"
         config = bert_config.read(source, "the model config")
         where = str(bert_config.config_file(source))
         bert_config.check_graph(config, where)
@@ -151,8 +151,8 @@ def load(launch: str, name: str, selection: inputs.Selection, source: Source) ->
         return _own_job(_read(launch, name), selection, source)
     rewriter = upstream.rewriter(name, source)
     origin = f"{upstream.configuration_name(name)!r} in {paths.shown(upstream.launch_file())}"
-    _select(rewriter, name, selection, source, sample_is_default=False)
-    return _job(rewriter, name, origin, source, _arguments(rewriter))
+    read = _select(rewriter, name, selection, source, sample_is_default=False)
+    return _job(rewriter, name, origin, source, _arguments(rewriter), read)
 
 
 def run_of(launch: str, name: str, selection: inputs.Selection, source: Source) -> Run:
@@ -225,7 +225,7 @@ def _own_job(read: _Read, selection: inputs.Selection, source: Source) -> Job:
         raise KitError(what, where=where, hint=hint)
     kits = source_rules.runs_the_kits(read.rewriter)
     source_rules.move(read.rewriter, source, where)
-    _select(read.rewriter, configuration.name, selection, source, sample_is_default=True)
+    selected = _select(read.rewriter, configuration.name, selection, source, sample_is_default=True)
     try:
         arguments = _arguments(read.rewriter)
     except KitError as error:
@@ -234,14 +234,14 @@ def _own_job(read: _Read, selection: inputs.Selection, source: Source) -> Job:
             raise KitError(error.what, where=where, hint=error.hint) from None
         what = f"Make runs {configuration.name!r} as the question-answering program, and this is another"
         raise KitError(f"{what}, or has wrong arguments.  {error.what}", where=where, hint=hint) from None
-    job = _job(read.rewriter, configuration.name, read.origin, source, arguments)
+    job = _job(read.rewriter, configuration.name, read.origin, source, arguments, selected)
     return replace(job, configuration=configuration)
 
 
 def _select(
     rewriter: Rewriter, name: str, selection: inputs.Selection, source: Source, *, sample_is_default: bool
-) -> None:
-    inputs.apply(
+) -> inputs.Selection:
+    return inputs.apply(
         rewriter,
         selection,
         VARIANTS.get(name),
@@ -269,8 +269,24 @@ def _parse(invocation: vscode.Invocation, *, shown: bool = False) -> Arguments:
     return parse(Path(invocation.target[-1]).name, list(args))
 
 
-def _job(rewriter: Rewriter, name: str, origin: str, source: Source, arguments: Arguments) -> Job:
-    return Job(name, rewriter.result(), origin, rewriter.parts(), VARIANTS.get(name), arguments, source)
+def _job(
+    rewriter: Rewriter,
+    name: str,
+    origin: str,
+    source: Source,
+    arguments: Arguments,
+    selected: inputs.Selection,
+) -> Job:
+    return Job(
+        name,
+        rewriter.result(),
+        origin,
+        rewriter.parts(),
+        VARIANTS.get(name),
+        arguments,
+        source,
+        downloaded=selected.downloaded,
+    )
 
 
 def load_tree(launch: str, variant: Variant, selection: inputs.Selection, source: Source) -> TreeJob:

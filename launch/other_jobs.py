@@ -67,8 +67,6 @@ def _is_cut_from(job: Job, name: str) -> bool:
     Upstream's script does not ask; the kit's leaves such a config out.
     """
     dense = job.local(job.arguments.model_name_or_path)
-    if not dense.exists():
-        return True  # the hub's BERT-large
     try:
         bert_config.hybrid(bert_config.read(dense, "MODEL"), VARIANTS[name], str(dense))
     except KitError:

@@ -123,7 +123,7 @@ class Build:
         return Outcome(job.variant, tree, found, built=False)
 
     def _warn_of_a_slow_optimizer(self, todo: Sequence[TreeJob]) -> None:
-        if not self.optimizer.separate:
+        if self.optimizer.separate is None:
             return
         seconds = [_estimate(job, self.optimizer).ir_seconds for job in todo]
         print(
@@ -205,7 +205,7 @@ def _estimate(job: TreeJob, optimizer: Optimizer, several: bool = False) -> reso
         job.shape(),
         fast=job.job.source.fast,
         upstreams_script=job.job.upstreams_script,
-        old_optimizer=optimizer.separate,
+        old_optimizer=optimizer.separate is not None,
         several=several,
     )
 

@@ -32,7 +32,7 @@ def printable(text: str) -> str:
     return "".join(letter if letter.isprintable() or letter == "\n" else "?" for letter in text)
 
 
-def _columns() -> int:
+def columns() -> int:
     """Return how wide the terminal is; one that does not know its size says 0."""
     return shutil.get_terminal_size().columns or 80
 
@@ -72,7 +72,7 @@ class Progress:
             line += f"  {step}"
         if self.terminal:
             # A line that wraps could not be rewritten in place.
-            line = line[: _columns() - 1]
+            line = line[: columns() - 1]
         self._write(line, end="" if self.terminal else "\n")
 
     def done(self, note: str) -> None:
@@ -121,7 +121,7 @@ class Elapsed:
         line = f"    {duration(now - self._started)}  {how_far}".rstrip()
         if self._terminal:
             # A line that wraps could not be rewritten in place.
-            line = line[: _columns() - 1]
+            line = line[: columns() - 1]
             print(f"\r\033[K{line}", end="", file=self._stream, flush=True)
         else:
             print(line, file=self._stream, flush=True)
@@ -134,15 +134,19 @@ class Elapsed:
             print("\r\033[K", end="", file=self._stream, flush=True)
 
 
-def output_of(process: "subprocess.Popen[Any]") -> Any:
-    """Wait for a process, showing for how long, and return its standard output, which has to be a pipe."""
+def output_of(process: "subprocess.Popen[Any]", quiet: bool = False) -> Any:
+    """Wait for a process, showing for how long, and return its standard output, which has to be a pipe.
+
+    :param quiet: show nothing, as the process itself does.
+    """
     with process, Elapsed() as elapsed:
         try:
             while True:
                 try:
                     return process.communicate(timeout=LOOK_INTERVAL)[0]
                 except subprocess.TimeoutExpired:
-                    elapsed.tick()
+                    if not quiet:
+                        elapsed.tick()
         except BaseException:
             process.kill()
             raise

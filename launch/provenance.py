@@ -178,12 +178,13 @@ def build(
             "launch": host.placeless(job.origin),
             "working_directory": host.placeless(hidden.shown(job.invocation.cwd)),
         },
-        # What counts and is text names something, but for the revision of a name on a hub.
+        # What counts and is text names something, but for the revision that the program does not ask for.
         "inputs": {
             name: value
             for name, value in key["arguments"].items()
             if isinstance(value, str) and name != "model_revision"
         },
+        **({"hub": dict(job.downloaded)} if job.downloaded else {}),
         "model_optimizer": facts.model_optimizer,
         "versions": facts.versions,
         "host": host.facts(job.invocation.python),

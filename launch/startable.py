@@ -10,7 +10,7 @@ from .jobs import Job, Run
 from .vscode.file import ABSENT, Configuration
 
 _READ = ("model_name_or_path", "config_name", "nncf_config", "train_file", "validation_file")
-"""Arguments that name a file or a folder to read, or something on a hub."""
+"""Arguments that name a file or a folder to read."""
 
 
 def check(job: Job) -> None:

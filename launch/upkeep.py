@@ -7,45 +7,47 @@ import sys
 import time
 from typing import NoReturn, Sequence
 
-from . import environment, optimizers, patch_work, paths, place, source_rules, third_party
+from . import environment, hub, patch_work, paths, place, source_rules, third_party
 from .locks import exclusive
-from .optimizers import DEFAULT, OPTIMIZERS, Optimizer
+from .optimizers import OPTIMIZERS
 from .pipeline import LOCK, LOCKED
 from .progress import duration
+from .separate import Separate
 from .source import Source
 from .source_registry import Registry
 
 SOURCE = Registry.name
 """What the tests run on, also where the submodules are checked out."""
 
-OPTIMIZER = next(optimizer for optimizer in OPTIMIZERS.values() if optimizer.separate)
-"""What the tests need beside the default one."""
+SEPARATE = (*(found.separate for found in OPTIMIZERS.values() if found.separate), hub.ENVIRONMENT)
+"""All environments beside the kit's; the tests need them."""
 
 MARKS = {"test": ("-m", "not forks"), "test-fast": (), "test-forks": ("-m", "forks")}
 """What each of the test commands tells pytest, whose own settings leave the slow tests and the forks' out."""
 
 
-def set_up(python: str, source: Source, optimizer: Optimizer = DEFAULT) -> None:
+def set_up(python: str, source: Source, separate: Sequence[Separate] = ()) -> None:
     """Make what a run needs and is not current; the caller holds :data:`.pipeline.LOCK`.
 
-    That is the kit's environment, the optimizer's where it has one to itself, and the source tree.
+    That is the kit's environment, others beside it, and the source tree.
 
     :param python: a Python 3.8 for the environment; empty: one that is found.
+    :param separate: the others.
     :raises KitError: nothing can be built where the checkout lies; see also each of the three.
     """
     place.check()
     started = time.monotonic()
-    made = [environment.ensure(python), optimizers.ensure(optimizer), source.ensure(_say)]
+    made = [environment.ensure(python), *(other.ensure() for other in separate), source.ensure(_say)]
     if any(made):
         _say(f"done in {duration(time.monotonic() - started)}")
 
 
-def set_up_alone(python: str, source: Source, optimizer: Optimizer) -> None:
+def set_up_alone(python: str, source: Source, separate: Sequence[Separate] = ()) -> None:
     """As :func:`set_up`, where nothing else is done; what is current is told without the lock."""
-    ready = environment.is_ready() and optimizers.is_ready(optimizer) and source.is_ready()
+    ready = environment.is_ready() and all(other.is_ready() for other in separate) and source.is_ready()
     if python or not ready:
         with exclusive(LOCK, LOCKED):
-            set_up(python, source, optimizer)
+            set_up(python, source, separate)
     else:
         _say("up to date")
 

@@ -11,8 +11,10 @@ from typing import Callable, Dict, Iterator, List, Optional
 
 import pytest
 
-from launch import paths
+from launch import hub, paths
 from launch.variants import VARIANTS
+
+from . import hub_server
 
 # transformers is not installed: the derived tree is where tests find it, as runs do.
 sys.path.insert(0, str(paths.DERIVED_SOURCES / "registry"))
@@ -144,6 +146,23 @@ def built(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, derived_so
         kit.logs[name] = (paths.BUILD / "log" / f"{name}-onnx.log").read_text(encoding="utf-8")
     yield kit
     shutil.rmtree(str(kit.folder), ignore_errors=True)
+
+
+@pytest.fixture
+def place(tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[hub_server.Place]:
+    """A hub, and a person with an empty cache whose variables name it."""
+    assert hub.ENVIRONMENT.is_ready(), "run the tests with `make test`, or `make setup INPUT=hub` first"
+    files = {path.name: path.read_bytes() for path in tiny_model.iterdir()}
+    files["model.safetensors"] = os.urandom(200_000)
+    pages = {"/train.json": hub_server.TRAIN, "/dev.json": hub_server.VALIDATION}
+    with hub_server.running(hub_server.Hub(files, pages)) as server:
+        made = hub_server.Place(server, tmp_path)
+        for name, value in made.env.items():
+            monkeypatch.setenv(name, value)
+        before = set((paths.BUILD / "hub").glob("*"))
+        yield made
+        for folder in set((paths.BUILD / "hub").glob("*")) - before:
+            shutil.rmtree(str(folder))
 
 
 @pytest.fixture

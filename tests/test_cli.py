@@ -80,15 +80,6 @@ def test_variables_rewrite_by_named_rules(kit: Kit) -> None:
     assert lines[place + 1] == "  rule  MODEL"
 
 
-def test_hub_names_are_upstreams_and_may_use_the_network() -> None:
-    words = shlex.split(run([*MAKE, "command", f"V={HYBRID}", "INPUT=hub"]).stdout)
-    name = "bert-large-uncased-whole-word-masking-finetuned-squad"
-    assert words[words.index("--model_name_or_path") + 1] == name
-    assert words[words.index("--dataset_name") + 1] == "squad"
-    assert "--train_file" not in words
-    assert not any("OFFLINE" in word for word in words)
-
-
 def test_make_configs_is_fast_and_changes_nothing() -> None:
     before = {path: path.read_bytes() for path in paths.CONFIGS.rglob("*.json")}
     started = time.monotonic()
@@ -275,19 +266,3 @@ def test_an_unknown_option_of_the_program_is_named(kit: Kit) -> None:
     line = text[: text.index('"args"', text.index(HYBRID))].count("\n") + 1
     where = f"{kit.launch_file}, line {line}, configurations[1].args"
     assert_user_error(kit.run("variant", HYBRID), "--do_evil", "launch file", where)
-
-
-def test_hub_without_a_route_names_what_it_needs_and_the_way_out(kit: Kit, derived_source: Path) -> None:
-    # A proxy that refuses at once stands for "no route" wherever this test runs.
-    blocked = {**os.environ, "HTTPS_PROXY": "http://127.0.0.1:9", "HTTP_PROXY": "http://127.0.0.1:9"}
-    blocked["HF_HOME"] = str(kit.folder / "empty-cache")
-    argv = kit.argv("variant", HYBRID, input="hub", model=None, train_file=None, validation_file=None)
-    done = run(argv, env=blocked)
-    assert_user_error(
-        done,
-        "bert-large-uncased-whole-word-masking-finetuned-squad",
-        "'squad'",
-        "INPUT=files",
-        "TRAIN_FILE",
-        "INPUT=sample",
-    )

@@ -16,7 +16,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from launch import convert, digests, environment, optimizers, paths
+from launch import convert, digests, environment, optimizers, paths, separate
 from launch import steps as steps_module
 from launch.errors import KitError
 
@@ -24,6 +24,7 @@ from .conftest import HYBRID, Kit
 
 STEM = "small-8bit"
 OLD = optimizers.get("2021.4")
+OWN = OLD.separate
 
 
 # --- which there are -------------------------------------------------------------------------------------
@@ -31,8 +32,8 @@ OLD = optimizers.get("2021.4")
 
 def test_the_default_is_the_kits_own() -> None:
     assert optimizers.DEFAULT is optimizers.get("2022.1")
-    assert optimizers.DEFAULT.folder == paths.VENV
     kits = Path("/some/bin/python")
+    assert optimizers.DEFAULT.separate is None
     assert optimizers.DEFAULT.python(kits) == kits
     assert OLD.python(kits) == paths.BUILD / "env" / "mo-2021.4" / "bin" / "python"
 
@@ -110,7 +111,7 @@ class Steps:
 
     def run(self, doing: str, command: list) -> None:
         self.done.append(doing.split()[0])
-        self.stamped.append((OLD.folder / ".kit-stamp.json").exists())
+        self.stamped.append((OWN.folder / ".kit-stamp.json").exists())
         if self.fail_at in doing:
             raise KitError("no network")
         if doing.startswith("making"):
@@ -125,67 +126,60 @@ def steps(lock: Path, monkeypatch: pytest.MonkeyPatch) -> Steps:
     monkeypatch.setattr(
         steps_module.Steps, "run", lambda self, doing, command, **more: recorder.run(doing, command)
     )
-    monkeypatch.setattr(optimizers, "uv_environment", lambda *_: {})
+    monkeypatch.setattr(separate, "uv_environment", lambda *_: {})
     return recorder
 
 
 MADE = ["making", "installing", "trying"]
 
 
-def test_the_default_needs_nothing(steps: Steps) -> None:
-    assert optimizers.is_ready(optimizers.DEFAULT)
-    assert optimizers.ensure(optimizers.DEFAULT) is False
-    assert steps.done == []
-    assert not paths.BUILD.exists()
-
-
 def test_it_is_made_once(steps: Steps, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert not optimizers.is_ready(OLD)
-    assert optimizers.ensure(OLD) is True
+    assert not OWN.is_ready()
+    assert OWN.ensure() is True
     assert steps.done == MADE
-    assert optimizers.is_ready(OLD)
+    assert OWN.is_ready()
     monkeypatch.setattr(subprocess, "Popen", None)
-    assert optimizers.ensure(OLD) is False
+    assert OWN.ensure() is False
     assert steps.done == MADE
 
 
 def test_a_changed_lock_makes_it_anew_and_a_comment_does_not(steps: Steps, lock: Path) -> None:
-    optimizers.ensure(OLD)
+    OWN.ensure()
     lock.write_text("# a comment\n" + lock.read_text().replace("# via x", "# via y"))
-    assert optimizers.is_ready(OLD)
+    assert OWN.is_ready()
     lock.write_text(lock.read_text().replace("b==2", "b==3"))
-    assert not optimizers.is_ready(OLD)
-    (OLD.folder / "left").touch()
-    assert optimizers.ensure(OLD) is True
+    assert not OWN.is_ready()
+    (OWN.folder / "left").touch()
+    assert OWN.ensure() is True
     assert steps.done == MADE * 2
     assert not any(steps.stamped), "the stamp goes before the first step and comes after the last"
-    assert not (OLD.folder / "left").exists()
+    assert not (OWN.folder / "left").exists()
 
 
 @pytest.mark.parametrize("step", MADE)
 def test_one_that_was_not_finished_is_not_ready_and_is_made_anew(steps: Steps, step: str) -> None:
     steps.fail_at = step
     with pytest.raises(KitError, match="no network"):
-        optimizers.ensure(OLD)
-    assert not optimizers.is_ready(OLD)
+        OWN.ensure()
+    assert not OWN.is_ready()
     steps.fail_at = "nothing"
-    assert optimizers.ensure(OLD) is True
+    assert OWN.ensure() is True
     assert steps.done[-3:] == MADE
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "null", '{"lock": 1}'])
 def test_a_damaged_stamp_is_none(steps: Steps, content: str) -> None:
-    optimizers.ensure(OLD)
-    (OLD.folder / ".kit-stamp.json").write_text(content)
-    assert not optimizers.is_ready(OLD)
+    OWN.ensure()
+    (OWN.folder / ".kit-stamp.json").write_text(content)
+    assert not OWN.is_ready()
 
 
 def test_a_lost_interpreter_is_noticed(steps: Steps) -> None:
-    optimizers.ensure(OLD)
-    python = OLD.folder / "bin" / "python"
+    OWN.ensure()
+    python = OWN.folder / "bin" / "python"
     python.unlink()
     python.symlink_to("/no/such/python3.8")
-    assert not optimizers.is_ready(OLD)
+    assert not OWN.is_ready()
 
 
 def test_without_the_kits_environment_it_says_what_to_do(
@@ -193,14 +187,14 @@ def test_without_the_kits_environment_it_says_what_to_do(
 ) -> None:
     monkeypatch.setattr(paths, "VENV_PYTHON", tmp_path / "none" / "bin" / "python")
     with pytest.raises(KitError, match="does not start") as error:
-        optimizers.ensure(OLD)
+        OWN.ensure()
     assert error.value.hint == "make setup"
 
 
 def test_a_folder_that_cannot_be_written_to_is_a_user_error(steps: Steps) -> None:
     paths.BUILD.write_text("a file in the way")
     with pytest.raises(KitError, match="cannot be made") as error:
-        optimizers.ensure(OLD)
+        OWN.ensure()
     assert "build" in error.value.where
     assert error.value.hint
 
@@ -287,7 +281,7 @@ def eight_bit_weights(xml: Path) -> List[numpy.ndarray]:
 @pytest.fixture(scope="session")
 def old() -> optimizers.Optimizer:
     """2021.4 with its environment."""
-    assert optimizers.is_ready(OLD), "run the tests with `make test`, or `make setup MO=2021.4` first"
+    assert OWN.is_ready(), "run the tests with `make test`, or `make setup MO=2021.4` first"
     return OLD
 
 

@@ -18,7 +18,7 @@ from launch import steps as steps_module
 from launch.errors import KitError
 
 LOCK_DIRECTORY = paths.ENVIRONMENT_DATA
-ALL_LOCKS = ("installer", "runtime", "report", "dev", "sources", "mo2021")
+ALL_LOCKS = ("installer", "runtime", "report", "dev", "sources", "mo2021", "hub")
 
 # --- finding a Python 3.8 --------------------------------------------------------------------------------
 

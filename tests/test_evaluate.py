@@ -16,7 +16,7 @@ import pytest
 from launch import checkpoint, paths, squad
 from launch.errors import EXIT_USER_ERROR, KitError
 from launch.qa.answers import NO_ANSWER, best_spans
-from launch.qa.arguments import Arguments
+from launch.qa.arguments import Arguments, parse
 
 from . import checkpoints as made
 
@@ -480,16 +480,18 @@ def test_a_config_without_a_model_is_an_error(transformers, tmp_path):
     assert str(model) in caught.value.where
 
 
-def test_a_hub_name_out_of_reach_names_the_hub(transformers, tiny, tmp_path, monkeypatch):
-    from launch.qa import model
-
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("transformers.file_utils._is_offline_mode", True)
-    config = transformers.AutoConfig.from_pretrained(str(tiny))
-    args = Arguments("some/model", "unused", dataset_name="squad", cache_dir=str(tmp_path))
-    with pytest.raises(KitError, match="some/model") as caught:
-        model.load(args, config, lambda text: None)
-    assert "INPUT=hub" in caught.value.where
+def test_questions_on_a_hub_are_refused():
+    words = [
+        "--model_name_or_path",
+        "some/model",
+        "--output_dir",
+        "x",
+        "--do_eval",
+        "--dataset_name",
+        "squad",
+    ]
+    with pytest.raises(KitError, match="INPUT=hub"):
+        parse("run_qa.py", words)
 
 
 # What cannot be evaluated

@@ -17,6 +17,7 @@ from launch.variants import VARIANTS
 
 from . import checkpoints
 from .conftest import HYBRID, TINY, UNSTRUCTURED, Kit, assert_user_error, run, write_model
+from .hub_server import Place
 
 pytestmark = pytest.mark.forks
 
@@ -65,6 +66,17 @@ def test_upstreams_launch_file_gives_the_same_bytes(forked: Kit, tmp_path: Path)
         assert "looking after NNCF's extension" not in done.stderr, "it has not changed since"
         (result,) = compare.compare(forked.tree(name), tmp_path / name, "bytes")
         assert result.same, result.text
+
+
+def test_upstreams_launch_file_reads_the_hub(forked: Kit, place: Place, tmp_path: Path) -> None:
+    """The names in it are files by then, and the run is that of INPUT=files."""
+    none = {"model": None, "train_file": None, "validation_file": None}
+    options = {"source": "fork", "launch": "upstream", "input": "hub", "hub": place.list, "out": tmp_path}
+    done = run(forked.argv("variant", HYBRID, **options, **none))
+    assert done.returncode == 0, done.stderr
+    (result,) = compare.compare(forked.tree(HYBRID), tmp_path / HYBRID, "bytes")
+    assert result.same, result.text
+    assert place.server.asked("GET", "train.json")
 
 
 def test_the_real_launch_file_offers_every_variant() -> None:

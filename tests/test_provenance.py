@@ -9,11 +9,11 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any, Callable, Dict, List
+from typing import Any, Callable, Dict
 
 import pytest
 
-from launch import digests, host, inputs, jobs, optimizers, patches, paths, provenance, sums, trees, variants
+from launch import digests, host, optimizers, patches, paths, provenance, sums, trees, variants
 from launch.errors import KitError
 from launch.source_registry import Registry
 
@@ -532,25 +532,3 @@ def test_a_file_of_an_earlier_tree_that_was_changed_is_made_again(
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("unchanged, taken from the published tree") == 1
     assert hashes(tree)[f"ir/{STEM}.bin"] == hashes(built.tree(HYBRID))[f"ir/{STEM}.bin"]
-
-
-def test_a_hub_name_is_an_input_too(kit: Kit) -> None:
-    job = jobs.load_tree(str(kit.launch_file), variants.get(HYBRID), inputs.Selection("hub"), Registry())
-    key = jobs.onnx_key(job)
-    facts = provenance.facts(Registry(), optimizers.DEFAULT)
-    stages: Dict[str, int] = {"onnx": 1, "ir": 1}
-    made = provenance.build(
-        facts,
-        job,
-        job.shape(),
-        onnx_key=key,
-        ir_key={},
-        files={},
-        seconds=stages,
-        peak_bytes=stages,
-        verification={},
-    )
-    assert made["inputs"]["model_name_or_path"] == inputs.HUB_MODEL
-    assert made["inputs"]["dataset_name"] == inputs.HUB_DATASET
-    place: List[str] = made["command"]["argv"]
-    assert place[place.index("--dataset_name") + 1] == inputs.HUB_DATASET

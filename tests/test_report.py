@@ -12,7 +12,7 @@ from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 import jsonschema
 import pytest
 
-from launch import paths, sums
+from launch import hub, paths, sums
 from launch.errors import KitError
 from launch.report import command as report
 from launch.report import heatmap, page, reproduce
@@ -596,8 +596,12 @@ def test_the_commands_name_what_the_provenance_says() -> None:
 
 
 def test_the_commands_name_other_inputs() -> None:
-    hub = {"model_name_or_path": "bert-large-uncased-whole-word-masking-finetuned-squad"}
-    assert "INPUT=hub" in list(commands(inputs=hub, command={"argv": ["python"]}))[1]
+    listed = hub.read(hub.LIST)
+    read = {"repository": listed.repository, "revision": listed.revision}
+    for train, words in ((listed.train.sha256, "INPUT=hub"), ("0" * 64, "INPUT=hub 'HUB=<list>'")):
+        files = {"config.json": "1" * 64, "train.json": train}
+        made = list(commands(hub={**read, "files": files}, command={"argv": ["python"]}))[1]
+        assert made.endswith(f"SEED=42 {words} MO=2022.1")
     model, questions = "${workspaceFolder}/launch/sample/model", "${workspaceFolder}/launch/sample/train.json"
     for argv, sample in (
         (["--model_name_or_path", model, "--train_file", questions], True),

@@ -83,7 +83,7 @@ def test_what_a_program_runs_on_is_set_up_before_it() -> None:
             continue  # any Python can
         words = tasks()[entry["preLaunchTask"]]["args"]
         assert words[:2] == ["setup", "SOURCE=registry"]
-        assert ("MO=2021.4" in words) == (name == "tests")
+        assert ("MO=2021.4" in words) == ("INPUT=hub" in words) == (name == "tests")
         assert resolve(entry).python == str(paths.VENV_PYTHON)
 
 

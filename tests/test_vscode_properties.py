@@ -276,7 +276,7 @@ READABLE = st.fixed_dictionaries(
     TARGETS,
     st.one_of(QA_WORDS, QA_WORDS.map(" ".join)),
     READABLE,
-    st.sampled_from([inputs.Selection(), inputs.Selection(kind="hub", seed=7)]),
+    st.sampled_from([inputs.Selection(), inputs.Selection(seed=7)]),
 )
 def test_any_configuration_is_a_run_a_job_or_an_error(name, target, args, body, selection):
     whole = {"name": name, "type": "debugpy", "request": "launch", "cwd": "${workspaceFolder}"}

@@ -13,3 +13,4 @@ resolve runtime.in --override exclude.txt --output-file runtime.lock
 resolve report.in --output-file report.lock
 resolve dev.in --output-file dev.lock
 resolve mo2021.in --override mo2021-exclude.txt --output-file mo2021.lock
+resolve hub.in --override hub-exclude.txt --output-file hub.lock

@@ -17,13 +17,13 @@ from ..errors import KitError
 class Arguments:
     """Upstream's arguments under upstream's names; defaults are those of transformers 4.9.1.
 
-    :param model_name_or_path: folder or hub name; gives the tokenizer, and the config if no other is named.
-    :param config_name: folder, ``config.json`` or hub name of the model config, where it is another.
+    :param model_name_or_path: folder; gives the tokenizer, and the config if no other is named.
+    :param config_name: folder or ``config.json`` of the model config, where it is another.
     :param gen_sparse_cfg: write the hybrid configs and end.
     :param gen_hybrid_sparse_model: make a hybrid from ``config_name``.
-    :param dataset_name: hub name of the questions (with ``train`` and ``validation`` splits).
-    :param train_file: questions to calibrate on, instead of ``dataset_name``.
-    :param validation_file: questions to evaluate on, instead of ``dataset_name``.
+    :param dataset_name: a data hub's name of the questions, which is refused: a run asks no hub.
+    :param train_file: questions to calibrate on.
+    :param validation_file: questions to evaluate on.
     :param max_seq_length: tokens of a feature, padding included.
     :param doc_stride: tokens that two windows over one long context share.
     :param per_device_train_batch_size: features in a calibration batch (upstream's training batch size).
@@ -62,12 +62,12 @@ class Arguments:
 
     @property
     def config_source(self) -> str:
-        """What names the model config: a folder, a file or a hub name."""
+        """What names the model config: a folder or a file."""
         return self.config_name or self.model_name_or_path
 
     @property
     def tokenizer_source(self) -> str:
-        """What names the tokenizer: a folder or a hub name."""
+        """The folder of the tokenizer."""
         return self.tokenizer_name or self.model_name_or_path
 
     @property
@@ -170,8 +170,10 @@ def parse(prog: str, argv: Sequence[str]) -> Arguments:
     if not args.gen_sparse_cfg:
         if not (args.do_eval or args.to_onnx):
             problems.append("neither --do_eval nor --to_onnx is given, so there is nothing to do")
-        if not (args.dataset_name or args.train_file or args.validation_file):
-            problems.append("neither --dataset_name nor --train_file and --validation_file are given")
+        if args.dataset_name:
+            problems.append("--dataset_name names questions on a hub, which INPUT=hub replaces by files")
+        elif not (args.train_file or args.validation_file):
+            problems.append("neither --train_file nor --validation_file is given")
     if problems:
         raise KitError(
             "The arguments contradict each other: " + "; ".join(problems) + ".",

@@ -121,9 +121,7 @@ def calibration_loader(features: Any, needed: int, args: Arguments) -> Any:
     if len(features) < needed:
         raise KitError(
             f"{len(features)} calibration features are too few: {needed} are needed.",
-            where=f"--train_file {args.train_file}"
-            if args.train_file
-            else f"--dataset_name {args.dataset_name}",
+            where=f"--train_file {args.train_file}",
             hint="Give more questions: each makes at least one feature.",
         )
     from torch.utils.data import DataLoader, RandomSampler

@@ -27,8 +27,6 @@ _PROGRESS_SECONDS = 5.0
 
 def _source(args: Arguments) -> str:
     """Return the argument that names the questions, for errors."""
-    if args.dataset_name:
-        return f"--dataset_name {args.dataset_name}"
     return f"--validation_file {args.validation_file}"
 
 

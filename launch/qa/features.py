@@ -16,20 +16,6 @@ MODEL_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 """What a feature feeds to the model, each ``max_seq_length`` whole numbers."""
 
 
-def hub_error(args: Arguments, cause: BaseException) -> KitError:
-    """Return the error for something on a hub that could not be had; it names all that a run needs there."""
-    reason = " ".join(str(cause).split())[:300] or type(cause).__name__
-    return KitError(
-        f"The model hub or the data hub does not give what this run needs: {reason}",
-        where=f"INPUT=hub: model {args.model_name_or_path!r}, data set {args.dataset_name!r}",
-        hint=(
-            "INPUT=hub needs a route to both hubs. Without one, use files:\n"
-            "INPUT=files MODEL=<folder with config.json and tokenizer> TRAIN_FILE=<questions.json> "
-            "VALIDATION_FILE=<questions.json>,\nor the text that comes with the kit: INPUT=sample."
-        ),
-    )
-
-
 def load_tokenizer(args: Arguments, vocab_size: int) -> Any:
     """Return the fast tokenizer that ``args`` name.
 
@@ -39,15 +25,10 @@ def load_tokenizer(args: Arguments, vocab_size: int) -> Any:
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
     source = args.tokenizer_source
-    folder = Path(source)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(
-            source, cache_dir=args.cache_dir, use_fast=True, revision=args.model_revision
-        )
+        tokenizer = AutoTokenizer.from_pretrained(source, use_fast=True)
     except Exception as error:
         # The library raises anything from OSError to bare Exception here, depending on the broken file.
-        if not folder.exists():
-            raise hub_error(args, error) from None
         raise KitError(
             f"The tokenizer cannot be loaded: {' '.join(str(error).split())[:300]}",
             where=f"MODEL={source}",
@@ -69,35 +50,18 @@ def load_tokenizer(args: Arguments, vocab_size: int) -> Any:
 
 
 def load_examples(args: Arguments, split: str) -> List[squad.Example]:
-    """Return the questions of a split, ``train`` or ``validation``, from the file or the hub ``args`` name.
+    """Return the questions of a split, ``train`` or ``validation``, from the file that ``args`` name.
 
     :raises KitError: there are none, or they cannot be loaded.
     """
     path = args.train_file if split == "train" else args.validation_file
-    if args.dataset_name is None:
-        if path is None:
-            raise KitError(
-                f"No {split} questions are given.",
-                where=f"--{split}_file is missing",
-                hint=f"Give --{split}_file or --dataset_name.",
-            )
-        return squad.read(Path(path), f"--{split}_file")
-    from datasets import load_dataset
-
-    try:
-        rows = load_dataset(args.dataset_name, args.dataset_config_name, cache_dir=args.cache_dir)[split]
-    except Exception as error:
-        raise hub_error(args, error) from None
-    return [
-        squad.Example(
-            row["id"],
-            row.get("title", ""),
-            row["context"],
-            row["question"],
-            tuple(zip(row["answers"]["text"], row["answers"]["answer_start"])),
+    if path is None:
+        raise KitError(
+            f"No {split} questions are given.",
+            where=f"--{split}_file is missing",
+            hint=f"Give --{split}_file.",
         )
-        for row in rows
-    ]
+    return squad.read(Path(path), f"--{split}_file")
 
 
 def tokenize(examples: Sequence[squad.Example], tokenizer: Any, args: Arguments, limit: Optional[int]) -> Any:

@@ -77,22 +77,16 @@ def _read(args: Arguments, config: Any) -> Tuple[Any, List[str], List[str]]:
     """
     from transformers import BertForQuestionAnswering
 
-    from .features import hub_error
-
     folder = Path(args.model_name_or_path)
-    where = str(checkpoint.find(folder)) if folder.is_dir() else f"--model_name_or_path {folder}"
+    where = str(checkpoint.find(folder))
     try:
         model, loading = BertForQuestionAnswering.from_pretrained(
             args.model_name_or_path,
             config=config,
-            cache_dir=args.cache_dir,
-            revision=args.model_revision,
             output_loading_info=True,
         )
     except Exception as error:
         # Unpickling raises anything; transformers covers it with an OSError that does not say what happened.
-        if not folder.exists():
-            raise hub_error(args, error) from None
         cause = error.__context__ if isinstance(error, OSError) and error.__context__ else error
         raise KitError(
             f"The checkpoint cannot be loaded: {' '.join(str(cause).split())[:300] or type(cause).__name__}",

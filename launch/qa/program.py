@@ -17,18 +17,10 @@ def load_config(args: Arguments) -> Tuple[Any, bert_config.BertShape]:
     """
     from transformers import AutoConfig
 
-    from .features import hub_error
-
     source = args.config_source
-    if Path(source).exists() or not args.dataset_name:
-        checked = bert_config.read(Path(source), "the model config")
-        shape = bert_config.shape(checked, str(bert_config.config_file(Path(source))))
-        return AutoConfig.from_pretrained(source), shape
-    try:
-        config = AutoConfig.from_pretrained(source, cache_dir=args.cache_dir, revision=args.model_revision)
-    except Exception as error:
-        raise hub_error(args, error) from None
-    return config, bert_config.shape(config.to_dict(), source)
+    checked = bert_config.read(Path(source), "the model config")
+    shape = bert_config.shape(checked, str(bert_config.config_file(Path(source))))
+    return AutoConfig.from_pretrained(source), shape
 
 
 def generate_configs(args: Arguments) -> int:

@@ -4,13 +4,14 @@ import re
 import shlex
 from typing import Any, Dict, List
 
+from .. import hub
+
 _KITS_LAUNCH_FILE = re.compile(r"(?: in |\$\{workspaceFolder\}/)(?:\.vscode|launch)/launch\.json$")
 """The kit's own at the commit that the provenance names; earlier commits have it in ``launch/``."""
 
 _UPSTREAMS_LAUNCH_FILE = "vscode-launch.json"
 _SAMPLE = "launch/sample/"
 _READ = ("--model_name_or_path", "--train_file")
-_CONTENT = ("file:", "folder:")
 
 
 def commands(provenance: Dict[str, Any]) -> List[str]:
@@ -37,9 +38,11 @@ def commands(provenance: Dict[str, Any]) -> List[str]:
 
 
 def _inputs(provenance: Dict[str, Any]) -> List[str]:
-    named = provenance["inputs"].get("model_name_or_path", "")
-    if named and not named.startswith(_CONTENT):
-        return ["INPUT=hub"]
+    if "hub" in provenance:
+        read, listed = provenance["hub"], hub.read(hub.LIST)
+        kits = (read["repository"], read["revision"]) == (listed.repository, listed.revision)
+        kits = kits and listed.train.sha256 in read["files"].values()
+        return ["INPUT=hub"] if kits else ["INPUT=hub", "HUB=<list>"]
     words = provenance["command"]["argv"]
     # As both --name value and --name=value.
     values = [value for word, value in zip(words, words[1:]) if word in _READ]
