@@ -56,6 +56,7 @@ OPTIONS: Dict[str, Option] = {
     "model": Option("<folder>", "INPUT=files: folder with config.json and a tokenizer"),
     "train_file": Option("<file>", "INPUT=files: questions to calibrate on (SQuAD's JSON, nested or flat)"),
     "validation_file": Option("<file>", "INPUT=files: questions to evaluate on"),
+    "predictions": Option("<file>", "evaluate: answers to score, without a model"),
     "seed": Option("<number>", "seed of the random weights, 0 to 2³² − 1", otherwise="the launch file's, 42"),
     "weights": Option(
         "|".join(choices.WEIGHTS),
@@ -195,14 +196,24 @@ COMMANDS: Dict[str, Command] = {
         "exact match and F1 of a model on questions",
         "By default the full-size model on the sample, which takes some minutes: its weights are random, and"
         " the result says so.  A model folder's are read from model.safetensors or pytorch_model.bin, or from"
-        " several such files with their index.",
-        (*_RUN, "weights"),
+        " several such files with their index.  With PREDICTIONS, answers that are there already are scored:"
+        " one JSON object of question ids and answers.  A question that is not in it counts 0.",
+        ("predictions", *_RUN, "weights"),
+        "[PREDICTIONS=]",
+        (
+            "evaluate",
+            "evaluate --input files --model my-bert --validation-file dev.json",
+            "evaluate --predictions answers.json --validation-file dev.json",
+        ),
         own={
+            "predictions": Option(
+                "<file>", "answers to score without a model: a JSON object of question ids and texts"
+            ),
+            "validation_file": Option("<file>", "INPUT=files or PREDICTIONS: questions to evaluate on"),
             "weights": Option(
                 "random", "draw them from the seed", otherwise="the model's; the sample's are drawn"
-            )
+            ),
         },
-        examples=("evaluate", "evaluate --input files --model my-bert --validation-file dev.json"),
     ),
     "verify": Command(
         _TRUST,

@@ -26,6 +26,7 @@ from . import (
     variants,
 )
 from .bench import command as bench
+from .errors import KitError
 from .locks import exclusive
 from .options import is_yes
 from .outcome import table
@@ -109,7 +110,30 @@ def _command(options: argparse.Namespace) -> int:
     return 0
 
 
+def _score(options: argparse.Namespace) -> int:
+    for name in ("model", "train_file", "seed"):
+        if getattr(options, name):
+            raise KitError(
+                f"{name.upper()} has no meaning with PREDICTIONS: no model answers.",
+                where=f"{name.upper()}={getattr(options, name)}",
+                hint=f"Leave {name.upper()} out, or PREDICTIONS.",
+            )
+    if not options.validation_file:
+        raise KitError(
+            "PREDICTIONS needs the questions that were answered.",
+            where="VALIDATION_FILE is empty",
+            hint="Give VALIDATION_FILE=<questions in SQuAD's JSON, nested or flat>.",
+        )
+    files_given = [
+        files.typed(getattr(options, name), name.upper()) for name in ("predictions", "validation_file")
+    ]
+    print(other_jobs.score(*files_given))
+    return 0
+
+
 def _evaluate(options: argparse.Namespace) -> int:
+    if options.predictions:
+        return _score(options)
     source = _source(options)
     job = _job(options, "evaluate", source)
     print(other_jobs.evaluate(job, lambda: upkeep.set_up(options.python, source)))

@@ -2,19 +2,37 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Dict, List, Tuple
 
+from . import files
 from .errors import KitError
 
 
-def read(path: Path, name: str) -> Any:
+def shown(value: Any) -> str:
+    """Return a JSON value as errors show it: as it stands in the file, cut where it is long."""
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 60 else text[:59] + "…"
+
+
+def _unique(pairs: List[Tuple[str, Any]]) -> Dict[str, Any]:
+    found: Dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise ValueError(f"the key {shown(key)} is there twice")
+        found[key] = value
+    return found
+
+
+def read(path: Path, name: str, *, unique: bool = False) -> Any:
     """Return the JSON in ``path``.
 
     :param name: what the file is to the user (``TRAIN_FILE``), for the error.
+    :param unique: whether a key may be in an object only once; else the last one counts.
     :raises KitError: the file is missing, unreadable, not UTF-8 or not JSON (with line and column).
     """
     where = f"{name}={path}"
     try:
+        files.check_regular(path)
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise KitError("The file does not exist.", where=where, hint=f"Correct {name}.") from None
@@ -29,7 +47,7 @@ def read(path: Path, name: str) -> Any:
             hint=f"Make it readable or correct {name}.",
         ) from None
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=_unique if unique else None)
     except ValueError as error:
         if isinstance(error, json.JSONDecodeError):
             where += f", line {error.lineno}, column {error.colno}"

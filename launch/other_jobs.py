@@ -4,10 +4,11 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Callable, List
 
-from . import bert_config, checkpoint, files, paths, squad, startable
+from . import bert_config, checkpoint, files, metric, paths, squad, startable
 from .errors import KitError
 from .jobs import Job
 from .locks import exclusive
@@ -74,6 +75,26 @@ def _is_cut_from(job: Job, name: str) -> bool:
     return True
 
 
+def score(predictions: Path, validation_file: Path) -> str:
+    """Score a file of answers without a model, and return the figures as text.
+
+    As the official script does, an unanswered question counts 0, and this is said.
+
+    :param predictions: ``{"<question id>": "<answer>"}``, as ``eval_predictions.json`` of an evaluation is.
+    :raises KitError: a file is at fault.
+    """
+    where = f"VALIDATION_FILE={validation_file}"
+    examples = squad.read(validation_file, "VALIDATION_FILE")
+    squad.check_scorable(examples, where)
+    gold = {example.id: example.gold for example in examples}
+    answers = metric.read_answers(predictions, "PREDICTIONS", gold, where)
+    missing = [identity for identity in gold if identity not in answers]
+    if missing:
+        shown = ", ".join(missing[:5]) + (", …" if len(missing) > 5 else "")
+        print(f"{len(missing)} of {len(gold)} questions have no answer and count 0: {shown}", file=sys.stderr)
+    return json.dumps({**metric.score(gold, answers), "questions": len(gold)}, indent=2)
+
+
 def evaluate(job: Job, prepare: Callable[[], None]) -> str:
     """Run an evaluation job and return its result as text.
 
@@ -82,7 +103,9 @@ def evaluate(job: Job, prepare: Callable[[], None]) -> str:
     """
     startable.check(job)
     if job.arguments.validation_file is not None:
-        squad.read(job.local(job.arguments.validation_file), "VALIDATION_FILE")
+        path = job.local(job.arguments.validation_file)
+        examples = squad.read(path, "VALIDATION_FILE")[: job.arguments.max_eval_samples]
+        squad.check_scorable(examples, f"VALIDATION_FILE={path}")
     model, drawn = job.local(job.arguments.model_name_or_path), job.arguments.weights == checkpoint.RANDOM
     if model.is_dir() and not drawn:
         checkpoint.find(model)

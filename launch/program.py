@@ -114,10 +114,8 @@ def _steps(job: Job) -> List[Step]:
 
 def _kits(job: Job, name: str, module: str, *arguments: str) -> Step:
     """Return the step that runs one of the kit's modules as a job's program runs."""
-    own = job.invocation.environment(os.environ)
-    search = os.pathsep.join([own.get("PYTHONPATH", ""), str(paths.REPOSITORY)])
     argv = [job.invocation.python, "-m", f"{__package__}.{module}", *arguments]
-    return Step(name, argv, {**own, "PYTHONPATH": search})
+    return Step(name, argv, job.invocation.environment(os.environ))
 
 
 def extension_step(job: Job) -> Step:

@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 from typing import Dict, Iterator, List
 
-from . import patches, third_party
+from . import patches, paths, third_party
 from .source import Source
 
 _PARTS = {"nncf": ["nncf"], "transformers": ["src/transformers", "examples/pytorch/question-answering"]}
@@ -30,12 +30,12 @@ class Fork(Source):
 
     @property
     def python_path(self) -> List[Path]:
-        """Both packages, and the scripts' folder.
+        """Both packages, the scripts' folder, and the kit, whose metric the scripts compute.
 
         ``gen_hybrid_sparse_qa.py`` is a link into a folder below; Python takes the link's target's folder for
         the script's own and would not find the modules beside the link.
         """
-        return [self.tree / "nncf", self.tree / "transformers" / "src", self.programs]
+        return [self.tree / "nncf", self.tree / "transformers" / "src", self.programs, paths.REPOSITORY]
 
     @property
     def programs(self) -> Path:

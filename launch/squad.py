@@ -4,10 +4,9 @@ Nested (Rajpurkar et al. 2016): ``data[].paragraphs[].{context, qas[].{id, quest
 answer_start}}}``.  Flat: ``data[].{id, title, context, question, answers.{text[], answer_start[]}}``.
 """
 
-import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Dict, List, Tuple
+from typing import Any, Dict, List, Sequence, Tuple
 
 from . import json_file
 from .errors import KitError
@@ -20,13 +19,28 @@ _HINT = (
 
 @dataclass(frozen=True)
 class Example:
-    """One question on one context; ``answers`` are (text, first character in ``context``) pairs."""
+    """One question on one context.
+
+    :param answers: (text, first character in ``context``) pairs; nothing the kit makes depends on the latter.
+    :param place: where it stands in its file, for errors.
+    """
 
     id: str
     title: str
     context: str
     question: str
     answers: Tuple[Tuple[str, int], ...]
+    place: str = field(default="", compare=False)
+
+    @property
+    def where(self) -> str:
+        """Its place, article and id, for errors."""
+        return f"{self.place} {_named(self.title, self.id)}".strip()
+
+    @property
+    def gold(self) -> List[str]:
+        """The answers' texts."""
+        return [text for text, _ in self.answers]
 
     def flat(self) -> Dict[str, Any]:
         """Return the example in the flat form."""
@@ -36,21 +50,34 @@ class Example:
             "context": self.context,
             "question": self.question,
             "answers": {
-                "text": [text for text, _ in self.answers],
+                "text": self.gold,
                 "answer_start": [start for _, start in self.answers],
             },
         }
 
 
+def _named(title: str, identity: str = "") -> str:
+    """Return an article's title and a question's id as errors name them, where there are such."""
+    named = (("article", title), ("question", identity))
+    text = ", ".join(f"{kind} {json_file.shown(name)}" for kind, name in named if name)
+    return f"({text})" if text else ""
+
+
 class _Reader:
-    """Typed access to JSON that names the place where a value is not what it must be."""
+    """Typed access to JSON that names the place where a value is not what it must be.
+
+    :ivar about: the article and the question that are being read, for errors.
+    """
 
     def __init__(self, where: str) -> None:
         self.where = where
+        self.about = ""
 
     def fail(self, place: str, problem: str) -> KitError:
         return KitError(
-            f"The questions cannot be read: {problem}.", where=f"{self.where}: {place}", hint=_HINT
+            f"The questions cannot be read: {problem}.",
+            where=f"{self.where}: {place} {self.about}".rstrip(),
+            hint=_HINT,
         )
 
     def get(self, value: Any, place: str, key: str, kind: type) -> Any:
@@ -59,13 +86,37 @@ class _Reader:
         if key not in value:
             raise self.fail(place, f"the key {key!r} is missing")
         found = value[key]
+        if kind is int and isinstance(found, float) and found.is_integer():
+            found = int(found)
         if not isinstance(found, kind) or isinstance(found, bool):
             kinds = {str: "a text", int: "a whole number", list: "a list", dict: "an object"}
-            raise self.fail(f"{place}.{key}", f"{kinds[kind]} was expected, not {json.dumps(found)[:40]}")
-        return found
+            raise self.fail(f"{place}.{key}", f"{kinds[kind]} was expected, not {json_file.shown(found)}")
+        return self.text(found, f"{place}.{key}") if kind is str else found
 
-    def answer(self, context: str, text: str, start: int, place: str) -> Tuple[str, int]:
-        if not 0 <= start <= len(context):
+    def text(self, text: str, place: str) -> str:
+        """Return ``text``, which must be what UTF-8 can say: JSON can write half of a character."""
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            lone = ascii(text[error.start])[1:-1]
+            problem = f"character {error.start} is {lone}, half of a surrogate pair"
+            raise self.fail(place, problem) from None
+        return text
+
+    def names(self, row: Any, place: str, title: Any = None) -> Tuple[str, str]:
+        """Return the title and the id of a question, a number perhaps; its place stands for a missing id.
+
+        :param title: its article's; None where the question has it itself.
+        """
+        if not isinstance(row, dict):
+            raise self.fail(place, "an object was expected")
+        title, identity = str(row.get("title", "") if title is None else title), str(row.get("id", ""))
+        self.about = _named(title, identity)
+        return self.text(title, f"title of {place}"), self.text(identity, f"{place}.id") or place
+
+    def answer(self, context: str, row: Dict[str, Any], place: str) -> Tuple[str, int]:
+        text, start = self.get(row, place, "text", str), self.get(row, place, "answer_start", int)
+        if not -1 <= start <= len(context):  # -1: unknown
             raise self.fail(
                 place, f"answer_start {start} lies outside the context of {len(context)} characters"
             )
@@ -73,23 +124,24 @@ class _Reader:
 
     def nested(self, article: Dict[str, Any], place: str) -> List[Example]:
         examples = []
-        title = article.get("title", "")
         for p, paragraph in enumerate(self.get(article, place, "paragraphs", list)):
             here = f"{place}.paragraphs[{p}]"
+            self.about = _named(str(article.get("title", "")))
             context = self.get(paragraph, here, "context", str)
             for q, qa in enumerate(self.get(paragraph, here, "qas", list)):
                 spot = f"{here}.qas[{q}]"
-                question, identity = self.get(qa, spot, "question", str), str(qa.get("id", spot))
-                answers = []
+                title, identity = self.names(qa, spot, article.get("title", ""))
+                question = self.get(qa, spot, "question", str)
                 found = self.get(qa, spot, "answers", list) if "answers" in qa else []
-                for a, answer in enumerate(found):
-                    at = f"{spot}.answers[{a}]"
-                    text, start = self.get(answer, at, "text", str), self.get(answer, at, "answer_start", int)
-                    answers.append(self.answer(context, text, start, at))
-                examples.append(Example(identity, str(title), context, question, tuple(answers)))
+                answers = [
+                    self.answer(context, answer, f"{spot}.answers[{a}]") for a, answer in enumerate(found)
+                ]
+                examples.append(Example(identity, title, context, question, tuple(answers), spot))
+        self.about = ""
         return examples
 
-    def flat(self, row: Dict[str, Any], place: str) -> Example:
+    def flat(self, row: Any, place: str) -> Example:
+        title, identity = self.names(row, place)
         context, question = self.get(row, place, "context", str), self.get(row, place, "question", str)
         answers = self.get(row, place, "answers", dict)
         texts = self.get(answers, f"{place}.answers", "text", list)
@@ -98,17 +150,12 @@ class _Reader:
             raise self.fail(
                 f"{place}.answers", f"{len(texts)} texts stand beside {len(starts)} answer_starts"
             )
-        pairs = []
-        for a, (text, start) in enumerate(zip(texts, starts)):
-            at = f"{place}.answers.text[{a}]"
-            pair = {"text": text, "answer_start": start}
-            pairs.append(
-                self.answer(
-                    context, self.get(pair, at, "text", str), self.get(pair, at, "answer_start", int), at
-                )
-            )
-        identity, title = str(row.get("id", place)), str(row.get("title", ""))
-        return Example(identity, title, context, question, tuple(pairs))
+        pairs = tuple(
+            self.answer(context, {"text": text, "answer_start": start}, f"{place}.answers.text[{a}]")
+            for a, (text, start) in enumerate(zip(texts, starts))
+        )
+        self.about = ""
+        return Example(identity, title, context, question, pairs, place)
 
 
 def read(path: Path, name: str) -> List[Example]:
@@ -130,3 +177,26 @@ def read(path: Path, name: str) -> List[Example]:
     if not examples:
         raise KitError("The file holds no questions.", where=f"{name}={path}", hint=_HINT)
     return examples
+
+
+def check_scorable(examples: Sequence[Example], where: str) -> None:
+    """Check that answers to the questions can be scored.
+
+    :param where: what names the questions, for errors.
+    :raises KitError: two have the same id, or one has no answer to be compared with.
+    """
+    seen = set()
+    for example in examples:
+        if example.id in seen:
+            raise KitError(
+                "Two questions have the same id, so their answers cannot be told apart.",
+                where=f"{where}: {example.where}",
+                hint="Give every question an id of its own.",
+            )
+        seen.add(example.id)
+        if not example.answers:
+            raise KitError(
+                "A question has no answer, so an answer to it cannot be scored.",
+                where=f"{where}: {example.where}",
+                hint="Give every question of the validation file at least one answer, as SQuAD v1.1 does.",
+            )

@@ -10,9 +10,9 @@ neither the division of the work nor what batches are filled up with reaches the
 import json
 import time
 from pathlib import Path
-from typing import Any, Dict, Sequence, Tuple
+from typing import Any, Sequence, Tuple
 
-from .. import files, squad, status
+from .. import files, metric, squad, status
 from ..errors import KitError
 from .answers import best_spans
 from .arguments import Arguments
@@ -28,28 +28,6 @@ _PROGRESS_SECONDS = 5.0
 def _source(args: Arguments) -> str:
     """Return the argument that names the questions, for errors."""
     return f"--validation_file {args.validation_file}"
-
-
-def _check_questions(args: Arguments, examples: Sequence[squad.Example]) -> None:
-    """Check that the questions can be scored.
-
-    :raises KitError: two have the same id, or one has no answer to be compared with.
-    """
-    seen = set()
-    for example in examples:
-        if example.id in seen:
-            raise KitError(
-                "Two questions have the same id, so their answers cannot be told apart.",
-                where=f"{_source(args)}: id {example.id!r}",
-                hint="Give every question an id of its own.",
-            )
-        seen.add(example.id)
-        if not example.answers:
-            raise KitError(
-                "A question has no answer, so an answer to it cannot be scored.",
-                where=f"{_source(args)}: id {example.id!r}",
-                hint="Give every question of the validation file at least one answer, as SQuAD v1.1 does.",
-            )
 
 
 def _unwritable(path: Path, error: OSError) -> KitError:
@@ -141,20 +119,6 @@ def _logits(accelerator: Any, model: Any, features: Any, batch_size: int) -> Tup
     return starts, ends
 
 
-def score(examples: Sequence[squad.Example], answers: Dict[str, str]) -> Dict[str, float]:
-    """Return SQuAD v1.1's ``exact_match`` and ``f1`` in percent.
-
-    :param answers: every question's answer by its id.
-    """
-    from torchmetrics.functional.text.squad import squad as metric
-
-    found = metric(
-        [{"id": identity, "prediction_text": text} for identity, text in answers.items()],
-        [{"id": example.id, "answers": example.flat()["answers"]} for example in examples],
-    )
-    return {name: float(found[name]) for name in ("exact_match", "f1")}
-
-
 def evaluate(args: Arguments, config: Any, examples: Sequence[squad.Example], features: Any) -> None:
     """Answer the questions, score the answers, and write both to ``output_dir``.
 
@@ -166,7 +130,7 @@ def evaluate(args: Arguments, config: Any, examples: Sequence[squad.Example], fe
     :param features: the examples' features, from :func:`launch.qa.features.tokenize`.
     :raises KitError: questions cannot be scored, the checkpoint cannot be loaded, results cannot be written.
     """
-    _check_questions(args, examples)
+    squad.check_scorable(examples, _source(args))
     from accelerate import Accelerator
 
     accelerator = Accelerator(cpu=not _gpu_works())
@@ -189,7 +153,7 @@ def evaluate(args: Arguments, config: Any, examples: Sequence[squad.Example], fe
     say("choosing and scoring answers")
     windows = features.remove_columns(list(MODEL_INPUTS))
     answers = best_spans(examples, windows, starts, ends, args.n_best_size, args.max_answer_length)
-    scores = score(examples, answers)
+    scores = metric.score({example.id: example.gold for example in examples}, answers)
     results = {f"eval_{name}": value for name, value in scores.items()}
     _write(folder / PREDICTIONS, answers, sort_keys=False)
     _write(
