@@ -4,10 +4,11 @@ Plain JSON in, plain JSON out, without transformers, so that ``make configs`` an
 """
 
 import json
+import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, List
+from typing import Any, Callable, Dict, List, Optional
 
 from . import files, json_file, status
 from .errors import KitError
@@ -21,6 +22,9 @@ from .variants import (
 )
 
 TRANSFORMERS_VERSION = "4.9.1"
+
+READER = "transformers"
+"""Who reads a model folder's files besides the kit."""
 
 _DEFAULTS: Dict[str, Any] = {
     # BertConfig's defaults in transformers 4.9.1 for keys that an older config.json leaves out and that
@@ -97,7 +101,7 @@ def read(source: Path, name: str) -> Dict[str, Any]:
     :raises KitError: it cannot be read or is not a BERT's.
     """
     path = config_file(source)
-    content = json_file.read(path, name)
+    content = json_file.read(path, name, others=READER)
     if not isinstance(content, dict):
         raise KitError("The model config is not a JSON object.", where=f"{name}={path}", hint=_HINT)
     kind = content.get("model_type")
@@ -113,7 +117,141 @@ def read(source: Path, name: str) -> Dict[str, Any]:
 _HINT = "Give a folder or config.json of a BERT, as transformers' save_pretrained writes it."
 
 
+@dataclass(frozen=True)
+class _Form:
+    """What the value of a key must be.
+
+    :param words: the form, after "must be".
+    :param fits: whether a value has it.
+    """
+
+    words: str
+    fits: Callable[[Any], bool]
+
+
+def _only(wanted: Any) -> _Form:
+    return _Form(json.dumps(wanted), lambda value: type(value) is type(wanted) and value == wanted)
+
+
+def _one_of(*wanted: Any) -> _Form:
+    return _Form(f"one of {', '.join(map(json.dumps, wanted))}", lambda value: value in wanted)
+
+
+def _number(words: str, fits: Callable[[float], bool]) -> _Form:
+    def is_number(value: Any) -> bool:
+        return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+    return _Form(words, lambda value: is_number(value) and fits(value))
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_two_labels(value: Any) -> bool:
+    return value is None or (isinstance(value, dict) and sorted(map(str, value)) == ["0", "1"])
+
+
+def _is_pruning(value: Any) -> bool:
+    return isinstance(value, dict) and all(
+        re.fullmatch("[0-9]{1,9}", str(layer)) and isinstance(heads, list) and all(map(_is_whole, heads))
+        for layer, heads in value.items()
+    )
+
+
+_COUNT = _Form("a positive whole number", lambda value: _is_whole(value) and value >= 1)
+_SHARE = _number("a number from 0 to 1", lambda value: 0 <= value <= 1)
+_TEXT = _Form("a text or null", lambda value: value is None or isinstance(value, str))
+_OFF = _only(False)
+
+KEYS: Dict[str, Optional[_Form]] = {
+    "attention_probs_dropout_prob": _SHARE,
+    "hidden_act": _one_of(
+        *("gelu", "gelu_fast", "gelu_new", "linear", "mish", "quick_gelu", "relu"),
+        *("sigmoid", "silu", "swish", "tanh"),
+    ),
+    "hidden_dropout_prob": _SHARE,
+    "hidden_size": _COUNT,
+    "id2label": _Form("null or an object of two labels, 0 and 1", _is_two_labels),
+    "initializer_range": _number("a number of at least 0", lambda value: 0 <= value < math.inf),
+    "intermediate_size": _COUNT,
+    "layer_norm_eps": _number("a number above 0 and below 1", lambda value: 0 < value < 1),
+    "max_position_embeddings": _COUNT,
+    "model_type": _only("bert"),
+    "num_attention_heads": _COUNT,
+    "num_hidden_layers": _COUNT,
+    "num_labels": _only(2),
+    "pad_token_id": _Form("a whole number of at least 0", lambda value: _is_whole(value) and value >= 0),
+    "position_embedding_type": _one_of("absolute", "relative_key", "relative_key_query"),
+    "problem_type": _one_of(None, "regression", "single_label_classification", "multi_label_classification"),
+    "pruned_heads": _Form("an object of layers' numbers and lists of heads' numbers", _is_pruning),
+    "tokenizer_class": _TEXT,  # transformers says whether there is such a class
+    "type_vocab_size": _COUNT,
+    "vocab_size": _COUNT,
+    # These change the traced graph, or the form of what the model returns.
+    "add_cross_attention": _OFF,
+    "chunk_size_feed_forward": _only(0),
+    "is_decoder": _OFF,
+    "is_encoder_decoder": _OFF,
+    "output_attentions": _OFF,
+    "output_hidden_states": _OFF,
+    "return_dict": _only(True),
+    "torchscript": _OFF,
+    # No question-answering BERT looks at these.
+    **dict.fromkeys(
+        (
+            *("_name_or_path", "architectures", "bad_words_ids", "bos_token_id", "decoder_start_token_id"),
+            *("diversity_penalty", "do_sample", "early_stopping", "encoder_no_repeat_ngram_size"),
+            *("eos_token_id", "finetuning_task", "forced_bos_token_id", "forced_eos_token_id"),
+            *("gradient_checkpointing", "label2id", "length_penalty", "max_length", "min_length"),
+            *("name_or_path", "no_repeat_ngram_size", "num_beam_groups", "num_beams"),
+            *("num_return_sequences", "output_scores", "prefix", "remove_invalid_values"),
+            *("repetition_penalty", "return_dict_in_generate", "sep_token_id", "task_specific_params"),
+            *("temperature", "tie_encoder_decoder", "tie_word_embeddings", "top_k", "top_p"),
+            "torch_dtype",
+            *("transformers_version", "use_bfloat16", "use_cache", "xla_device"),
+        )
+    ),
+}
+"""Every key of ``BertConfig`` in transformers 4.9.1, and what its value must be; None: it is neutral.
+
+Neutral is what changes neither the traced graph nor the outputs nor whether transformers reads the config,
+whatever the value is.  So is a key that 4.9.1 does not know, but for :data:`_METHODS`.
+"""
+
+_METHODS = (
+    *("from_dict", "from_json_file", "from_pretrained", "get_config_dict"),
+    *("is_composition", "push_to_hub", "save_pretrained", "to_dict", "to_diff_dict", "to_json_file"),
+    *("to_json_string", "update", "update_from_string", "use_return_dict"),
+)
+"""What ``BertConfig`` has under other names than keys: a key of such a name would take its place."""
+
 _GRAPH = {"hidden_act": "gelu", "position_embedding_type": "absolute", "type_vocab_size": 2}
+"""What else a tree is verified against: with these, all BERTs have the graph of BERT-large."""
+
+
+_EXAMPLES = {**_DEFAULTS, "chunk_size_feed_forward": 0, "num_labels": 2, "pruned_heads": {}}
+_EXAMPLES.update({key: False for key, form in KEYS.items() if form is _OFF}, return_dict=True)
+
+
+def check_keys(config: Dict[str, Any], where: str) -> None:
+    """Check each key's value by itself; see :data:`KEYS`.
+
+    :param where: the config's file, for errors.
+    :raises KitError: the model is not one that the kit can make or evaluate.
+    """
+    for key, value in config.items():
+        form = KEYS.get(key)
+        if key in _METHODS or (form is not None and not form.fits(value)):
+            problem, example = f"{key} is no key of a BERT's config", ""
+            if form is not None:
+                problem = f"{key} must be {form.words}"
+                example = f', for example to "{key}": {json.dumps(_EXAMPLES.get(key))}'
+            raise KitError(
+                f"The model config cannot be used: {problem}.",
+                where=f"{where}: {key} = {json_file.shown(value)}",
+                hint=f"Take the key out of the file, or correct it{example}.",
+            )
 
 
 def check_graph(config: Dict[str, Any], where: str) -> None:
@@ -126,7 +264,7 @@ def check_graph(config: Dict[str, Any], where: str) -> None:
         if config[key] != wanted:
             raise KitError(
                 f"A tree of this model could not be verified: {key} must be {json.dumps(wanted)}.",
-                where=f"{where}: {key} = {json.dumps(config[key])[:60]}",
+                where=f"{where}: {key} = {json_file.shown(config[key])}",
                 hint="Give a BERT that differs from BERT-large in size only.",
             )
 
@@ -135,7 +273,7 @@ def shape(config: Dict[str, Any], where: str) -> BertShape:
     """Return the dimensions in ``config``.
 
     :param where: the config's file, for errors.
-    :raises KitError: a dimension is no positive whole number, or dimensions contradict each other.
+    :raises KitError: a key has a value that the kit cannot use, or dimensions contradict each other.
     """
 
     def fail(problem: str, key: str) -> KitError:
@@ -146,40 +284,20 @@ def shape(config: Dict[str, Any], where: str) -> BertShape:
             hint="Correct the config.",
         )
 
-    for key in (
-        "num_hidden_layers",
-        "hidden_size",
-        "num_attention_heads",
-        "intermediate_size",
-        "vocab_size",
-        "max_position_embeddings",
-        "type_vocab_size",
-    ):
-        if not isinstance(config[key], int) or isinstance(config[key], bool) or config[key] < 1:
-            raise fail(f"{key} must be a positive whole number", key)
+    check_keys(config, where)
     if config["type_vocab_size"] < 2:
         raise fail("question and context need two token types", "type_vocab_size")
-    labels = (
-        len(config["id2label"]) if isinstance(config.get("id2label"), dict) else config.get("num_labels", 2)
-    )
-    if labels != 2:
-        raise fail("a question-answering model has two labels, start and end", "num_labels,id2label")
-    pad = config["pad_token_id"]
-    if not isinstance(pad, int) or not 0 <= pad < config["vocab_size"]:
+    if config["pad_token_id"] >= config["vocab_size"]:
         raise fail("the padding token is none of the vocabulary's", "pad_token_id,vocab_size")
     layers, hidden, heads = config["num_hidden_layers"], config["hidden_size"], config["num_attention_heads"]
     if hidden % heads:
         raise fail(f"{hidden} does not divide into {heads} heads", "hidden_size,num_attention_heads")
-    pruned = config.get("pruned_heads") or {}
-    if not isinstance(pruned, dict):
-        raise fail("pruned_heads must map layers to lists of heads", "pruned_heads")
+    pruned = config.get("pruned_heads", {})
     kept = [heads] * layers
     for layer, gone in pruned.items():
-        if not re.fullmatch("[0-9]{1,9}", str(layer)) or int(layer) >= layers:
+        if int(layer) >= layers:
             raise fail(f"pruned_heads names layer {layer!r} of a model of {layers}", "num_hidden_layers")
-        if not isinstance(gone, list) or not all(
-            isinstance(head, int) and 0 <= head < heads for head in gone
-        ):
+        if not isinstance(gone, list) or not all(_is_whole(head) and 0 <= head < heads for head in gone):
             raise fail(f"pruned_heads of layer {layer} names heads beyond {heads}", "num_attention_heads")
         kept[int(layer)] = heads - len(set(gone))
         if not kept[int(layer)]:

@@ -5,7 +5,7 @@ import os
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Dict, Mapping, Optional, Sequence
+from typing import Any, Dict, Mapping, Optional, Sequence, Tuple
 
 from . import (
     bert_config,
@@ -16,6 +16,7 @@ from . import (
     hidden,
     host,
     inputs,
+    model_folder,
     paths,
     source_rules,
     upstream,
@@ -55,7 +56,7 @@ _UNKEYED_VARIABLES = ("PATH", "TORCH_EXTENSIONS_DIR", "HF_HOME")
 _REPORT = ("onnx_outline.py", "onnx_wire.py", "sparsity.py")
 """The kit's own code that runs after upstream's script, relative to the package."""
 
-_PROGRAM = (*_REPORT, "qa", "bert_config.py", "json_file.py", "squad.py", "variants.py")
+_PROGRAM = (*_REPORT, "qa", "bert_config.py", "json_file.py", "model_folder.py", "squad.py", "variants.py")
 """What an export on the releases runs of it."""
 
 _EVALUATION = ("evaluate.py", "answers.py")
@@ -107,6 +108,35 @@ class Job(Run):
         """Return a path of the command line, relative ones taken from the working directory."""
         return Path(self.invocation.cwd) / path
 
+    def shape(self) -> bert_config.BertShape:
+        """Return the dimensions of the model that it is about; BERT-large's for a hub's name.
+
+        :raises KitError: the config cannot be read or is unsound.
+        """
+        config, where = self.config()
+        return bert_config.shape(config, where)
+
+    def config(self) -> Tuple[Dict[str, Any], str]:
+        """Return the model config, BERT-large's for a hub's name, and what names it in errors.
+
+        :raises KitError: it cannot be read.
+        """
+        source = self.local(self.arguments.config_source)
+        if not source.exists() and self.arguments.dataset_name:
+            source = paths.SAMPLE / "model"
+        return bert_config.read(source, "the model config"), str(bert_config.config_file(source))
+
+    def check_model(self) -> None:
+        """Check the model's config and what is known of its tokenizer, before anything is loaded.
+
+        :raises KitError: one of them is at fault, or a feature is too long for it.
+        """
+        shape, tokens = self.shape(), self.arguments.max_seq_length
+        bert_config.check_length(shape, tokens, self.arguments.config_source)
+        tokenizer = self.local(self.arguments.tokenizer_source)
+        if tokenizer.is_dir():
+            model_folder.check(tokenizer, shape, tokens)
+
     def explain(self) -> str:
         """As :meth:`Run.explain`, with the source."""
         origin, _, parts = super().explain().partition("\n")
@@ -134,9 +164,7 @@ class TreeJob:
 
         :raises KitError: the config cannot be read or is unsound.
         """
-        source = self.job.local(self.job.arguments.config_source)
-        config = bert_config.read(source, "the model config")
-        where = str(bert_config.config_file(source))
+        config, where = self.job.config()
         bert_config.check_graph(config, where)
         return bert_config.shape(config, where)
 

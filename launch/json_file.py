@@ -7,6 +7,8 @@ from typing import Any, Dict, List, Tuple
 from . import files
 from .errors import KitError
 
+BYTE_ORDER_MARK = "\ufeff"
+
 
 def shown(value: Any) -> str:
     """Return a JSON value as errors show it: as it stands in the file, cut where it is long."""
@@ -23,17 +25,18 @@ def _unique(pairs: List[Tuple[str, Any]]) -> Dict[str, Any]:
     return found
 
 
-def read(path: Path, name: str, *, unique: bool = False) -> Any:
+def read(path: Path, name: str, *, unique: bool = False, others: str = "") -> Any:
     """Return the JSON in ``path``.
 
     :param name: what the file is to the user (``TRAIN_FILE``), for the error.
     :param unique: whether a key may be in an object only once; else the last one counts.
+    :param others: who reads the file besides, and takes a byte order mark for a fault of it.
     :raises KitError: the file is missing, unreadable, not UTF-8 or not JSON (with line and column).
     """
     where = f"{name}={path}"
     try:
         files.check_regular(path)
-        text = path.read_text(encoding="utf-8-sig")
+        text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise KitError("The file does not exist.", where=where, hint=f"Correct {name}.") from None
     except UnicodeDecodeError as error:
@@ -46,6 +49,14 @@ def read(path: Path, name: str, *, unique: bool = False) -> Any:
             where=where,
             hint=f"Make it readable or correct {name}.",
         ) from None
+    if text.startswith(BYTE_ORDER_MARK):
+        if others:
+            raise KitError(
+                f"The file begins with a byte order mark, which {others} does not read.",
+                where=where,
+                hint="Save it as UTF-8 without a byte order mark.",
+            )
+        text = text[1:]
     try:
         return json.loads(text, object_pairs_hook=_unique if unique else None)
     except ValueError as error:

@@ -83,11 +83,10 @@ def score(predictions: Path, validation_file: Path) -> str:
     :param predictions: ``{"<question id>": "<answer>"}``, as ``eval_predictions.json`` of an evaluation is.
     :raises KitError: a file is at fault.
     """
-    where = f"VALIDATION_FILE={validation_file}"
     examples = squad.read(validation_file, "VALIDATION_FILE")
-    squad.check_scorable(examples, where)
+    squad.check_scorable(examples)
     gold = {example.id: example.gold for example in examples}
-    answers = metric.read_answers(predictions, "PREDICTIONS", gold, where)
+    answers = metric.read_answers(predictions, "PREDICTIONS", gold, f"VALIDATION_FILE={validation_file}")
     missing = [identity for identity in gold if identity not in answers]
     if missing:
         shown = ", ".join(missing[:5]) + (", …" if len(missing) > 5 else "")
@@ -103,9 +102,9 @@ def evaluate(job: Job, prepare: Callable[[], None]) -> str:
     """
     startable.check(job)
     if job.arguments.validation_file is not None:
-        path = job.local(job.arguments.validation_file)
-        examples = squad.read(path, "VALIDATION_FILE")[: job.arguments.max_eval_samples]
-        squad.check_scorable(examples, f"VALIDATION_FILE={path}")
+        examples = squad.read(job.local(job.arguments.validation_file), "VALIDATION_FILE")
+        squad.check_scorable(examples[: job.arguments.max_eval_samples])
+    job.check_model()
     model, drawn = job.local(job.arguments.model_name_or_path), job.arguments.weights == checkpoint.RANDOM
     if model.is_dir() and not drawn:
         checkpoint.find(model)

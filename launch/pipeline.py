@@ -153,7 +153,7 @@ class Build:
                     squad.read(job.job.local(path), name)
             _check_work(job, self.out)
             shape = job.shape()
-            bert_config.check_length(shape, arguments.max_seq_length, arguments.config_source)
+            job.job.check_model()
             _check_spec(job, shape)
             needs.append(_estimate(job, self.optimizer, several=len(todo) > 1))
             resources.check_memory(job.variant.name, needs[-1])

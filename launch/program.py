@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Dict, List, NamedTuple, Optional
 
 from . import child, digests, environment, paths, source_rules
+from .errors import KitError
 from .jobs import Job
 from .progress import Progress
 from .qa import extension
@@ -21,6 +22,9 @@ _COMPILES = ("PYTHONPATH", "CUDA_VISIBLE_DEVICES", "CXX")
 All that torch 1.9.1 asks besides, in ``torch/utils/cpp_extension.py``, is where CUDA is and for which
 processors, which counts for a GPU alone.
 """
+
+
+_SCRIPT, _CAUSE = "upstream's script", "looking for the cause"
 
 
 class Step(NamedTuple):
@@ -55,7 +59,7 @@ class Runner:
 
         Upstream's scripts have the kit's own steps around them: before, unless it is known to be current,
         NNCF's extension is compiled under a lock that a killed compiler does not leave behind; after, an ONNX
-        file's report is written in the kit's form.
+        file's report is written in the kit's form; should the script fail, its inputs are looked through.
 
         :raises KitError: see :func:`launch.child.run`.
         """
@@ -66,24 +70,33 @@ class Runner:
         usages = []
         with progress:
             for step in _steps(job):
-                _tick(progress, step.name, None)
-                usages.append(
-                    child.run(
-                        step.argv,
-                        env=step.env,
-                        cwd=Path(job.invocation.cwd),
-                        log=log,
-                        what=what,
-                        tick=functools.partial(_tick, progress, step.name),
-                        inherit=(self.lock,),
-                        start=self._start(job, step),
-                    )
-                )
+                try:
+                    usages.append(self._run(job, step, log, what, progress))
+                except KitError:
+                    if step.name == _SCRIPT:
+                        # Upstream's script says nothing of a user's error but a traceback.
+                        self._run(
+                            job, _kits(job, _CAUSE, "qa.check", *job.invocation.args), log, what, progress
+                        )
+                    raise
         if job.upstreams_script:
             for drawing in _DRAWINGS:
                 with contextlib.suppress(FileNotFoundError):
                     (job.local(job.arguments.output_dir) / drawing).unlink()
         return child.together(usages)
+
+    def _run(self, job: Job, step: Step, log: Path, what: str, progress: Progress) -> child.Usage:
+        _tick(progress, step.name, None)
+        return child.run(
+            step.argv,
+            env=step.env,
+            cwd=Path(job.invocation.cwd),
+            log=log,
+            what=what,
+            tick=functools.partial(_tick, progress, step.name),
+            inherit=(self.lock,),
+            start=self._start(job, step),
+        )
 
     def _start(self, job: Job, step: Step) -> Optional[child.Start]:
         """Return the other way to start a step, if there is one."""
@@ -105,7 +118,7 @@ def _steps(job: Job) -> List[Step]:
         steps.append(extension_step(job))
     if job.arguments.evaluates and job.arguments.weights is None:
         steps.append(_kits(job, "looking at the checkpoint", "qa.model", *job.invocation.args))
-    steps.append(Step("upstream's script", job.invocation.argv(), own))
+    steps.append(Step(_SCRIPT, job.invocation.argv(), own))
     made = job.arguments.onnx_path
     if made is not None:
         steps.append(_kits(job, "counting zeros", "sparsity", str(job.local(str(made)))))

@@ -22,7 +22,7 @@ class Example:
     """One question on one context.
 
     :param answers: (text, first character in ``context``) pairs; nothing the kit makes depends on the latter.
-    :param place: where it stands in its file, for errors.
+    :param place: the file and where in it it stands, for errors.
     """
 
     id: str
@@ -34,7 +34,7 @@ class Example:
 
     @property
     def where(self) -> str:
-        """Its place, article and id, for errors."""
+        """Its file, place, article and id, for errors."""
         return f"{self.place} {_named(self.title, self.id)}".strip()
 
     @property
@@ -91,7 +91,7 @@ class _Reader:
         if not isinstance(found, kind) or isinstance(found, bool):
             kinds = {str: "a text", int: "a whole number", list: "a list", dict: "an object"}
             raise self.fail(f"{place}.{key}", f"{kinds[kind]} was expected, not {json_file.shown(found)}")
-        return self.text(found, f"{place}.{key}") if kind is str else found
+        return self.text(str(found), f"{place}.{key}") if kind is str else found
 
     def text(self, text: str, place: str) -> str:
         """Return ``text``, which must be what UTF-8 can say: JSON can write half of a character."""
@@ -136,7 +136,9 @@ class _Reader:
                 answers = [
                     self.answer(context, answer, f"{spot}.answers[{a}]") for a, answer in enumerate(found)
                 ]
-                examples.append(Example(identity, title, context, question, tuple(answers), spot))
+                examples.append(
+                    Example(identity, title, context, question, tuple(answers), f"{self.where}: {spot}")
+                )
         self.about = ""
         return examples
 
@@ -155,7 +157,7 @@ class _Reader:
             for a, (text, start) in enumerate(zip(texts, starts))
         )
         self.about = ""
-        return Example(identity, title, context, question, pairs, place)
+        return Example(identity, title, context, question, pairs, f"{self.where}: {place}")
 
 
 def read(path: Path, name: str) -> List[Example]:
@@ -179,10 +181,9 @@ def read(path: Path, name: str) -> List[Example]:
     return examples
 
 
-def check_scorable(examples: Sequence[Example], where: str) -> None:
+def check_scorable(examples: Sequence[Example]) -> None:
     """Check that answers to the questions can be scored.
 
-    :param where: what names the questions, for errors.
     :raises KitError: two have the same id, or one has no answer to be compared with.
     """
     seen = set()
@@ -190,13 +191,13 @@ def check_scorable(examples: Sequence[Example], where: str) -> None:
         if example.id in seen:
             raise KitError(
                 "Two questions have the same id, so their answers cannot be told apart.",
-                where=f"{where}: {example.where}",
+                where=example.where,
                 hint="Give every question an id of its own.",
             )
         seen.add(example.id)
         if not example.answers:
             raise KitError(
                 "A question has no answer, so an answer to it cannot be scored.",
-                where=f"{where}: {example.where}",
+                where=example.where,
                 hint="Give every question of the validation file at least one answer, as SQuAD v1.1 does.",
             )

@@ -1,13 +1,14 @@
 import hashlib
 import json
 from pathlib import Path
+from typing import Any, Callable, Dict, List
 
 import pytest
 
 from launch import bert_config, paths, variants
 from launch.errors import KitError
 
-from .conftest import write_model
+from .conftest import HYBRID, TINY, UNSTRUCTURED, Kit, write_model
 
 HYBRIDS = [variant for variant in variants.VARIANTS.values() if variant.hybrid]
 
@@ -45,6 +46,12 @@ def test_structure_and_pruning_add_up_to_90_percent(variant: variants.Variant) -
         ({"model_type": "roberta"}, ("not a BERT", "roberta")),
         ({"model_type": None}, ("does not say", "model_type")),
         ({"num_attention_heads": 15}, ("1024 does not divide into 15 heads",)),
+        (
+            {"layer_norm_eps": "1e-12"},
+            ("layer_norm_eps must be a number", '"1e-12"', '"layer_norm_eps": 1e-12'),
+        ),
+        ({"pruned_heads": {"0": [True]}}, ("pruned_heads must be", "lists of heads")),
+        ({"to_dict": 1}, ("to_dict is no key",)),
         ({"hidden_size": "1024"}, ("hidden_size must be a positive whole number",)),
         ({"num_hidden_layers": 0}, ("num_hidden_layers",)),
         ({"pruned_heads": {"24": [0]}}, ("layer '24'",)),
@@ -73,3 +80,110 @@ def test_missing_keys_take_berts_defaults(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert"}))
     shape = bert_config.shape(bert_config.read(tmp_path, "MODEL"), "config.json")
     assert (shape.layers, shape.hidden, shape.intermediate_size, shape.vocab_size) == (12, 768, 3072, 30522)
+
+
+# Every key of a BERT config
+
+DEFAULTS = {
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 64,
+    "vocab_size": 50,
+    "max_position_embeddings": 16,
+}
+
+ODD = (True, None, "odd", {"a": 1}, -1)
+"""Values to try; each key refuses those that its form leaves out, and is neutral to all others."""
+
+TAKEN = {
+    "attention_probs_dropout_prob": [0, 0.3],
+    "hidden_dropout_prob": [0, 0.3],
+    "id2label": [None, {"0": "start", "1": "end"}],
+    "initializer_range": [0, 7],
+    "problem_type": [None, "regression"],
+    "pruned_heads": [{}],
+    "tokenizer_class": [None, "odd", "BertTokenizer"],
+    "torch_dtype": [*ODD, "float16"],
+    "_name_or_path": list(ODD),
+    "unknown_to_4_9_1": list(ODD),
+}
+"""Values that keys take whose form is not one value, and the model is the same."""
+
+
+def all_keys() -> List[str]:
+    from transformers import BertConfig
+
+    return sorted({*BertConfig().to_dict(), *vars(BertConfig()), "num_labels", "xla_device", "name_or_path"})
+
+
+def shape_of(config: Dict[str, Any]) -> bert_config.BertShape:
+    return bert_config.shape({**bert_config._DEFAULTS, **DEFAULTS, **config}, "config.json")
+
+
+def traced(config: Dict[str, Any]) -> Any:
+    """Return the kinds of the traced graph's nodes and the outputs of the model that transformers makes."""
+    import torch
+    from transformers import BertConfig, BertForQuestionAnswering
+
+    made = BertConfig.from_dict({**DEFAULTS, **config})
+    assert repr(made)
+    model = BertForQuestionAnswering(made)
+    torch.manual_seed(1)
+    for parameter in model.parameters():
+        torch.nn.init.uniform_(parameter, -0.5, 0.5)
+    ids = torch.arange(8).reshape(1, 8)
+    inputs = (ids, torch.ones_like(ids), torch.zeros_like(ids))
+    with torch.no_grad():
+        graph = torch.jit.trace(model.eval(), inputs, strict=False, check_trace=False).inlined_graph
+        outputs = model(*inputs).values()
+    # Equal constants may be one node or two: those are not compared.
+    kinds = [node.kind() for node in graph.nodes() if node.kind() != "prim::Constant"]
+    return kinds, [output.tolist() for output in outputs]
+
+
+def test_the_table_has_every_key_of_4_9_1(derived_source: Path) -> None:
+    from transformers import BertConfig
+    from transformers.activations import ACT2FN
+
+    assert sorted(bert_config.KEYS) == sorted({*all_keys(), "decoder_start_token_id"})
+    methods = {name for name in dir(BertConfig) if not name.startswith("_")} - set(bert_config.KEYS)
+    assert sorted(bert_config._METHODS) == sorted(methods)
+    for name in ACT2FN:
+        assert shape_of({"hidden_act": name})
+
+
+@pytest.mark.parametrize("key", sorted(bert_config.KEYS))
+def test_an_odd_value_is_refused_by_name(key: str) -> None:
+    form = bert_config.KEYS[key]
+    for value in ODD:
+        if form is None or form.fits(value):
+            assert form is None or value in TAKEN.get(key, [True, None, "odd"])
+            continue
+        with pytest.raises(KitError) as caught:
+            shape_of({key: value})
+        assert f"{key} must be {form.words}" in caught.value.what
+        assert f"config.json: {key} = {json.dumps(value)}" == caught.value.where
+        assert f'"{key}": ' in caught.value.hint
+
+
+def test_what_is_not_refused_changes_nothing(derived_source: Path) -> None:
+    """One key after the other: neutral ones with odd values, others with what their form takes."""
+    wanted = traced({})
+    for key, form in bert_config.KEYS.items():
+        for value in TAKEN.get(key, [ODD[2], ODD[3]] if form is None else []):
+            assert shape_of({key: value})
+            assert traced({key: value}) == wanted, (key, value)
+
+
+def test_a_tree_of_a_config_full_of_odd_values_is_the_same(
+    built: Kit, tmp_path: Path, hashes: Callable[[Path], Dict[str, str]]
+) -> None:
+    odd = {key: "odd" for key, form in bert_config.KEYS.items() if form is None}
+    odd.update({key: values[-1] for key, values in TAKEN.items()})
+    model = write_model(tmp_path / "odd", **{**TINY, **odd, "gradient_checkpointing": True})
+    for name in (HYBRID, UNSTRUCTURED):
+        done = built.run("variant", name, model=model, out=tmp_path)
+        assert done.returncode == 0, done.stderr
+        (onnx,) = (f"{name}-8bit.onnx",)
+        assert hashes(tmp_path / name)[onnx] == hashes(built.tree(name))[onnx]

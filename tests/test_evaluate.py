@@ -499,13 +499,13 @@ def evaluate_examples(examples, output):
 def test_ids_must_differ(tmp_path):
     with pytest.raises(KitError, match="same id") as caught:
         evaluate_examples([question("a"), question("a")], tmp_path)
-    assert "v.json" in caught.value.where
+    assert '"a"' in caught.value.where
 
 
 def test_questions_need_answers(tmp_path):
     with pytest.raises(KitError, match="no answer") as caught:
         evaluate_examples([question("a", answers=())], tmp_path)
-    assert caught.value.where == '--validation_file v.json: (question "a")'
+    assert caught.value.where == '(question "a")'
 
 
 def test_an_output_folder_that_cannot_be_is_refused_first(tmp_path):

@@ -263,7 +263,7 @@ def test_a_configuration_of_another_program_runs_on_the_registry_alone(tmp_path:
     assert job.invocation.target[0].endswith("/mine/run_qa.py")
 
 
-@pytest.mark.parametrize("content", [nested(), flat(), nested(question="Où va-t-il?\ud800")])
+@pytest.mark.parametrize("content", [nested(), flat(), nested(question="Où va-t-il?")])
 def test_the_flat_form_has_the_same_questions(tmp_path: Path, content: dict) -> None:
     path = write(tmp_path / "mine.json", content)
     made = inputs.flat(path, "TRAIN_FILE")

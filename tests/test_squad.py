@@ -50,6 +50,20 @@ def test_a_byte_order_mark_is_no_error(tmp_path: Path) -> None:
     assert len(squad.read(path, "TRAIN_FILE")) == 1
 
 
+@pytest.mark.parametrize("start", [-1, 20.0])
+def test_an_answer_start_that_says_nothing_or_is_a_float_is_taken(tmp_path: Path, start: float) -> None:
+    answers = {"text": ["noon"], "answer_start": [start]}
+    (found,) = squad.read(write(tmp_path / "f.json", flat(answers=answers)), "TRAIN_FILE")
+    assert found.answers == (("noon", int(start)),)
+    assert type(found.answers[0][1]) is int
+
+
+def test_a_question_knows_its_place(tmp_path: Path) -> None:
+    path = write(tmp_path / "n.json", nested())
+    (found,) = squad.read(path, "TRAIN_FILE")
+    assert found.where == f'TRAIN_FILE={path}: data[0].paragraphs[0].qas[0] (article "T", question "q1")'
+
+
 @pytest.mark.parametrize(
     ("content", "place", "problem"),
     [
@@ -65,6 +79,11 @@ def test_a_byte_order_mark_is_no_error(tmp_path: Path) -> None:
         (flat(answers={"text": ["noon"], "answer_start": []}), "data[0].answers", "1 texts"),
         (flat(answers={"text": ["noon"], "answer_start": ["20"]}), "answer_start", "a whole number"),
         (flat(answers={"text": ["noon"], "answer_start": [999]}), "data[0].answers.text[0]", "outside"),
+        (flat(answers={"text": ["noon"], "answer_start": [-2]}), "data[0].answers.text[0]", "outside"),
+        (flat(answers={"text": ["noon"], "answer_start": [20.5]}), "answer_start", "a whole number"),
+        (nested(question="Where \ud83d?"), 'qas[0].question (article "T", question "q1")', "character 6 is"),
+        (nested(id="\udc00"), "qas[0].id", "half of a surrogate pair"),
+        (nested(question=7), 'qas[0].question (article "T", question "q1")', "a text"),
         (nested(question=7), "data[0].paragraphs[0].qas[0].question", "a text"),
         (nested(answers=[{"text": "noon"}]), "qas[0].answers[0]", "'answer_start' is missing"),
         (nested(answers={"text": "noon"}), "qas[0].answers", "a list"),

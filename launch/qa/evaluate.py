@@ -25,11 +25,6 @@ PREDICTIONS = "eval_predictions.json"
 _PROGRESS_SECONDS = 5.0
 
 
-def _source(args: Arguments) -> str:
-    """Return the argument that names the questions, for errors."""
-    return f"--validation_file {args.validation_file}"
-
-
 def _unwritable(path: Path, error: OSError) -> KitError:
     return KitError(
         f"The results cannot be written: {error.strerror or error}.",
@@ -130,7 +125,7 @@ def evaluate(args: Arguments, config: Any, examples: Sequence[squad.Example], fe
     :param features: the examples' features, from :func:`launch.qa.features.tokenize`.
     :raises KitError: questions cannot be scored, the checkpoint cannot be loaded, results cannot be written.
     """
-    squad.check_scorable(examples, _source(args))
+    squad.check_scorable(examples)
     from accelerate import Accelerator
 
     accelerator = Accelerator(cpu=not _gpu_works())

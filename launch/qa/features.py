@@ -7,7 +7,7 @@ overlapping windows, everything padded to ``max_seq_length``.
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Sequence
 
-from .. import squad
+from .. import model_folder, squad
 from ..errors import KitError
 from . import cache
 from .arguments import Arguments
@@ -20,7 +20,8 @@ def load_tokenizer(args: Arguments, vocab_size: int) -> Any:
     """Return the fast tokenizer that ``args`` name.
 
     :param vocab_size: rows of the model's word embedding.
-    :raises KitError: it cannot be loaded, is not a fast one, or has more words than the model.
+    :raises KitError: it cannot be loaded, is not a fast one, has more words than the model, or makes inputs
+        shorter than features.
     """
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
@@ -46,6 +47,8 @@ def load_tokenizer(args: Arguments, vocab_size: int) -> Any:
             where=f"MODEL={source}; vocab_size of {args.config_source}",
             hint="Use the tokenizer that belongs to the model, or correct vocab_size in its config.json.",
         )
+    if tokenizer.model_max_length < args.max_seq_length:
+        raise model_folder.too_short(tokenizer.model_max_length, args.max_seq_length, f"MODEL={source}")
     return tokenizer
 
 
@@ -70,9 +73,13 @@ def tokenize(examples: Sequence[squad.Example], tokenizer: Any, args: Arguments,
     Columns: :data:`MODEL_INPUTS`; ``example_id``; ``offset_mapping``, one (first, last + 1) pair of character
     positions a token, empty for tokens that are not the context's.
 
+    A tokenizer without token types, such as XLM-R's and DistilBERT's, leaves them to the model: BERT takes
+    zeros.
+
     :param limit: use at most so many examples, and then at most so many features, as upstream does.
+    :raises KitError: a question leaves too little of a feature to its context.
     """
-    max_length = min(args.max_seq_length, tokenizer.model_max_length)
+    length = args.max_seq_length
     question_first = tokenizer.padding_side == "right"
     context_part = 1 if question_first else 0
 
@@ -82,12 +89,13 @@ def tokenize(examples: Sequence[squad.Example], tokenizer: Any, args: Arguments,
             batch[first],
             batch[second],
             truncation="only_second" if question_first else "only_first",
-            max_length=max_length,
+            max_length=length,
             stride=args.doc_stride,
             return_overflowing_tokens=True,
             return_offsets_mapping=True,
             padding="max_length",
         )
+        encoded.setdefault("token_type_ids", [[0] * length for _ in encoded["input_ids"]])
         owners = encoded.pop("overflow_to_sample_mapping")
         encoded["example_id"] = [batch["id"][owner] for owner in owners]
         encoded["offset_mapping"] = [
@@ -97,24 +105,52 @@ def tokenize(examples: Sequence[squad.Example], tokenizer: Any, args: Arguments,
         return dict(encoded)
 
     chosen = examples[:limit]
-    columns = {
-        "id": [example.id for example in chosen],
-        "question": [example.question.lstrip() for example in chosen],
-        "context": [example.context for example in chosen],
-    }
+    columns = _columns(chosen)
     try:
         kept = len(chosen) >= cache.WORTH
-        name = cache.key(columns, tokenizer, length=max_length, stride=args.doc_stride) if kept else ""
+        name = cache.key(columns, tokenizer, length=length, stride=args.doc_stride) if kept else ""
         features = cache.mapped(columns, windows, name)
     except BaseException as error:
-        # A question that fills the window alone is an Exception of tokenizers'; one that leaves less than
-        # --doc_stride of it is a panic, which is none and has no importable name.
-        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
-            raise
-        raise KitError(
-            f"The questions cannot be tokenized: {' '.join(str(error).split())[:300]}",
-            where=f"--max_seq_length {max_length}, --doc_stride {args.doc_stride}",
-            hint="A question may leave too little of the window: shorten it, use a larger --max_seq_length,\n"
-            "or a smaller --doc_stride.",
-        ) from None
+        _check_is_of_a_question(error)
+        for example in chosen:
+            try:
+                windows(_columns([example]))
+            except BaseException as own:
+                _check_is_of_a_question(own)
+                raise _too_long(example, own, tokenizer, args) from None
+        raise
     return features if limit is None else features.select(range(min(limit, len(features))))
+
+
+def _columns(examples: Sequence[squad.Example]) -> Dict[str, List[str]]:
+    return {
+        "id": [example.id for example in examples],
+        "question": [example.question.lstrip() for example in examples],
+        "context": [example.context for example in examples],
+    }
+
+
+def _check_is_of_a_question(error: BaseException) -> None:
+    """Raise ``error`` again unless it is one that a question brings about.
+
+    A question that fills the window alone is an Exception of tokenizers'; one that leaves less than
+    --doc_stride of it is a panic, which is none and has no importable name.
+    """
+    if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+        raise error
+
+
+def _too_long(example: squad.Example, error: BaseException, tokenizer: Any, args: Arguments) -> KitError:
+    tokens = len(tokenizer.tokenize(example.question.lstrip()))
+    left = args.max_seq_length - tokens - tokenizer.num_special_tokens_to_add(pair=True)
+    problem = f"it has {tokens} tokens, which leaves {max(0, left)} of a feature to the context"
+    if left > args.doc_stride:
+        problem = " ".join(str(error).split())[:300]
+    return KitError(
+        f"A question cannot be tokenized: {problem}.",
+        where=f"{example.where}; --max_seq_length {args.max_seq_length}, --doc_stride {args.doc_stride}",
+        hint=(
+            "Shorten the question, take it out, or use a larger --max_seq_length or a smaller --doc_stride:\n"
+            "more than --doc_stride tokens must be left."
+        ),
+    )

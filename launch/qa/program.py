@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 from typing import Any, List, Sequence, Tuple
 
-from .. import bert_config, sparsity, status
+from .. import bert_config, model_folder, sparsity, status
 from . import extension
 from .arguments import Arguments, parse
 
@@ -15,12 +15,12 @@ def load_config(args: Arguments) -> Tuple[Any, bert_config.BertShape]:
 
     :raises KitError: it cannot be loaded, is not a BERT's, or contradicts itself.
     """
-    from transformers import AutoConfig
+    from transformers import BertConfig
 
     source = args.config_source
     checked = bert_config.read(Path(source), "the model config")
     shape = bert_config.shape(checked, str(bert_config.config_file(Path(source))))
-    return AutoConfig.from_pretrained(source), shape
+    return BertConfig.from_dict(checked), shape
 
 
 def generate_configs(args: Arguments) -> int:
@@ -28,6 +28,21 @@ def generate_configs(args: Arguments) -> int:
     for path in bert_config.write_hybrids(Path(args.model_name_or_path), Path(args.output_dir)):
         print(path)
     return 0
+
+
+def read_model(args: Arguments) -> Tuple[Any, bert_config.BertShape, Any]:
+    """Return the config of the model that ``args`` name, its dimensions and its tokenizer.
+
+    :raises KitError: one of them is at fault, or a feature is too long for it.
+    """
+    from .features import load_tokenizer
+
+    config, shape = load_config(args)
+    bert_config.check_length(shape, args.max_seq_length, args.config_source)
+    folder = Path(args.tokenizer_source)
+    if folder.is_dir():
+        model_folder.check(folder, shape, args.max_seq_length)
+    return config, shape, load_tokenizer(args, shape.vocab_size)
 
 
 def run(args: Arguments) -> int:
@@ -40,12 +55,10 @@ def run(args: Arguments) -> int:
         extension.load()
     from transformers import set_seed
 
-    from .features import load_examples, load_tokenizer, tokenize
+    from .features import load_examples, tokenize
 
     set_seed(args.seed)
-    config, shape = load_config(args)
-    bert_config.check_length(shape, args.max_seq_length, args.config_source)
-    tokenizer = load_tokenizer(args, shape.vocab_size)
+    config, shape, tokenizer = read_model(args)
     onnx_path = args.onnx_path
     if onnx_path is not None:
         from .compress import make_onnx

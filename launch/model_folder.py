@@ -1,0 +1,113 @@
+"""A model folder's tokenizer: what can be known of it without loading it, and before anything long starts.
+
+The kit's program and upstream's script both let transformers load the tokenizer.  What would fail there, or
+pass in silence and give a model that reads other words, is refused here for both.
+"""
+
+from pathlib import Path
+from typing import Any, Dict
+
+from . import json_file
+from .bert_config import READER, BertShape
+from .errors import KitError
+
+_OBJECTS = ("added_tokens.json", "special_tokens_map.json", "tokenizer_config.json", "tokenizer.json")
+_VOCABULARY = "vocab.txt"
+
+
+def check(folder: Path, shape: BertShape, tokens: int) -> None:
+    """Check that transformers can read the tokenizer's files, and that its words and lengths fit the model.
+
+    A vocabulary may be smaller than the model's word embedding, as a padded one is.
+
+    :param shape: the model's dimensions.
+    :param tokens: tokens of a feature.
+    :raises KitError: a file is broken, a word has no row in the model, or a feature is longer than the
+        tokenizer makes it.
+    """
+    objects = {name: _object(folder / name) for name in _OBJECTS if (folder / name).exists()}
+    _check_length(objects.get("tokenizer_config.json", {}), folder, tokens)
+    vocabulary = folder / _VOCABULARY
+    words = _words(vocabulary) if vocabulary.exists() else {}
+    source = vocabulary
+    if "tokenizer.json" in objects:
+        source = folder / "tokenizer.json"
+        words = _tokenizer_words(objects["tokenizer.json"])
+    last = max(words.items(), key=lambda item: item[1], default=None)
+    if last is not None and last[1] >= shape.vocab_size:
+        raise KitError(
+            f"The tokenizer has a word {last[1]:,}; the model's {shape.vocab_size:,} words begin with 0.",
+            where=f"{source}: {json_file.shown(last[0])}; vocab_size of the model config",
+            hint="Use the tokenizer that belongs to the model, or correct vocab_size in its config.json.",
+        )
+
+
+def _object(path: Path) -> Dict[str, Any]:
+    content = json_file.read(path, "the tokenizer", others=READER)
+    if not isinstance(content, dict):
+        raise KitError(
+            "The file is not a JSON object.",
+            where=f"the tokenizer={path}",
+            hint="Give the tokenizer's files as transformers' save_pretrained writes them.",
+        )
+    return content
+
+
+def _check_length(config: Dict[str, Any], folder: Path, tokens: int) -> None:
+    key = "model_max_length" if "model_max_length" in config else "max_len"
+    longest = config.get(key)
+    if longest is None:
+        return
+    where = f"{folder / 'tokenizer_config.json'}: {key} = {json_file.shown(longest)}"
+    if not isinstance(longest, (int, float)) or isinstance(longest, bool):
+        raise KitError("The tokenizer's longest input is no number.", where=where, hint=f"Correct {key}.")
+    if longest < tokens:
+        raise too_short(longest, tokens, where)
+
+
+def too_short(longest: float, tokens: int, where: str) -> KitError:
+    """Return the error for a tokenizer whose inputs are shorter than features.
+
+    Upstream's script warns and makes shorter features; they are not what NNCF's config traces.
+    """
+    return KitError(
+        f"The tokenizer makes inputs of at most {longest:g} tokens; a feature has {tokens}.",
+        where=where,
+        hint="Use a smaller --max_seq_length (for trees with the same sample_size in the NNCF config),\n"
+        "or correct the tokenizer's model_max_length.",
+    )
+
+
+def _words(path: Path) -> Dict[str, int]:
+    """Return the words of a vocab.txt, one a line, with their numbers; an empty line is no word."""
+    where = str(path)
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except UnicodeDecodeError as error:
+        raise KitError(
+            f"The vocabulary is not UTF-8 text (byte {error.start}).", where=where, hint="Save it as UTF-8."
+        ) from None
+    except OSError as error:
+        raise KitError(
+            f"The vocabulary cannot be read: {error.strerror}.", where=where, hint="Make it readable."
+        ) from None
+    if lines[0].startswith(json_file.BYTE_ORDER_MARK):
+        raise KitError(
+            "The vocabulary begins with a byte order mark, which would be part of its first word.",
+            where=where,
+            hint="Save it as UTF-8 without a byte order mark.",
+        )
+    return {word: number for number, word in enumerate(lines) if word}
+
+
+def _tokenizer_words(content: Dict[str, Any]) -> Dict[str, int]:
+    """Return the words that a tokenizer.json lists, with their numbers; what has another form lists none."""
+    model, added = content.get("model"), content.get("added_tokens")
+    vocabulary: Any = model.get("vocab") if isinstance(model, dict) else None
+    if isinstance(vocabulary, list):  # a unigram model's: pairs of a word and its score
+        vocabulary = {str(pair): number for number, pair in enumerate(vocabulary)}
+    found = dict(vocabulary) if isinstance(vocabulary, dict) else {}
+    for token in added if isinstance(added, list) else []:
+        if isinstance(token, dict):
+            found[str(token.get("content"))] = token.get("id")
+    return {str(word): number for word, number in found.items() if isinstance(number, int)}

@@ -1,0 +1,42 @@
+"""What is wrong with the inputs of a run of upstream's script that has failed.
+
+``python -m launch.qa.check <the script's arguments>`` reads the model folder and the questions as the kit's
+program does, on whichever transformers is there, and raises its error for the first thing that is at fault.
+"""
+
+import sys
+import traceback
+from typing import Sequence
+
+from .. import status
+from ..errors import KitError
+from .arguments import Arguments, parse
+from .program import read_model
+
+
+def check(args: Arguments) -> None:
+    """Read all inputs.
+
+    :raises KitError: one of them is at fault.
+    """
+    from .features import load_examples, tokenize
+
+    _, _, tokenizer = read_model(args)
+    for split, limit in (("train", args.max_train_samples), ("validation", args.max_eval_samples)):
+        if args.dataset_name or getattr(args, f"{split}_file"):
+            tokenize(load_examples(args, split), tokenizer, args, limit)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Check the inputs that ``argv`` names; what is no fault of theirs goes to the log."""
+    try:
+        check(parse("upstream's script", argv))
+    except KitError:
+        raise
+    except Exception:
+        traceback.print_exc()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(status.run(main, sys.argv[1:]))
