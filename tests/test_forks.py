@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from launch import compare, git, patch_check, paths, third_party, upstream
+from launch import bert_config, compare, digests, git, patch_check, paths, third_party, upstream
 from launch.qa import extension
 from launch.source_fork import Fork
 from launch.variants import VARIANTS
@@ -125,6 +125,11 @@ def test_both_sources_evaluate_alike(case: Any, kit: Kit, derived_source: Path) 
             for name in ("results", "predictions")
         )
         assert results["weights"] == weights
+        scored = run(
+            [*Kit.MODULE, "evaluate", f"--validation-file={paths.SAMPLE / 'validation.json'}"]
+            + [f"--predictions={kit.folder / 'evaluate' / 'eval_predictions.json'}"]
+        )
+        assert json.loads(scored.stdout)["f1"] == results["eval_f1"], scored.stderr
         found.append([answers, *(results[f"eval_{key}"] for key in ("exact_match", "f1", "samples"))])
     if case != "headless":  # each program draws the head at another place of the random stream
         assert found[0] == found[1]
@@ -139,3 +144,35 @@ def test_upstreams_script_is_kept_from_what_it_would_pass_over(kit: Kit) -> None
     done = kit.run("evaluate", source="fork")
     assert_user_error(done, "cannot be loaded", "HeaderTooSmall", str(kit.model / "model.safetensors"))
     assert not (kit.folder / "evaluate" / "eval_results.json").exists()
+
+
+def test_odd_config_values_and_a_tokenizer_without_token_types(forked: Kit, tmp_path: Path) -> None:
+    """The config changes nothing, and without token types upstream's model takes zeros, as the kit's does."""
+    odd = {key: "odd" for key, form in bert_config.KEYS.items() if form is None}
+    odd.update(gradient_checkpointing=True, hidden_dropout_prob=0.3, model_max_length=384)
+    model = write_model(tmp_path / "odd", **{**TINY, **odd})
+    done = forked.run("variant", HYBRID, source="fork", model=model, out=tmp_path / "odd-out")
+    assert done.returncode == 0, done.stderr
+    sums = [
+        digests.of_file(folder / HYBRID / f"{HYBRID}-8bit.onnx")
+        for folder in (forked.out, tmp_path / "odd-out")
+    ]
+    assert sums[0] == sums[1]
+    tokenizer = model / "tokenizer_config.json"
+    content = json.loads(tokenizer.read_text())
+    tokenizer.write_text(json.dumps({**content, "tokenizer_class": "DistilBertTokenizer"}))
+    for source in ("fork", "registry"):
+        done = forked.run("variant", HYBRID, source=source, model=model, out=tmp_path / source)
+        assert done.returncode == 0, done.stderr
+    (result,) = compare.compare(tmp_path / "fork" / HYBRID, tmp_path / "registry" / HYBRID, "weights")
+    assert result.same, result.text
+
+
+def test_a_question_that_does_not_fit_is_named(kit: Kit, tmp_path: Path) -> None:
+    content = json.loads((paths.SAMPLE / "validation.json").read_text())
+    content["data"][1]["question"] = "the " * 400
+    questions = tmp_path / "long.json"
+    questions.write_text(json.dumps(content))
+    identity = content["data"][1]["id"]
+    done = kit.run("evaluate", source="fork", validation_file=questions, weights="random")
+    assert_user_error(done, "it has 400 tokens", f'question "{identity}"')

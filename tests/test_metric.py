@@ -222,7 +222,7 @@ def test_what_does_not_go_together_is_named(questions: Path, options: Dict[str, 
 
 def test_an_evaluations_predictions_are_in_that_form(tmp_path: Path, kit: Kit) -> None:
     """They score what the evaluation says, and what it says of them is read again."""
-    done = kit.run("evaluate")
+    done = kit.run("evaluate", weights="random")
     assert done.returncode == 0, done.stderr
     said = json.loads(done.stdout)
     again = score(kit.folder / "evaluate" / "eval_predictions.json", paths.SAMPLE / "validation.json")
