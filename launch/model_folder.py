@@ -35,11 +35,16 @@ def check(folder: Path, shape: BertShape, tokens: int) -> None:
         words = _tokenizer_words(objects["tokenizer.json"])
     last = max(words.items(), key=lambda item: item[1], default=None)
     if last is not None and last[1] >= shape.vocab_size:
-        raise KitError(
-            f"The tokenizer has a word {last[1]:,}; the model's {shape.vocab_size:,} words begin with 0.",
-            where=f"{source}: {json_file.shown(last[0])}; vocab_size of the model config",
-            hint="Use the tokenizer that belongs to the model, or correct vocab_size in its config.json.",
-        )
+        raise too_many(last[1] + 1, shape.vocab_size, f"{source}: {json_file.shown(last[0])}")
+
+
+def too_many(words: int, rows: int, where: str) -> KitError:
+    """Return the error for a tokenizer with words that have no row in the model's word embedding."""
+    return KitError(
+        f"The tokenizer has {words:,} words, the model only {rows:,}.",
+        where=f"{where}; vocab_size of the model config",
+        hint="Use the tokenizer that belongs to the model, or correct vocab_size in its config.json.",
+    )
 
 
 def _object(path: Path) -> Dict[str, Any]:

@@ -118,7 +118,7 @@ def _bad_model(tmp_path: Path, name: str) -> Path:
     [
         ("roberta", ("not a BERT", "model_type")),
         ("heads", ("does not divide into 15 heads", "num_attention_heads")),
-        ("labels", ("two labels", "num_labels")),
+        ("labels", ("num_labels must be 2", "num_labels = 3")),
         ("tokenizer", ("no tokenizer", "vocab.txt")),
         ("config", ("not valid JSON", "line 2, column 3")),
     ],

@@ -54,10 +54,7 @@ def _say(what: str) -> None:
 
 def _kits_environment(side: Side, job: TreeJob) -> Dict[str, str]:
     own = job.job.invocation.environment(os.environ)
-    return {
-        **own,
-        "PYTHONPATH": os.pathsep.join([*map(str, side.source.python_path), str(paths.REPOSITORY)]),
-    }
+    return {**own, "PYTHONPATH": os.pathsep.join(map(str, side.source.python_path))}
 
 
 def _extension(side: Side, job: TreeJob, lock: int) -> None:
@@ -68,10 +65,7 @@ def _extension(side: Side, job: TreeJob, lock: int) -> None:
 
 def _weights(side: Side, lock: int) -> None:
     """Write the checkpoint that the recipe by hand reads."""
-    env = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join([*map(str, side.source.python_path), str(paths.REPOSITORY)]),
-    }
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, side.source.python_path))}
     argv = [str(paths.VENV_PYTHON), "-m", "launch.bench.weights", str(sides.MODEL)]
     _prepare("bench: a checkpoint of random weights", argv, env, lock)
 

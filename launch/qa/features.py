@@ -42,11 +42,7 @@ def load_tokenizer(args: Arguments, vocab_size: int) -> Any:
             hint="Give a model whose tokenizer has a fast form: a BERT with vocab.txt or tokenizer.json.",
         )
     if len(tokenizer) > vocab_size:
-        raise KitError(
-            f"The tokenizer has {len(tokenizer):,} words, the model only {vocab_size:,}.",
-            where=f"MODEL={source}; vocab_size of {args.config_source}",
-            hint="Use the tokenizer that belongs to the model, or correct vocab_size in its config.json.",
-        )
+        raise model_folder.too_many(len(tokenizer), vocab_size, f"MODEL={source}")
     if tokenizer.model_max_length < args.max_seq_length:
         raise model_folder.too_short(tokenizer.model_max_length, args.max_seq_length, f"MODEL={source}")
     return tokenizer
