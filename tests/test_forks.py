@@ -125,10 +125,9 @@ def test_both_sources_evaluate_alike(case: Any, kit: Kit, derived_source: Path) 
             for name in ("results", "predictions")
         )
         assert results["weights"] == weights
-        scored = run(
-            [*Kit.MODULE, "evaluate", f"--validation-file={paths.SAMPLE / 'validation.json'}"]
-            + [f"--predictions={kit.folder / 'evaluate' / 'eval_predictions.json'}"]
-        )
+        questions = f"--validation-file={paths.SAMPLE / 'validation.json'}"
+        predictions = f"--predictions={kit.folder / 'evaluate' / 'eval_predictions.json'}"
+        scored = run([*Kit.MODULE, "evaluate", predictions, questions])
         assert json.loads(scored.stdout)["f1"] == results["eval_f1"], scored.stderr
         found.append([answers, *(results[f"eval_{key}"] for key in ("exact_match", "f1", "samples"))])
     if case != "headless":  # each program draws the head at another place of the random stream
