@@ -24,7 +24,7 @@ def _checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_checkout(tmp_path, monkeypatch)
 
 
-DOWNLOADED = {"repository": "owner/name", "revision": "0" * 40, "files": {"config.json": "0" * 64}}
+DOWNLOADED = {"repository": "owner/name", "revision": "0" * 40}
 
 
 @pytest.fixture
@@ -37,9 +37,8 @@ def chosen(tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) ->
     )
 
     def local(listing: hub.Listing, questions: str, weights: bool, ready: object) -> hub.Local:
-        # An evaluation alone reads weights, and other questions.
-        assert weights == (questions == "validation")
-        return hub.Local(tiny_model, getattr(made, f"{questions}_file", None), DOWNLOADED)
+        files = {"config.json": "0" * 64, **({"model.safetensors": "1" * 64} if weights else {})}
+        return hub.Local(tiny_model, getattr(made, f"{questions}_file", None), {**DOWNLOADED, "files": files})
 
     monkeypatch.setattr(hub, "local", local)
     return made
@@ -114,7 +113,8 @@ def test_a_run_reads_the_same_with_either_launch_file(
         if name != "evaluate" and source == "fork":
             wanted["validation_file"] = wanted["train_file"]
         assert reads(job) == wanted
-        assert job.downloaded == DOWNLOADED
+        assert job.downloaded is not None
+        assert ("model.safetensors" in job.downloaded["files"]) == (name == "evaluate")
         assert rule(job, "--model_name_or_path").endswith("INPUT=hub: owner/name at 000000000000")
     else:
         assert reads(job) == expected(kind, source, chosen)
@@ -182,13 +182,14 @@ def test_weights_are_drawn_for_the_sample_and_who_asks(
 ) -> None:
     for selection, drawn in (
         (inputs.Selection(), True),
-        (inputs.Selection("hub"), False),
-        (inputs.Selection("hub", weights="random"), True),
+        (selected("hub", chosen), False),
+        (dataclasses.replace(selected("hub", chosen), weights="random"), True),
         (chosen, False),
         (dataclasses.replace(chosen, weights="random"), True),
     ):
         job = load(launch, "evaluate", source, selection)
         assert job.arguments.weights == ("random" if drawn else None)
+        assert job.downloaded is None or ("model.safetensors" in job.downloaded["files"]) != drawn
         if selection.weights and launch == "upstream":
             assert rule(job, "--weights") == "WEIGHTS"
     # A tree's are drawn anyhow.

@@ -196,7 +196,8 @@ def expected(job: str, nncf: Path) -> List[str]:
     questions = ["--do_eval", "--max_seq_length", "384"]
     build = str(paths.BUILD)
     if job == "evaluate":
-        return [*model(), *questions, "--output_dir", f"{build}/evaluate", *read()]
+        output = ["--output_dir", f"{build}/evaluate"]
+        return [*model(), *questions, *output, "--weights", "random", *read()]
     if job == UNSTRUCTURED:
         own = f"{build}/work/{UNSTRUCTURED}"
         files = [
