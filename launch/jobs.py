@@ -109,7 +109,7 @@ class Job(Run):
         return Path(self.invocation.cwd) / path
 
     def shape(self) -> bert_config.BertShape:
-        """Return the dimensions of the model that it is about; BERT-large's for a hub's name.
+        """Return the dimensions of the model that it is about.
 
         :raises KitError: the config cannot be read or is unsound.
         """
@@ -117,13 +117,11 @@ class Job(Run):
         return bert_config.shape(config, where)
 
     def config(self) -> Tuple[Dict[str, Any], str]:
-        """Return the model config, BERT-large's for a hub's name, and what names it in errors.
+        """Return the model config and what names it in errors.
 
         :raises KitError: it cannot be read.
         """
         source = self.local(self.arguments.config_source)
-        if not source.exists() and self.arguments.dataset_name:
-            source = paths.SAMPLE / "model"
         return bert_config.read(source, "the model config"), str(bert_config.config_file(source))
 
     def check_model(self) -> None:

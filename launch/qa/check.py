@@ -23,7 +23,7 @@ def check(args: Arguments) -> None:
 
     _, _, tokenizer = read_model(args)
     for split, limit in (("train", args.max_train_samples), ("validation", args.max_eval_samples)):
-        if args.dataset_name or getattr(args, f"{split}_file"):
+        if getattr(args, f"{split}_file"):
             tokenize(load_examples(args, split), tokenizer, args, limit)
 
 
