@@ -60,14 +60,14 @@ class Optimizer:
         return environment.lock_digest(self.lock)
 
 
-DEFAULT = Optimizer("2022.1", ir_version=11, lock="runtime.lock", module="openvino.tools.mo")
+# Not the modules `openvino.tools.mo` and `mo`, which start these as a child of their own: that would not be
+# killed with the kit, and writes on.  Both write the same bytes.
+DEFAULT = Optimizer("2022.1", ir_version=11, lock="runtime.lock", module="openvino.tools.mo.main")
 
 OPTIMIZERS: Dict[str, Optimizer] = {
     optimizer.name: optimizer
     for optimizer in (
         DEFAULT,
-        # Not its module `mo`, which starts this one as a child of its own: that child would not be killed
-        # with the kit, and converts for minutes.  Both write the same bytes.
         Optimizer(
             "2021.4",
             ir_version=10,

@@ -109,6 +109,7 @@ class Separate:
                 downloads=True,
             )
             steps.run("trying the environment", [python, "-I", "-c", self.smoke_test])
+            files.flush_all()
             files.write(self._stamp_file, json.dumps(stamp) + "\n")
             steps.say(f"{paths.shown(folder)} is ready")
 

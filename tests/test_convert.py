@@ -1,11 +1,13 @@
 """ONNX to IR by each Model Optimizer, and the environment of the one that has one to itself."""
 
+import contextlib
 import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+import time
 from collections import Counter
 from pathlib import Path
 from typing import List
@@ -16,7 +18,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from launch import convert, digests, environment, optimizers, paths, separate
+from launch import convert, digests, environment, locks, optimizers, paths, separate
 from launch import steps as steps_module
 from launch.errors import KitError
 
@@ -52,7 +54,7 @@ def test_an_unknown_one_is_a_user_error_that_names_those_there_are(text: str) ->
 
 def test_the_key_of_the_default_is_what_trees_have_in_their_provenance() -> None:
     assert convert.key() == {
-        "command": ["-m", "openvino.tools.mo", "--input_model", "model.onnx", "--output_dir", "ir"],
+        "command": ["-m", "openvino.tools.mo.main", "--input_model", "model.onnx", "--output_dir", "ir"],
         "lock": environment.lock_digest("runtime.lock"),
         "program": digests.of_file(Path(convert.__file__)),
     }
@@ -346,6 +348,54 @@ def test_a_second_conversion_gives_the_same_bytes(
     run_convert(path, optimizer, HOME=str(tmp_path / "home"), PYTHONHASHSEED="1")
     for name in convert.files(STEM):
         assert (path.parent / name).read_bytes() == (converted / name).read_bytes(), name
+
+
+def processes_in(folder: Path) -> List[Path]:
+    """Return the entries in ``/proc`` of the processes that work in a folder."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if os.readlink(str(entry / "cwd")) == str(folder):
+                found.append(entry)
+    return found
+
+
+CONVERT = """
+import os, sys
+from pathlib import Path
+from launch import convert, locks, optimizers
+with locks.exclusive(Path(sys.argv[1]), "it") as lock:
+    python, path = map(Path, sys.argv[2:4])
+    optimizer = optimizers.get(sys.argv[4])
+    convert.convert(python, path, dict(os.environ), lambda step: None, (lock,), optimizer)
+"""
+
+
+def test_nothing_converts_on_once_the_lock_of_a_killed_kit_is_free(
+    optimizer: optimizers.Optimizer, tmp_path: Path
+) -> None:
+    path, lock = write_onnx(tmp_path / "tree"), tmp_path / "lock"
+    words = [str(lock), str(paths.VENV_PYTHON), str(path), optimizer.name]
+    kit = subprocess.Popen([sys.executable, "-c", CONVERT, *words], cwd=str(paths.REPOSITORY))
+
+    def converts() -> bool:
+        for entry in processes_in(path.parent):
+            with contextlib.suppress(OSError):
+                # Which process reads the ONNX file is seen by what it has loaded for that.
+                if "onnx" in (entry / "maps").read_text():
+                    return True
+        return False
+
+    deadline = time.monotonic() + 120
+    while not converts():
+        assert kit.poll() is None, "it ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    kit.kill()
+    kit.wait()
+    with locks.exclusive(lock, "it"):
+        assert processes_in(path.parent) == []
+    assert not (path.parent / "ir" / f"{STEM}.xml").exists(), "it was killed too late to show anything"
 
 
 def test_what_the_optimizer_refuses_is_a_user_error(optimizer: optimizers.Optimizer, tmp_path: Path) -> None:
