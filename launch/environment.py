@@ -77,6 +77,7 @@ def _write_stamp(stamp: Stamp) -> None:
         "venv": stamp.venv,
         "locks": stamp.locks,
     }
+    files.flush_all()
     files.write(_stamp_file(), json.dumps(content, indent=2) + "\n")
 
 

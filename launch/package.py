@@ -205,7 +205,9 @@ def _make_tar(name: str, target: Path, contents: archive.Contents, finished: str
     with locks.folder(target.parent):
         try:
             archive.write_tar(staging, name, contents, mtime, ticker(f"{name}: copying"))
+            files.flush(staging)
             staging.replace(target)
+            files.flush(target.parent)
         finally:
             if staging.exists():
                 staging.unlink()

@@ -16,7 +16,7 @@ from typing import Dict, List
 
 from . import digests, git, patches, paths, third_party
 from .errors import KitError
-from .files import write
+from .files import flush, flush_all, write
 from .patch_text import in_clone, of_commit
 from .third_party import Fork
 
@@ -64,7 +64,9 @@ def edit(fork: Fork) -> Path:
         _fill(fork, staging)
         if clone.exists():
             shutil.rmtree(clone)
+        flush_all()
         staging.rename(clone)
+        flush(clone.parent)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     return clone

@@ -15,7 +15,7 @@ import stat
 from pathlib import Path
 from typing import Callable, Dict, Iterator, List, Optional, Tuple
 
-from . import digests, patches, paths
+from . import digests, files, patches, paths
 from .locks import exclusive
 
 _STAMP = ".kit-source.json"
@@ -162,9 +162,11 @@ class Source(abc.ABC):
             _keep_times(staging, self.tree)
             stamp = {"key": key, "files": _listing(staging)}
             (staging / _STAMP).write_text(json.dumps(stamp), encoding="utf-8")
+            files.flush_all()
             if self.tree.exists():
                 self.tree.rename(old)
             staging.rename(self.tree)
+            files.flush(self.tree.parent)
             shutil.rmtree(old, ignore_errors=True)
         return True
 

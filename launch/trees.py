@@ -197,21 +197,25 @@ def publish(work: Path, out: Path, variant: Variant, provenance: Dict[str, Any])
 
 
 def replace(tree: Path, staging: Path, aside: Path) -> None:
-    """Let ``staging`` be ``tree``; an earlier tree goes, or stays where this fails."""
+    """Let ``staging`` be ``tree``; an earlier tree goes, or stays where this fails.
+
+    What is in it is on disk before, so that a power cut leaves the one or the other.
+    """
+    files.flush_tree(staging)
     if tree.is_symlink():
         tree.unlink()  # the link was the user's; what it leads to is not the kit's to change
     if not tree.exists():
         staging.rename(tree)
-    elif _exchange(staging, tree):
-        shutil.rmtree(staging, ignore_errors=True)
-    else:
+    elif not _exchange(staging, tree):
         tree.rename(aside)
         try:
             staging.rename(tree)
         except OSError:
             aside.rename(tree)
             raise
-        shutil.rmtree(aside, ignore_errors=True)
+    files.flush(tree.parent)
+    for earlier in (staging, aside):
+        shutil.rmtree(earlier, ignore_errors=True)
 
 
 def link(source: Path, target: Path) -> None:

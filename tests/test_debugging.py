@@ -229,7 +229,7 @@ def test_a_person_steps_through_the_compression_and_gets_makes_bytes(
     lines = {
         transformers: line_of(transformers, "self.qa_outputs = nn.Linear"),
         nncf: line_of(nncf, "def sparsify_params") + 2,
-        kit: line_of(kit, 'part = path.with_name(path.name + ".part")'),
+        kit: line_of(kit, "with files.replacing(path) as part:"),
     }
     # What the extension brings is compiled for later Pythons alone; in 3.8 the debugger is pure Python.
     session = debug(

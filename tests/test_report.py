@@ -1,5 +1,6 @@
 """What the report says of trees: in the page, in the terminal, and by its exit status."""
 
+import errno
 import json
 import os
 import re
@@ -380,13 +381,20 @@ def test_a_folder_is_no_page(one: Path, tmp_path: Path) -> None:
     assert "report.html" in raised.value.hint
 
 
-def test_an_earlier_page_stays_where_the_new_one_cannot_be_written(one: Path) -> None:
+def test_an_earlier_page_stays_where_the_new_one_cannot_be_written(
+    one: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
     make(one)
     earlier = (one / "report.html").read_bytes()
-    (one / "report.html.part").mkdir()  # what a new one is written to first
-    with pytest.raises(OSError, match=r"report\.html\.part"):
+    there = sorted(one.iterdir())
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
         report.main([str(one), ""])
     assert (one / "report.html").read_bytes() == earlier
+    assert sorted(one.iterdir()) == there
 
 
 def test_a_long_check_says_how_far_it_is(

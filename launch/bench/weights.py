@@ -6,7 +6,7 @@ No output depends on it: upstream's scripts read it and throw it away.  Its weig
 import sys
 from pathlib import Path
 
-from .. import checkpoint
+from .. import checkpoint, files
 
 
 def write(folder: Path) -> None:
@@ -17,9 +17,8 @@ def write(folder: Path) -> None:
     torch.manual_seed(0)
     model = BertForQuestionAnswering(AutoConfig.from_pretrained(str(folder)))
     path = folder / checkpoint.NAME
-    part = path.with_name(path.name + ".part")
-    torch.save(model.state_dict(), str(part))
-    part.replace(path)
+    with files.replacing(path) as part:
+        torch.save(model.state_dict(), str(part))
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ are part of what is reproduced; no checkpoint is read here, because none would b
 from pathlib import Path
 from typing import Any, Dict, List, Tuple
 
-from .. import status
+from .. import files, status
 from ..bert_config import BertShape
 from ..errors import KitError
 from .arguments import Arguments
@@ -183,11 +183,10 @@ def export(controller: Any, path: Path) -> None:
                 hint="Run it on the patched tree: build/src/registry first on PYTHONPATH (make setup).",
             )
         child.sparsify_params()
-    part = path.with_name(path.name + ".part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        controller.export_model(str(part))
-        part.replace(path)
+        with files.replacing(path) as part:
+            controller.export_model(str(part))
     except (OSError, RuntimeError) as error:
         # torch's writer reports a full disk as a RuntimeError; any other of its errors is no user's.
         if isinstance(error, RuntimeError) and not _is_writing(error):
@@ -197,9 +196,6 @@ def export(controller: Any, path: Path) -> None:
             where=str(path),
             hint="Make the folder writable and free disk space.",
         ) from None
-    finally:
-        if part.exists():
-            part.unlink()
 
 
 def _is_writing(error: RuntimeError) -> bool:

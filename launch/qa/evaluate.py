@@ -8,6 +8,7 @@ neither the division of the work nor what batches are filled up with reaches the
 """
 
 import json
+import tempfile
 import time
 from pathlib import Path
 from typing import Any, Sequence, Tuple
@@ -38,11 +39,10 @@ def _prepare_folder(folder: Path) -> None:
 
     :raises KitError: a file cannot be made in it.
     """
-    part = folder / (RESULTS + ".part")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        part.touch()
-        part.unlink()
+        with tempfile.TemporaryFile(dir=str(folder)):
+            pass
     except OSError as error:
         raise _unwritable(folder, error) from None
 
