@@ -63,6 +63,11 @@ OPTIONS: Dict[str, Option] = {
         "evaluate: random, drawn from the seed",
         otherwise="the model folder's; the sample's are random",
     ),
+    "threads": Option(
+        "<number>",
+        "threads of a program, on which masks depend; README's sums are for 2",
+        otherwise="as many as torch would take",
+    ),
     "launch": Option(
         "<file>|upstream",
         "the launch file; upstream: that of the transformers fork, as it is",
@@ -137,7 +142,18 @@ class Command:
 
 
 _VARIANT = next(reversed(list(VARIANTS)))
-_READ = ("input", "hub", "model", "train_file", "validation_file", "seed", "launch", "source", "fast")
+_READ = (
+    "input",
+    "hub",
+    "model",
+    "train_file",
+    "validation_file",
+    "seed",
+    "threads",
+    "launch",
+    "source",
+    "fast",
+)
 _RUN = (*_READ, "python")
 _V = Option("<name>", "the variant; `python -m launch help` lists them")
 _MAKE, _TRUST, _FORKS, _KIT = (

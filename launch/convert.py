@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional, Sequence
 
-from . import child, digests, paths
+from . import child, digests, paths, surroundings
 from .errors import KitError
 from .optimizers import DEFAULT, Optimizer
 
@@ -64,8 +64,7 @@ def environment(base: Dict[str, str]) -> Dict[str, str]:
     consent = home / "intel" / "openvino_telemetry"
     consent.parent.mkdir(parents=True, exist_ok=True)
     consent.write_text("0")
-    kept = {name: value for name, value in base.items() if name not in ("PYTHONPATH", "PYTHONHOME")}
-    return {**kept, "HOME": str(home), "PYTHONHASHSEED": "0"}
+    return {**surroundings.inherited(base), "HOME": str(home), "PYTHONHASHSEED": "0"}
 
 
 def convert(

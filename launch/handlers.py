@@ -1,6 +1,7 @@
 """What each command does.  Their names, options and help are in :mod:`launch.commands`."""
 
 import argparse
+import dataclasses
 import os
 import sys
 from typing import Callable, Dict, Sequence
@@ -21,6 +22,7 @@ from . import (
     place,
     sources,
     startable,
+    surroundings,
     third_party,
     upkeep,
     variants,
@@ -38,7 +40,7 @@ from .verify import tree as verification
 
 def _selection(options: argparse.Namespace) -> inputs.Selection:
     weights = getattr(options, "weights", "")  # trees' are always random
-    return inputs.select(
+    chosen = inputs.select(
         options.input,
         options.model,
         options.train_file,
@@ -48,6 +50,7 @@ def _selection(options: argparse.Namespace) -> inputs.Selection:
         options.hub,
         lambda: upkeep.ready_environment(options.python),
     )
+    return dataclasses.replace(chosen, threads=surroundings.number(options.threads))
 
 
 def _choose(options: argparse.Namespace) -> Source:

@@ -34,6 +34,7 @@ class Selection:
     :param listing: what to download, for ``hub``.
     :param ready: makes the kit's environment, for ``hub``: what downloads is made with it.
     :param downloaded: what the files of ``hub`` are there, once they are here.
+    :param threads: None for as many as torch would take; :mod:`launch.surroundings`.
     """
 
     kind: str = "sample"
@@ -42,6 +43,7 @@ class Selection:
     validation_file: Optional[Path] = None
     seed: Optional[int] = None
     weights: str = ""
+    threads: Optional[int] = None
     listing: Optional[hub.Listing] = None
     ready: Optional[Callable[[], None]] = None
     downloaded: Optional[Mapping[str, Any]] = None

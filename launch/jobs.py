@@ -19,6 +19,7 @@ from . import (
     model_folder,
     paths,
     source_rules,
+    surroundings,
     upstream,
     vscode,
 )
@@ -274,6 +275,7 @@ def _select(
         sample_is_default=sample_is_default,
         upstreams_script=source_rules.is_upstreams(source),
     )
+    surroundings.apply(rewriter, selection.threads, os.environ)
 
 
 def _arguments(rewriter: Rewriter) -> Arguments:
@@ -365,10 +367,11 @@ def onnx_key(tree_job: TreeJob) -> Dict[str, Any]:
     ]
     return {
         "arguments": arguments,
+        # Without the variables that are removed: whether the shell has them is nobody's business.
         "environment": {
-            name: None if value is None else _recorded(value)
+            name: _recorded(value)
             for name, value in invocation.env.items()
-            if name not in _UNKEYED_VARIABLES
+            if value is not None and name not in _UNKEYED_VARIABLES
         },
         "interpreter": [_recorded(word) for word in (invocation.python, *invocation.options)],
         "target": [_content(job.local(word), word) for word in invocation.target]

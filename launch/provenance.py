@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Mapping, NoReturn, Optional
 
-from . import digests, environment, git, hidden, host, paths, sums, trees
+from . import digests, environment, git, hidden, host, paths, sums, surroundings, trees
 from .bert_config import BertShape
 from .errors import KitError
 from .jobs import TreeJob
@@ -167,13 +167,18 @@ def build(
         "finished": _time(facts.epoch),
         "kit": facts.kit,
         "model": Spec.of(tree_job.variant, shape, arguments.max_seq_length).model(),
-        "weights": {"kind": "random", "seed": arguments.seed},
+        "weights": {
+            "kind": "random",
+            "seed": arguments.seed,
+            "threads": surroundings.threads(job.invocation.env),
+        },
         "source": facts.source,
         "command": {
             "argv": [host.placeless(hidden.shown(word)) for word in job.invocation.argv()],
             "environment": {
-                name: None if value is None else host.placeless(hidden.shown(value))
+                name: host.placeless(hidden.shown(value))
                 for name, value in job.invocation.env.items()
+                if value is not None
             },
             "launch": host.placeless(job.origin),
             "working_directory": host.placeless(hidden.shown(job.invocation.cwd)),

@@ -148,6 +148,12 @@ class Rewriter:
         self._values[name] = value
         _change(part, _assignment(name, value), rule)
 
+    def unset_variable(self, name: str, rule: str) -> None:
+        """Remove an environment variable that would be inherited."""
+        part = self.env.setdefault(name, Part("env", (), (), []))
+        self._values[name] = None
+        _change(part, _assignment(name, None), rule)
+
     def drop_variable(self, name: str, rule: str) -> None:
         """Leave out an environment variable that the file sets."""
         if name in self.env:

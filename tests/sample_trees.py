@@ -82,7 +82,7 @@ def document(
         "finished": "2026-03-04T05:06:07Z",
         "kit": {"changed": False, "commit": "0123456789abcdef" * 2 + "01234567"},
         "model": model.model(),
-        "weights": {"kind": "random", "seed": seed},
+        "weights": {"kind": "random", "seed": seed, "threads": 2},
         "source": {
             "name": "registry",
             "digest": "d" * 64,

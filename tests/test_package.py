@@ -123,7 +123,7 @@ def test_the_model_card_says_what_it_is(out: Path, to: Path) -> None:
         f"| `{HYBRID}/{ONNX}` | {content['files'][ONNX]['bytes']:,} |",
         f"| `LICENSE` | {(paths.REPOSITORY / 'LICENSE').stat().st_size:,} |",
         f"    git checkout {content['kit']['commit']}\n",
-        f"    make variant V={HYBRID} SOURCE=registry SEED=42 INPUT=sample MO=2022.1\n",
+        f"    make variant V={HYBRID} SOURCE=registry SEED=42 THREADS=2 INPUT=sample MO=2022.1\n",
         "| source | registry, nncf `2.1.0`, transformers `4.9.1` |",
         f"| patch | nncf/sparsify_params.patch, sha256 `{'1' * 64}` |",
         f"| input | train_file `file:{'c' * 64}` |",

@@ -72,7 +72,8 @@ def test_a_provenance_says_how_its_tree_was_made(built: Kit, name: str) -> None:
         "overall_sparsity": 0.9,
         "dense_block_weights": 12 * 2 * HIDDEN * HIDDEN,
     }
-    assert found["weights"] == {"kind": "random", "seed": 42}
+    threads = int(found["command"]["environment"]["OMP_NUM_THREADS"])
+    assert found["weights"] == {"kind": "random", "seed": 42, "threads": threads}
     argv = found["command"]["argv"]
     assert argv[0] == "${venv}/bin/python"
     assert argv[1].startswith("${workspaceFolder}/launch/qa/")

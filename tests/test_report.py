@@ -156,7 +156,7 @@ def test_what_is_known_of_a_tree_is_in_its_section(one: Path) -> None:
         "version 11, 16 int8 constants; layers by type: Const 200, MatMul 17, Gelu 2",
         "HF_HOME=(unset)",
         "weights and ONNX 1:54 with 2.57 GB, IR 0:06 with 824.9 MB, checks 0:21 with 1.40 GB",
-        f"make variant V={HYBRID} SOURCE=registry SEED=42 INPUT=sample MO=2022.1",
+        f"make variant V={HYBRID} SOURCE=registry SEED=42 THREADS=2 INPUT=sample MO=2022.1",
     ):
         assert word in text, word
 
@@ -596,10 +596,11 @@ def test_the_commands_name_what_the_provenance_says() -> None:
     commit = sample_trees.document(PRINTED)["kit"]["commit"]
     assert list(commands()) == [
         f"git checkout {commit}",
-        f"make variant V={HYBRID} SOURCE=registry SEED=42 INPUT=sample MO=2022.1",
+        f"make variant V={HYBRID} SOURCE=registry SEED=42 THREADS=2 INPUT=sample MO=2022.1",
     ]
-    assert list(commands(weights={"kind": "random", "seed": 7}, model_optimizer="2021.4"))[1].endswith(
-        "SEED=7 INPUT=sample MO=2021.4"
+    weights = {"kind": "random", "seed": 7, "threads": 4}
+    assert list(commands(weights=weights, model_optimizer="2021.4"))[1].endswith(
+        "SEED=7 THREADS=4 INPUT=sample MO=2021.4"
     )
 
 

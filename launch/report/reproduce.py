@@ -24,6 +24,7 @@ def commands(provenance: Dict[str, Any]) -> List[str]:
         f"V={provenance['variant']}",
         f"SOURCE={provenance['source']['name']}",
         f"SEED={provenance['weights']['seed']}",
+        f"THREADS={provenance['weights']['threads']}",
         *_inputs(provenance),
         f"MO={provenance['model_optimizer']}",
     ]

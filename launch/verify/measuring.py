@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any, Callable, Dict, List, NoReturn, Sequence, Tuple
 
-from .. import child, paths, status
+from .. import child, paths, status, surroundings
 from ..spec import Spec
 from .checks import Check
 
@@ -56,7 +56,7 @@ def ask(
     )
     usage = child.run(
         [str(python), "-m", f"{__package__}.{module}", str(request), str(result)],
-        env={**env, **_MALLOC, "PYTHONPATH": str(paths.REPOSITORY)},
+        env={**surroundings.inherited(env), **_MALLOC, "PYTHONPATH": str(paths.REPOSITORY)},
         cwd=scratch,
         log=scratch / f"{module}.log",
         what="verification",
