@@ -4,7 +4,7 @@ import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Optional
+from typing import Iterator, Optional, Tuple
 
 from . import choices, paths
 from .bert_config import BertShape
@@ -124,40 +124,81 @@ def estimate(
     )
 
 
-def _number(path: str) -> Optional[int]:
+_PROCESS = Path("/proc/self")
+
+_CONTROLS = {
+    "cgroup2": ("memory.max", "memory.current", "inactive_file"),
+    "cgroup": ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+}
+"""By type of filesystem: the files with limit and use, and the entry of ``memory.stat`` with what can be
+dropped ("Memory Resource Controller" and "Control Group v2" in the kernel's documentation)."""
+
+
+def _groups() -> Iterator[Tuple[Path, str]]:
+    """Yield the memory control groups that this process is in, from its own outwards, with their type.
+
+    ``/proc/self/cgroup`` says which in each hierarchy, ``/proc/self/mountinfo`` where hierarchies are seen.
+    """
     try:
-        return int(Path(path).read_text().strip())
+        memberships = (_PROCESS / "cgroup").read_text().splitlines()
+        mounts = [line.split() for line in (_PROCESS / "mountinfo").read_text().splitlines()]
+    except OSError:
+        return
+    for membership in memberships:
+        _, controllers, path = membership.split(":", 2)
+        kind = "cgroup" if controllers else "cgroup2"
+        if controllers and "memory" not in controllers.split(","):
+            continue
+        for mount in mounts:
+            root, point, (found, _, options) = mount[3], mount[4], mount[mount.index("-") + 1 :]
+            if found != kind or (controllers and "memory" not in options.split(",")):
+                continue
+            top = Path(point.replace("\\040", " "))
+            # What is mounted may be a group itself: a container's own then is the top.
+            inside = os.path.relpath(path, root) if root in (path, *map(str, Path(path).parents)) else "."
+            group = top / inside
+            while group != top:
+                yield group, kind
+                group = group.parent
+            yield top, kind
+
+
+def _number(path: Path) -> Optional[int]:
+    try:
+        return int(path.read_text().strip())
     except (OSError, ValueError):
         return None
 
 
-def _reclaimable() -> int:
+def _left(group: Path, kind: str) -> Optional[int]:
+    """Return how many bytes a control group may take yet; None where it has no limit."""
+    most, current, droppable = _CONTROLS[kind]
+    limit, used = _number(group / most), _number(group / current)
+    if limit is None or used is None:
+        return None
     try:
-        for line in Path("/sys/fs/cgroup/memory.stat").read_text().splitlines():
-            if line.startswith("inactive_file "):
-                return int(line.split()[1])
-    except OSError:
-        pass
-    return 0
+        stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+    except (OSError, ValueError):
+        stat = {}
+    # What the kernel can drop at once (cached files) counts as free, as it does in MemAvailable.
+    return max(0, limit - used + int(stat.get(droppable, 0)))
 
 
 def available_memory() -> Optional[int]:
     """Return how many bytes a new process can take without swapping; None where that is unknown.
 
-    The kernel's MemAvailable, or what is left below a container's limit (cgroup v2) if that is less.
+    The kernel's MemAvailable, or what is left below the limit of a control group that this process is in, of
+    version 1 or 2, if that is less.
     """
-    free: Optional[int] = None
     try:
-        for line in Path("/proc/meminfo").read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                free = int(line.split()[1]) * 1024
+        lines = Path("/proc/meminfo").read_text().splitlines()
     except OSError:
         return None
-    limit, used = _number("/sys/fs/cgroup/memory.max"), _number("/sys/fs/cgroup/memory.current")
-    if free is not None and limit is not None and used is not None:
-        # What the kernel can drop at once (cached files) counts as free, as it does in MemAvailable.
-        free = min(free, max(0, limit - used + _reclaimable()))
-    return free
+    free = [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")]
+    if not free:
+        return None
+    left = [_left(group, kind) for group, kind in _groups()]
+    return min(free + [most for most in left if most is not None])
 
 
 def free_disk(folder: Path) -> int:
