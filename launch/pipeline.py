@@ -115,7 +115,8 @@ class Build:
         found = trees.read_provenance(tree)
         if found is None or found.get("onnx_key") != provenance.recorded(key):
             return None
-        if not trees.as_listed(tree, found):
+        whole = set(found["files"]) == set(trees.all_files(job.variant.stem))
+        if not whole or not trees.as_listed(tree, found):
             return None
         onnx = found["files"].get(f"{job.variant.stem}.onnx", {}).get("sha256", "")
         if found.get("ir_key") != provenance.recorded(ir_key(onnx, self.optimizer)):
@@ -278,14 +279,15 @@ class _Tree:
     def _say(self, text: str) -> None:
         print(f"{self.label} {text}", file=sys.stderr, flush=True)
 
-    def _done_before(self, stamp: str, key: Key) -> Optional[Stamp]:
+    def _done_before(self, stamp: str, key: Key, names: Sequence[str]) -> Optional[Stamp]:
         """Return the stamp of a stage that an earlier run finished; None where the stage has to run."""
         path = self.work / stamp
         found = trees.read_stamp(path)
         if (
             found
-            and found.get("key") == key
-            and trees.intact(self.work, found.get("files", {}), by_hash=True)
+            and found["key"] == key
+            and set(found["files"]) == set(names)
+            and trees.intact(self.work, found["files"], by_hash=True)
         ):
             return found
         if path.exists():
@@ -307,7 +309,7 @@ class _Tree:
     def _onnx_stage(self) -> Stamp:
         names = trees.onnx_files(self.job.variant.stem)
         progress = Progress(f"{self.label} weights and ONNX", self.need.onnx_seconds)
-        found = self._done_before(_ONNX_STAMP, self.key)
+        found = self._done_before(_ONNX_STAMP, self.key, names)
         if found:
             progress.done("done by an earlier run")
             return found
@@ -327,8 +329,8 @@ class _Tree:
         So it is where only the IR is stale, or nothing but the form of the provenance.
         """
         tree = self.out / self.job.variant.name
-        found = trees.read_provenance(tree, earlier=True)
-        if found is None or found.get(f"{stage}_key") != provenance.recorded(key):
+        found = trees.read_some_provenance(tree)
+        if found.get(f"{stage}_key") != provenance.recorded(key):
             return None
         try:
             files = {
@@ -346,7 +348,7 @@ class _Tree:
     def _ir_stage(self, onnx_sha256: str) -> Stamp:
         key, names = ir_key(onnx_sha256, self.optimizer), convert.files(self.job.variant.stem)
         progress = Progress(f"{self.label} IR", self.need.ir_seconds)
-        found = self._done_before(_IR_STAMP, key)
+        found = self._done_before(_IR_STAMP, key, names)
         if found:
             progress.done("done by an earlier run")
             return found

@@ -12,9 +12,9 @@ import stat
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Mapping, NoReturn, Optional
+from typing import Any, Dict, Iterator, List, Mapping, Optional
 
-from . import digests, environment, git, hidden, host, paths, sums, surroundings, trees
+from . import digests, environment, git, hidden, host, paths, schema_check, sums, surroundings, trees
 from .bert_config import BertShape
 from .errors import KitError
 from .jobs import TreeJob
@@ -23,8 +23,6 @@ from .source import Source
 from .sparsity import BLOCK_PREFIX
 from .spec import Spec
 from .variants import VARIANTS
-
-SCHEMA = paths.PACKAGE / "schema" / "provenance.json"
 
 EPOCH = "SOURCE_DATE_EPOCH"
 """Variable that says, in seconds since 1970, which time a product is to bear instead of the clock's."""
@@ -205,8 +203,6 @@ def build(
 def read(tree: Path) -> Content:
     """Return a published tree's provenance.
 
-    Needs ``jsonschema``, as :func:`problems` does.
-
     :raises KitError: there is none, it is of another format, or something is wrong in it.
     """
     path = tree / trees.PROVENANCE
@@ -220,7 +216,7 @@ def read(tree: Path) -> Content:
                 where=where,
                 hint=again,
             )
-        content = json.loads(path.read_bytes().decode("utf-8"), parse_constant=_refuse, parse_float=_finite)
+        content = trees.parse(path.read_bytes())
     except (FileNotFoundError, NotADirectoryError):
         raise KitError(
             "There is no provenance, so this is no tree of the kit's.",
@@ -261,16 +257,6 @@ def read(tree: Path) -> Content:
     return content
 
 
-def _finite(text: str) -> float:
-    """Return a number; JSON allows ``1e400``, of which Python makes an infinity."""
-    number = float(text)
-    return number if math.isfinite(number) else _refuse(text)
-
-
-def _refuse(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is no number")
-
-
 def disagreements(tree: Path, entries: Mapping[str, str], content: Content) -> Iterator[str]:
     """Yield where a valid provenance says something else than its folder and the list of checksums in it.
 
@@ -306,26 +292,19 @@ def problems(content: Any) -> List[str]:
 
     It has the schema's form, its parts agree with each other, and no path of a machine is in it.
     """
-    import jsonschema
-
-    schema = json.loads(SCHEMA.read_text(encoding="utf-8"))
-    errors = sorted(
-        jsonschema.Draft7Validator(schema).iter_errors(content),
-        key=lambda error: [str(part) for part in error.absolute_path],
-    )
+    errors = sorted(trees.form_problems(content), key=lambda error: list(map(str, error[0])))
     if errors:
-        return [f"{_place(error.absolute_path)}: {_message(error)}" for error in errors]
+        return [f"{_place(place)}: {_message(value, text)}" for place, value, text in errors]
     return [*_contradictions(content), *_matrix_faults(content), *_places("$", content)]
 
 
-def _place(parts: Any) -> str:
+def _place(parts: schema_check.Place) -> str:
     return "$" + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts)
 
 
-def _message(error: Any) -> str:
+def _message(value: Any, text: str) -> str:
     """Return a schema error in one line of readable length."""
-    whole = repr(error.instance)
-    text = str(error.message)
+    whole = repr(value)
     if len(whole) > 80:
         text = text.replace(whole, whole[:60] + "…")
     return " ".join(text.split())[:300]

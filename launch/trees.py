@@ -8,26 +8,40 @@ lists the sums of all its files.
 import ctypes
 import errno
 import json
+import math
 import os
 import shutil
 import stat
 import sys
 from pathlib import Path
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, Iterator, List, NoReturn, Optional
 
-from . import convert, digests, files, locks, paths, sparsity, sums
+from . import convert, digests, files, locks, paths, schema_check, sparsity, sums
 from .errors import KitError
 from .variants import Variant
 
 PROVENANCE = "provenance.json"
+SCHEMA = paths.PACKAGE / "schema" / "provenance.json"
 FORMAT = 2
-"""The form of :data:`PROVENANCE` that ``schema/provenance.json`` describes."""
+"""The form of :data:`PROVENANCE` that :data:`SCHEMA` describes."""
 
 EARLIER_FORMATS = (1,)
 """Forms whose files can still be used: they name what those were made from in the same way."""
 
 STAMP_FORMAT = 1
 """The form of a stage's stamp."""
+
+_STAMP = {
+    "type": "object",
+    "required": ["files", "format", "key", "peak_bytes", "seconds"],
+    "properties": {
+        "files": {"type": "object"},
+        "format": {"const": STAMP_FORMAT},
+        "key": {"type": "object"},
+        "peak_bytes": {"type": "integer"},
+        "seconds": {"type": "number"},
+    },
+}
 
 MAX_BYTES = 4 << 20
 """What is read of a provenance or a stamp at most; a provenance has some 40 kB."""
@@ -87,29 +101,58 @@ def as_listed(tree: Path, provenance: Dict[str, Any]) -> bool:
         return False
 
 
-def read_provenance(tree: Path, *, earlier: bool = False) -> Optional[Dict[str, Any]]:
-    """Return a tree's provenance; None where there is none that this kit understands.
-
-    :param earlier: take those of :data:`EARLIER_FORMATS` too.
-    """
+def read_provenance(tree: Path) -> Optional[Dict[str, Any]]:
+    """Return a tree's provenance; None where there is none of the form that :data:`SCHEMA` describes."""
     content = _read(tree / PROVENANCE)
-    understood = (FORMAT, *EARLIER_FORMATS) if earlier else (FORMAT,)
-    return content if content is not None and content.get("format") in understood else None
+    return content if next(form_problems(content), None) is None else None
+
+
+def read_some_provenance(tree: Path) -> Dict[str, Any]:
+    """Return what a tree's provenance holds, whatever is wrong in it; empty where there is none.
+
+    It may be of one of :data:`EARLIER_FORMATS`.  Who reads it checks what it reads.
+    """
+    content = _read(tree / PROVENANCE) or {}
+    return content if content.get("format") in (FORMAT, *EARLIER_FORMATS) else {}
+
+
+def form_problems(content: Any) -> Iterator[schema_check.Problem]:
+    """Yield where a provenance has not the form of :data:`SCHEMA`."""
+    return schema_check.problems(json.loads(SCHEMA.read_text(encoding="utf-8")), content)
 
 
 def read_stamp(path: Path) -> Optional[Dict[str, Any]]:
     """Return a stage's stamp; None where the file is missing, broken or of another format."""
     content = _read(path)
-    return content if content is not None and content.get("format") == STAMP_FORMAT else None
+    return content if next(schema_check.problems(_STAMP, content), None) is None else None
 
 
 def _read(path: Path) -> Optional[Dict[str, Any]]:
     """Return the JSON object in a file; None where there is none, or it is longer than :data:`MAX_BYTES`."""
     try:
-        content = json.loads(files.read(path, MAX_BYTES).decode("utf-8"))
+        content = parse(files.read(path, MAX_BYTES))
     except (OSError, ValueError, RecursionError):
         return None
     return content if isinstance(content, dict) else None
+
+
+def parse(content: bytes) -> Any:
+    """Return the value of a JSON text, in which every number is one.
+
+    :raises ValueError: it is no JSON, or has NaN or an infinity in it.
+    :raises RecursionError: it is nested too deep.
+    """
+    return json.loads(content.decode("utf-8"), parse_constant=_refuse, parse_float=_finite)
+
+
+def _finite(text: str) -> float:
+    """Return a number; JSON allows ``1e400``, of which Python makes an infinity."""
+    number = float(text)
+    return number if math.isfinite(number) else _refuse(text)
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is no number")
 
 
 def write_stamp(path: Path, content: Dict[str, Any]) -> None:

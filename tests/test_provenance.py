@@ -51,7 +51,7 @@ def test_every_published_provenance_is_as_the_schema_says(built: Kit) -> None:
 def test_the_schema_is_one() -> None:
     import jsonschema
 
-    schema = json.loads(provenance.SCHEMA.read_text(encoding="utf-8"))
+    schema = json.loads(trees.SCHEMA.read_text(encoding="utf-8"))
     jsonschema.Draft7Validator.check_schema(schema)
     assert schema["properties"]["format"] == {"const": trees.FORMAT}
 
