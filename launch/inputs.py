@@ -18,6 +18,9 @@ from .variants import Variant
 
 KINDS = choices.INPUTS
 
+USER_CONFIGS = paths.BUILD / "configs" / "user"
+"""Where the configs cut from a person's model go."""
+
 _OFFLINE = ("TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE")
 
 
@@ -237,8 +240,7 @@ def _read_files(
     writes_configs = rewriter.has("--gen_sparse_cfg")
     check_model_folder(selection.model)
     if writes_configs:
-        own = str(paths.BUILD / "configs" / "user")
-        rewriter.set("--output_dir", own, f"INPUT={selection.kind} keeps the kit's own")
+        rewriter.set("--output_dir", str(USER_CONFIGS), f"INPUT={selection.kind} keeps the kit's own")
     rewriter.set("--model_name_or_path", str(selection.model), selection.rule("MODEL"))
     if writes_configs and upstreams_script:
         # It reads questions on its way and does nothing with them.

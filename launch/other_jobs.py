@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Callable, List
 
-from . import bert_config, checkpoint, files, metric, paths, squad, startable
+from . import bert_config, checkpoint, child, files, inputs, metric, paths, squad, startable
 from .errors import KitError
 from .jobs import Job
 from .locks import exclusive
@@ -35,8 +35,22 @@ def configs(job: Job, prepare: Callable[[], None], ready_environment: Callable[[
         return 0
     if job.invocation.python == str(paths.VENV_PYTHON):
         ready_environment()
-    environ = job.invocation.environment(os.environ)
-    return subprocess.run(job.invocation.argv(), env=environ, cwd=job.invocation.cwd, check=False).returncode
+    with exclusive(LOCK, LOCKED) as lock:
+        _forget_earlier(job)
+        return subprocess.run(
+            job.invocation.argv(),
+            env=job.invocation.environment(os.environ),
+            cwd=job.invocation.cwd,
+            pass_fds=(lock,),
+            preexec_fn=child.die_with_parent,
+            check=False,
+        ).returncode
+
+
+def _forget_earlier(job: Job) -> None:
+    """Remove the configs that were cut from another model of a person's: not every model has all four."""
+    if job.local(job.arguments.output_dir) == inputs.USER_CONFIGS:
+        shutil.rmtree(inputs.USER_CONFIGS, ignore_errors=True)
 
 
 def _upstreams_configs(job: Job, prepare: Callable[[], None]) -> List[Path]:
@@ -48,6 +62,7 @@ def _upstreams_configs(job: Job, prepare: Callable[[], None]) -> List[Path]:
         prepare()
         made = Path(job.invocation.cwd) / _GENERATED
         shutil.rmtree(made, ignore_errors=True)
+        _forget_earlier(job)
         progress = Progress("configs", expected=None)
         Runner(lock).run(job, "configs", "hybrid configs", progress)
         progress.done("by upstream's script")
