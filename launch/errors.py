@@ -7,6 +7,7 @@ reach the terminal as they were raised and not as the tail of a log.
 """
 
 import io
+import signal
 import sys
 from typing import Callable, Dict, NoReturn
 
@@ -63,6 +64,8 @@ def exit_with_message(body: Callable[[], int]) -> NoReturn:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
+        # Blocked where this process was another one before (launch.upkeep): a Ctrl-C since then comes now.
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         status = body()
     except KitError as error:
         print(hidden.redacted(str(error)), file=sys.stderr)

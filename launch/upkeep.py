@@ -2,12 +2,13 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
-from typing import NoReturn, Sequence
+from typing import Mapping, NoReturn, Sequence
 
-from . import environment, hub, patch_work, paths, place, source_rules, third_party
+from . import environment, hub, patch_work, paths, place, source_rules, surroundings, third_party
 from .locks import exclusive
 from .optimizers import OPTIMIZERS
 from .pipeline import LOCK, LOCKED
@@ -69,11 +70,24 @@ def ready_environment(python: str) -> None:
             environment.ensure(python)
 
 
-def in_environment(python: str, module: str, words: Sequence[str]) -> int:
-    """Run a module of the kit in the environment, which has what it imports; return its status."""
+def in_environment(python: str, module: str, words: Sequence[str]) -> NoReturn:
+    """Become a module of the kit in the environment, which has what it imports.
+
+    So there is nothing that could outlive this process.  A Ctrl-C while it imports is kept for
+    :func:`launch.errors.exit_with_message`.
+    """
     ready_environment(python)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     argv = [str(paths.VENV_PYTHON), "-m", f"{__package__}.{module}", *words]
-    return subprocess.run(argv, cwd=str(paths.REPOSITORY), check=False).returncode
+    _become(argv, surroundings.inherited(os.environ))
+
+
+def _become(argv: Sequence[str], env: Mapping[str, str]) -> NoReturn:
+    """Run another program in place of this one, in the repository's root."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.chdir(str(paths.REPOSITORY))
+    os.execve(argv[0], list(argv), dict(env))
 
 
 def _say(what: str) -> None:
@@ -87,10 +101,7 @@ def pytest(command: str, words: Sequence[str]) -> NoReturn:
     :param words: further arguments; a ``-m`` in them counts instead of the command's.
     """
     python = str(paths.VENV_PYTHON)
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os.chdir(str(paths.REPOSITORY))
-    os.execv(python, [python, "-m", "pytest", *MARKS[command], *words])
+    _become([python, "-m", "pytest", *MARKS[command], *words], os.environ)
 
 
 def lint() -> int:
