@@ -3,17 +3,17 @@
 Floors, from the bottom; a module imports only from floors below its own:
 
 0. ``hidden`` < ``errors``, ``variants``, ``choices``, ``paths``, ``files``, ``locks``, ``digests``,
-   ``status``, ``progress`` < ``downloads``, ``json_file`` < ``metric``, ``jsonc``, ``git``, ``host``,
-   ``place``, ``sums``, ``choices`` < ``checkpoint``: names, dimensions, folders, the error a user sees, tools
-   that know nothing of the rest.
+   ``status``, ``progress`` < ``downloads``, ``json_file`` < ``metric``, ``schema_check``, ``jsonc``, ``git``,
+   ``host``, ``place``, ``sums``, ``choices`` < ``checkpoint``: names, dimensions, folders, the error a user
+   sees, tools that know nothing of the rest.
 1. ``vscode`` < ``rewrite``; ``interpreters`` and ``steps`` and ``installer`` < ``environment`` <
    ``separate`` < ``optimizers``; ``third_party`` and ``patches`` < ``patch_text`` < ``patch_work`` and
    ``patch_check``; ``patches`` < ``source`` < ``source_fork`` and ``source_registry`` < ``sources`` and
    ``source_rules`` < ``upstream``; ``child`` and ``separate`` < ``hub``, which runs ``hub_client``;
    ``squad``, ``bert_config`` < ``model_folder``, and ``hub``, < ``inputs``; ``bert_config`` < ``resources``
-   and ``spec``; ``child`` < ``convert`` and ``warm_server`` < ``warm``; ``onnx_wire`` < ``onnx_limits`` <
-   ``onnx_outline`` < ``sparsity`` < ``trees`` and ``onnx_model``, < ``onnx_diff`` < ``compare``: one job
-   each.
+   and ``spec``; ``rewrite`` < ``surroundings`` and ``child`` < ``convert`` and ``warm_server`` < ``warm``;
+   ``onnx_wire`` < ``onnx_limits`` < ``onnx_outline`` < ``sparsity`` < ``trees`` and ``onnx_model``, <
+   ``onnx_diff`` < ``compare``: one job each.
 2. ``jobs`` < ``startable`` and ``program``, and ``provenance`` < ``verify`` and ``outcome``, < ``pipeline``:
    one variant from launch configuration to published tree.  In ``launch.verify``: ``checks`` < ``onnx_file``,
    ``ir`` and ``degeneracy`` < ``tree``.

@@ -2,7 +2,6 @@
 
 import errno
 import os
-import secrets
 import stat
 import time
 from contextlib import contextmanager, suppress
@@ -38,7 +37,7 @@ def replacing(path: Path) -> Iterator[Path]:
             with suppress(OSError):
                 if time.time() - left.stat().st_mtime > _DAY:
                     left.unlink()
-    part = path.with_name(f"{begin}{secrets.token_hex(8)}{_PART}")
+    part = path.with_name(f"{begin}{os.urandom(8).hex()}{_PART}")
     try:
         yield part
         flush(part)

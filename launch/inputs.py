@@ -18,9 +18,6 @@ from .variants import Variant
 
 KINDS = choices.INPUTS
 
-USER_CONFIGS = paths.BUILD / "configs" / "user"
-"""Where the configs cut from a person's model go."""
-
 _OFFLINE = ("TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE")
 
 
@@ -56,6 +53,11 @@ class Selection:
         if self.downloaded is None:
             return variable
         return f"INPUT={self.kind}: {self.downloaded['repository']} at {self.downloaded['revision'][:12]}"
+
+
+def user_configs() -> Path:
+    """Return where the configs go that are cut from a person's model."""
+    return paths.BUILD / "configs" / "user"
 
 
 def select(
@@ -240,7 +242,7 @@ def _read_files(
     writes_configs = rewriter.has("--gen_sparse_cfg")
     check_model_folder(selection.model)
     if writes_configs:
-        rewriter.set("--output_dir", str(USER_CONFIGS), f"INPUT={selection.kind} keeps the kit's own")
+        rewriter.set("--output_dir", str(user_configs()), f"INPUT={selection.kind} keeps the kit's own")
     rewriter.set("--model_name_or_path", str(selection.model), selection.rule("MODEL"))
     if writes_configs and upstreams_script:
         # It reads questions on its way and does nothing with them.

@@ -268,7 +268,7 @@ def _own_job(read: _Read, selection: inputs.Selection, source: Source) -> Job:
 def _select(
     rewriter: Rewriter, name: str, selection: inputs.Selection, source: Source, *, sample_is_default: bool
 ) -> inputs.Selection:
-    return inputs.apply(
+    selected = inputs.apply(
         rewriter,
         selection,
         VARIANTS.get(name),
@@ -276,6 +276,7 @@ def _select(
         upstreams_script=source_rules.is_upstreams(source),
     )
     surroundings.apply(rewriter, selection.threads, os.environ)
+    return selected
 
 
 def _arguments(rewriter: Rewriter) -> Arguments:

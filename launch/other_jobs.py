@@ -49,8 +49,8 @@ def configs(job: Job, prepare: Callable[[], None], ready_environment: Callable[[
 
 def _forget_earlier(job: Job) -> None:
     """Remove the configs that were cut from another model of a person's: not every model has all four."""
-    if job.local(job.arguments.output_dir) == inputs.USER_CONFIGS:
-        shutil.rmtree(inputs.USER_CONFIGS, ignore_errors=True)
+    if job.local(job.arguments.output_dir) == inputs.user_configs():
+        shutil.rmtree(inputs.user_configs(), ignore_errors=True)
 
 
 def _upstreams_configs(job: Job, prepare: Callable[[], None]) -> List[Path]:
