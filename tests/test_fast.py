@@ -121,81 +121,171 @@ def test_products_are_summed_in_order(derived_source: Path) -> None:
 
 
 CHOICE = """
+import sys
+import time
+from pathlib import Path
 import torch
 from torch.nn.functional import linear
 import nncf.torch
-from nncf.torch.dynamic_graph import ordered_products
+from nncf.torch.dynamic_graph import ordered_products as products
 from nncf.torch.quantization.extensions import QuantizedFunctionsCPU as extension
 
-choose, functions = ordered_products.choose, ordered_products._FUNCTIONS
+products._place = lambda: Path(sys.argv[1])
+torch.set_grad_enabled(False)
+wide = bool(extension.product_widths())
 linear, matmul = (getattr(operator, "_original_op", operator) for operator in (linear, torch.matmul))
+functions, threads = products._FUNCTIONS, str(torch.get_num_threads())
 x, weight, bias = torch.randn(3, 64, 128), torch.randn(256, 128), torch.randn(256)
 q = torch.randn(2, 32, 3, 8).transpose(1, 2)
-shifted = torch.randn(x.numel() + 1)[1:].view(x.shape)
+k = q.transpose(2, 3)
 
+def asked(operator, name, args, **kwargs):
+    "How often torch is asked for three products of one shape; all three have its bits."
+    calls = []
+    def counted(*args, **kwargs):
+        calls.append(args)
+        return operator(*args, **kwargs)
+    for _ in range(3):
+        found = products.choose(counted, name, args, kwargs)(*args, **kwargs)
+        assert torch.equal(found.view(torch.int32), operator(*args, **kwargs).view(torch.int32))
+    return len(calls)
+
+def ours(*args, **kwargs):
+    result = functions["linear"](*args, **kwargs)
+    return linear(*args, **kwargs) if result is None else result
+"""
+
+SHAPES = """
+if not wide:
+    raise SystemExit
 def other(*args):
     return linear(*args) * (1 + 2 ** -20)
 
-def ours(*args):
-    result = functions["linear"](*args)
-    return linear(*args) if result is None else result
-
+shifted = torch.randn(x.numel() + 1)[1:].view(x.shape)
 state = torch.get_rng_state()
-with torch.no_grad():
-    if not extension.product_widths():
-        assert choose(linear, "linear", (x, weight, bias), {}) is linear
-        raise SystemExit
-    # What has other bits stays, whatever the real numbers are; what has the same ones is replaced.
-    assert choose(other, "linear", (x * 0, weight, bias), {}) is other
-    ordered_products._agreed.clear()
-    assert choose(ours, "linear", (x, weight), dict(bias=bias)) is functions["linear"]
-    for args in (
-        (x.double(), weight.double(), bias.double()),
-        (x[0], weight, bias),
-        (x[:1, :1], weight, bias),
-        (x[:, ::2], weight, bias),
-        (x[:, :51].contiguous(), weight, bias),
-        (x[:1].expand(3, 64, 128), weight, bias),
-        (x[:, :0], weight, bias),
-        (shifted, weight, bias),
-    ):
-        assert choose(ours, "linear", args, {}) is ours, args[0].shape
-    k = q.transpose(2, 3)
-    for args in ((q, k[:1]), (q[0], k[0]), (q, k, torch.empty(0))):
-        assert choose(matmul, "matmul", args, {}) is matmul
-    assert choose(matmul, "softmax", (q,), {}) is matmul
-    for args in ((q, q), (x, weight[:, :-1])):  # what torch refuses
-        name, operator = ("matmul", matmul) if args[0] is q else ("linear", linear)
-        try:
-            choose(operator, name, args, {})(*args)
-        except RuntimeError as error:
-            assert "size" in str(error) or "shape" in str(error), error
-        else:
-            raise AssertionError(args[1].shape)
-    # On this machine: torch's bits whoever computes.
-    for name, operator, args in (("linear", linear, (x, weight, bias)), ("linear", linear, (x, weight)),
-                                 ("matmul", matmul, (q, k))):
-        ordered_products._agreed.clear()
-        chosen = choose(operator, name, args, {})
-        assert torch.equal(chosen(*args), operator(*args))
-        # torch's MKL has no kernels for AMD's processors.
-        assert (chosen is functions[name]) >= ("AuthenticAMD" in open("/proc/cpuinfo").read())
-assert choose(ours, "linear", (x, weight, bias), {}) is ours  # gradients are wanted
+products._known = {threads: True}
+assert asked(ours, "linear", (x * 0, weight), bias=bias) == 3, "zeros say nothing"
+assert len(products._known) == 1
+assert asked(ours, "linear", (x, weight), bias=bias) == 1
+assert asked(ours, "linear", (x * 0, weight), bias=bias) == 0, "it is known by now"
+products._known = {threads: True}
+assert asked(other, "linear", (x, weight, bias)) == 3
+assert len(products._known) == 2
+for args in (
+    (x.double(), weight.double(), bias.double()),
+    (x[0], weight, bias),
+    (x[:1, :1], weight, bias),
+    (x[:, ::2], weight, bias),
+    (x[:, :51].contiguous(), weight, bias),
+    (x[:1].expand(3, 64, 128), weight, bias),
+    (x[:, :0], weight, bias),
+    (shifted, weight, bias),
+):
+    products._known = {threads: True}
+    assert asked(ours, "linear", args) == 3, args[0].shape
+for args in ((q, k[:1]), (q[0], k[0])):
+    assert asked(matmul, "matmul", args) == 3
+assert asked(matmul, "matmul", (q, k), out=torch.empty(2, 3, 32, 32)) == 3
+assert asked(torch.sigmoid, "sigmoid", (q,)) == 3
+for args in ((q, q), (x, weight[:, :-1])):  # what torch refuses
+    name, operator = ("matmul", matmul) if args[0] is q else ("linear", linear)
+    try:
+        products.choose(operator, name, args, {})(*args)
+    except RuntimeError as error:
+        assert "size" in str(error) or "shape" in str(error), error
+    else:
+        raise AssertionError(args[1].shape)
+products._known = {threads: False}
+assert asked(ours, "linear", (x, weight, bias)) == 3
+products._known = {threads: True}
+with torch.enable_grad():
+    assert asked(ours, "linear", (x, weight, bias)) == 3
 assert torch.equal(torch.get_rng_state(), state)
 """
 
 
-def test_products_with_other_bits_stay_with_torch(derived_source: Path) -> None:
+def test_products_with_other_bits_stay_with_torch(derived_source: Path, tmp_path: Path) -> None:
     """The order of summation is looked at, for each shape, and nothing is assumed of the machine."""
-    _in_nncf(derived_source, CHOICE)
+    _in_nncf(derived_source, CHOICE + SHAPES, tmp_path / "decided")
 
 
-def _in_nncf(derived_source: Path, script: str) -> None:
+SPEED = """
+state = torch.get_rng_state()
+started = time.process_time()
+found = products._is_worth_it()
+assert time.process_time() - started < 0.5 * torch.get_num_threads()
+assert torch.equal(torch.get_rng_state(), state)
+# torch's MKL has no kernels for AMD's processors.
+assert found >= (wide and "AuthenticAMD" in open("/proc/cpuinfo").read())
+for operator, name, operands in (
+    (linear, "linear", (x, weight, bias)), (linear, "linear", (x, weight)), (matmul, "matmul", (q, k))
+):
+    assert asked(operator, name, operands) == (1 if found else 3)
+
+def slow(*args):
+    time.sleep(0.2)
+    return torch._C._nn.linear(*args)
+products._linear = slow
+assert not products._is_worth_it(), "the same bits, and no faster"
+extension.product_widths = lambda: []
+products._linear = None
+assert not products._is_worth_it(), "a processor without kernels"
+"""
+
+
+def test_products_that_are_not_faster_stay_with_torch(derived_source: Path, tmp_path: Path) -> None:
+    _in_nncf(derived_source, CHOICE + SPEED, tmp_path / "decided")
+
+
+DECIDED = """
+products._is_worth_it = lambda: True
+assert asked(ours, "linear", (x, weight)) == (1 if wide else 3)
+"""
+
+REMEMBERED = """
+def undecided():
+    raise AssertionError("it is decided anew")
+products._is_worth_it = undecided
+assert asked(ours, "linear", (x, weight)) == (0 if wide else 3)
+"""
+
+ANEW = """
+decisions = []
+products._is_worth_it = lambda: decisions.append(1) or False
+assert asked(ours, "linear", (x, weight)) == 3
+assert decisions == [1]
+"""
+
+
+def test_a_machine_remembers_what_was_decided(derived_source: Path, tmp_path: Path) -> None:
+    """A process decides nothing that one before it has; what is not whole, or another machine's, is not."""
+    place = tmp_path / "decided.json"
+    _in_nncf(derived_source, CHOICE + DECIDED, place)
+    assert list(tmp_path.iterdir()) == [place]
+    content = place.read_text()
+    _in_nncf(derived_source, CHOICE + REMEMBERED, place)
+    assert place.read_text() == content
+    others = [content[:-9], "[]", "{}", "", "\0", content.replace(": true", ": 1")]
+    others.append(content.replace('"machine": "', '"machine": "0'))
+    again = f"""
+for content in {others!r}:
+    products._place().write_text(content)
+    products._known = None
+    {ANEW.strip().replace(chr(10), chr(10) + "    ")}
+"""
+    _in_nncf(derived_source, CHOICE + again, place)
+    place.write_text(content)
+    # Other variables of MKL's can mean other kernels.
+    _in_nncf(derived_source, CHOICE + ANEW, place, MKL_CBWR="COMPATIBLE")
+
+
+def _in_nncf(derived_source: Path, script: str, *arguments: Path, **variables: str) -> None:
     """Run a script on the derived tree of the releases, with the extension that the tests' trees use."""
     done = subprocess.run(
-        [sys.executable, "-c", script],
+        [sys.executable, "-c", script, *map(str, arguments)],
         env={
             **os.environ,
+            **variables,
             "CUDA_VISIBLE_DEVICES": "",
             "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),  # ninja's
             "PYTHONPATH": str(derived_source),
