@@ -80,12 +80,13 @@ _SHARING = 8
 """Elements of a later type that one byte, or one number, can hold: of an element of one bit."""
 
 
-def check(path: Path, limits: Limits = DEFAULT) -> None:
+def check(path: Path, limits: Limits = DEFAULT) -> bool:
     """Refuse a file that would take too much memory or time to read, or whose bytes are no message.
 
     A tensor is refused, too, that declares more elements than it holds, unless its values are in another
     file.  So is one that is given twice where one belongs: protobuf would join the two, and their shapes.
 
+    :return: whether the values of a tensor are in another file.
     :raises KitError: a limit is exceeded, or the file is damaged.
     :raises OSError: the file cannot be read.
     """
@@ -97,7 +98,9 @@ def check(path: Path, limits: Limits = DEFAULT) -> None:
     with path.open("rb") as handle, mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ) as data:
         if hasattr(data, "madvise"):  # or the weights would be read ahead from the disk
             data.madvise(mmap.MADV_RANDOM)
-        _Walk(path, data, limits).message(_model(), 0, len(data), 0)
+        walk = _Walk(path, data, limits)
+        walk.message(_model(), 0, len(data), 0)
+        return walk.is_elsewhere
 
 
 def damaged(path: Path, reason: str) -> KitError:
@@ -223,6 +226,7 @@ class _Walk:
         self._messages = 0
         self._fields = 0
         self._values = 0
+        self.is_elsewhere = False
 
     def message(self, kind: _Message, position: int, end: int, depth: int) -> None:
         """Go through the message in the bytes from ``position`` to before ``end``."""
@@ -336,6 +340,7 @@ class _Walk:
         elif field.name == "data_location":
             if number & _32_BITS in (0, _EXTERNAL):  # another one is kept as an unknown field
                 tensor.is_elsewhere = number & _32_BITS == _EXTERNAL
+                self.is_elsewhere |= tensor.is_elsewhere
         elif field.name == "raw_data":
             tensor.raw_bytes = stop - position
         elif field.name.endswith("_data"):

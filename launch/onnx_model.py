@@ -6,7 +6,7 @@ from collections import deque
 from pathlib import Path
 from typing import Any, Deque, Dict, Iterator, List, Optional, Set, Tuple
 
-from . import onnx_limits, paths, sparsity
+from . import onnx_limits, onnx_outline, paths, sparsity
 from .errors import KitError
 from .onnx_limits import damaged as damaged  # for those who read a Model, too
 
@@ -22,12 +22,14 @@ _INPUTS = {QUANTIZER: 1 + len(RANGE_ENDS), "Gather": 2}
 class Model:
     """The graph of an ONNX file, its constants, and names by which a person finds them.
 
+    :param in_place: whether weights stay in the file, where :meth:`array` finds them.
     :raises KitError: the file is no ONNX file, is damaged, holds too much, or keeps its values elsewhere.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, in_place: bool = False) -> None:
         self.path = path
-        proto = _parse(path)
+        proto = outline(path) if in_place else _parse(path)
+        self._data = mapped(path) if in_place else None
         if not proto.opset_import or not proto.graph.node or not all(map(_is_complete, proto.graph.node)):
             raise damaged(path, "its graph is not complete")
         if not all(isinstance(text, str) for text in _texts(proto)):
@@ -43,12 +45,6 @@ class Model:
         self.constants: List[Tuple[str, Any]] = [pair for pair in embedded if pair[1] is not None]
         self.constants += self.initializers
         self.tensors: Dict[str, Any] = dict(self.constants)
-        if any(tensor.data_location == tensor.EXTERNAL for _, tensor in self.constants):
-            raise KitError(
-                "The ONNX file keeps its values in other files.",
-                where=paths.shown(path),
-                hint="Save it as one file: onnx.save_model(onnx.load(OLD), NEW)",
-            )
         quantizers = [node for node in self.nodes if node.op_type == QUANTIZER]
         self.activations = [node for node in quantizers if node.input[0] not in self.tensors]
         self.matrices: Dict[str, Any] = {
@@ -71,11 +67,14 @@ class Model:
         }
 
     def array(self, tensor: Any) -> Any:
-        """Return a constant's values, a view of a copy of its bytes."""
+        """Return a constant's values, a view of the file or of a copy of its bytes."""
         from onnx import numpy_helper
 
         try:
-            values = numpy_helper.to_array(tensor)
+            if self._data is None:
+                values = numpy_helper.to_array(tensor)
+            else:
+                values = onnx_outline.values(self.path, tensor, self._data)
         except (ValueError, TypeError, KeyError):
             raise damaged(self.path, "a constant has not the values that its type and shape need") from None
         if values.dtype.kind not in "biuf":
@@ -126,12 +125,36 @@ class Model:
         return ""
 
 
+def outline(path: Path) -> Any:
+    """Return the ``onnx.ModelProto`` in a file that nobody knows, as :func:`launch.onnx_outline.read` does.
+
+    :raises KitError: as :class:`Model`.
+    """
+    _check(path)
+    return onnx_outline.read(path)
+
+
+def mapped(path: Path) -> mmap.mmap:
+    """Return a file that is not empty as memory, to be read only."""
+    with path.open("rb") as handle:
+        return mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ)
+
+
+def _check(path: Path) -> None:
+    if onnx_limits.check(path):
+        raise KitError(
+            "The ONNX file keeps its values in other files.",
+            where=paths.shown(path),
+            hint="Save it as one file: onnx.save_model(onnx.load(OLD), NEW)",
+        )
+
+
 def _parse(path: Path) -> Any:
     """Return the ``onnx.ModelProto`` in a file, in memory of the file's size and what the limits allow."""
     import onnx
     from google.protobuf.message import DecodeError
 
-    onnx_limits.check(path)
+    _check(path)
     reason = "its bytes cannot be read as ONNX"
     try:
         # Mapped and not read: what is read would stand in memory beside what is made from it.

@@ -3,7 +3,7 @@
 ``onnx.load`` takes twice the file's size in memory, and more time to have it from the system than anything
 that is done with it afterwards.  Here everything but the weights is read, 0.3 of 1338 MB.  A tensor whose raw
 data was left out says where that is in the form that ONNX has for values in another file (``external_data``
-in ``onnx.proto``); the file is the same one.
+in ``onnx.proto``); the file is the same one, under a name that no file can say.
 
 This is for files that were just made: of one that nobody knows, :func:`launch.onnx_limits.check` says first
 whether it may be read.
@@ -11,6 +11,7 @@ whether it may be read.
 
 import math
 import mmap
+import secrets
 from pathlib import Path
 from typing import Any, Dict, List, Optional
 
@@ -22,6 +23,9 @@ _SMALL = 256
 
 _CHUNK = 1 << 18
 """Bytes that are counted at once: they stay in the processor's cache meanwhile."""
+
+_HERE = secrets.token_hex(16)
+"""The name of the file that is read."""
 
 _Fields = Dict[int, Optional[Dict[int, Any]]]
 """By number, the fields that lead to raw data and those within them; None for raw data itself."""
@@ -42,7 +46,7 @@ def read(path: Path) -> Any:
         if hasattr(data, "madvise"):  # or the weights would be read ahead from the disk
             data.madvise(mmap.MADV_RANDOM)
         try:
-            return onnx.ModelProto.FromString(_outline(data, 0, len(data), _ways(), path.name))
+            return onnx.ModelProto.FromString(_outline(data, 0, len(data), _ways()))
         except (Broken, DecodeError):
             raise damaged(path, "its bytes cannot be read as ONNX") from None
 
@@ -56,11 +60,11 @@ def nonzero(path: Path, tensor: Any) -> int:
     import numpy
     from onnx import mapping, numpy_helper
 
-    place = {entry.key: entry.value for entry in tensor.external_data}
-    if place.get("location") != path.name:
+    place = _left_out(tensor)
+    if place is None:
         return int(numpy.count_nonzero(numpy_helper.to_array(tensor)))
     kind = numpy.dtype(mapping.TENSOR_TYPE_TO_NP_TYPE.get(tensor.data_type, numpy.void)).newbyteorder("<")
-    left = int(place["length"])
+    left = place.stop - place.start
     if left != math.prod(tensor.dims) * kind.itemsize:
         raise damaged(path, "a constant has not the values that its type and shape need")
     # Into the same memory each time: to have new pages for each matrix would take longer than all the rest.
@@ -69,7 +73,7 @@ def nonzero(path: Path, tensor: Any) -> int:
     differ = numpy.empty(len(values), bool)
     count = 0
     with path.open("rb", buffering=0) as handle:
-        handle.seek(int(place["offset"]))
+        handle.seek(place.start)
         while left:
             wanted = memoryview(values).cast("B")[:left]
             left -= len(wanted)
@@ -79,6 +83,45 @@ def nonzero(path: Path, tensor: Any) -> int:
             numpy.not_equal(values[:whole], 0, out=differ[:whole])
             count += int(numpy.count_nonzero(differ[:whole]))
     return count
+
+
+def values(path: Path, tensor: Any, data: mmap.mmap) -> Any:
+    """Return the values of a tensor of :func:`read`, those that were left out as a view of the file.
+
+    :param data: the file at ``path``.
+    :raises KitError: the tensor has not the values that its type and shape need.
+    """
+    import numpy
+    from onnx import mapping, numpy_helper
+
+    place = _left_out(tensor)
+    try:
+        if place is None:
+            return numpy_helper.to_array(tensor)
+        kind = numpy.dtype(mapping.TENSOR_TYPE_TO_NP_TYPE[tensor.data_type]).newbyteorder("<")
+        return numpy.frombuffer(memoryview(data)[place], kind).reshape(tensor.dims)
+    except (ValueError, TypeError, KeyError):
+        raise damaged(path, "a constant has not the values that its type and shape need") from None
+
+
+def restore(tensor: Any, data: mmap.mmap) -> None:
+    """Put raw data that :func:`read` left out of a tensor back into it.
+
+    :param data: the file.
+    """
+    place = _left_out(tensor)
+    if place is not None:
+        tensor.raw_data = data[place]
+        tensor.ClearField("external_data")
+        tensor.ClearField("data_location")
+
+
+def _left_out(tensor: Any) -> Optional[slice]:
+    """Return where in the file the raw data of a tensor is; None where it is in the tensor."""
+    place = {entry.key: entry.value for entry in tensor.external_data}
+    if place.get("location") != _HERE:
+        return None
+    return slice(int(place["offset"]), int(place["offset"]) + int(place["length"]))
 
 
 def _fill(room: memoryview, handle: Any) -> bool:
@@ -105,11 +148,10 @@ def _ways() -> _Fields:
     return {ModelProto.GRAPH_FIELD_NUMBER: graph}
 
 
-def _outline(data: mmap.mmap, start: int, end: int, ways: _Fields, name: str) -> bytes:
+def _outline(data: mmap.mmap, start: int, end: int, ways: _Fields) -> bytes:
     """Return the message between two places without the large raw data in it.
 
     :param ways: the fields of the message that lead there.
-    :param name: of the file.
     """
     kept: List[bytes] = []
     position = start
@@ -127,9 +169,9 @@ def _outline(data: mmap.mmap, start: int, end: int, ways: _Fields, name: str) ->
                 kept.append(data[start:field])
                 inner = ways[tag >> 3]
                 if inner is None:
-                    kept.append(_place(name, position, length))
+                    kept.append(_place(position, length))
                 else:
-                    content = _outline(data, position, position + length, inner, name)
+                    content = _outline(data, position, position + length, inner)
                     kept += [_number(tag), _number(len(content)), content]
                 start = position + length
             position += length
@@ -143,12 +185,12 @@ def _outline(data: mmap.mmap, start: int, end: int, ways: _Fields, name: str) ->
     return b"".join(kept)
 
 
-def _place(name: str, offset: int, length: int) -> bytes:
+def _place(offset: int, length: int) -> bytes:
     """Return the fields of a tensor that say where its values are."""
     from onnx import TensorProto
 
     tensor = TensorProto(data_location=TensorProto.EXTERNAL)
-    for key, value in (("location", name), ("offset", offset), ("length", length)):
+    for key, value in (("location", _HERE), ("offset", offset), ("length", length)):
         tensor.external_data.add(key=key, value=str(value))
     return bytes(tensor.SerializeToString())
 

@@ -10,6 +10,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Callable, Dict, Iterator, List, Tuple
 
@@ -21,8 +22,10 @@ from hypothesis import strategies as st
 from onnx import numpy_helper
 
 from launch import convert, digests, paths, sums, trees, variants
+from launch.errors import KitError
 from launch.sparsity import Graph
 from launch.spec import Spec
+from launch.verify import measuring
 from launch.verify import tree as verification
 from launch.verify.checks import Check
 from launch.verify.degeneracy import findings
@@ -292,6 +295,33 @@ def change_bias(tree: Path) -> None:
     onnx.save(model, str(onnx_of(tree)))
 
 
+def change_scale(tree: Path) -> None:
+    """Change the number by which one layer's attention scores are divided, which no other check looks at."""
+    model = onnx.load(str(onnx_of(tree)))
+    constants = {node.output[0]: node for node in model.graph.node if node.op_type == "Constant"}
+    divisor = next(
+        constants[node.input[1]]
+        for node in model.graph.node
+        if node.op_type == "Div" and node.input[1] in constants
+    )
+    half = numpy_helper.to_array(divisor.attribute[0].t) / numpy.float32(4)
+    assert half.size == 1
+    divisor.attribute[0].t.CopyFrom(numpy_helper.from_array(half))
+    onnx.save(model, str(onnx_of(tree)))
+
+
+def keep_elsewhere(tree: Path) -> None:
+    """Let one bias be what stands somewhere in the file."""
+    model = onnx.load(str(onnx_of(tree)), load_external_data=False)
+    (tensor,) = [one for one in model.graph.initializer if one.name.endswith("0.attention.self.key.bias")]
+    length = len(tensor.raw_data)
+    tensor.ClearField("raw_data")
+    tensor.data_location = tensor.EXTERNAL
+    for key, value in (("location", onnx_of(tree).name), ("offset", 100_000), ("length", length)):
+        tensor.external_data.add(key=key, value=str(value))
+    onnx_of(tree).write_bytes(model.SerializeToString())
+
+
 def lengthen_bin(tree: Path) -> None:
     with ir_of(tree, ".bin").open("ab") as handle:
         handle.write(b"\0" * 4096)
@@ -338,6 +368,8 @@ TAMPERINGS = {
     break_report: (".csv", {"sparsity report": "cannot be read"}),
     narrow: ("-8bit.onnx", {"ONNX: bit widths": "has 4 bits", "IR: activation ranges": "256 levels, 16"}),
     shift_range: ("-8bit.onnx", {"IR: activation ranges": "has the range"}),
+    keep_elsewhere: ("-8bit.onnx", {"ONNX: readable": "in other files"}),
+    change_scale: ("-8bit.onnx", {"outputs: agreement": "without rounding"}),
 }
 
 
@@ -548,6 +580,34 @@ def test_a_path_of_a_machine_is_a_fault(tree: Path) -> None:
 )
 def test_paths_of_a_machine_are_told_from_others(text: str, found: List[str]) -> None:
     assert absolute_paths(text) == found
+
+
+# --- what is measured beside -------------------------------------------------------------------------------
+
+
+def test_a_process_beside_gives_its_result_or_says_why_not() -> None:
+    def refuse() -> None:
+        raise KitError("No.", where="here", hint="Go.")
+
+    with measuring.beside(max, 3, 4) as result:
+        assert result() == 4
+    with measuring.beside(refuse) as result, pytest.raises(KitError, match="No") as refused:
+        result()
+    assert (refused.value.where, refused.value.hint) == ("here", "Go.")
+    with measuring.beside(os._exit, 3) as result, pytest.raises(KitError, match="ended with status 3"):
+        result()
+
+
+def test_a_process_beside_ends_with_what_it_is_for(tmp_path: Path) -> None:
+    def wait() -> None:
+        (tmp_path / "pid").write_text(str(os.getpid()))
+        time.sleep(600)
+
+    with measuring.beside(wait):
+        while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text():
+            time.sleep(0.01)
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "pid").read_text()), 0)
 
 
 # --- any byte ----------------------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 """The report's overview: tables with a line for each tree, the same in the terminal and in the page."""
 
 from dataclasses import dataclass
-from typing import Any, Callable, Dict, List, Sequence, Tuple
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
 from ..progress import duration, printable, size
 from .heatmap import percent
@@ -54,8 +54,10 @@ def heads(counts: Sequence[int]) -> str:
     return str(counts[0]) if len(set(counts)) == 1 else f"{min(counts)} to {max(counts)}"
 
 
-def agreement(found: Dict[str, float]) -> str:
-    """Return a difference with what is tolerated."""
+def agreement(found: Optional[Dict[str, float]]) -> str:
+    """Return a difference with what is tolerated; None stands for a run that was not needed."""
+    if found is None:
+        return "not needed"
     difference, tolerance = found["difference"], found["tolerance"]
     return f"{difference:.2g} {'≤' if difference <= tolerance else '>'} {tolerance:.2g}"
 
@@ -154,7 +156,9 @@ TABLES: Tuple[Table, ...] = (
         (
             _NAME,
             Column("as run", lambda tree: agreement(tree.verification["outputs"]["as_run"])),
-            Column("no rounding", lambda tree: agreement(tree.verification["outputs"]["without_rounding"])),
+            Column(
+                "no rounding", lambda tree: agreement(tree.verification["outputs"].get("without_rounding"))
+            ),
             Column("findings", findings, number=False),
             Column("time", _seconds),
             Column("peak memory", _peak),

@@ -1,22 +1,34 @@
 """An IR and its ONNX file run on the same inputs: whether outputs agree, and what they tell of the model."""
 
-from dataclasses import dataclass
-from typing import Any, Dict, Iterator, List, Tuple
+import math
+from typing import Any, Dict, Iterator, List, Optional, Tuple
 
-from .. import status
+from .. import paths, status
+from ..errors import KitError
 from ..spec import INPUTS, Spec
 from .checks import Check, from_faults
-from .runtime import Network, is_constant
+from .runtime import Network, constant, is_constant
 
 AS_RUN_TOLERANCE = 0.25
 """By how much the outputs of ONNX file and IR may differ as they run, in standard deviations of the output.
 
-Both run in 8 bits, fused in other ways; each rounding that falls otherwise moves all that follows.  Measured
-on the five at full size: 0.08 to 0.12; outputs that have nothing to do with each other are 1.4 apart.
+Where the runtime computes the two in other ways, each rounding to 8 bits that falls otherwise moves all that
+follows: by 0.08 to 0.12 in the five at full size.  Outputs that have nothing to do with each other are 1.4
+apart.
 """
 
 WITHOUT_ROUNDING_TOLERANCE = 0.005
-"""The same with :data:`launch.verify.runtime.NO_ROUNDING_LEVELS`.  Measured: at most 0.0006."""
+"""The same with :data:`launch.verify.runtime.NO_ROUNDING_LEVELS`.  Measured: at most 0.0006.
+
+Outputs that are as near with rounding need no run without it: they would not be, had one rounding fallen
+otherwise.
+"""
+
+RANGE_TOLERANCE = 1e-5
+"""By how much an end of a range may differ between ONNX file and IR, in widths of the range.
+
+Model Optimizer 2022.1 keeps them bit for bit; 2021.4 computes some anew.
+"""
 
 SATURATED = 0.05
 """Share of values beyond a quantizer's range from which on the range counts as saturated.
@@ -51,20 +63,8 @@ def feeds(spec: Spec) -> List[Dict[str, Any]]:
     return drawn
 
 
-@dataclass(frozen=True)
-class Runs:
-    """What a model gave on the fixed inputs, by output.
-
-    :param as_run: in 8 bits, for each of :func:`feeds`.
-    :param exact: without rounding, for the last of them.
-    """
-
-    as_run: List[Facts]
-    exact: Facts
-
-
 def as_it_is(network: Network, spec: Spec) -> List[Facts]:
-    """Run a model on each of :func:`feeds`.
+    """Run a model, in 8 bits, on each of :func:`feeds`.
 
     :raises KitError: the runtime does not run it.
     """
@@ -72,57 +72,63 @@ def as_it_is(network: Network, spec: Spec) -> List[Facts]:
     return network.run(feeds(spec))
 
 
-def without_rounding(network: Network, spec: Spec, *, shares: bool = False) -> Tuple[Facts, Dict[str, float]]:
+def without_rounding(network: Network, spec: Spec) -> List[Facts]:
     """Run a model on the last of :func:`feeds` with quantizers that do not round, and leave it with them.
 
-    :param shares: whether to measure the share of values beyond a range, by quantizer.
     :raises KitError: the runtime does not run it.
     """
     status.step(f"running {network.path.name} without rounding")
-    extra = dict(_shares_beyond(network)) if shares else {}
     network.disable_rounding()
-    (outputs,) = network.run(feeds(spec)[-1:], extra)
-    return outputs, {name: float(outputs.pop(name)) for name in extra}
+    return network.run(feeds(spec)[-1:])
 
 
-def agreement(onnx: Runs, ir: Runs) -> Tuple[Facts, Check]:
-    """Return ``outputs`` of a provenance's verification, and whether both are within their tolerances."""
-    outputs = {
-        "as_run": {"difference": _difference(onnx.as_run, ir.as_run), "tolerance": AS_RUN_TOLERANCE},
-        "without_rounding": {
-            "difference": _difference([onnx.exact], [ir.exact]),
-            "tolerance": WITHOUT_ROUNDING_TOLERANCE,
-        },
-    }
+def shares_beyond(network: Network, spec: Spec) -> Dict[str, float]:
+    """Run a model on the last of :func:`feeds`; return the share of values beyond a range, by quantizer.
+
+    :raises KitError: the runtime does not run it.
+    """
+    status.step(f"measuring the ranges of {network.path.name}")
+    extra = dict(_shares_beyond(network))
+    (outputs,) = network.run(feeds(spec)[-1:], {name: sums for name, (sums, _) in extra.items()})
+    return {name: float(outputs[name]) / size for name, (_, size) in extra.items()}
+
+
+def agreement(as_run: float, exact: Optional[float]) -> Tuple[Facts, Check]:
+    """Return ``outputs`` of a provenance's verification, and whether all are within their tolerances.
+
+    :param as_run: by how much the outputs of ONNX file and IR differ in 8 bits; see :func:`difference`.
+    :param exact: without rounding; None where the first is within that tolerance, too.
+    """
+    outputs = {"as_run": {"difference": as_run, "tolerance": AS_RUN_TOLERANCE}}
+    parts = [("in 8 bits", as_run, AS_RUN_TOLERANCE if exact is not None else WITHOUT_ROUNDING_TOLERANCE)]
+    if exact is not None:
+        outputs["without_rounding"] = {"difference": exact, "tolerance": WITHOUT_ROUNDING_TOLERANCE}
+        parts.append(("without rounding", exact, WITHOUT_ROUNDING_TOLERANCE))
     text = ", ".join(
-        f"{words} {values['difference']:.2g} of a standard deviation apart (at most {values['tolerance']})"
-        for words, values in (
-            ("in 8 bits", outputs["as_run"]),
-            ("without rounding", outputs["without_rounding"]),
-        )
+        f"{words} {apart:.2g} of a standard deviation apart (at most {most})" for words, apart, most in parts
     )
-    agree = all(values["difference"] <= values["tolerance"] for values in outputs.values())
-    return outputs, Check("outputs: agreement", agree, text)
+    return outputs, Check("outputs: agreement", all(apart <= most for _, apart, most in parts), text)
 
 
-def signs(ir: Runs, beyond: Dict[str, float]) -> Facts:
+def signs(ir: List[Facts], beyond: Dict[str, float]) -> Facts:
     """Return what the runs of an IR tell of the model: ``saturated`` and ``constant``.
 
-    :param beyond: share of values beyond a range, by quantizer.
+    :param ir: of :func:`as_it_is`.
+    :param beyond: of :func:`shares_beyond`.
     """
     return {
         "saturated": {name: share for name, share in beyond.items() if not share < SATURATED},
-        "constant": _constant_outputs(ir.as_run),
+        "constant": _constant_outputs(ir),
     }
 
 
-def check_finite(onnx: Runs, ir: Runs, spec: Spec) -> Check:
+def check_finite(onnx: List[Facts], ir: List[Facts], spec: Spec) -> Check:
     """Check that all outputs are there and all their values finite."""
     import numpy
 
     faults = []
     for file, runs in (("ONNX file", onnx), ("IR", ir)):
-        for run in (*runs.as_run, runs.exact):
+        for run in runs:
             if sorted(run) != sorted(spec.outputs):
                 faults.append(f"the {file} has outputs {', '.join(sorted(run))}")
             faults += [
@@ -130,26 +136,40 @@ def check_finite(onnx: Runs, ir: Runs, spec: Spec) -> Check:
                 for name, values in run.items()
                 if not numpy.isfinite(values).all()
             ]
-    count = sum(values.size for values in ir.exact.values())
-    return from_faults("outputs: finite", faults, f"{2 * (len(ir.as_run) + 1)} runs of {count:,} values")
+    count = sum(values.size for values in ir[-1].values())
+    return from_faults("outputs: finite", faults, f"{len(onnx) + len(ir)} runs of {count:,} values")
 
 
-def _shares_beyond(network: Network) -> Iterator[Tuple[str, Any]]:
-    """Yield for each activation quantizer an operation that gives the share of values beyond its range."""
+def _shares_beyond(network: Network) -> Iterator[Tuple[str, Tuple[Any, int]]]:
+    """Yield for each activation quantizer an operation that counts values beyond its range, and that of all.
+
+    It counts by adding up what a quantizer of three levels gives: 0 for what is nearest to the middle of the
+    range, which is so within it, and 1 or -1 for what is nearer to a place one width from there.  Two
+    operations, and not six: most of the time is that of preparing them.
+
+    :raises KitError: a range is not constant.
+    """
+    import numpy
     from openvino.runtime import opset8
 
     for quantizer in list(network.quantizers()):
-        values, low, high = (quantizer.input_value(index) for index in range(3))
+        values, *ends = (quantizer.input_value(index) for index in range(3))
+        name = network.tensor_name(quantizer)
         if is_constant(values):
             continue
-        beyond = opset8.convert(
-            opset8.logical_or(opset8.less(values, low), opset8.greater(values, high)), "f32"
-        )
+        if not all(map(is_constant, ends)):
+            raise KitError(f"The range of quantizer {name} is not constant.", where=paths.shown(network.path))
+        low, high = (constant(end).astype(numpy.float64) for end in ends)
+        middle, width = (low + high) / 2, (high - low) * (1 + 2 * RANGE_TOLERANCE)
+        ends = [opset8.constant(place.astype(numpy.float32)) for place in (middle - width, middle + width)]
+        sides = [opset8.constant(numpy.float32(side)) for side in (-1, 1)]
+        beyond = opset8.fake_quantize(values, *ends, *sides, 3)
+        size = math.prod(values.get_shape())
         axes = list(range(len(values.get_shape())))
-        yield network.tensor_name(quantizer), opset8.reduce_mean(beyond, axes, False)
+        yield name, (opset8.reduce_l1(beyond, opset8.constant(axes, numpy.int64), False), size)
 
 
-def _difference(one: List[Facts], other: List[Facts]) -> float:
+def difference(one: List[Facts], other: List[Facts]) -> float:
     """Return the largest difference between the outputs of two models.
 
     The root mean square of the difference over the standard deviation of ``one``'s output; 1e9 where that

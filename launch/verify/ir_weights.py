@@ -2,19 +2,17 @@
 
 import hashlib
 import math
-from typing import Any, Dict, Iterable, List, Mapping, Set, Tuple
+import os
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Dict, Iterable, List, Mapping, Optional, Set, Tuple
 
 from .. import status
 from ..spec import BITS, Spec
 from .checks import Check, from_faults
-from .ir_run import SATURATED
+from .ir_run import RANGE_TOLERANCE, SATURATED
+from .onnx_run import OnnxFile, Quantized
+from .onnx_run import rows_of as _rows
 from .runtime import Network, constant, consumer, is_constant
-
-RANGE_TOLERANCE = 1e-5
-"""By how much an end of a range may differ between ONNX file and IR, in widths of the range.
-
-Model Optimizer 2022.1 keeps them bit for bit; 2021.4 computes some anew.
-"""
 
 VANISHED = 0.25
 """Share of a matrix's nonzero weights that are zero in int8 from which on its range counts as too wide.
@@ -29,57 +27,83 @@ Rounding moves a weight by half a step at most; the rest is the arithmetic of 32
 """
 
 
-class Weights:
-    """The int8 weights of an IR beside the quantized weights of the ONNX file."""
+class Stored:
+    """A matrix as an IR has it: an int8 constant, which Convert, perhaps Subtract, and Multiply dequantize.
 
-    def __init__(self, network: Network, ir: Network, parameters: Mapping[str, str]) -> None:
-        quantizers = {
-            network.tensor_name(quantizer.input_value(0).get_node()): quantizer
-            for quantizer in network.quantizers()
-            if is_constant(quantizer.input_value(0))
-        }
-        self.count = 0
+    :param operation: the constant.
+    """
+
+    def __init__(self, network: Network, operation: Any) -> None:
+        self.name = network.tensor_name(operation)
+        self.friendly_name = str(operation.get_friendly_name())
+        self.values = constant(operation.output(0))
+        self.zero: Any = None
+        self.scale: Any = None
+        """None where the constant goes another way."""
+        self.transposed = False
+        """Whether it is transposed on its way into its product."""
+        user = consumer(operation)
+        if user is None or user.get_type_name() != "Convert":
+            return
+        user = consumer(user)
+        if user is not None and user.get_type_name() == "Subtract" and is_constant(user.input_value(1)):
+            self.zero = constant(user.input_value(1)).copy()
+            user = consumer(user)
+        if user is None or user.get_type_name() != "Multiply" or not is_constant(user.input_value(1)):
+            return
+        self.scale = constant(user.input_value(1)).copy()
+        self.transposed = _is_transposed(user)
+
+    def numbers(self, rows: slice, transposed: bool = False) -> Any:
+        """Return some rows in 32 bits.
+
+        :param transposed: whether they are columns of the constant.
+        """
+        import numpy
+
+        found = _rows(self.values.T if transposed else self.values, rows).astype(numpy.float32)
+        for part, how in ((self.zero, numpy.subtract), (self.scale, numpy.multiply)):
+            if part is not None:
+                how(found, _rows(part.T if transposed else part, rows), out=found)
+        return found
+
+
+def stored(network: Network) -> List[Stored]:
+    """Return the int8 constants of a model."""
+    return [Stored(network, operation) for operation in network.int8_constants()]
+
+
+class Weights:
+    """The int8 weights of an IR beside the quantized weights of the ONNX file.
+
+    :param file: of which the matrices' ``codes`` are set.
+    :param parameters: parameter by name of the constant that holds it.
+    """
+
+    def __init__(self, file: OnnxFile, ir: List[Stored], parameters: Mapping[str, str]) -> None:
+        self.count = len(ir)
         self.zeros: Dict[str, int] = {}
         self.beyond: Dict[str, float] = {}
         self.faults: List[str] = []
         self.strangers: List[str] = []
         self.missing = set(parameters.values())
-        for number, operation in enumerate(ir.int8_constants(), start=1):
-            if number % 40 == 0:
-                status.step(f"compared {number} of {len(parameters)} weight matrices")
-            self.count += 1
-            name = ir.tensor_name(operation)
-            if name not in parameters or name not in quantizers:
-                self.strangers.append(str(operation.get_friendly_name()))
+        pairs = []
+        for matrix in ir:
+            if matrix.name not in parameters or matrix.name not in file.matrices:
+                self.strangers.append(matrix.friendly_name)
                 continue
-            parameter = parameters[name]
-            self.missing.discard(parameter)
-            self._compare(parameter, operation, quantizers[name])
-
-    def _compare(self, parameter: str, operation: Any, quantizer: Any) -> None:
-        import numpy
-
-        values, scaled, transposed = _dequantized(operation)
-        if not scaled:
-            self.faults.append(f"{parameter} is not dequantized by a scale")
-            return
-        self.zeros[parameter] = int(values.size - numpy.count_nonzero(values))
-        self.beyond[parameter] = _beyond(quantizer)
-        wanted, low, size = steps(quantizer)
-        if transposed != _is_transposed(quantizer):
-            wanted, low, size = wanted.T, low.T, size.T
-        if values.shape != wanted.shape:
-            self.faults.append(f"{parameter} is {values.shape} in the IR and {wanted.shape} in the ONNX file")
-            return
-        with numpy.errstate(all="ignore"):
-            values -= low
-            values /= size
-            values -= wanted
-            numpy.abs(values, out=values)
-        # What is no number is at no step.
-        count = values.size - int(numpy.count_nonzero(values <= 0.5 + STEP_TOLERANCE))
-        if count:
-            self.faults.append(f"{parameter}: {count:,} of {values.size:,} values differ")
+            self.missing.discard(parameters[matrix.name])
+            pairs.append((parameters[matrix.name], matrix, file.matrices[matrix.name]))
+        # numpy lets go of the interpreter while it computes.
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            compared = pool.map(lambda pair: _compare(*pair), pairs)
+            for number, (parameter, zeros, beyond, fault) in enumerate(compared, start=1):
+                if number % 40 == 0:
+                    status.step(f"compared {number} of {len(parameters)} weight matrices")
+                if zeros is not None:
+                    self.zeros[parameter] = zeros
+                self.beyond[parameter] = beyond
+                self.faults += [fault] if fault else []
 
     def check_count(self, spec: Spec) -> Check:
         """Check that each quantized matrix is one int8 constant."""
@@ -129,40 +153,51 @@ class Weights:
         )
 
 
-def steps(quantizer: Any) -> Tuple[Any, Any, Any]:
-    """Return where a FakeQuantize of a constant puts each value, before it rounds, and the way back.
+def _compare(
+    parameter: str, matrix: Stored, quantized: Quantized
+) -> Tuple[str, Optional[int], float, Optional[str]]:
+    """Compare one matrix of an IR with that of the ONNX file, whose ``codes`` are set.
 
-    The formula is that of the operator's specification (OpenVINO's opset1): values are clipped to the input
-    range, which is divided into ``levels`` − 1 steps; rounded, a step stands for a value of the output range.
-
-    :return: steps from the low end, float32 of the matrix's shape; the value at the low end; one step's size.
+    :return: the parameter; zeros in the IR, None where they say nothing; the share of the ONNX file's nonzero
+        weights that are beyond their range; what is wrong.
     """
     import numpy
 
-    values, low, high, out_low, out_high = (constant(quantizer.input_value(index)) for index in range(5))
-    count = quantizer.get_attributes()["levels"] - 1
-    with numpy.errstate(all="ignore"):
-        position = numpy.clip(values, low, high)
-        position -= low
-        position /= high - low
-        position *= count
-        return position, out_low, (out_high - out_low) / count
-
-
-def _beyond(quantizer: Any) -> float:
-    """Return the share of a matrix's nonzero weights that are beyond its range."""
-    import numpy
-
-    values, low, high = (constant(quantizer.input_value(index)) for index in range(3))
+    transposed = matrix.transposed != quantized.transposed
+    shape = matrix.values.shape[::-1] if transposed else matrix.values.shape
+    comparable = matrix.scale is not None and shape == quantized.values.shape
+    there = nonzero = beyond = differ = 0
+    low, high, out_low, out_high = quantized.ends
     with numpy.errstate(all="ignore"):
         margin = (high - low) * RANGE_TOLERANCE
-        outside = int(numpy.count_nonzero(~((values >= low - margin) & (values <= high + margin))))
-    return outside / max(1, int(numpy.count_nonzero(values)))
+        size = (out_high - out_low) / (quantized.levels - 1)
+        for rows, values, position in quantized.steps():
+            nonzero += int(numpy.count_nonzero(values != 0))
+            inside = values >= _rows(low - margin, rows)
+            inside &= values <= _rows(high + margin, rows)
+            beyond += inside.size - int(numpy.count_nonzero(inside))
+            if comparable:
+                numbers = matrix.numbers(rows, transposed)
+                there += int(numpy.count_nonzero(numbers != 0))
+                numbers -= _rows(out_low, rows)
+                numbers /= _rows(size, rows)
+                numbers -= position
+                numpy.abs(numbers, out=numbers)
+                # What is no number is at no step.
+                differ += numbers.size - int(numpy.count_nonzero(numbers <= 0.5 + STEP_TOLERANCE))
+    fault = None
+    if matrix.scale is None:
+        fault = f"{parameter} is not dequantized by a scale"
+    elif not comparable:
+        fault = f"{parameter} is {shape} in the IR and {quantized.values.shape} in the ONNX file"
+    elif differ:
+        fault = f"{parameter}: {differ:,} of {matrix.values.size:,} values differ"
+    return parameter, matrix.values.size - there if comparable else None, beyond / max(1, nonzero), fault
 
 
 def vectors(ir: Network) -> Set[str]:
     """Return the 32-bit constants of more than one value in an IR, by :func:`vector_key`."""
-    constants = (operation.get_data() for operation in ir.float_constants())
+    constants = (constant(operation.output(0)) for operation in ir.float_constants())
     return {vector_key(values) for values in constants if values.size > 1}
 
 
@@ -179,50 +214,6 @@ def check_vectors(onnx: Mapping[str, str], neutral: Iterable[str], ir: Set[str])
     """
     faults = [f"{name} is not in the IR" for name in sorted(set(onnx) - set(neutral)) if onnx[name] not in ir]
     return from_faults("IR: biases and norms", faults, f"{len(onnx)} vectors of the ONNX file, bit for bit")
-
-
-def store_in_int8(network: Network) -> None:
-    """Put int8 constants in the place of quantized 32-bit ones, as an IR has them.
-
-    For an ONNX file of a gigabyte: the runtime keeps what it was given beside what it makes of it.
-    """
-    import numpy
-    from openvino.runtime import opset8
-
-    for quantizer in list(network.quantizers()):
-        if not is_constant(quantizer.input_value(0)):
-            continue
-        position, low, size = steps(quantizer)
-        # numpy's way to round is the operator's: halves go to the even step.
-        middle = 2 ** (BITS - 1)
-        stored = opset8.constant((numpy.rint(position) - middle).astype(numpy.int8))
-        values = opset8.multiply(opset8.convert(stored, "f32"), opset8.constant(size))
-        offset = low + middle * size
-        if (numpy.abs(offset) > STEP_TOLERANCE * size).any():
-            values = opset8.add(values, opset8.constant(offset))
-        for user in list(quantizer.output(0).get_target_inputs()):
-            user.get_node().set_argument(user.get_index(), values.output(0))
-
-
-def _dequantized(operation: Any) -> Tuple[Any, bool, bool]:
-    """Return the values of an int8 constant, whether a scale was found, and whether they are transposed.
-
-    None is found where the constant goes another way than Convert, perhaps Subtract, Multiply.
-    """
-    import numpy
-
-    values = numpy.array(operation.get_data(), dtype=numpy.float32)
-    user = consumer(operation)
-    if user is None or user.get_type_name() != "Convert":
-        return values, False, False
-    user = consumer(user)
-    if user is not None and user.get_type_name() == "Subtract" and is_constant(user.input_value(1)):
-        values -= constant(user.input_value(1))
-        user = consumer(user)
-    if user is None or user.get_type_name() != "Multiply" or not is_constant(user.input_value(1)):
-        return values, False, False
-    values *= constant(user.input_value(1))
-    return values, True, _is_transposed(user)
 
 
 def _is_transposed(operation: Any) -> bool:

