@@ -13,7 +13,7 @@ import math
 import mmap
 import secrets
 from pathlib import Path
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List, Optional, Union
 
 from .onnx_limits import damaged
 from .onnx_wire import BYTES, MOST_BYTES, TAG_BYTES, VARINT, WIDTHS, Broken, varint
@@ -104,7 +104,7 @@ def values(path: Path, tensor: Any, data: mmap.mmap) -> Any:
         raise damaged(path, "a constant has not the values that its type and shape need") from None
 
 
-def restore(tensor: Any, data: mmap.mmap) -> None:
+def restore(tensor: Any, data: Union[bytes, mmap.mmap]) -> None:
     """Put raw data that :func:`read` left out of a tensor back into it.
 
     :param data: the file.

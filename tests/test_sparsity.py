@@ -127,14 +127,12 @@ def test_everything_but_large_raw_data_is_read(path: Path) -> None:
     path.write_bytes(model.SerializeToString())
     found = onnx_outline.read(path)
     assert len(found.SerializeToString()) < path.stat().st_size - 900 * 4
-    onnx.load_external_data_for_model(found, str(path.parent))  # ONNX's own reader finds what was left out
+    data = path.read_bytes()
     for node in found.graph.node:
         for attribute in node.attribute:
-            attribute.t.ClearField("external_data")
-            attribute.t.ClearField("data_location")
+            onnx_outline.restore(attribute.t, data)
     for tensor in found.graph.initializer:
-        tensor.ClearField("external_data")
-        tensor.ClearField("data_location")
+        onnx_outline.restore(tensor, data)
     assert found == model
 
 
