@@ -222,7 +222,7 @@ whatever the value is.  So is a key that 4.9.1 does not know, but for :data:`_ME
 _METHODS = (
     *("from_dict", "from_json_file", "from_pretrained", "get_config_dict"),
     *("is_composition", "push_to_hub", "save_pretrained", "to_dict", "to_diff_dict", "to_json_file"),
-    *("to_json_string", "update", "update_from_string", "use_return_dict"),
+    *("self", "to_json_string", "update", "update_from_string", "use_return_dict"),
 )
 """What ``BertConfig`` has under other names than keys: a key of such a name would take its place."""
 
@@ -242,7 +242,7 @@ def check_keys(config: Dict[str, Any], where: str) -> None:
     """
     for key, value in config.items():
         form = KEYS.get(key)
-        if key in _METHODS or (form is not None and not form.fits(value)):
+        if key in _METHODS or key.startswith("__") or (form is not None and not form.fits(value)):
             problem, example = f"{key} is no key of a BERT's config", ""
             if form is not None:
                 problem = f"{key} must be {form.words}"

@@ -159,7 +159,7 @@ def run(
                 code, peak, cpu = attempt(_start)
         except _NotStarted as error:
             raise KitError(
-                f"{argv[0]} cannot be started: {error}.",
+                f"{hidden.shown(argv[0])} cannot be started: {error}.",
                 where=f"{what}; working directory {cwd}",
                 hint="Correct the configuration in the launch file; `make setup` makes .venv/bin/python.",
             ) from None
@@ -168,6 +168,10 @@ def run(
     if code != 0:
         raise _failure(what, code, log)
     return Usage(time.monotonic() - started, peak, cpu)
+
+
+class KilledError(KitError):
+    """A command was ended by a signal: of its inputs that says nothing."""
 
 
 class _NotStarted(Exception):
@@ -264,7 +268,8 @@ def _failure(what: str, code: int, log: Path) -> KitError:
         reason, hint = "refused its input", "Its last lines say why."
     else:
         reason, hint = f"failed with exit status {code}", "Its last lines say why; the log has all of it."
-    return KitError(
+    kind = KilledError if code < 0 else KitError
+    return kind(
         f"The stage '{what}' {reason}. Its last lines:\n{tail(log)}",
         where=f"log: {paths.shown(log)}",
         hint=hint,

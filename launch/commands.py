@@ -155,6 +155,9 @@ _READ = (
     "fast",
 )
 _RUN = (*_READ, "python")
+_DRAWS = ("train_file", "validation_file", "seed", "threads")
+"""What says nothing to a command that reads no questions and draws no weights."""
+
 _V = Option("<name>", "the variant; `python -m launch help` lists them")
 _MAKE, _TRUST, _FORKS, _KIT = (
     "Make trees",
@@ -191,7 +194,7 @@ COMMANDS: Dict[str, Command] = {
         "the four hybrid model configs, from the dense one",
         "They are those in launch/configs/, byte for byte; with INPUT=files, those of your model, below"
         " build/configs/user/.",
-        _RUN,
+        [name for name in _RUN if name not in _DRAWS],
         examples=("configs",),
     ),
     "command": Command(

@@ -47,7 +47,7 @@ def keyed(text: str) -> str:
     """
     if not _KEY.is_file():
         _KEY.parent.mkdir(parents=True, exist_ok=True)
-        part = _KEY.with_name(f"{_KEY.name}.{os.getpid()}")
+        part = _KEY.with_name(f".{_KEY.name}.{os.urandom(8).hex()}.part")
         try:
             with open(part, "xb", opener=lambda path, flags: os.open(path, flags, 0o600)) as handle:
                 handle.write(os.urandom(32))

@@ -39,18 +39,20 @@ from .verify import tree as verification
 
 
 def _selection(options: argparse.Namespace) -> inputs.Selection:
-    weights = getattr(options, "weights", "")  # trees' are always random
+    def given(name: str) -> str:
+        return getattr(options, name, "")  # not every command takes every option
+
     chosen = inputs.select(
         options.input,
         options.model,
-        options.train_file,
-        options.validation_file,
-        options.seed,
-        weights,
+        given("train_file"),
+        given("validation_file"),
+        given("seed"),
+        given("weights"),
         options.hub,
         lambda: upkeep.ready_environment(options.python),
     )
-    return dataclasses.replace(chosen, threads=surroundings.number(options.threads))
+    return dataclasses.replace(chosen, threads=surroundings.number(given("threads")))
 
 
 def _choose(options: argparse.Namespace) -> Source:
@@ -114,7 +116,7 @@ def _command(options: argparse.Namespace) -> int:
 
 
 def _score(options: argparse.Namespace) -> int:
-    for name in ("model", "train_file", "seed"):
+    for name in ("hub", "model", "train_file", "seed", "threads", "weights"):
         if getattr(options, name):
             raise KitError(
                 f"{name.upper()} has no meaning with PREDICTIONS: no model answers.",
@@ -216,6 +218,7 @@ def _set_up(python: str, source: Source, separate: Sequence[Separate] = ()) -> i
 
 
 def _setup(options: argparse.Namespace) -> int:
+    inputs.check_kind(options.input)
     separate = [*_own(optimizers.get(options.mo)), *([hub.ENVIRONMENT] if options.input == "hub" else [])]
     return _set_up(options.python, _choose(options), separate)
 

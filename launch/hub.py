@@ -141,8 +141,8 @@ def _file(name: str, entry: Mapping[str, Any]) -> File:
 
 
 def _questions(entry: Mapping[str, Any]) -> File:
-    address = _matching(r"https?://\S+/\w[\w.-]*", entry["address"], "address of a file")
-    return _file(address.rpartition("/")[2], {**entry, "bytes": entry["bytes"]})
+    address = _matching(r"https?://[^\s@]+/\w[\w.-]*", entry["address"], "address of a file")
+    return _file(address.rpartition("/")[2], {**entry, "bytes": entry["bytes"], "sha256": entry["sha256"]})
 
 
 def local(listing: Listing, questions: str, weights: bool, ready: Callable[[], None]) -> Local:
@@ -167,10 +167,11 @@ def local(listing: Listing, questions: str, weights: bool, ready: Callable[[], N
                 ready()
                 ENVIRONMENT.ensure()
                 found.update(_download(listing, missing))
+                files.flush_all()  # what the client wrote, before a stamp says that it is right
                 files.write(stamp, json.dumps(found, indent=2) + "\n")
     # Weights in a folder of their own: whoever makes a tree is not to come upon them.
     folder = base / ("checkpoint" if weights else "model")
-    places = [*((folder, file) for file in model), *((base, file) for file in chosen)]
+    places = [*((folder, file) for file in model), *((base / "questions", file) for file in chosen)]
     for place, file in places:
         _link(place / file.name, found[file.name]["path"])
     downloaded = {
@@ -178,7 +179,7 @@ def local(listing: Listing, questions: str, weights: bool, ready: Callable[[], N
         "revision": listing.revision,
         "files": {file.name: found[file.name]["sha256"] for file in wanted},
     }
-    return Local(folder, base / chosen[0].name if chosen else None, downloaded)
+    return Local(folder, base / "questions" / chosen[0].name if chosen else None, downloaded)
 
 
 def _checked(stamp: Path) -> Dict[str, Any]:
@@ -204,7 +205,7 @@ def _link(link: Path, target: str) -> None:
     if link.is_symlink() and os.readlink(str(link)) == target:
         return
     link.parent.mkdir(parents=True, exist_ok=True)
-    new = link.with_name(f"{link.name}.{os.getpid()}.part")
+    new = link.with_name(f".{link.name}.{os.urandom(8).hex()}.part")
     new.symlink_to(target)
     new.replace(link)
 

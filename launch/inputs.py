@@ -60,6 +60,19 @@ def user_configs() -> Path:
     return paths.BUILD / "configs" / "user"
 
 
+def check_kind(kind: str) -> None:
+    """Check the text of ``INPUT=``.
+
+    :raises KitError: it is none of :data:`KINDS`.
+    """
+    if kind not in KINDS:
+        raise KitError(
+            f"There is no input {kind!r}.",
+            where=f"INPUT={kind}",
+            hint="Set INPUT to " + ", ".join(KINDS) + ".",
+        )
+
+
 def select(
     kind: str,
     model: str,
@@ -76,12 +89,7 @@ def select(
     :param ready: makes the kit's environment.
     :raises KitError: a value is none of those allowed, or goes with another INPUT.
     """
-    if kind not in KINDS:
-        raise KitError(
-            f"There is no input {kind!r}.",
-            where=f"INPUT={kind}",
-            hint="Set INPUT to " + ", ".join(KINDS) + ".",
-        )
+    check_kind(kind)
     if listing and kind != "hub":
         raise KitError(
             f"HUB has no meaning with INPUT={kind}.",

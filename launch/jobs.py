@@ -60,7 +60,7 @@ _REPORT = ("onnx_outline.py", "onnx_wire.py", "sparsity.py")
 _PROGRAM = (*_REPORT, "qa", "bert_config.py", "json_file.py", "model_folder.py", "squad.py", "variants.py")
 """What an export on the releases runs of it."""
 
-_EVALUATION = ("evaluate.py", "answers.py")
+_EVALUATION = ("evaluate.py", "answers.py", "check.py")
 """Modules of the program that an export does not run."""
 
 

@@ -4,7 +4,7 @@
 cd "$(dirname "$0")/.." || exit 1
 
 try() {
-    [ -n "$1" ] && "$1" -c 'import sys; sys.exit(sys.version_info < (3, 8))' 2>/dev/null
+    [ -n "$1" ] && "$1" -E -c 'import sys; sys.exit(sys.version_info < (3, 8))' 2>/dev/null
 }
 
 for python in .venv/bin/python python3 python3.13 python3.12 python3.11 python3.10 python3.9 python3.8 \
@@ -12,12 +12,12 @@ for python in .venv/bin/python python3 python3.13 python3.12 python3.11 python3.
     "${PYENV_ROOT:-$HOME/.pyenv}"/versions/3.*/bin/python3 \
     "${XDG_DATA_HOME:-$HOME/.local/share}"/uv/python/cpython-3.*/bin/python3; do
     if try "$python"; then
-        exec "$python" -m launch "$@"
+        exec "$python" -E -m launch "$@"
     fi
 done
 if command -v uv >/dev/null; then
     echo "No Python starts here; uv is asked for one." >&2
-    exec uv run --quiet --no-project --python 3.8 python -m launch "$@"
+    exec uv run --quiet --no-project --python 3.8 python -E -m launch "$@"
 fi
 cat >&2 <<'END'
 error: There is no Python here that starts.

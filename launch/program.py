@@ -72,8 +72,8 @@ class Runner:
             for step in _steps(job):
                 try:
                     usages.append(self._run(job, step, log, what, progress))
-                except KitError:
-                    if step.name == _SCRIPT:
+                except KitError as error:
+                    if step.name == _SCRIPT and not isinstance(error, child.KilledError):
                         # Upstream's script says nothing of a user's error but a traceback.
                         self._run(
                             job, _kits(job, _CAUSE, "qa.check", *job.invocation.args), log, what, progress

@@ -4,7 +4,7 @@ import os
 import shutil
 from pathlib import Path
 
-from . import files, paths, vscode
+from . import files, hidden, paths, vscode
 from .errors import KitError
 from .jobs import Job, Run
 from .vscode.file import ABSENT, Configuration
@@ -23,17 +23,20 @@ def check(job: Job) -> None:
     configuration = job.configuration
     if configuration is None:
         return
-    cwd, program = Path(job.invocation.cwd), job.local(job.invocation.target[-1])
+    invocation = job.invocation
+    cwd, program = Path(invocation.cwd), job.local(invocation.target[-1])
     if not cwd.is_dir():
-        what = f"The working directory is {'no folder' if cwd.exists() else 'not there'}: {cwd}."
+        named = hidden.shown(invocation.cwd)
+        what = f"The working directory is {'no folder' if cwd.exists() else 'not there'}: {named}."
         raise _error(configuration, "cwd", what, 'Correct or remove "cwd", or make the folder.')
-    if not _is_set_up(job.invocation.python) and not runs(job.invocation):
+    if not _is_set_up(invocation.python) and not runs(invocation):
         key = "pythonPath" if "pythonPath" in configuration.here else "python"
-        what = f"This interpreter is not there, or cannot be run: {job.invocation.python}."
+        what = f"This interpreter is not there, or cannot be run: {hidden.shown(invocation.python)}."
         hint = f'Correct "{key}": ${{workspaceFolder}}/.venv/bin/python is what `make setup` makes.'
         raise _error(configuration, key, what, hint)
     if not program.is_file():
-        what = f"The program is {'no file' if program.exists() else 'not there'}: {program}."
+        named = hidden.shown(invocation.target[-1])
+        what = f"The program is {'no file' if program.exists() else 'not there'}: {named}."
         raise _error(configuration, "program", what, 'Correct "program"; those of the kit are in launch/qa/.')
     for name in _READ:
         value = getattr(job.arguments, name)

@@ -22,10 +22,10 @@ from .variants import Variant
 
 PROVENANCE = "provenance.json"
 SCHEMA = paths.PACKAGE / "schema" / "provenance.json"
-FORMAT = 2
+FORMAT = 3
 """The form of :data:`PROVENANCE` that :data:`SCHEMA` describes."""
 
-EARLIER_FORMATS = (1,)
+EARLIER_FORMATS = (1, 2)
 """Forms whose files can still be used: they name what those were made from in the same way."""
 
 STAMP_FORMAT = 1

@@ -11,7 +11,7 @@ from typing import Callable, Dict, Iterator, List, Optional
 
 import pytest
 
-from launch import hub, paths
+from launch import commands, hub, paths
 from launch.variants import VARIANTS
 
 from . import hub_server
@@ -89,15 +89,16 @@ class Kit:
         self.logs: Dict[str, str] = {}
 
     def argv(self, command: str, variant: str, **options: object) -> List[str]:
-        values: Dict[str, object] = {
+        usual: Dict[str, object] = {
             "input": "files",
             "model": self.model,
             "train_file": paths.SAMPLE / "train.json",
             "validation_file": paths.SAMPLE / "validation.json",
             "launch": self.launch_file,
             "source": "registry",
-            **options,
         }
+        taken = commands.COMMANDS[command].options
+        values = {**{name: value for name, value in usual.items() if name in taken}, **options}
         if command in ("all", "variant"):
             values.setdefault("out", self.out)
         if variant:
