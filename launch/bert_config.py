@@ -222,9 +222,12 @@ whatever the value is.  So is a key that 4.9.1 does not know, but for :data:`_ME
 _METHODS = (
     *("from_dict", "from_json_file", "from_pretrained", "get_config_dict"),
     *("is_composition", "push_to_hub", "save_pretrained", "to_dict", "to_diff_dict", "to_json_file"),
-    *("self", "to_json_string", "update", "update_from_string", "use_return_dict"),
+    *("to_json_string", "update", "update_from_string", "use_return_dict"),
 )
 """What ``BertConfig`` has under other names than keys: a key of such a name would take its place."""
+
+_PYTHONS = re.compile("self|__.*")
+"""What Python itself takes for something else than a key of a config."""
 
 _GRAPH = {"hidden_act": "gelu", "position_embedding_type": "absolute", "type_vocab_size": 2}
 """What else a tree is verified against: with these, all BERTs have the graph of BERT-large."""
@@ -242,7 +245,7 @@ def check_keys(config: Dict[str, Any], where: str) -> None:
     """
     for key, value in config.items():
         form = KEYS.get(key)
-        if key in _METHODS or key.startswith("__") or (form is not None and not form.fits(value)):
+        if key in _METHODS or _PYTHONS.fullmatch(key) or (form is not None and not form.fits(value)):
             problem, example = f"{key} is no key of a BERT's config", ""
             if form is not None:
                 problem = f"{key} must be {form.words}"

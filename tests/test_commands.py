@@ -265,6 +265,14 @@ def test_products_are_in_the_checkout_wherever_a_command_is_given(tmp_path: Path
     assert script.stdout == run([*PYTHON, "help"]).stdout
 
 
+@pytest.mark.parametrize(
+    ("name", "value"), [("PYTHONSAFEPATH", "1"), ("PYTHONINSPECT", "1"), ("PYTHONHOME", "/nope")]
+)
+def test_pythons_own_variables_stop_no_command(name: str, value: str) -> None:
+    done = run(MAKE, env={**os.environ, name: value})
+    assert (done.returncode, done.stdout) == (0, help.text() + "\n"), done.stderr
+
+
 def test_nothing_and_help_print_the_commands() -> None:
     assert run(PYTHON).stdout == run([*PYTHON, "--help"]).stdout == options.overview() + "\n"
     assert run(MAKE).stdout == run([*PYTHON, "help"]).stdout == help.text() + "\n"

@@ -58,6 +58,14 @@ def test_what_is_not_there_is_named_with_its_place(
     assert not kit.out.exists()
 
 
+def test_a_short_value_of_the_environment_is_not_shown(kit: Kit) -> None:
+    edit(kit, "evaluate", {"cwd": "/nope/${env:PLANTED_PIN}"})
+    argv = kit.argv("evaluate", "", input=None, model=None, train_file=None, validation_file=None)
+    done = run(argv, env={**os.environ, "PLANTED_PIN": "4711"})
+    assert_user_error(done, "not there: /nope/${env:PLANTED_PIN}.")
+    assert "4711" not in done.stderr
+
+
 def test_the_old_name_of_the_interpreters_key(kit: Kit) -> None:
     edit(kit, "configs", {"pythonPath": "/nope/py"})
     done = kit.run("configs", input=None, model=None, train_file=None, validation_file=None)
