@@ -106,6 +106,7 @@ def test_a_provenance_says_what_its_tree_was_made_from(built: Kit, published: Co
                 "nncf/sparsify_params.patch",
                 *(f"nncf/{path.name}" for path in patches.series("nncf") if path.name.startswith("fast_")),
                 "transformers/module_spec.patch",
+                "transformers/current_checkpoints.patch",
             )
         ],
     }
@@ -464,13 +465,13 @@ def test_a_tree_whose_launch_file_leads_elsewhere_is_current(built: Kit, tmp_pat
     kit = Kit(tmp_path, built.model)
     text = kit.launch_file.read_text(encoding="utf-8")
     elsewhere = tmp_path / "some" / "where"
-    before = '"PYTHONHASHSEED": "0"'
-    kit.launch_file.write_text(text.replace(before, f'{before}, "MINE": "{elsewhere}"'), encoding="utf-8")
+    text = text.replace('"WANDB_DISABLED": "True"', f'"WANDB_DISABLED": "{elsewhere}"')
+    kit.launch_file.write_text(text, encoding="utf-8")
     done = kit.run("variant", HYBRID)
     assert done.returncode == 0, done.stderr
     found = provenance.read(kit.tree(HYBRID))
-    assert found["command"]["environment"]["MINE"] == "${elsewhere}/where"
-    assert found["onnx_key"]["environment"]["MINE"].startswith("${elsewhere}/where (")
+    assert found["command"]["environment"]["WANDB_DISABLED"] == "${elsewhere}/where"
+    assert found["onnx_key"]["environment"]["WANDB_DISABLED"].startswith("${elsewhere}/where (")
     assert str(tmp_path) not in json.dumps(found)
     assert "up to date" in kit.run("variant", HYBRID).stdout
 
