@@ -97,6 +97,9 @@ def test_an_early_interrupt_is_said_in_a_word(command: str, out: Path) -> None:
 def test_an_interrupt_ends_what_measures(command: str, to_all: bool, out: Path) -> None:
     process = start(command, out)
     wait_until(in_environment("verify.onnx_file", process), process)
+    for member in members(process.pid):
+        if b"launch.verify.onnx_file" in words_of(member):
+            os.kill(member, signal.SIGSTOP)  # so that it is at work when the interrupt comes
     if to_all:
         os.killpg(process.pid, signal.SIGINT)
     else:
