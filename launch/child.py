@@ -157,6 +157,8 @@ def run(
                 code, peak, cpu = attempt(start or _start)
             except Lost:
                 code, peak, cpu = attempt(_start)
+            finally:
+                _redact(log)
         except _NotStarted as error:
             raise KitError(
                 f"{hidden.shown(argv[0])} cannot be started: {error}.",
@@ -168,6 +170,14 @@ def run(
     if code != 0:
         raise _failure(what, code, log)
     return Usage(time.monotonic() - started, peak, cpu)
+
+
+def _redact(log: Path) -> None:
+    """Take out of a log what is not to be shown: a program may print the variables that it is given."""
+    text = os.fsdecode(log.read_bytes())
+    named = hidden.redacted(text)
+    if named != text:
+        log.write_bytes(os.fsencode(named))
 
 
 class KilledError(KitError):

@@ -3,13 +3,14 @@
 import contextlib
 import json
 import os
+import sys
 import tarfile
 from pathlib import Path
 from typing import Dict, Iterator, List
 
 import pytest
 
-from launch import digests, hidden, inputs, jobs, jsonc, paths, trees, upstream, vscode
+from launch import child, digests, hidden, inputs, jobs, jsonc, paths, trees, upstream, vscode
 from launch.source_fork import Fork
 from launch.source_registry import Registry
 from launch.variants import VARIANTS
@@ -223,3 +224,21 @@ def test_the_kits_variables_are_those_that_it_sets(monkeypatch: pytest.MonkeyPat
     else:
         found.add("TORCH_DISTRIBUTED_DEBUG")
     assert found == hidden.OWN
+
+
+def test_what_a_program_prints_of_its_variables_leaves_its_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hidden, "_values", {})
+    value = hidden.of_environment("PLANTED_PRINTED", "planted-in-print")
+    log = tmp_path / "program.log"
+    code = "import os; print('seen', os.environ['PLANTED_PRINTED'])"
+    child.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PLANTED_PRINTED": str(value)},
+        cwd=tmp_path,
+        log=log,
+        what="a program",
+        tick=lambda step: None,
+    )
+    assert log.read_text().splitlines()[1:] == ["seen ${env:PLANTED_PRINTED}"]
