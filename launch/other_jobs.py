@@ -132,8 +132,10 @@ def evaluate(job: Job, prepare: Callable[[], None]) -> str:
     results = json.loads(path.read_text(encoding="utf-8"))
     if job.upstreams_script:
         # The kit's own program says it itself; upstream's numbers would pass for a trained model's.
-        told = (folder / checkpoint.ORIGIN).read_text(encoding="utf-8").strip()
-        results["weights"] = f"random, seed {job.arguments.seed}" if drawn else told
+        weights = f"random, seed {job.arguments.seed}"
+        if not drawn:
+            weights = (folder / checkpoint.ORIGIN).read_text(encoding="utf-8").strip()
+        results["weights"] = weights
         files.write(path, json.dumps(results, indent=4, sort_keys=True) + "\n")
     progress.done(paths.shown(path))
     return json.dumps(results, indent=2)
