@@ -1,4 +1,7 @@
-"""What each command does.  Their names, options and help are in :mod:`launch.commands`."""
+"""What each command does.  Their names, options and help are in :mod:`launch.commands`.
+
+What one command alone needs is imported when it runs: `make command` answers without it.
+"""
 
 import argparse
 import dataclasses
@@ -7,16 +10,12 @@ import sys
 from typing import Callable, Dict, Sequence
 
 from . import (
-    compare,
     files,
     hub,
     inputs,
     jobs,
     optimizers,
     other_jobs,
-    package,
-    patch_check,
-    patch_work,
     paths,
     pipeline,
     place,
@@ -27,15 +26,12 @@ from . import (
     upkeep,
     variants,
 )
-from .bench import command as bench
 from .errors import KitError
 from .locks import exclusive
 from .options import is_yes
 from .outcome import table
-from .report import command as report
 from .separate import Separate
 from .source import Source
-from .verify import tree as verification
 
 
 def _selection(options: argparse.Namespace) -> inputs.Selection:
@@ -146,11 +142,15 @@ def _evaluate(options: argparse.Namespace) -> int:
 
 
 def _compare(options: argparse.Namespace) -> int:
+    from . import compare
+
     a, b = compare.check(options.a, options.b, options.level)
     return upkeep.in_environment(options.python, "compare", [str(a), str(b), options.level])
 
 
 def _verify(options: argparse.Namespace) -> int:
+    from .verify import tree as verification
+
     name = variants.get(options.v).name if options.v else ""
     out = files.typed(options.out, "OUT")
     verification.chosen(out, name)
@@ -158,17 +158,23 @@ def _verify(options: argparse.Namespace) -> int:
 
 
 def _report(options: argparse.Namespace) -> int:
+    from .report import command as report
+
     return upkeep.in_environment(
         options.python, "report", list(map(str, report.check(options.out, options.to)))
     )
 
 
 def _package(options: argparse.Namespace) -> int:
+    from . import package
+
     checked = package.check(options.v, options.out, options.to, options.format)
     return upkeep.in_environment(options.python, "package", list(map(str, checked)))
 
 
 def _bench(options: argparse.Namespace) -> int:
+    from .bench import command as bench
+
     source = sources.choose(options.source)
     to = files.typed(options.to, "TO")
     return bench.run(
@@ -184,11 +190,15 @@ def _third_party(options: argparse.Namespace) -> int:
 
 
 def _patches_check() -> int:
+    from . import patch_check
+
     print("\n".join(patch_check.check()))
     return 0
 
 
 def _patch_edit(options: argparse.Namespace) -> int:
+    from . import patch_work
+
     fork = third_party.get(options.p)
     with exclusive(pipeline.LOCK, pipeline.LOCKED):
         clone = paths.shown(patch_work.edit(fork))
@@ -198,6 +208,8 @@ def _patch_edit(options: argparse.Namespace) -> int:
 
 
 def _patch_export(options: argparse.Namespace) -> int:
+    from . import patch_work
+
     fork = third_party.get(options.p)
     with exclusive(pipeline.LOCK, pipeline.LOCKED):
         written = patch_work.export(fork)

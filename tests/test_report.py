@@ -610,7 +610,7 @@ def test_the_commands_name_other_inputs() -> None:
     for train, words in ((listed.train.sha256, "INPUT=hub"), ("0" * 64, "INPUT=hub 'HUB=<list>'")):
         files = {"config.json": "1" * 64, "train.json": train}
         made = list(commands(hub={**read, "files": files}, command={"argv": ["python"]}))[1]
-        assert made.endswith(f"SEED=42 {words} MO=2022.1")
+        assert made.endswith(f"SEED=42 THREADS=2 {words} MO=2022.1")
     model, questions = "${workspaceFolder}/launch/sample/model", "${workspaceFolder}/launch/sample/train.json"
     for argv, sample in (
         (["--model_name_or_path", model, "--train_file", questions], True),
