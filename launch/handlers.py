@@ -17,7 +17,6 @@ from . import (
     optimizers,
     other_jobs,
     paths,
-    pipeline,
     place,
     sources,
     startable,
@@ -27,9 +26,8 @@ from . import (
     variants,
 )
 from .errors import KitError
-from .locks import exclusive
+from .locks import LOCK, LOCKED, exclusive
 from .options import is_yes
-from .outcome import table
 from .separate import Separate
 from .source import Source
 
@@ -67,6 +65,9 @@ def _told(source: Source) -> Source:
 
 
 def _trees(options: argparse.Namespace, chosen: Sequence[variants.Variant]) -> int:
+    from . import pipeline
+    from .outcome import table
+
     source, selection = _source(options), _selection(options)
     optimizer = optimizers.get(options.mo)
     tree_jobs = [jobs.load_tree(options.launch, variant, selection, source) for variant in chosen]
@@ -184,7 +185,7 @@ def _bench(options: argparse.Namespace) -> int:
 
 def _third_party(options: argparse.Namespace) -> int:
     mirror = files.typed(options.mirror, "MIRROR") if options.mirror else None
-    with exclusive(pipeline.LOCK, pipeline.LOCKED):
+    with exclusive(LOCK, LOCKED):
         third_party.fetch(mirror)
     return 0
 
@@ -200,7 +201,7 @@ def _patch_edit(options: argparse.Namespace) -> int:
     from . import patch_work
 
     fork = third_party.get(options.p)
-    with exclusive(pipeline.LOCK, pipeline.LOCKED):
+    with exclusive(LOCK, LOCKED):
         clone = paths.shown(patch_work.edit(fork))
     print(f"{clone} is the pinned commit with each patch as one commit on top.")
     print(f"Change them with git there; then: make patch-export P={options.p}")
@@ -211,7 +212,7 @@ def _patch_export(options: argparse.Namespace) -> int:
     from . import patch_work
 
     fork = third_party.get(options.p)
-    with exclusive(pipeline.LOCK, pipeline.LOCKED):
+    with exclusive(LOCK, LOCKED):
         written = patch_work.export(fork)
     for path in written:
         print(paths.shown(path))
@@ -230,7 +231,8 @@ def _set_up(python: str, source: Source, separate: Sequence[Separate] = ()) -> i
 
 
 def _setup(options: argparse.Namespace) -> int:
-    inputs.check_kind(options.input)
+    if options.input:
+        inputs.check_kind(options.input)
     separate = [*_own(optimizers.get(options.mo)), *([hub.ENVIRONMENT] if options.input == "hub" else [])]
     return _set_up(options.python, _choose(options), separate)
 

@@ -7,6 +7,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Iterator
 
+from . import paths
+
+LOCK = paths.BUILD / "build.lock"
+"""Held by whoever sets up, builds or cleans in this checkout."""
+
+LOCKED = "artifact trees in this checkout"
+"""What :data:`LOCK` locks, in words."""
+
 
 @contextmanager
 def exclusive(path: Path, what: str) -> Iterator[int]:

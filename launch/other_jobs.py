@@ -11,8 +11,7 @@ from typing import Callable, List
 from . import bert_config, checkpoint, child, files, inputs, metric, paths, squad, startable
 from .errors import KitError
 from .jobs import Job
-from .locks import exclusive
-from .pipeline import LOCK, LOCKED
+from .locks import LOCK, LOCKED, exclusive
 from .program import Runner
 from .progress import Progress
 from .variants import VARIANTS

@@ -26,18 +26,12 @@ from . import (
 )
 from .errors import KitError
 from .jobs import TreeJob, ir_key, onnx_key
-from .locks import exclusive
+from .locks import LOCK, LOCKED, exclusive
 from .optimizers import DEFAULT, Optimizer
 from .outcome import Outcome
 from .progress import Progress, duration, size
 from .spec import Spec
 from .verify import tree as verification
-
-LOCK = paths.BUILD / "build.lock"
-"""Held by whoever sets up, builds or cleans in this checkout."""
-
-LOCKED = "artifact trees in this checkout"
-"""What :data:`LOCK` locks, in words."""
 
 _ONNX_STAMP = ".onnx-stage.json"
 _IR_STAMP = ".ir-stage.json"

@@ -9,9 +9,8 @@ import time
 from typing import Mapping, NoReturn, Sequence
 
 from . import environment, hub, patch_work, paths, place, source_rules, surroundings, third_party
-from .locks import exclusive
+from .locks import LOCK, LOCKED, exclusive
 from .optimizers import OPTIMIZERS
-from .pipeline import LOCK, LOCKED
 from .progress import duration
 from .separate import Separate
 from .source import Source
@@ -28,7 +27,7 @@ MARKS = {"test": ("-m", "not forks"), "test-fast": (), "test-forks": ("-m", "for
 
 
 def set_up(python: str, source: Source, separate: Sequence[Separate] = ()) -> None:
-    """Make what a run needs and is not current; the caller holds :data:`.pipeline.LOCK`.
+    """Make what a run needs and is not current; the caller holds :data:`.locks.LOCK`.
 
     That is the kit's environment, others beside it, and the source tree.
 

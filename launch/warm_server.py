@@ -43,6 +43,8 @@ def serve(descriptor: int, imports: List[str]) -> CodeType:
             status.step("loading libraries")
             sys.path[0] = _folder(argv[0])
             _import(imports)
+            for stream in (sys.stdout, sys.stderr):
+                stream.flush()  # else each child writes what the imports have said into its own log
             imported = True
         server = os.getpid()
         forked = os.fork()

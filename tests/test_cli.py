@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from launch import paths, pipeline, variants
+from launch import locks, paths, variants
 from launch.locks import exclusive
 
 from .conftest import HYBRID, TINY, UNSTRUCTURED, Kit, assert_user_error, processor_seconds, run, write_model
@@ -98,7 +98,7 @@ def test_configs_of_another_model_do_not_stand_beside_those_of_this_one(kit: Kit
 
 
 def test_configs_wait_for_a_run_of_make(kit: Kit) -> None:
-    with exclusive(pipeline.LOCK, pipeline.LOCKED):
+    with exclusive(locks.LOCK, locks.LOCKED):
         waiting = subprocess.Popen(
             kit.argv("configs", ""),
             cwd=str(paths.REPOSITORY),

@@ -4,8 +4,8 @@ import sys
 from pathlib import Path
 from typing import Callable
 
-from .. import paths, pipeline
-from ..locks import exclusive
+from .. import paths
+from ..locks import LOCK, LOCKED, exclusive
 from ..source import Source
 from . import plan as planning
 from . import running
@@ -24,7 +24,7 @@ def run(source: Source, size: str, variant: str, repeat: str, to: Path, prepare:
     planning.check_machine(plan)
     for side in plan.sides:
         print(f"{side.name:<7} {side.source.describe()}", file=sys.stderr, flush=True)
-    with exclusive(pipeline.LOCK, pipeline.LOCKED) as lock:
+    with exclusive(LOCK, LOCKED) as lock:
         prepare()
         done = running.run(plan, lock)
         made = running.write(plan, done)
