@@ -205,7 +205,7 @@ SHA = "0123456789abcdef" * 4
         (_set("kit.commit", "main"), "$.kit.commit: 'main' does not match"),
         (_set("finished", "yesterday"), "$.finished: 'yesterday' does not match"),
         (_set("finished", "2021-01-01T00:00:00Z\n"), "$.finished: "),
-        (_set("format", 3), "$.format: 2 was expected"),
+        (_set("format", 4), "$.format: 3 was expected"),
         (_set("weights.kind", "trained"), "$.weights.kind: 'random' was expected"),
         (_set("verification.block_sparsity", 1.5), "$.verification.block_sparsity: 1.5 is greater than"),
         # what a schema cannot say
@@ -308,10 +308,11 @@ def test_reading_where_there_is_none(tmp_path: Path) -> None:
         ("[" * 100_000, "not valid JSON"),
         ("\ud800", "not valid JSON"),
         ("[]", "format that this kit does not know: null"),
-        ('{"format": 3}', "format that this kit does not know: 3"),
+        ('{"format": 4}', "format that this kit does not know: 4"),
         ('{"format": "2"}', 'format that this kit does not know: "2"'),
-        ('{"format": 1}', "format 1, not 2"),
-        ('{"format": 2}', "'command' is a required property"),
+        ('{"format": 1}', "format 1, not 3"),
+        ('{"format": 2}', "format 2, not 3"),
+        ('{"format": 3}', "'command' is a required property"),
         (" " * (trees.MAX_BYTES + 1), "4,194,304 bytes"),
     ],
 )

@@ -258,7 +258,7 @@ DAMAGES = {
     "a provenance elsewhere": (lead_away, "provenance.json: The provenance is a link."),
     "format 1": (
         rewrite(lambda content: content.update(format=1)),
-        "provenance.json: The tree is an earlier kit's: its provenance is of format 1, not 2.",
+        "provenance.json: The tree is an earlier kit's: its provenance is of format 1, not 3.",
     ),
     "half a provenance": (
         rewrite(lambda content: content.pop("verification")),

@@ -182,7 +182,7 @@ def test_a_provenance_of_any_form_is_compared(tmp_path: Path, files: Any) -> Non
 
 def test_only_this_formats_provenance_is_current(tmp_path: Path) -> None:
     path = tmp_path / trees.PROVENANCE
-    for version, current, usable in ((0, False, False), (1, False, True), (2, True, True), (3, False, False)):
+    for version, current, usable in ((0, False, False), (2, False, True), (3, True, True), (4, False, False)):
         content = {**sample_trees.document(VARIANT), "files": {"a": {"bytes": 1, "sha256": "0" * 64}}}
         path.write_text(json.dumps({**content, "format": version}))
         assert (trees.read_provenance(tmp_path) is not None) == current

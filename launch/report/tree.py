@@ -69,7 +69,7 @@ class Tree:
     :param folder: where it is; its name is the variant's.
     :param sums: what its ``SHA256SUMS`` says; empty where that cannot be read.
     :param faults: what is wrong with its files, a line each.
-    :param provenance: of format 2; None where there is none that can be read.
+    :param provenance: of the form that the kit writes; None where there is none that can be read.
     """
 
     def __init__(
