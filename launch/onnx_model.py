@@ -10,6 +10,9 @@ from . import onnx_limits, onnx_outline, paths, sparsity
 from .errors import KitError
 from .onnx_limits import damaged as damaged  # for those who read a Model, too
 
+AT_ONCE = 1 << 16
+"""Elements of a large constant that are counted or computed at once: they stay in a core's cache."""
+
 QUANTIZER = "FakeQuantize"
 
 RANGE_ENDS = ("low", "high", "output low", "output high")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Dict, Iterator, List, Set, Tuple
 
 from .. import status
-from ..onnx_model import Model, bare, type_name
+from ..onnx_model import AT_ONCE, Model, bare, type_name
 from ..sparsity import BLOCK_PREFIX
 from ..spec import BITS, INPUTS, OPSET, SPARSITY_TOLERANCE, Spec, is_feed_forward
 from ..variants import VARIANTS
@@ -20,9 +20,6 @@ from .leaks import absolute_paths
 from .measuring import serve
 
 _BITS_BY_LEVELS = {2**bits - less: bits for bits in range(2, 17) for less in (0, 1)}
-
-_BLOCK = 1 << 16
-"""Elements that are counted at once: they stay in a core's cache."""
 
 READABLE = "ONNX: readable"
 """Name of the check that fails where the file is no ONNX file; see :class:`launch.onnx_model.Model`."""
@@ -205,8 +202,8 @@ def _count(values: Any) -> Tuple[int, int]:
 
     flat = values.reshape(-1)
     nonzero = finite = 0
-    for start in range(0, len(flat), _BLOCK):
-        block = flat[start : start + _BLOCK]
+    for start in range(0, len(flat), AT_ONCE):
+        block = flat[start : start + AT_ONCE]
         # Compared first: numpy counts what is true many times faster than what is a number.
         nonzero += int(numpy.count_nonzero(block != 0))
         finite += int(numpy.count_nonzero(numpy.isfinite(block)))

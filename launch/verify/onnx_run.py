@@ -9,12 +9,9 @@ from pathlib import Path
 from typing import Any, Dict, Iterator, Mapping, Optional, Sequence, Set, Tuple
 
 from .. import onnx_outline
-from ..onnx_model import QUANTIZER, constant_value, mapped, outline
+from ..onnx_model import AT_ONCE, QUANTIZER, constant_value, mapped, outline
 from ..spec import BITS
 from .runtime import Network, constant, room
-
-_BLOCK = 1 << 16
-"""Elements that are computed at once: they stay in a core's cache."""
 
 MIDDLE = 2 ** (BITS - 1)
 """Steps of an unsigned number of 8 bits that are below zero in a signed one."""
@@ -22,7 +19,7 @@ MIDDLE = 2 ** (BITS - 1)
 
 def blocks(shape: Sequence[int]) -> Iterator[slice]:
     """Yield the rows of a matrix, some at a time."""
-    count = max(1, _BLOCK // max(1, shape[-1]))
+    count = max(1, AT_ONCE // max(1, shape[-1]))
     for start in range(0, shape[0], count):
         yield slice(start, min(start + count, shape[0]))
 
