@@ -11,7 +11,7 @@ Floors, from the bottom; a module imports only from floors below its own:
    ``patch_check``; ``patches`` < ``source`` < ``source_fork`` and ``source_registry`` < ``sources`` and
    ``source_rules`` < ``upstream``; ``child`` and ``separate`` < ``hub``, which runs ``hub_client``;
    ``squad``, ``bert_config`` < ``model_folder``, and ``hub``, < ``inputs``; ``bert_config`` < ``resources``
-   and ``spec``; ``rewrite`` < ``surroundings`` and ``child`` < ``convert`` and ``warm_server`` < ``warm``;
+   and ``spec``; ``rewrite`` < ``surroundings`` and ``child`` < ``convert``;
    ``onnx_wire`` < ``onnx_limits`` < ``onnx_outline`` < ``sparsity`` < ``trees`` and ``onnx_model``, <
    ``onnx_diff`` < ``compare``: one job each.
 2. ``jobs`` < ``startable`` and ``program``, and ``provenance`` < ``verify`` and ``outcome``, < ``pipeline``:

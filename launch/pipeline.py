@@ -93,14 +93,13 @@ class Build:
                 facts = provenance.facts(todo[0].job.source, self.optimizer)
                 self.prepare()
             results = []
-            with program.Runner(lock, len(todo)) as runner:
-                for job, key, outcome in zip(self.jobs, keys, outcomes):
-                    if outcome is None:
-                        label = f"[{todo.index(job) + 1}/{len(todo)}]"
-                        outcome = _Tree(job, key, self.out, label, runner, self.optimizer, facts).build()
-                    elif _is_ours(job.work):
-                        shutil.rmtree(job.work, ignore_errors=True)
-                    results.append(outcome)
+            for job, key, outcome in zip(self.jobs, keys, outcomes):
+                if outcome is None:
+                    label = f"[{todo.index(job) + 1}/{len(todo)}]"
+                    outcome = _Tree(job, key, self.out, label, lock, self.optimizer, facts).build()
+                elif _is_ours(job.work):
+                    shutil.rmtree(job.work, ignore_errors=True)
+                results.append(outcome)
             return results
 
     def _current(self, job: TreeJob, key: Key) -> Optional[Outcome]:
@@ -150,7 +149,7 @@ class Build:
             shape = job.shape()
             job.job.check_model()
             _check_spec(job, shape)
-            needs.append(_estimate(job, self.optimizer, several=len(todo) > 1))
+            needs.append(_estimate(job, self.optimizer))
             resources.check_memory(job.variant.name, needs[-1])
         trees.check_writable(self.out)
         resources.check_disk(f"Making {len(todo)} of the trees", self.out, sum(need.disk for need in needs))
@@ -194,14 +193,13 @@ def _check_spec(job: TreeJob, shape: bert_config.BertShape) -> None:
         )
 
 
-def _estimate(job: TreeJob, optimizer: Optimizer, several: bool = False) -> resources.Estimate:
-    """Return what a job, alone or one of several, is expected to take."""
+def _estimate(job: TreeJob, optimizer: Optimizer) -> resources.Estimate:
+    """Return what a job is expected to take."""
     return resources.estimate(
         job.shape(),
         fast=job.job.source.fast,
         upstreams_script=job.job.upstreams_script,
         old_optimizer=optimizer.separate is not None,
-        several=several,
     )
 
 
@@ -214,7 +212,7 @@ class _Tree:
         key: Key,
         out: Path,
         label: str,
-        runner: program.Runner,
+        lock: int,
         optimizer: Optimizer,
         facts: provenance.Facts,
     ) -> None:
@@ -222,8 +220,7 @@ class _Tree:
         self.key = key
         self.out = out
         self.label = label
-        self.runner = runner
-        self.lock = runner.lock
+        self.lock = lock
         self.optimizer = optimizer
         self.facts = facts
         self.work = job.work
@@ -312,7 +309,8 @@ class _Tree:
         if found:
             progress.done("unchanged, taken from the published tree")
             return found
-        usage = self.runner.run(self.job.job, f"{self.job.variant.name}-onnx", "weights and ONNX", progress)
+        log, what = f"{self.job.variant.name}-onnx", "weights and ONNX"
+        usage = program.run_job(self.job.job, log, what, progress, self.lock)
         files = trees.describe_files(self.work, names)
         progress.done(f"{size(files[names[0]]['bytes'])}, peak memory {size(usage.peak_bytes)}")
         return self._finish(_ONNX_STAMP, self.key, files, usage.seconds, usage.peak_bytes)

@@ -11,7 +11,7 @@ from typing import Any, Dict, Iterator, List
 
 from .. import child, convert, digests, files, host, paths
 from ..jobs import TreeJob
-from ..program import Runner, extension_step
+from ..program import extension_step, run_job
 from ..progress import Progress
 from ..spec import Spec
 from ..variants import Variant
@@ -107,7 +107,7 @@ def _one(plan: Plan, side: Side, variant: Variant, label: str, lock: int) -> Run
     watch = Stopwatch(f"{label}  {ONNX}", need.onnx_seconds if side.kits else None)
     log_name = f"bench-{side.folder.name}-{variant.name}"
     if side.kits:
-        usage = Runner(lock).run(job.job, log_name, ONNX, watch)
+        usage = run_job(job.job, log_name, ONNX, watch, lock)
     else:
         usage = _by_hand(job, log_name, watch, lock)
     steps[ONNX] = watch.steps()
