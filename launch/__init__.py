@@ -18,9 +18,7 @@ Floors, from the bottom; a module imports only from floors below its own:
    one variant from launch configuration to published tree.  In ``launch.verify``: ``checks`` < ``onnx_file``,
    ``ir`` and ``degeneracy`` < ``tree``.
 3. ``report``, ``archive`` < ``package``, beside ``pipeline``: what is known of published trees.  In
-   ``launch.report``: ``tree`` < ``table`` < ``page`` < ``command``.  ``bench``, above ``pipeline``: what a
-   run takes, beside the recipe by hand; in it ``figures`` < ``table``, ``sides`` < ``plan`` < ``running`` <
-   ``command``.
+   ``launch.report``: ``tree`` < ``table`` < ``page`` < ``command``.
 4. ``commands`` < ``options`` < ``help``, which load nothing of the floors between; ``other_jobs`` and
    ``upkeep`` < ``handlers``; all < ``__main__``: the commands.
 

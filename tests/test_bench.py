@@ -11,8 +11,12 @@ from typing import Any, Dict, List, Optional
 import pytest
 
 from launch import bert_config, child, patches, paths, resources, variants
-from launch.bench import plan, running, sides, table
-from launch.bench.figures import (
+from launch.errors import KitError
+from launch.source_fork import Fork
+from launch.source_registry import Registry
+
+from .bench import plan, running, sides, table
+from .bench.figures import (
     ALL,
     EVERY,
     FLOOR,
@@ -29,11 +33,7 @@ from launch.bench.figures import (
     rows,
     value,
 )
-from launch.bench.stopwatch import UNNAMED, Stopwatch
-from launch.errors import KitError
-from launch.source_fork import Fork
-from launch.source_registry import Registry
-
+from .bench.stopwatch import UNNAMED, Stopwatch
 from .conftest import HYBRID, UNSTRUCTURED, Kit, assert_user_error, run
 
 GB = 10**9

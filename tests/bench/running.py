@@ -9,13 +9,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Dict, Iterator, List
 
-from .. import child, convert, digests, files, host, paths
-from ..jobs import TreeJob
-from ..program import extension_step, run_job
-from ..progress import Progress
-from ..spec import Spec
-from ..variants import Variant
-from ..verify import tree as verification
+from launch import child, convert, digests, files, host, paths
+from launch.jobs import TreeJob
+from launch.program import extension_step, run_job
+from launch.progress import Progress
+from launch.spec import Spec
+from launch.variants import Variant
+from launch.verify import tree as verification
+
 from . import plan as planning
 from . import sides
 from .figures import FLOOR, IR, ONNX, VERIFICATION, Figure, Run, as_json, rows
@@ -66,7 +67,7 @@ def _extension(side: Side, job: TreeJob, lock: int) -> None:
 def _weights(side: Side, lock: int) -> None:
     """Write the checkpoint that the recipe by hand reads."""
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, side.source.python_path))}
-    argv = [str(paths.VENV_PYTHON), "-m", "launch.bench.weights", str(sides.MODEL)]
+    argv = [str(paths.VENV_PYTHON), "-m", "tests.bench.weights", str(sides.MODEL)]
     _prepare("bench: a checkpoint of random weights", argv, env, lock)
 
 
@@ -142,7 +143,7 @@ def _floor(side: Side, job: TreeJob, label: str, lock: int) -> Figure:
     watch = Stopwatch(label, None)
     log = paths.BUILD / "log" / "bench.log"
     invocation = job.job.invocation
-    argv = [invocation.python, "-m", "launch.bench.floor", str(result), *invocation.args]
+    argv = [invocation.python, "-m", "tests.bench.floor", str(result), *invocation.args]
     with watch:
         usage = child.run(
             argv,
