@@ -90,7 +90,7 @@ class Build:
             if todo:
                 self._preflight(todo)
                 self._warn_of_a_slow_optimizer(todo)
-                facts = provenance.facts(todo[0].job.source, self.optimizer)
+                facts = provenance.facts(todo[0].source, self.optimizer)
                 self.prepare()
             results = []
             for job, key, outcome in zip(self.jobs, keys, outcomes):
@@ -136,18 +136,18 @@ class Build:
         checked = set()
         needs = []
         for job in todo:
-            startable.check(job.job)
-            arguments = job.job.arguments
+            startable.check(job)
+            arguments = job.arguments
             for name, path in (
                 ("TRAIN_FILE", arguments.train_file),
                 ("VALIDATION_FILE", arguments.validation_file),
             ):
                 if path is not None and path not in checked:
                     checked.add(path)
-                    squad.read(job.job.local(path), name)
+                    squad.read(job.local(path), name)
             _check_work(job, self.out)
             shape = job.shape()
-            job.job.check_model()
+            job.check_model()
             _check_spec(job, shape)
             needs.append(_estimate(job, self.optimizer))
             resources.check_memory(job.variant.name, needs[-1])
@@ -184,11 +184,11 @@ def _check_spec(job: TreeJob, shape: bert_config.BertShape) -> None:
 
     :raises KitError: it is not, and would not be published.
     """
-    reason = Spec.of(job.variant, shape, job.job.arguments.max_seq_length).contradiction()
+    reason = Spec.of(job.variant, shape, job.arguments.max_seq_length).contradiction()
     if reason:
         raise KitError(
             f"This model does not make {job.variant.name}: {reason}.",
-            where=job.job.arguments.config_source,
+            where=job.arguments.config_source,
             hint="Correct the config, or make another variant.",
         )
 
@@ -197,8 +197,8 @@ def _estimate(job: TreeJob, optimizer: Optimizer) -> resources.Estimate:
     """Return what a job is expected to take."""
     return resources.estimate(
         job.shape(),
-        fast=job.job.source.fast,
-        upstreams_script=job.job.upstreams_script,
+        fast=job.source.fast,
+        upstreams_script=job.upstreams_script,
         old_optimizer=optimizer.separate is not None,
     )
 
@@ -257,8 +257,8 @@ class _Tree:
     def _verify(self) -> verification.Result:
         """Measure what is in the files; nothing of an earlier run is taken over."""
         progress = Progress(f"{self.label} verification", self.need.verify_seconds)
-        job = self.job.job
-        spec = Spec.of(self.job.variant, self.shape, job.arguments.max_seq_length)
+        job = self.job
+        spec = Spec.of(job.variant, self.shape, job.arguments.max_seq_length)
         with progress:
             found = verification.measure(
                 self.work, spec, Path(job.invocation.python), dict(os.environ), progress.tick, (self.lock,)
@@ -310,7 +310,7 @@ class _Tree:
             progress.done("unchanged, taken from the published tree")
             return found
         log, what = f"{self.job.variant.name}-onnx", "weights and ONNX"
-        usage = program.run_job(self.job.job, log, what, progress, self.lock)
+        usage = program.run_job(self.job, log, what, progress, self.lock)
         files = trees.describe_files(self.work, names)
         progress.done(f"{size(files[names[0]]['bytes'])}, peak memory {size(usage.peak_bytes)}")
         return self._finish(_ONNX_STAMP, self.key, files, usage.seconds, usage.peak_bytes)
@@ -353,7 +353,7 @@ class _Tree:
         progress.note(f"log: {paths.shown(self.work / 'ir' / convert.LOG)}")
         with progress:
             usage = convert.convert(
-                Path(self.job.job.invocation.python),
+                Path(self.job.invocation.python),
                 self.job.onnx_path,
                 dict(os.environ),
                 progress.tick,

@@ -326,7 +326,7 @@ def test_both_sides_jobs_differ_only_in_their_folders(
             job = sides.job(side, variant)
             assert job.onnx_path == side.folder / variant.name / f"{variant.stem}.onnx"
             assert job.shape().layers == 2
-            invocation = job.job.invocation
+            invocation = job.invocation
             assert invocation.env["PYTHONPATH"].startswith(f"{side.source.tree}:")
             assert invocation.env["TORCH_EXTENSIONS_DIR"] == str(side.source.extensions)
             words.append([word.replace(str(side.folder), "") for word in invocation.args])

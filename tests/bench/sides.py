@@ -144,10 +144,10 @@ def job(side: Side, variant: Variant) -> TreeJob:
     env["HF_HOME"] = str(side.folder.with_name(side.folder.name + "-cache"))
     invocation = replace(found.invocation, args=tuple(args), env=env)
     arguments = parse(Path(invocation.target[-1]).name, invocation.args)
-    made = found.local(str(arguments.onnx_path))
-    if made != side.folder / variant.name / f"{variant.stem}.onnx":
-        raise _misplaced(side, variant, str(made))
-    return TreeJob(replace(found, invocation=invocation, arguments=arguments), variant, made)
+    made = TreeJob(**{**vars(found), "invocation": invocation, "arguments": arguments})
+    if made.onnx_path != side.folder / variant.name / f"{variant.stem}.onnx":
+        raise _misplaced(side, variant, str(made.onnx_path))
+    return made
 
 
 def _misplaced(side: Side, variant: Variant, place: str) -> KitError:
