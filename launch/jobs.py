@@ -54,7 +54,7 @@ _UNREAD = (
 _UNKEYED_VARIABLES = ("PATH", "TORCH_EXTENSIONS_DIR", "HF_HOME")
 """Variables that lead to tools and not to what is computed."""
 
-_REPORT = ("onnx_outline.py", "onnx_wire.py", "sparsity.py")
+_REPORT = ("onnx_outline.py", "sparsity.py")
 """The kit's own code that runs after upstream's script, relative to the package."""
 
 _PROGRAM = (*_REPORT, "qa", "bert_config.py", "json_file.py", "model_folder.py", "squad.py", "variants.py")
