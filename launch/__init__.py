@@ -11,16 +11,13 @@ Floors, from the bottom; a module imports only from floors below its own:
    ``patch_check``; ``patches`` < ``source`` < ``source_fork`` and ``source_registry`` < ``sources`` and
    ``source_rules`` < ``upstream``; ``child`` and ``separate`` < ``hub``, which runs ``hub_client``;
    ``squad``, ``bert_config`` < ``model_folder``, and ``hub``, < ``inputs``; ``bert_config`` < ``resources``
-   and ``spec``; ``rewrite`` < ``surroundings`` and ``child`` < ``convert`` and ``warm_server`` < ``warm``;
-   ``onnx_wire`` < ``onnx_limits`` < ``onnx_outline`` < ``sparsity`` < ``trees`` and ``onnx_model``, <
-   ``onnx_diff`` < ``compare``: one job each.
+   and ``spec``; ``rewrite`` < ``surroundings`` and ``child`` < ``convert``;
+   ``onnx_outline`` < ``sparsity`` < ``trees`` and ``onnx_model``, < ``onnx_diff``: one job each.
 2. ``jobs`` < ``startable`` and ``program``, and ``provenance`` < ``verify`` and ``outcome``, < ``pipeline``:
    one variant from launch configuration to published tree.  In ``launch.verify``: ``checks`` < ``onnx_file``,
    ``ir`` and ``degeneracy`` < ``tree``.
-3. ``report``, ``archive`` < ``package``, beside ``pipeline``: what is known of published trees.  In
-   ``launch.report``: ``tree`` < ``table`` < ``page`` < ``command``.  ``bench``, above ``pipeline``: what a
-   run takes, beside the recipe by hand; in it ``figures`` < ``table``, ``sides`` < ``plan`` < ``running`` <
-   ``command``.
+3. ``compare``; ``report``, ``archive`` < ``package``, beside ``pipeline``: what is known of published
+   trees.  In ``launch.report``: ``tree`` < ``table`` < ``page`` < ``command``.
 4. ``commands`` < ``options`` < ``help``, which load nothing of the floors between; ``other_jobs`` and
    ``upkeep`` < ``handlers``; all < ``__main__``: the commands.
 

@@ -2,11 +2,8 @@
 
 A child never outlives the kit: where the kernel can be asked to (Linux), it is killed with its parent, and
 everywhere it inherits the build's lock, so that no other build starts while it still writes.
-
-How a child comes to be is a :data:`Start`: as a program of its own, or as :mod:`launch.warm` has it.
 """
 
-import abc
 import ctypes
 import os
 import selectors
@@ -16,7 +13,7 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Callable, List, Mapping, Optional, Sequence, Tuple
+from typing import Callable, List, Mapping, Optional, Sequence
 
 from . import hidden, paths, status
 from .errors import EXIT_USER_ERROR, KitError
@@ -53,49 +50,6 @@ def together(usages: Sequence[Usage]) -> Usage:
     )
 
 
-@dataclass(frozen=True)
-class Command:
-    """What is to be run, and the descriptors that it gets.
-
-    :param env: its whole environment, but for :data:`launch.status.STATUS_FD`, which names ``send``.
-    :param output: its standard output and standard error.
-    :param receive: the end of the status pipe that stays here.
-    :param send: the other end, which it keeps open; whoever has started it closes the copy here.
-    :param inherit: what else it keeps open.
-    """
-
-    argv: Sequence[str]
-    env: Mapping[str, str]
-    cwd: Path
-    output: int
-    receive: int
-    send: int
-    inherit: Sequence[int]
-
-
-class Running(abc.ABC):
-    """A child that was started."""
-
-    @abc.abstractmethod
-    def wait(self) -> Tuple[int, int, float]:
-        """Wait for its end; return exit status (negative: a signal), peak in bytes, processor time in s.
-
-        :raises Lost: nobody knows how it ended, and it has.
-        """
-
-    @abc.abstractmethod
-    def kill(self) -> None:
-        """End it at once, and return when it has ended."""
-
-
-Start = Callable[[Command], Running]
-"""Starts a child; raises :class:`Lost`, or the operating system's error, where it cannot."""
-
-
-class Lost(Exception):
-    """What starts children cannot, or has ended and its child with it: the command is to be run otherwise."""
-
-
 def die_with_parent() -> None:
     """Let the kernel kill this process with the one that started it; only Linux does."""
     if sys.platform == "linux":
@@ -124,7 +78,6 @@ def run(
     what: str,
     tick: Callable[[Optional[str]], None],
     inherit: Sequence[int] = (),
-    start: Optional[Start] = None,
 ) -> Usage:
     """Run a command to its end and return what it took.
 
@@ -133,43 +86,51 @@ def run(
     :param what: the stage, for the error (``making the IR``).
     :param tick: called twice a second with the step the child last reported, or None.
     :param inherit: file descriptors that the child keeps open.
-    :param start: another way to start it than as a program of its own, which is what is done where it is
-        :class:`Lost` that way.
     :raises KitError: it could not be started, reported an error of the user's, or failed.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
-    with log.open("ab") as output:
+    receive, send = os.pipe()
+    with os.fdopen(receive, "rb", buffering=0), log.open("ab") as output:
         line = hidden.redacted(" ".join(map(hidden.shown, argv)))
         output.write(b"$ " + os.fsencode(line) + b"\n")
         output.flush()
-
-        reported: List[KitError] = []
-
-        def attempt(way: Start) -> Tuple[int, int, float]:
-            reported.clear()
-            receive, send = os.pipe()
-            command = Command(argv, env, cwd, output.fileno(), receive, send, inherit)
-            return _once(way, command, tick, reported)
-
         try:
-            try:
-                code, peak, cpu = attempt(start or _start)
-            except Lost:
-                code, peak, cpu = attempt(_start)
-            finally:
-                _redact(log)
-        except _NotStarted as error:
+            child = subprocess.Popen(
+                list(argv),
+                env={**env, status.STATUS_FD: str(send)},
+                cwd=str(cwd),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                pass_fds=(send, *inherit),
+                preexec_fn=die_with_parent,
+            )
+        except OSError as error:
             raise KitError(
-                f"{hidden.shown(argv[0])} cannot be started: {error}.",
+                f"{hidden.shown(argv[0])} cannot be started: {error.strerror}.",
                 where=f"{what}; working directory {cwd}",
                 hint="Correct the configuration in the launch file; `make setup` makes .venv/bin/python.",
             ) from None
+        finally:
+            os.close(send)
+        try:
+            reported = _listen(receive, tick)
+            _, wait_status, usage = os.wait4(child.pid, 0)
+        except BaseException:
+            child.kill()
+            child.wait()
+            raise
+        finally:
+            _redact(log)
+    signalled = os.WIFSIGNALED(wait_status)
+    child.returncode = code = -os.WTERMSIG(wait_status) if signalled else os.WEXITSTATUS(wait_status)
     if reported:
         raise reported[-1]
     if code != 0:
         raise _failure(what, code, log)
-    return Usage(time.monotonic() - started, peak, cpu)
+    scale = 1 if sys.platform == "darwin" else 1024  # ru_maxrss is in bytes there, in KiB elsewhere
+    return Usage(time.monotonic() - started, usage.ru_maxrss * scale, usage.ru_utime + usage.ru_stime)
 
 
 def _redact(log: Path) -> None:
@@ -184,71 +145,9 @@ class KilledError(KitError):
     """A command was ended by a signal: of its inputs that says nothing."""
 
 
-class _NotStarted(Exception):
-    """The operating system refused to start a command; the message says why."""
-
-
-class _Own(Running):
-    """A child that is a program of its own."""
-
-    def __init__(self, child: "subprocess.Popen[bytes]") -> None:
-        self.child = child
-
-    def wait(self) -> Tuple[int, int, float]:
-        _, wait_status, usage = os.wait4(self.child.pid, 0)
-        self.child.returncode = code = exit_code(wait_status)
-        scale = 1 if sys.platform == "darwin" else 1024  # ru_maxrss is in bytes there, in KiB elsewhere
-        return code, usage.ru_maxrss * scale, usage.ru_utime + usage.ru_stime
-
-    def kill(self) -> None:
-        self.child.kill()
-        self.child.wait()
-
-
-def _start(command: Command) -> Running:
-    try:
-        return _Own(
-            subprocess.Popen(
-                list(command.argv),
-                env={**command.env, status.STATUS_FD: str(command.send)},
-                cwd=str(command.cwd),
-                stdin=subprocess.DEVNULL,
-                stdout=command.output,
-                stderr=subprocess.STDOUT,
-                pass_fds=(command.send, *command.inherit),
-                preexec_fn=die_with_parent,
-            )
-        )
-    except OSError as error:
-        raise _NotStarted(error.strerror) from None
-
-
-def _once(
-    start: Start, command: Command, tick: Callable[[Optional[str]], None], reported: List[KitError]
-) -> Tuple[int, int, float]:
-    """Start a child, follow it to its end, and return how it ended; as :meth:`Running.wait`."""
-    with os.fdopen(command.receive, "rb", buffering=0):
-        try:
-            running = start(command)
-        finally:
-            os.close(command.send)
-        try:
-            _listen(command.receive, tick, reported)
-            return running.wait()
-        except BaseException:
-            running.kill()
-            raise
-
-
-def exit_code(wait_status: int) -> int:
-    """Return the exit status that ``wait4`` gave; negative where it was a signal."""
-    if os.WIFSIGNALED(wait_status):
-        return -os.WTERMSIG(wait_status)
-    return os.WEXITSTATUS(wait_status)
-
-
-def _listen(descriptor: int, tick: Callable[[Optional[str]], None], reported: List[KitError]) -> None:
-    """Follow the child's messages until it closes its end of the pipe, at the latest by ending."""
+def _listen(descriptor: int, tick: Callable[[Optional[str]], None]) -> List[KitError]:
+    """Follow the child's messages until it ends, or closes its end of the pipe; return the errors in them."""
+    reported: List[KitError] = []
     step: Optional[str] = None
     pending = b""
     with selectors.DefaultSelector() as selector:
@@ -257,7 +156,7 @@ def _listen(descriptor: int, tick: Callable[[Optional[str]], None], reported: Li
             if selector.select(TICK):
                 data = os.read(descriptor, 65536)
                 if not data:
-                    return
+                    return reported
                 *complete, pending = (pending + data).split(b"\n")
                 for message in status.read(line.decode("utf-8", "replace") for line in complete):
                     if "error" in message:

@@ -18,12 +18,13 @@ Ranges, matrices and masks are defined in :mod:`launch.onnx_diff`.
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Dict, Iterator, List, Optional, Sequence, Tuple, Union
+from typing import Callable, Dict, Iterator, List, Optional, Sequence, Tuple, Union
 
 from . import choices, convert, digests, files, paths, status
 from .errors import KitError, exit_with_message
 from .onnx_diff import compare_models, counted
 from .onnx_model import Model
+from .verify import measuring
 
 LEVELS = choices.LEVELS
 """Senses of "same", the strictest first."""
@@ -77,9 +78,19 @@ def _results(a: Path, b: Path, level: str) -> Iterator[Result]:
     """Yield each result as soon as it is known; see :func:`compare`."""
     for name, left, right in _pairs(a, b, level):
         if left is not None and right is not None:
-            yield _compare_trees(name, left, right, level)
+            with measuring.beside(_compare_trees, name, left, right, level) as result:
+                yield _placed(result, left, right)
         else:
             yield Result(name, False, f"differs: it is in {'A' if left else 'B'} only")
+
+
+def _placed(result: Callable[[], Result], a: "_Tree", b: "_Tree") -> Result:
+    """Return a result; an error that has no place gets both files for one."""
+    try:
+        return result()
+    except KitError as error:
+        where = error.where or f"A={paths.shown(a.onnx)}\nB={paths.shown(b.onnx)}"
+        raise KitError(error.what, where=where, hint=error.hint) from None
 
 
 def _pairs(a: Path, b: Path, level: str) -> List[Tuple[str, Optional["_Tree"], Optional["_Tree"]]]:

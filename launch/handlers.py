@@ -174,7 +174,7 @@ def _package(options: argparse.Namespace) -> int:
 
 
 def _bench(options: argparse.Namespace) -> int:
-    from .bench import command as bench
+    from tests.bench import command as bench
 
     source = sources.choose(options.source)
     to = files.typed(options.to, "TO")

@@ -54,7 +54,7 @@ _UNREAD = (
 _UNKEYED_VARIABLES = ("PATH", "TORCH_EXTENSIONS_DIR", "HF_HOME")
 """Variables that lead to tools and not to what is computed."""
 
-_REPORT = ("onnx_outline.py", "onnx_wire.py", "sparsity.py")
+_REPORT = ("onnx_outline.py", "sparsity.py")
 """The kit's own code that runs after upstream's script, relative to the package."""
 
 _PROGRAM = (*_REPORT, "qa", "bert_config.py", "json_file.py", "model_folder.py", "squad.py", "variants.py")
@@ -143,15 +143,15 @@ class Job(Run):
 
 
 @dataclass(frozen=True)
-class TreeJob:
-    """A job that makes a variant's tree.
+class TreeJob(Job):
+    """A job that makes a variant's tree."""
 
-    :param onnx_path: where the program puts its ONNX file; the tree is built in the folder around it.
-    """
-
-    job: Job
     variant: Variant
-    onnx_path: Path
+
+    @property
+    def onnx_path(self) -> Path:
+        """Where the program puts its ONNX file."""
+        return self.local(str(self.arguments.onnx_path))
 
     @property
     def work(self) -> Path:
@@ -159,11 +159,8 @@ class TreeJob:
         return self.onnx_path.parent
 
     def shape(self) -> bert_config.BertShape:
-        """Return the dimensions of the model that is made.
-
-        :raises KitError: the config cannot be read or is unsound.
-        """
-        config, where = self.job.config()
+        """As :meth:`Job.shape`, of a model that has the published graph."""
+        config, where = self.config()
         bert_config.check_graph(config, where)
         return bert_config.shape(config, where)
 
@@ -324,7 +321,7 @@ def load_tree(launch: str, variant: Variant, selection: inputs.Selection, source
     :raises KitError: the launch file or an input is at fault, or the job would make something else, or in a
         folder that is not the variant's own.
     """
-    job = load(launch, variant.name, selection, source)
+    job = TreeJob(**vars(load(launch, variant.name, selection, source)))
     made = job.arguments.onnx_path
     where = f"{launch}: {variant.name}"
     if made is None or made.name != f"{variant.stem}.onnx":
@@ -333,24 +330,22 @@ def load_tree(launch: str, variant: Variant, selection: inputs.Selection, source
             where=where,
             hint="Correct --to_onnx, or the folder of --config_name, in the launch file.",
         )
-    path = job.local(str(made))
-    if path.parent.name != variant.name:
+    if job.work.name != variant.name:
         raise KitError(
-            f"The tree would be built in a folder that is not the variant's own: {path.parent}.",
+            f"The tree would be built in a folder that is not the variant's own: {job.work}.",
             where=where,
-            hint=f"Point --to_onnx to <folder>/{variant.name}/{path.name} in the launch file.",
+            hint=f"Point --to_onnx to <folder>/{variant.name}/{made.name} in the launch file.",
         )
-    return TreeJob(job, variant, path)
+    return job
 
 
-def onnx_key(tree_job: TreeJob) -> Dict[str, Any]:
+def onnx_key(job: TreeJob) -> Dict[str, Any]:
     """Return what the ONNX file of a job depends on, as JSON.
 
     Files count by their content, folders of this machine not at all; so a moved checkout keeps its trees.
 
     :raises KitError: a file that the command line names cannot be read.
     """
-    job = tree_job.job
     invocation = job.invocation
     arguments = {
         name: _content(job.local(value), value) if name in _FILES else _recorded(value)

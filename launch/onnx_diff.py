@@ -17,6 +17,9 @@ from typing import Any, List, Optional, Set, Tuple
 from . import status
 from .onnx_model import Model, bare, constant_value, damaged, type_name
 
+_AT_ONCE = 1 << 20
+"""Bytes that are compared at once."""
+
 _SILENCE = 2.0
 """Seconds after which a long comparison says how far it is."""
 
@@ -234,10 +237,13 @@ def _or_none(name: Optional[str]) -> str:
 
 
 def _same_bits(a: Model, left: Any, b: Model, right: Any) -> bool:
-    if left.HasField("raw_data") and right.HasField("raw_data"):
-        return bool(left.raw_data == right.raw_data)
-    # The same values may be stored in a typed field.
-    return bool(a.array(left).tobytes() == b.array(right).tobytes())
+    import numpy
+
+    one, other = a.content(left), b.content(right)
+    return len(one) == len(other) and all(
+        numpy.array_equal(one[start : start + _AT_ONCE], other[start : start + _AT_ONCE])
+        for start in range(0, len(one), _AT_ONCE)
+    )
 
 
 def _value_difference(a: Any, b: Any, matrix: bool) -> Tuple[str, bool]:

@@ -1,14 +1,12 @@
 """An ONNX file as a comparison sees it: its graph, its constants, and names by which a person finds them."""
 
 import mmap
-import warnings
 from collections import deque
 from pathlib import Path
 from typing import Any, Deque, Dict, Iterator, List, Optional, Set, Tuple
 
-from . import onnx_limits, onnx_outline, paths, sparsity
-from .errors import KitError
-from .onnx_limits import damaged as damaged  # for those who read a Model, too
+from . import onnx_outline, sparsity
+from .onnx_outline import damaged as damaged  # for those who read a Model, too
 
 AT_ONCE = 1 << 16
 """Elements of a large constant that are counted or computed at once: they stay in a core's cache."""
@@ -25,18 +23,23 @@ _INPUTS = {QUANTIZER: 1 + len(RANGE_ENDS), "Gather": 2}
 class Model:
     """The graph of an ONNX file, its constants, and names by which a person finds them.
 
-    :param in_place: whether weights stay in the file, where :meth:`array` finds them.
-    :raises KitError: the file is no ONNX file, is damaged, holds too much, or keeps its values elsewhere.
+    Weights stay in the file, where :meth:`array` finds them.
+
+    :raises KitError: see :func:`launch.onnx_outline.read`; or the graph is not complete.
     """
 
-    def __init__(self, path: Path, *, in_place: bool = False) -> None:
+    def __init__(self, path: Path) -> None:
         self.path = path
-        proto = outline(path) if in_place else _parse(path)
-        self._data = mapped(path) if in_place else None
+        proto = onnx_outline.read(path)
+        self._data = mapped(path)
         if not proto.opset_import or not proto.graph.node or not all(map(_is_complete, proto.graph.node)):
             raise damaged(path, "its graph is not complete")
         if not all(isinstance(text, str) for text in _texts(proto)):
             raise damaged(path, "a name in it is not UTF-8")
+        for node in proto.graph.node:
+            for attribute in node.attribute:
+                if node.op_type != "Constant" or attribute.name != "value":
+                    onnx_outline.restore(attribute.t, self._data)
         self.proto = proto
         self.nodes = proto.graph.node
         self.graph = sparsity.Graph(proto.graph)
@@ -70,19 +73,18 @@ class Model:
         }
 
     def array(self, tensor: Any) -> Any:
-        """Return a constant's values, a view of the file or of a copy of its bytes."""
-        from onnx import numpy_helper
-
-        try:
-            if self._data is None:
-                values = numpy_helper.to_array(tensor)
-            else:
-                values = onnx_outline.values(self.path, tensor, self._data)
-        except (ValueError, TypeError, KeyError):
-            raise damaged(self.path, "a constant has not the values that its type and shape need") from None
+        """Return a constant's values, where they are many a view of the file."""
+        values = onnx_outline.values(self.path, tensor, self._data)
         if values.dtype.kind not in "biuf":
             raise damaged(self.path, f"a constant holds no numbers but {type_name(tensor.data_type)}")
         return values
+
+    def content(self, tensor: Any) -> Any:
+        """Return a constant's values as bytes (uint8), whether they are raw data or in a typed field."""
+        import numpy
+
+        raw = onnx_outline.raw_data(tensor, self._data)
+        return numpy.ravel(self.array(tensor)).view("u1") if raw is None else numpy.frombuffer(raw, "u1")
 
     def node_label(self, node: Any) -> str:
         """Return a node's name and the nearest module that the file names."""
@@ -128,48 +130,10 @@ class Model:
         return ""
 
 
-def outline(path: Path) -> Any:
-    """Return the ``onnx.ModelProto`` in a file that nobody knows, as :func:`launch.onnx_outline.read` does.
-
-    :raises KitError: as :class:`Model`.
-    """
-    _check(path)
-    return onnx_outline.read(path)
-
-
 def mapped(path: Path) -> mmap.mmap:
     """Return a file that is not empty as memory, to be read only."""
     with path.open("rb") as handle:
         return mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ)
-
-
-def _check(path: Path) -> None:
-    if onnx_limits.check(path):
-        raise KitError(
-            "The ONNX file keeps its values in other files.",
-            where=paths.shown(path),
-            hint="Save it as one file: onnx.save_model(onnx.load(OLD), NEW)",
-        )
-
-
-def _parse(path: Path) -> Any:
-    """Return the ``onnx.ModelProto`` in a file, in memory of the file's size and what the limits allow."""
-    import onnx
-    from google.protobuf.message import DecodeError
-
-    _check(path)
-    reason = "its bytes cannot be read as ONNX"
-    try:
-        # Mapped and not read: what is read would stand in memory beside what is made from it.
-        with path.open("rb") as handle, warnings.catch_warnings(record=True) as said:
-            warnings.simplefilter("always")
-            with mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ) as data:
-                model = onnx.ModelProto.FromString(data)
-    except (DecodeError, ValueError):  # the latter: it was emptied just now, and cannot be mapped
-        raise damaged(path, reason) from None
-    if said:  # so protobuf tells that it stopped before the end
-        raise damaged(path, reason)
-    return model
 
 
 def _is_complete(node: Any) -> bool:

@@ -5,18 +5,31 @@ that is done with it afterwards.  Here everything but the weights is read, 0.3 o
 data was left out says where that is in the form that ONNX has for values in another file (``external_data``
 in ``onnx.proto``); the file is the same one, under a name that no file can say.
 
-This is for files that were just made: of one that nobody knows, :func:`launch.onnx_limits.check` says first
-whether it may be read.
+The wire format is protobuf's: https://protobuf.dev/programming-guides/encoding/.  A file that nobody knows is
+read in a process with a limit on its memory (:mod:`launch.verify.measuring`).
 """
 
 import math
 import mmap
 import secrets
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Union
+from typing import Any, Dict, Iterator, List, Optional, Tuple, Union
 
-from .onnx_limits import damaged
-from .onnx_wire import BYTES, MOST_BYTES, TAG_BYTES, VARINT, WIDTHS, Broken, varint
+from . import paths
+from .errors import KitError
+
+_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+"""Wire types; 3 and 4 are groups, which ONNX has none of, 6 and 7 are nothing."""
+
+_WIDTHS = {_FIXED64: 8, _FIXED32: 4}
+"""Bytes of what is not preceded by its length."""
+
+_TAG_BYTES = 5
+_MOST_BYTES = {_VARINT: 10, _BYTES: 5}
+"""Bytes that a tag, and a number or length, takes at most."""
+
+_MOST = 64 * 10**6
+"""Bytes on end that are taken from a file: the kit's have 0.3 million beside their weights."""
 
 _SMALL = 256
 """Bytes up to which a field is taken as it is: looking into all of them would take most of the time."""
@@ -27,14 +40,34 @@ _CHUNK = 1 << 18
 _HERE = secrets.token_hex(16)
 """The name of the file that is read."""
 
+_PLACE_KEYS = 3
+"""Entries that say where in the file values are."""
+
 _Fields = Dict[int, Optional[Dict[int, Any]]]
 """By number, the fields that lead to raw data and those within them; None for raw data itself."""
+
+
+class _Broken(Exception):
+    """The bytes are no message."""
+
+
+class _TooMuch(Exception):
+    """There is too much beside the weights."""
+
+
+def damaged(path: Path, reason: str) -> KitError:
+    """Return the error for a file that is no whole ONNX file."""
+    return KitError(
+        f"This is no ONNX file, or it is damaged: {reason}.",
+        where=paths.shown(path),
+        hint="Name a whole ONNX file; if this one was copied or was being written, make it again.",
+    )
 
 
 def read(path: Path) -> Any:
     """Return the ``onnx.ModelProto`` in a file, without the raw data of large tensors.
 
-    :raises KitError: the file is no ONNX file, or is damaged.
+    :raises KitError: the file is no ONNX file, is damaged, or keeps values in other files.
     :raises OSError: it cannot be read.
     """
     import onnx
@@ -46,9 +79,22 @@ def read(path: Path) -> Any:
         if hasattr(data, "madvise"):  # or the weights would be read ahead from the disk
             data.madvise(mmap.MADV_RANDOM)
         try:
-            return onnx.ModelProto.FromString(_outline(data, 0, len(data), _ways()))
-        except (Broken, DecodeError):
+            model = onnx.ModelProto.FromString(_outline(data, 0, len(data), _ways()))
+        except (_Broken, DecodeError):
             raise damaged(path, "its bytes cannot be read as ONNX") from None
+        except _TooMuch:
+            raise KitError(
+                f"The ONNX file has more than {_MOST:,} bytes beside its weights.",
+                where=paths.shown(path),
+                hint="Keep the weights as raw data; if this is one of the kit's files, make it again.",
+            ) from None
+    if any(map(_is_elsewhere, _tensors(model))):
+        raise KitError(
+            "The ONNX file keeps its values in other files.",
+            where=paths.shown(path),
+            hint="Save it as one file: onnx.save_model(onnx.load(OLD), NEW)",
+        )
+    return model
 
 
 def nonzero(path: Path, tensor: Any) -> int:
@@ -104,6 +150,14 @@ def values(path: Path, tensor: Any, data: mmap.mmap) -> Any:
         raise damaged(path, "a constant has not the values that its type and shape need") from None
 
 
+def raw_data(tensor: Any, data: mmap.mmap) -> Optional[memoryview]:
+    """Return the raw data of a tensor of :func:`read`; None where its values are in a typed field."""
+    place = _left_out(tensor)
+    if place is not None:
+        return memoryview(data)[place]
+    return memoryview(tensor.raw_data) if tensor.HasField("raw_data") else None
+
+
 def restore(tensor: Any, data: Union[bytes, mmap.mmap]) -> None:
     """Put raw data that :func:`read` left out of a tensor back into it.
 
@@ -122,6 +176,24 @@ def _left_out(tensor: Any) -> Optional[slice]:
     if place.get("location") != _HERE:
         return None
     return slice(int(place["offset"]), int(place["offset"]) + int(place["length"]))
+
+
+def _tensors(message: Any) -> Iterator[Any]:
+    """Yield the tensors in a message, wherever they are in it."""
+    if message.DESCRIPTOR.full_name == "onnx.TensorProto":
+        yield message
+        return
+    for field, value in message.ListFields():
+        if field.message_type is not None:
+            for inner in value if field.label == field.LABEL_REPEATED else (value,):
+                yield from _tensors(inner)
+
+
+def _is_elsewhere(tensor: Any) -> bool:
+    """Return whether the values of a tensor are in another file, or it does not say plainly where."""
+    if not tensor.external_data:
+        return bool(tensor.data_location == tensor.EXTERNAL)
+    return len(tensor.external_data) != _PLACE_KEYS or _left_out(tensor) is None
 
 
 def _fill(room: memoryview, handle: Any) -> bool:
@@ -157,14 +229,16 @@ def _outline(data: mmap.mmap, start: int, end: int, ways: _Fields) -> bytes:
     position = start
     while position < end:
         field = position
-        tag, position = varint(data, position, end, TAG_BYTES)
+        tag, position = _varint(data, position, end, _TAG_BYTES)
+        if tag < 8:  # the field with the number 0, at which protobuf would stop
+            raise _Broken
         wire_type = tag & 7
-        if wire_type == VARINT:
-            _, position = varint(data, position, end, MOST_BYTES[VARINT])
-        elif wire_type == BYTES:
-            length, position = varint(data, position, end, MOST_BYTES[BYTES])
+        if wire_type == _VARINT:
+            _, position = _varint(data, position, end, _MOST_BYTES[_VARINT])
+        elif wire_type == _BYTES:
+            length, position = _varint(data, position, end, _MOST_BYTES[_BYTES])
             if length > end - position:
-                raise Broken
+                raise _Broken
             if length > _SMALL and tag >> 3 in ways:
                 kept.append(data[start:field])
                 inner = ways[tag >> 3]
@@ -175,12 +249,14 @@ def _outline(data: mmap.mmap, start: int, end: int, ways: _Fields) -> bytes:
                     kept += [_number(tag), _number(len(content)), content]
                 start = position + length
             position += length
-        elif wire_type in WIDTHS:
-            position += WIDTHS[wire_type]
+        elif wire_type in _WIDTHS:
+            position += _WIDTHS[wire_type]
         else:
-            raise Broken
+            raise _Broken
+        if position - start > _MOST:
+            raise _TooMuch
     if position != end:
-        raise Broken
+        raise _Broken
     kept.append(data[start:end])
     return b"".join(kept)
 
@@ -203,3 +279,19 @@ def _number(number: int) -> bytes:
         number >>= 7
     written.append(number)
     return bytes(written)
+
+
+def _varint(data: mmap.mmap, position: int, end: int, most_bytes: int) -> Tuple[int, int]:
+    """Return the number at ``position`` and the place behind it.
+
+    :param end: the place behind what it is in.
+    :raises _Broken: it does not end there, or not within ``most_bytes``.
+    """
+    number = shift = 0
+    for place in range(position, min(end, position + most_bytes)):
+        byte = data[place]
+        number |= (byte & 127) << shift
+        if byte < 128:
+            return number, place + 1
+        shift += 7
+    raise _Broken

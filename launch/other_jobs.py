@@ -12,7 +12,7 @@ from . import bert_config, checkpoint, child, files, inputs, metric, paths, squa
 from .errors import KitError
 from .jobs import Job
 from .locks import LOCK, LOCKED, exclusive
-from .program import Runner
+from .program import run_job
 from .progress import Progress
 from .variants import VARIANTS
 
@@ -63,7 +63,7 @@ def _upstreams_configs(job: Job, prepare: Callable[[], None]) -> List[Path]:
         shutil.rmtree(made, ignore_errors=True)
         _forget_earlier(job)
         progress = Progress("configs", expected=None)
-        Runner(lock).run(job, "configs", "hybrid configs", progress)
+        run_job(job, "configs", "hybrid configs", progress, lock)
         progress.done("by upstream's script")
         written = []
         for config in sorted(made.glob("*/config.json")):
@@ -125,7 +125,7 @@ def evaluate(job: Job, prepare: Callable[[], None]) -> str:
     with exclusive(LOCK, LOCKED) as lock:
         prepare()
         progress = Progress("evaluate", expected=None)
-        Runner(lock).run(job, "evaluate", "evaluation", progress)
+        run_job(job, "evaluate", "evaluation", progress, lock)
     folder = job.local(job.arguments.output_dir)
     path = folder / "eval_results.json"
     results = json.loads(path.read_text(encoding="utf-8"))

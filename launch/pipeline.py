@@ -90,17 +90,16 @@ class Build:
             if todo:
                 self._preflight(todo)
                 self._warn_of_a_slow_optimizer(todo)
-                facts = provenance.facts(todo[0].job.source, self.optimizer)
+                facts = provenance.facts(todo[0].source, self.optimizer)
                 self.prepare()
             results = []
-            with program.Runner(lock, len(todo)) as runner:
-                for job, key, outcome in zip(self.jobs, keys, outcomes):
-                    if outcome is None:
-                        label = f"[{todo.index(job) + 1}/{len(todo)}]"
-                        outcome = _Tree(job, key, self.out, label, runner, self.optimizer, facts).build()
-                    elif _is_ours(job.work):
-                        shutil.rmtree(job.work, ignore_errors=True)
-                    results.append(outcome)
+            for job, key, outcome in zip(self.jobs, keys, outcomes):
+                if outcome is None:
+                    label = f"[{todo.index(job) + 1}/{len(todo)}]"
+                    outcome = _Tree(job, key, self.out, label, lock, self.optimizer, facts).build()
+                elif _is_ours(job.work):
+                    shutil.rmtree(job.work, ignore_errors=True)
+                results.append(outcome)
             return results
 
     def _current(self, job: TreeJob, key: Key) -> Optional[Outcome]:
@@ -137,20 +136,20 @@ class Build:
         checked = set()
         needs = []
         for job in todo:
-            startable.check(job.job)
-            arguments = job.job.arguments
+            startable.check(job)
+            arguments = job.arguments
             for name, path in (
                 ("TRAIN_FILE", arguments.train_file),
                 ("VALIDATION_FILE", arguments.validation_file),
             ):
                 if path is not None and path not in checked:
                     checked.add(path)
-                    squad.read(job.job.local(path), name)
+                    squad.read(job.local(path), name)
             _check_work(job, self.out)
             shape = job.shape()
-            job.job.check_model()
+            job.check_model()
             _check_spec(job, shape)
-            needs.append(_estimate(job, self.optimizer, several=len(todo) > 1))
+            needs.append(_estimate(job, self.optimizer))
             resources.check_memory(job.variant.name, needs[-1])
         trees.check_writable(self.out)
         resources.check_disk(f"Making {len(todo)} of the trees", self.out, sum(need.disk for need in needs))
@@ -185,23 +184,22 @@ def _check_spec(job: TreeJob, shape: bert_config.BertShape) -> None:
 
     :raises KitError: it is not, and would not be published.
     """
-    reason = Spec.of(job.variant, shape, job.job.arguments.max_seq_length).contradiction()
+    reason = Spec.of(job.variant, shape, job.arguments.max_seq_length).contradiction()
     if reason:
         raise KitError(
             f"This model does not make {job.variant.name}: {reason}.",
-            where=job.job.arguments.config_source,
+            where=job.arguments.config_source,
             hint="Correct the config, or make another variant.",
         )
 
 
-def _estimate(job: TreeJob, optimizer: Optimizer, several: bool = False) -> resources.Estimate:
-    """Return what a job, alone or one of several, is expected to take."""
+def _estimate(job: TreeJob, optimizer: Optimizer) -> resources.Estimate:
+    """Return what a job is expected to take."""
     return resources.estimate(
         job.shape(),
-        fast=job.job.source.fast,
-        upstreams_script=job.job.upstreams_script,
+        fast=job.source.fast,
+        upstreams_script=job.upstreams_script,
         old_optimizer=optimizer.separate is not None,
-        several=several,
     )
 
 
@@ -214,7 +212,7 @@ class _Tree:
         key: Key,
         out: Path,
         label: str,
-        runner: program.Runner,
+        lock: int,
         optimizer: Optimizer,
         facts: provenance.Facts,
     ) -> None:
@@ -222,8 +220,7 @@ class _Tree:
         self.key = key
         self.out = out
         self.label = label
-        self.runner = runner
-        self.lock = runner.lock
+        self.lock = lock
         self.optimizer = optimizer
         self.facts = facts
         self.work = job.work
@@ -260,8 +257,8 @@ class _Tree:
     def _verify(self) -> verification.Result:
         """Measure what is in the files; nothing of an earlier run is taken over."""
         progress = Progress(f"{self.label} verification", self.need.verify_seconds)
-        job = self.job.job
-        spec = Spec.of(self.job.variant, self.shape, job.arguments.max_seq_length)
+        job = self.job
+        spec = Spec.of(job.variant, self.shape, job.arguments.max_seq_length)
         with progress:
             found = verification.measure(
                 self.work, spec, Path(job.invocation.python), dict(os.environ), progress.tick, (self.lock,)
@@ -312,7 +309,8 @@ class _Tree:
         if found:
             progress.done("unchanged, taken from the published tree")
             return found
-        usage = self.runner.run(self.job.job, f"{self.job.variant.name}-onnx", "weights and ONNX", progress)
+        log, what = f"{self.job.variant.name}-onnx", "weights and ONNX"
+        usage = program.run_job(self.job, log, what, progress, self.lock)
         files = trees.describe_files(self.work, names)
         progress.done(f"{size(files[names[0]]['bytes'])}, peak memory {size(usage.peak_bytes)}")
         return self._finish(_ONNX_STAMP, self.key, files, usage.seconds, usage.peak_bytes)
@@ -355,7 +353,7 @@ class _Tree:
         progress.note(f"log: {paths.shown(self.work / 'ir' / convert.LOG)}")
         with progress:
             usage = convert.convert(
-                Path(self.job.job.invocation.python),
+                Path(self.job.invocation.python),
                 self.job.onnx_path,
                 dict(os.environ),
                 progress.tick,

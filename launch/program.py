@@ -1,17 +1,15 @@
 """Running a job's program, with the kit's own steps around upstream's scripts."""
 
 import contextlib
-import functools
 import os
 from pathlib import Path
-from typing import Dict, List, NamedTuple, Optional
+from typing import Dict, List, NamedTuple
 
-from . import child, digests, environment, paths, source_rules
+from . import child, digests, environment, paths
 from .errors import KitError
 from .jobs import Job
 from .progress import Progress
 from .qa import extension
-from .warm import Warm
 
 _DRAWINGS = ("original_graph.dot", "compressed_graph.dot")
 """What NNCF draws beside the tree when upstream's script calls it."""
@@ -35,76 +33,48 @@ class Step(NamedTuple):
     env: Dict[str, str]
 
 
-class Runner:
-    """Runs the programs of one command's jobs, one after the other; they share what they can.
+def run_job(job: Job, log_name: str, what: str, progress: Progress, lock: int) -> child.Usage:
+    """Run a job's program with its chatter in ``build/log/<log_name>.log``.
+
+    Upstream's scripts have the kit's own steps around them: before, unless it is known to be current, NNCF's
+    extension is compiled under a lock that a killed compiler does not leave behind; after, an ONNX file's
+    report is written in the kit's form; should the script fail, its inputs are looked through.
 
     :param lock: a descriptor that every process inherits.
-    :param jobs: how many there may be.  Of several, the kit's and upstream's programs start with their
-        libraries imported (:mod:`launch.warm`); what another program wants first, nobody knows.
+    :raises KitError: see :func:`launch.child.run`.
     """
+    log = paths.BUILD / "log" / f"{log_name}.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    log.write_bytes(b"")
+    progress.note(f"log: {paths.shown(log)}")
 
-    def __init__(self, lock: int, jobs: int = 1) -> None:
-        self.lock = lock
-        self._warm = Warm() if jobs > 1 else None
-
-    def __enter__(self) -> "Runner":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._warm is not None:
-            self._warm.close()
-
-    def run(self, job: Job, log_name: str, what: str, progress: Progress) -> child.Usage:
-        """Run a job's program with its chatter in ``build/log/<log_name>.log``.
-
-        Upstream's scripts have the kit's own steps around them: before, unless it is known to be current,
-        NNCF's extension is compiled under a lock that a killed compiler does not leave behind; after, an ONNX
-        file's report is written in the kit's form; should the script fail, its inputs are looked through.
-
-        :raises KitError: see :func:`launch.child.run`.
-        """
-        log = paths.BUILD / "log" / f"{log_name}.log"
-        log.parent.mkdir(parents=True, exist_ok=True)
-        log.write_bytes(b"")
-        progress.note(f"log: {paths.shown(log)}")
-        usages = []
-        with progress:
-            for step in _steps(job):
-                try:
-                    usages.append(self._run(job, step, log, what, progress))
-                except KitError as error:
-                    if step.name == _SCRIPT and not isinstance(error, child.KilledError):
-                        # Upstream's script says nothing of a user's error but a traceback.
-                        self._run(
-                            job, _kits(job, _CAUSE, "qa.check", *job.invocation.args), log, what, progress
-                        )
-                    raise
-        if job.upstreams_script:
-            for drawing in _DRAWINGS:
-                with contextlib.suppress(FileNotFoundError):
-                    (job.local(job.arguments.output_dir) / drawing).unlink()
-        return child.together(usages)
-
-    def _run(self, job: Job, step: Step, log: Path, what: str, progress: Progress) -> child.Usage:
-        _tick(progress, step.name, None)
+    def run(step: Step) -> child.Usage:
+        progress.tick(step.name or None)
         return child.run(
             step.argv,
             env=step.env,
             cwd=Path(job.invocation.cwd),
             log=log,
             what=what,
-            tick=functools.partial(_tick, progress, step.name),
-            inherit=(self.lock,),
-            start=self._start(job, step),
+            tick=lambda stated: progress.tick(stated or step.name or None),
+            inherit=(lock,),
         )
 
-    def _start(self, job: Job, step: Step) -> Optional[child.Start]:
-        """Return the other way to start a step, if there is one."""
-        if self._warm is None or step.argv != job.invocation.argv():
-            return None
-        if not source_rules.is_program(job.invocation, job.source):
-            return None
-        return functools.partial(self._warm.start, job.source.imports)
+    usages = []
+    with progress:
+        for step in _steps(job):
+            try:
+                usages.append(run(step))
+            except KitError as error:
+                if step.name == _SCRIPT and not isinstance(error, child.KilledError):
+                    # Upstream's script says nothing of a user's error but a traceback.
+                    run(_kits(job, _CAUSE, "qa.check", *job.invocation.args))
+                raise
+    if job.upstreams_script:
+        for drawing in _DRAWINGS:
+            with contextlib.suppress(FileNotFoundError):
+                (job.local(job.arguments.output_dir) / drawing).unlink()
+    return child.together(usages)
 
 
 def _steps(job: Job) -> List[Step]:
@@ -154,8 +124,3 @@ def _extension_key(job: Job) -> str:
             "environment": {name: env.get(name) for name in _COMPILES},
         }
     )
-
-
-def _tick(progress: Progress, command: str, step: Optional[str]) -> None:
-    """Show the step that a command has stated, or which command it is."""
-    progress.tick(step or command or None)

@@ -139,7 +139,7 @@ def recorded(key: Any) -> Any:
 
 def build(
     facts: Facts,
-    tree_job: TreeJob,
+    job: TreeJob,
     shape: BertShape,
     *,
     onnx_key: Content,
@@ -157,14 +157,14 @@ def build(
     :param seconds: what each stage took; ``peak_bytes`` its largest resident set.
     :param verification: what was measured on the files, in the form of the schema.
     """
-    job, arguments = tree_job.job, tree_job.job.arguments
+    arguments = job.arguments
     key = recorded(onnx_key)
     return {
         "format": trees.FORMAT,
-        "variant": tree_job.variant.name,
+        "variant": job.variant.name,
         "finished": _time(facts.epoch),
         "kit": facts.kit,
-        "model": Spec.of(tree_job.variant, shape, arguments.max_seq_length).model(),
+        "model": Spec.of(job.variant, shape, arguments.max_seq_length).model(),
         "weights": {
             "kind": "random",
             "seed": arguments.seed,

@@ -40,8 +40,6 @@ _VERIFY_BASE_SECONDS = 2.0
 _VERIFY_SECONDS_PER_LAYER = 0.35
 _VERIFY_SECONDS_PER_BYTE = 2.6e-8
 _ONNX_SLACK = 3_000_000
-_WARM_BYTES = 0.35 * GB
-"""What the process keeps that starts the programs of several jobs (:mod:`launch.warm`), rounded up."""
 
 _DISK_SHARE = 1.27  # of the ONNX file: itself, the IR, reports
 
@@ -81,15 +79,12 @@ def estimate(
     fast: bool = True,
     upstreams_script: bool = False,
     old_optimizer: bool = False,
-    several: bool = False,
 ) -> Estimate:
     """Return the estimate for a model of these dimensions.
 
     :param fast: with the optional set ``fast``.
     :param upstreams_script: whether upstream's script makes it, which without ``fast`` saves a checkpoint.
     :param old_optimizer: whether the IR is made by Model Optimizer 2021.4.
-    :param several: whether it is one of several jobs, whose programs are children of one process.  What that
-        keeps, such a program shares with it; beside verification it counts.
     """
     embeddings = (shape.vocab_size + shape.max_positions + 2) * shape.hidden
     kept = shape.kept_weights
@@ -109,8 +104,6 @@ def estimate(
     fit = _FAST if fast else _PLAIN
     onnx_memory = fit.base_bytes + fit.bytes_per_weight * kept + fit.bytes_per_embedding * embeddings
     verify_memory = _VERIFY_BASE_BYTES + _VERIFY_BYTES_PER_BYTE * onnx_bytes
-    if several:
-        verify_memory += _WARM_BYTES
     return Estimate(
         memory=int(max(onnx_memory, verify_memory)),
         disk=int(onnx_bytes * disk),

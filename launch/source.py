@@ -39,12 +39,6 @@ class Source(abc.ABC):
     name: str
     """What ``SOURCE=`` calls it."""
 
-    imports: Tuple[str, ...]
-    """The libraries of the programs, in the order in which they import them.
-
-    The order counts: NNCF replaces functions of torch's, and what was imported before may hold the old ones.
-    """
-
     @property
     def tree(self) -> Path:
         """The derived tree."""

@@ -18,15 +18,6 @@ class Fork(Source):
     """The submodules at their pins; upstream's own scripts run on them."""
 
     name = "fork"
-    imports = (
-        "datasets",
-        "torch",
-        "transformers.trainer",
-        "nncf.torch.initialization",
-        "nncf.common.utils.tensorboard",
-        "transformers.models.bert.modeling_bert",
-        "transformers.models.bert.tokenization_bert_fast",
-    )
 
     @property
     def python_path(self) -> List[Path]:

@@ -20,12 +20,6 @@ class Registry(Source):
     """The releases from the package index; the kit's own program runs on them."""
 
     name = "registry"
-    imports = (
-        "nncf.torch",
-        "transformers.models.bert.modeling_bert",
-        "transformers.models.bert.tokenization_bert_fast",
-        "datasets",
-    )
 
     @property
     def python_path(self) -> List[Path]:

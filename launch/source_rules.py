@@ -9,7 +9,6 @@ from .rewrite import Rewriter
 from .source import Source
 from .source_fork import Fork
 from .source_registry import Registry
-from .vscode import Invocation
 
 ALLOCATOR = "glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=1048576"
 """glibc's allocator ("Memory Allocation Tunables" in its manual): a megabyte and more is mapped by itself.
@@ -61,19 +60,8 @@ def runs_the_kits(rewriter: Rewriter) -> bool:
     """Return whether an invocation runs one of the kit's own programs, by whatever path."""
     if len(rewriter.target.after) != 1:
         return False
-    return _is_one(Path(rewriter.cwd.after[0]) / rewriter.target.after[0], Registry())
-
-
-def is_program(invocation: Invocation, source: Source) -> bool:
-    """Return whether an invocation runs one of a source's programs, with no options of the interpreter's."""
-    if len(invocation.target) != 1 or invocation.options:
-        return False
-    return _is_one(Path(invocation.cwd) / invocation.target[0], source)
-
-
-def _is_one(path: Path, source: Source) -> bool:
-    program = Path(os.path.normpath(path))
-    return program.parent == source.programs and program.name in PROGRAMS
+    program = Path(os.path.normpath(Path(rewriter.cwd.after[0]) / rewriter.target.after[0]))
+    return program.parent == Registry().programs and program.name in PROGRAMS
 
 
 def move(rewriter: Rewriter, source: Source, where: str) -> None:

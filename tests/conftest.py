@@ -12,7 +12,6 @@ from typing import Callable, Dict, Iterator, List, Optional
 import pytest
 
 from launch import commands, hub, paths
-from launch.variants import VARIANTS
 
 from . import hub_server
 
@@ -86,7 +85,6 @@ class Kit:
         self.launch_file = write_launch_file(folder)
         self.model = model
         self.first: Optional[subprocess.CompletedProcess[str]] = None
-        self.logs: Dict[str, str] = {}
 
     def argv(self, command: str, variant: str, **options: object) -> List[str]:
         usual: Dict[str, object] = {
@@ -143,8 +141,6 @@ def built(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, derived_so
     kit = Kit(tmp_path_factory.mktemp("built"), tiny_model)
     kit.first = run(kit.argv("all", ""))
     assert kit.first.returncode == 0, kit.first.stderr
-    for name in VARIANTS:
-        kit.logs[name] = (paths.BUILD / "log" / f"{name}-onnx.log").read_text(encoding="utf-8")
     yield kit
     shutil.rmtree(str(kit.folder), ignore_errors=True)
 

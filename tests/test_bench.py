@@ -11,8 +11,12 @@ from typing import Any, Dict, List, Optional
 import pytest
 
 from launch import bert_config, child, patches, paths, resources, variants
-from launch.bench import plan, running, sides, table
-from launch.bench.figures import (
+from launch.errors import KitError
+from launch.source_fork import Fork
+from launch.source_registry import Registry
+
+from .bench import plan, running, sides, table
+from .bench.figures import (
     ALL,
     EVERY,
     FLOOR,
@@ -29,11 +33,7 @@ from launch.bench.figures import (
     rows,
     value,
 )
-from launch.bench.stopwatch import UNNAMED, Stopwatch
-from launch.errors import KitError
-from launch.source_fork import Fork
-from launch.source_registry import Registry
-
+from .bench.stopwatch import UNNAMED, Stopwatch
 from .conftest import HYBRID, UNSTRUCTURED, Kit, assert_user_error, run
 
 GB = 10**9
@@ -326,7 +326,7 @@ def test_both_sides_jobs_differ_only_in_their_folders(
             job = sides.job(side, variant)
             assert job.onnx_path == side.folder / variant.name / f"{variant.stem}.onnx"
             assert job.shape().layers == 2
-            invocation = job.job.invocation
+            invocation = job.invocation
             assert invocation.env["PYTHONPATH"].startswith(f"{side.source.tree}:")
             assert invocation.env["TORCH_EXTENSIONS_DIR"] == str(side.source.extensions)
             words.append([word.replace(str(side.folder), "") for word in invocation.args])

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from launch import third_party
-from launch.bench import sides
-from launch.bench.figures import FLOOR, IR, ONNX, VERIFICATION
 
+from .bench import sides
+from .bench.figures import FLOOR, IR, ONNX, VERIFICATION
 from .conftest import HYBRID, UNSTRUCTURED, Kit, run
 
 pytestmark = pytest.mark.forks

@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import Callable, Dict, Iterator, List, Tuple
+from typing import Callable, Dict, List
 
 import pytest
 
@@ -180,10 +180,11 @@ class Runs:
         )
         return Job("n", invocation, "", [], None, arguments.parse("run_qa.py", words), self.source)
 
-    def calls(self, runner: program.Runner) -> List[str]:
+    def calls(self) -> List[str]:
         """Run the job and return its processes; if the extension was looked after, it leaves a stamp."""
         with Path(os.devnull).open("w") as nowhere:
-            runner.run(self.job(), "test", "a test", Progress("", None, nowhere))
+            progress = Progress("", None, nowhere)
+            program.run_job(self.job(), "test", "a test", progress, nowhere.fileno())
         file = self.folder / "python.calls"
         lines = [line.split() for line in file.read_text().splitlines()]
         file.unlink()
@@ -195,66 +196,55 @@ class Runs:
 
 
 @pytest.fixture
-def runs(tmp_path: Path, folder: Path) -> Iterator[Tuple[Runs, program.Runner]]:
-    with (tmp_path / "lock").open("w") as lock, program.Runner(lock.fileno()) as runner:
-        yield Runs(tmp_path, folder), runner
+def runs(tmp_path: Path, folder: Path) -> Runs:
+    return Runs(tmp_path, folder)
 
 
 SHORT = ["run_qa.py", "launch.sparsity"]
 LONG = ["launch.qa.extension", *SHORT]
 
 
-def test_the_extension_is_looked_after_once(runs: Tuple[Runs, program.Runner]) -> None:
-    one, runner = runs
-    assert one.calls(runner) == LONG
-    assert one.calls(runner) == SHORT
-    with (one.folder / "lock").open() as lock, program.Runner(lock.fileno()) as another:
-        assert one.calls(another) == SHORT, "by another run either"
+def test_the_extension_is_looked_after_once(runs: Runs) -> None:
+    assert runs.calls() == LONG
+    assert runs.calls() == SHORT
 
 
 @pytest.mark.parametrize("name", ["PYTHONPATH", "CXX", "CUDA_VISIBLE_DEVICES"])
-def test_what_is_compiled_from_other_sources_or_otherwise_is_looked_after(
-    runs: Tuple[Runs, program.Runner], name: str
-) -> None:
-    one, runner = runs
-    one.calls(runner)
-    one.env[name] = "another"
-    assert one.calls(runner) == LONG
-    assert one.calls(runner) == SHORT
+def test_what_is_compiled_from_other_sources_or_otherwise_is_looked_after(runs: Runs, name: str) -> None:
+    runs.calls()
+    runs.env[name] = "another"
+    assert runs.calls() == LONG
+    assert runs.calls() == SHORT
 
 
-def test_a_tree_that_was_derived_anew_is_looked_after(runs: Tuple[Runs, program.Runner]) -> None:
-    one, runner = runs
-    one.calls(runner)
-    one.source.derive("second")
-    assert one.calls(runner) == LONG
-    assert one.calls(runner) == SHORT
-    one.env["TERM"] = "another"
-    assert one.calls(runner) == SHORT, "nothing is compiled by its leave"
+def test_a_tree_that_was_derived_anew_is_looked_after(runs: Runs) -> None:
+    runs.calls()
+    runs.source.derive("second")
+    assert runs.calls() == LONG
+    assert runs.calls() == SHORT
+    runs.env["TERM"] = "another"
+    assert runs.calls() == SHORT, "nothing is compiled by its leave"
 
 
-def test_another_interpreter_is_looked_after(runs: Tuple[Runs, program.Runner]) -> None:
-    one, runner = runs
-    one.calls(runner)
-    (one.folder / "below").mkdir()
-    other = Runs(one.folder / "below", one.extensions)
-    other.source = one.source
-    assert other.calls(runner) == LONG
+def test_another_interpreter_is_looked_after(runs: Runs) -> None:
+    runs.calls()
+    (runs.folder / "below").mkdir()
+    other = Runs(runs.folder / "below", runs.extensions)
+    other.source = runs.source
+    assert other.calls() == LONG
 
 
-def test_what_a_killed_compiler_left_is_looked_after(runs: Tuple[Runs, program.Runner]) -> None:
-    one, runner = runs
-    one.calls(runner)
-    extension.built(one.extensions).with_name("lock").touch()
-    assert one.calls(runner) == LONG
-    assert one.calls(runner) == SHORT
+def test_what_a_killed_compiler_left_is_looked_after(runs: Runs) -> None:
+    runs.calls()
+    extension.built(runs.extensions).with_name("lock").touch()
+    assert runs.calls() == LONG
+    assert runs.calls() == SHORT
 
 
-def test_without_a_folder_of_its_own_it_is_looked_after(runs: Tuple[Runs, program.Runner]) -> None:
-    one, runner = runs
-    one.calls(runner)
-    del one.env[extension.FOLDER]
-    assert one.calls(runner) == LONG
+def test_without_a_folder_of_its_own_it_is_looked_after(runs: Runs) -> None:
+    runs.calls()
+    del runs.env[extension.FOLDER]
+    assert runs.calls() == LONG
 
 
 # --- the step itself -------------------------------------------------------------------------------------

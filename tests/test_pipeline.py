@@ -242,14 +242,10 @@ def test_a_second_run_gives_the_same_bytes_and_another_seed_does_not(
     assert seeded[f"ir/{HYBRID}-8bit.bin"] != first[f"ir/{HYBRID}-8bit.bin"]
 
 
-def test_all_imports_once_and_makes_what_each_variant_alone_makes(built: Kit, tmp_path: Path, hashes) -> None:
-    """NNCF warns of what this torch lacks when it is imported; the hybrid alone is in the test above."""
-    said = [name for name, log in built.logs.items() if "Not patching" in log]
-    # The first is a process of its own where NNCF's extension is still to be compiled; the next then imports.
-    assert said in (list(variants.VARIANTS)[:1], list(variants.VARIANTS)[:2])
+def test_all_makes_what_each_variant_alone_makes(built: Kit, tmp_path: Path, hashes) -> None:
+    """The hybrid alone is in the test above."""
     done = run(built.argv("variant", UNSTRUCTURED, out=tmp_path))
     assert done.returncode == 0, done.stderr
-    assert "Not patching" in (paths.BUILD / "log" / f"{UNSTRUCTURED}-onnx.log").read_text()
     assert stable(hashes(tmp_path / UNSTRUCTURED)) == stable(hashes(built.tree(UNSTRUCTURED)))
     alone, together = (trees.read_provenance(out / UNSTRUCTURED) for out in (tmp_path, built.out))
     for key in ("command", "inputs", "onnx_key", "ir_key", "model", "files"):

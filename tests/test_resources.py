@@ -6,9 +6,8 @@ from typing import Dict
 
 import pytest
 
-from launch import inputs, jobs, paths, pipeline, resources, spec, variants
+from launch import paths, resources, spec, variants
 from launch.errors import KitError
-from launch.source_registry import Registry
 
 
 def estimates() -> list:
@@ -31,31 +30,6 @@ def test_the_set_fast_asks_for_less() -> None:
         assert with_it.memory <= 0.5 * without.memory
         assert with_it.seconds < without.seconds
         assert with_it.disk <= without.disk
-
-
-def test_one_of_several_needs_what_their_process_keeps() -> None:
-    for variant, alone in zip(variants.VARIANTS.values(), estimates()):
-        beside = resources.estimate(spec.bert_large(variant), several=True)
-        assert beside.memory >= alone.memory + 0.3 * resources.GB
-        assert (beside.disk, beside.seconds) == (alone.disk, alone.seconds)
-
-
-def test_several_jobs_are_asked_for_more_memory_than_one(
-    tmp_path: Path, derived_source: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    questions = paths.SAMPLE / "train.json", paths.SAMPLE / "validation.json"
-    selection = inputs.Selection("files", paths.SAMPLE / "model", *questions)
-    names = ("90pc_sparse-02_head-0512_ffnn", "90pc_sparse-04_head-1024_ffnn")
-    made = [
-        jobs.load_tree(str(paths.LAUNCH_FILE), variants.get(name), selection, Registry()) for name in names
-    ]
-    largest = resources.estimate(made[-1].shape()).memory
-    monkeypatch.setattr(resources, "available_memory", lambda: largest)
-    monkeypatch.setattr(resources, "check_disk", lambda *_: None)
-    build = pipeline.Build(made, tmp_path / "out", lambda: None)
-    build._preflight(made[-1:])
-    with pytest.raises(KitError, match=r"needs about .* GB of memory"):
-        build._preflight(made)
 
 
 def test_too_little_memory_is_said_before_the_start(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,14 +2,15 @@
 
 import json
 from collections import Counter
-from pathlib import Path
 
 import pytest
 
+from launch import paths
 from launch.errors import KitError
-from launch.sample import make_vocab
 
-SAMPLE = Path(make_vocab.__file__).parent
+from . import make_vocab
+
+SAMPLE = paths.SAMPLE
 MODEL = SAMPLE / "model"
 SPLITS = ("train", "validation")
 

@@ -128,12 +128,12 @@ def test_the_values_reach_the_program_and_count(kit: Kit, monkeypatch: pytest.Mo
     plant(kit)
     job = load(kit, monkeypatch)
     key = jobs.onnx_key(job)
-    environment = job.job.invocation.environment({})
+    environment = job.invocation.environment({})
     assert environment["HF_TOKEN"] == PLANTED["literal"]
     assert environment["TOKEN_TOO"] == PLANTED["referred"]
     assert environment["HF_HOME"] == f"{paths.BUILD}/cache/{PLANTED['home']}"
     assert environment["PYTHONPATH"].endswith(f":/{PLANTED['search']}")
-    assert job.job.arguments.model_revision == PLANTED["argument"]
+    assert job.arguments.model_revision == PLANTED["argument"]
     assert disclosed(json.dumps(key)) == []
     assert jobs.onnx_key(load(kit, monkeypatch)) == key
     for name in ("PLANTED_REFERRED", "PLANTED_ARGUMENT", "PYTHONPATH"):

@@ -101,7 +101,7 @@ def test_a_program_takes_the_number_that_was_asked_for(kit: Kit, monkeypatch: py
     most = 1 + max(2, os.cpu_count() or 1)
     norms = {}
     for threads in (1, 2, most):
-        env = job(kit, threads).job.invocation.environment(os.environ)
+        env = job(kit, threads).invocation.environment(os.environ)
         number, norms[threads] = torch_says(f"[{NUMBER}, {NORM}]", env)
         assert number == threads
     assert norms[1] != norms[2], "masks would not depend on the number of threads"
@@ -123,7 +123,7 @@ def test_a_key_has_the_number_of_threads_wherever_it_comes_from(
         text.replace('"PYTHONHASHSEED"', '"OMP_NUM_THREADS": "1", "PYTHONHASHSEED"'), encoding="utf-8"
     )
     assert jobs.onnx_key(job(kit)) == one, "the launch file counts more than the machine"
-    assert surroundings.threads(job(kit).job.invocation.env) == 1
+    assert surroundings.threads(job(kit).invocation.env) == 1
 
 
 def test_what_changes_the_run_is_neither_inherited_nor_in_the_key(
@@ -136,12 +136,12 @@ def test_what_changes_the_run_is_neither_inherited_nor_in_the_key(
         monkeypatch.setenv(name, value)
     hostile = job(kit, 2)
     assert jobs.onnx_key(hostile) == base
-    env = hostile.job.invocation.environment(os.environ)
+    env = hostile.invocation.environment(os.environ)
     assert {name for name in HOSTILE if name in env} == {"OMP_NUM_THREADS"}
-    assert env == {**plain.job.invocation.environment(clean()), **HARMLESS}
-    assert "not from the shell" in hostile.job.explain()
+    assert env == {**plain.invocation.environment(clean()), **HARMLESS}
+    assert "not from the shell" in hostile.explain()
     # What is printed gives the same in the shell that it was printed for.
-    printed = hostile.job.invocation.shell()
+    printed = hostile.invocation.shell()
     before = printed[: printed.index(f"{paths.VENV_PYTHON} ")]
     code = "import json, os; print(json.dumps(dict(os.environ)))"
     line = before + shlex.join([sys.executable, "-c", code])

@@ -4,11 +4,11 @@ What a file of a gigabyte takes is given back when the process ends, and a file 
 no more with it.
 """
 
+import contextlib
 import json
 import multiprocessing
 import resource
 import sys
-from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, NoReturn, Sequence, Tuple
@@ -71,12 +71,13 @@ def ask(
     return [Check(**check) for check in content["checks"]], content["facts"], usage
 
 
-@contextmanager
+@contextlib.contextmanager
 def beside(body: Callable[..., Any], *arguments: Any) -> Iterator[Callable[[], Any]]:
     """Call ``body`` in a copy of this process, which goes on meanwhile; give what waits for its result.
 
     Nothing that runs threads may be loaded before.  The copy ends with the context, and with this process.
-    What waits raises :class:`KitError`: the body's own, or that the copy has ended without a result.
+    It may hold :data:`MAX_BYTES`.  What waits raises :class:`KitError`: the body's own, or that the copy has
+    ended without a result.
     """
     receive, send = multiprocessing.Pipe(duplex=False)
     process = multiprocessing.get_context("fork").Process(target=_reply, args=(send, body, *arguments))
@@ -88,7 +89,11 @@ def beside(body: Callable[..., Any], *arguments: Any) -> Iterator[Callable[[], A
             value, problem = receive.recv()
         except EOFError:
             process.join()
-            raise KitError(f"The process that measures it ended with status {process.exitcode}.") from None
+            raise KitError(
+                f"Reading it ended with status {process.exitcode}: it is damaged, or takes more than"
+                f" {MAX_BYTES / 1e9:.0f} GB of memory.",
+                hint="Name a whole file; if this one was copied or was being written, make it again.",
+            ) from None
         if problem is not None:
             raise KitError.from_dict(problem)
         return value
@@ -102,17 +107,25 @@ def beside(body: Callable[..., Any], *arguments: Any) -> Iterator[Callable[[], A
 
 def _reply(send: Connection, body: Callable[..., Any], *arguments: Any) -> None:
     child.die_with_parent()
-    try:
-        send.send((body(*arguments), None))
-    except KitError as problem:
-        send.send((None, problem.as_dict()))
+    _limit_memory()
+    with contextlib.suppress(MemoryError):  # nothing is sent, which says it
+        try:
+            send.send((body(*arguments), None))
+        except KitError as problem:
+            send.send((None, problem.as_dict()))
+
+
+def _limit_memory() -> None:
+    """Let this process hold :data:`MAX_BYTES` of data, and leave no core file where it wants more."""
+    hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
+    limit = MAX_BYTES if hard == resource.RLIM_INFINITY else min(MAX_BYTES, hard)
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
 def serve(body: Body) -> NoReturn:
     """Answer the request that the command line names, and leave the process."""
-    hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
-    limit = MAX_BYTES if hard == resource.RLIM_INFINITY else min(MAX_BYTES, hard)
-    resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))
+    _limit_memory()
     sys.exit(status.run(_answer, body, *map(Path, sys.argv[1:])))
 
 

@@ -39,7 +39,7 @@ def check(tree: Path, spec: Spec, _: Facts) -> Tuple[List[Check], Facts]:
     """
     path = tree / f"{VARIANTS[spec.variant].stem}.onnx"
     status.step("reading the ONNX file")
-    model = Model(path, in_place=True)
+    model = Model(path)
     found = _Matrices(model, spec)
     quantizers = _quantizers(model)
     facts: Facts = {

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Dict, Iterator, Mapping, Optional, Sequence, Set, Tuple
 
 from .. import onnx_outline
-from ..onnx_model import AT_ONCE, QUANTIZER, constant_value, mapped, outline
+from ..onnx_model import AT_ONCE, QUANTIZER, constant_value, mapped
 from ..spec import BITS
 from .runtime import Network, constant, room
 
@@ -100,7 +100,7 @@ class OnnxFile:
         from onnx import TensorProto, helper
 
         self.path = path
-        self._proto = outline(path)
+        self._proto = onnx_outline.read(path)
         self._data = mapped(path)
         graph = self._proto.graph
         tensors = {tensor.name: tensor for tensor in graph.initializer}

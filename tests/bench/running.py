@@ -9,13 +9,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Dict, Iterator, List
 
-from .. import child, convert, digests, files, host, paths
-from ..jobs import TreeJob
-from ..program import Runner, extension_step
-from ..progress import Progress
-from ..spec import Spec
-from ..variants import Variant
-from ..verify import tree as verification
+from launch import child, convert, digests, files, host, paths
+from launch.jobs import TreeJob
+from launch.program import extension_step, run_job
+from launch.progress import Progress
+from launch.spec import Spec
+from launch.variants import Variant
+from launch.verify import tree as verification
+
 from . import plan as planning
 from . import sides
 from .figures import FLOOR, IR, ONNX, VERIFICATION, Figure, Run, as_json, rows
@@ -53,20 +54,20 @@ def _say(what: str) -> None:
 
 
 def _kits_environment(side: Side, job: TreeJob) -> Dict[str, str]:
-    own = job.job.invocation.environment(os.environ)
+    own = job.invocation.environment(os.environ)
     return {**own, "PYTHONPATH": os.pathsep.join(map(str, side.source.python_path))}
 
 
 def _extension(side: Side, job: TreeJob, lock: int) -> None:
     """Compile NNCF's extension, once for all runs of all variants, as a person has it after the first."""
-    step = extension_step(job.job)
+    step = extension_step(job)
     _prepare(f"bench: {side.name}: NNCF's extension", step.argv, step.env, lock)
 
 
 def _weights(side: Side, lock: int) -> None:
     """Write the checkpoint that the recipe by hand reads."""
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, side.source.python_path))}
-    argv = [str(paths.VENV_PYTHON), "-m", "launch.bench.weights", str(sides.MODEL)]
+    argv = [str(paths.VENV_PYTHON), "-m", "tests.bench.weights", str(sides.MODEL)]
     _prepare("bench: a checkpoint of random weights", argv, env, lock)
 
 
@@ -106,17 +107,14 @@ def _one(plan: Plan, side: Side, variant: Variant, label: str, lock: int) -> Run
 
     watch = Stopwatch(f"{label}  {ONNX}", need.onnx_seconds if side.kits else None)
     log_name = f"bench-{side.folder.name}-{variant.name}"
-    if side.kits:
-        usage = Runner(lock).run(job.job, log_name, ONNX, watch)
-    else:
-        usage = _by_hand(job, log_name, watch, lock)
+    usage = run_job(job, log_name, ONNX, watch, lock) if side.kits else _by_hand(job, log_name, watch, lock)
     steps[ONNX] = watch.steps()
     stages[ONNX] = _booked(watch, usage)
 
     watch = Stopwatch(f"{label}  {IR}", need.ir_seconds)
     with watch:
         usage = convert.convert(
-            Path(job.job.invocation.python), job.onnx_path, dict(os.environ), watch.tick, (lock,)
+            Path(job.invocation.python), job.onnx_path, dict(os.environ), watch.tick, (lock,)
         )
     stages[IR] = _booked(watch, usage)
     stages[FLOOR] = _floor(side, job, f"{label}  {FLOOR}", lock)
@@ -141,8 +139,8 @@ def _floor(side: Side, job: TreeJob, label: str, lock: int) -> Figure:
     result = job.work / "floor.json"
     watch = Stopwatch(label, None)
     log = paths.BUILD / "log" / "bench.log"
-    invocation = job.job.invocation
-    argv = [invocation.python, "-m", "launch.bench.floor", str(result), *invocation.args]
+    invocation = job.invocation
+    argv = [invocation.python, "-m", "tests.bench.floor", str(result), *invocation.args]
     with watch:
         usage = child.run(
             argv,
@@ -163,7 +161,7 @@ def _by_hand(job: TreeJob, log_name: str, watch: Stopwatch, lock: int) -> child.
     log.parent.mkdir(parents=True, exist_ok=True)
     log.write_bytes(b"")
     watch.note(f"log: {paths.shown(log)}")
-    invocation = job.job.invocation
+    invocation = job.invocation
     with watch:
         return child.run(
             invocation.argv(),
@@ -181,10 +179,10 @@ _UNSOUND = "The benchmark cannot be taken as it is: make the variant, which says
 
 def _verify(job: TreeJob, label: str, expected: float, lock: int) -> Figure:
     watch = Stopwatch(label, expected)
-    spec = Spec.of(job.variant, job.shape(), job.job.arguments.max_seq_length)
+    spec = Spec.of(job.variant, job.shape(), job.arguments.max_seq_length)
     with watch:
         found = verification.measure(
-            job.work, spec, Path(job.job.invocation.python), dict(os.environ), watch.tick, (lock,)
+            job.work, spec, Path(job.invocation.python), dict(os.environ), watch.tick, (lock,)
         )
         verification.require(found, f"{paths.shown(job.work)} (removed)", _UNSOUND)
     return _booked(watch, child.Usage(found.seconds, found.peak_bytes, found.cpu_seconds))

@@ -5,14 +5,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Dict, List, Tuple
 
-from .. import inputs, jobs, patches, paths, upstream
-from ..errors import KitError
-from ..jobs import TreeJob
-from ..qa.arguments import parse
-from ..source import Source
-from ..source_fork import Fork
-from ..source_registry import Registry
-from ..variants import Variant
+from launch import inputs, jobs, patches, paths, upstream
+from launch.errors import KitError
+from launch.jobs import TreeJob
+from launch.qa.arguments import parse
+from launch.source import Source
+from launch.source_fork import Fork
+from launch.source_registry import Registry
+from launch.variants import Variant
 
 FOLDER = paths.BUILD / "bench"
 """Everything of the benchmark."""
@@ -65,7 +65,7 @@ class Hand(Fork):
             raise KitError(
                 f"The recipe by hand needs a patch that is in no series: {', '.join(missing)}.",
                 where=paths.shown(paths.PATCHES),
-                hint="Restore it, or bring launch/bench/sides.py up to date with what took its place.",
+                hint="Restore it, or bring tests/bench/sides.py up to date with what took its place.",
             )
         return found
 
@@ -144,10 +144,10 @@ def job(side: Side, variant: Variant) -> TreeJob:
     env["HF_HOME"] = str(side.folder.with_name(side.folder.name + "-cache"))
     invocation = replace(found.invocation, args=tuple(args), env=env)
     arguments = parse(Path(invocation.target[-1]).name, invocation.args)
-    made = found.local(str(arguments.onnx_path))
-    if made != side.folder / variant.name / f"{variant.stem}.onnx":
-        raise _misplaced(side, variant, str(made))
-    return TreeJob(replace(found, invocation=invocation, arguments=arguments), variant, made)
+    made = TreeJob(**{**vars(found), "invocation": invocation, "arguments": arguments})
+    if made.onnx_path != side.folder / variant.name / f"{variant.stem}.onnx":
+        raise _misplaced(side, variant, str(made.onnx_path))
+    return made
 
 
 def _misplaced(side: Side, variant: Variant, place: str) -> KitError:

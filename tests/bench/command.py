@@ -4,9 +4,10 @@ import sys
 from pathlib import Path
 from typing import Callable
 
-from .. import paths
-from ..locks import LOCK, LOCKED, exclusive
-from ..source import Source
+from launch import paths
+from launch.locks import LOCK, LOCKED, exclusive
+from launch.source import Source
+
 from . import plan as planning
 from . import running
 from .figures import differing

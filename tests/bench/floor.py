@@ -1,4 +1,4 @@
-"""The floor: the calibration's forward passes alone, ``python -m launch.bench.floor RESULT ARGUMENT...``.
+"""The floor: the calibration's forward passes alone, ``python -m tests.bench.floor RESULT ARGUMENT...``.
 
 The ranges of activations are those of the dense model's, so identical bytes need these passes, whatever else
 a run leaves out.  The arguments are those of the program that makes the variant, and the products are those
@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import Any, Callable, Dict
 
-from ..qa.arguments import Arguments, parse
+from launch.qa.arguments import Arguments, parse
 
 
 def measure(args: Arguments) -> Dict[str, float]:
@@ -24,9 +24,9 @@ def measure(args: Arguments) -> Dict[str, float]:
     """
     import torch
 
-    from ..qa.compress import calibration_loader, calibration_samples, draw_model, read_nncf_config
-    from ..qa.features import load_examples, load_tokenizer, tokenize
-    from ..qa.program import load_config
+    from launch.qa.compress import calibration_loader, calibration_samples, draw_model, read_nncf_config
+    from launch.qa.features import load_examples, load_tokenizer, tokenize
+    from launch.qa.program import load_config
 
     config, shape = load_config(args)
     questions = load_examples(args, "train")

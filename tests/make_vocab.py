@@ -1,4 +1,4 @@
-"""Make ``model/vocab.txt``, the WordPiece vocabulary of the sample, from the sample's own text.
+"""Make ``launch/sample/model/vocab.txt``, the WordPiece vocabulary of the sample, from the sample's own text.
 
 The method is that of the ``tokenizers`` library's WordPiece trainer: start from single characters and merge
 the most frequent pair of neighbouring pieces until the vocabulary is full.  The trainer itself cannot be
@@ -6,7 +6,7 @@ used, because version 0.10.3 walks hash maps with a random seed: twenty runs ove
 different files.  Here a tie goes to the pair that sorts first, so every run gives the same bytes.  Text is
 normalised and split by the library's BERT classes, and so exactly as it is when the sample is tokenized.
 
-Run ``python -m launch.sample.make_vocab`` to write the file, with ``--check`` to compare it.
+Run ``python -m tests.make_vocab`` to write the file, with ``--check`` to compare it.
 """
 
 import argparse
@@ -19,14 +19,13 @@ from pathlib import Path
 from typing import Counter as CounterType
 from typing import DefaultDict, List, Optional, Sequence, Set, Tuple
 
-from ..errors import KitError, exit_with_message
+from launch import paths
+from launch.errors import KitError, exit_with_message
 
-HERE = Path(__file__).resolve().parent
-
-TEXTS = (HERE / "train.json", HERE / "validation.json")
+TEXTS = (paths.SAMPLE / "train.json", paths.SAMPLE / "validation.json")
 """The files whose contexts and questions the vocabulary is made from."""
 
-VOCABULARY = HERE / "model" / "vocab.txt"
+VOCABULARY = paths.SAMPLE / "model" / "vocab.txt"
 """The file that is written or, with ``--check``, compared."""
 
 SIZE = 2048
@@ -136,7 +135,7 @@ def check(path: Path) -> None:
 
     :raises KitError: they differ, or there is no such file.
     """
-    hint = "Run `python -m launch.sample.make_vocab` and commit the file together with the text."
+    hint = "Run `python -m tests.make_vocab` and commit the file together with the text."
     if not path.is_file():
         raise KitError("The sample has no vocabulary.", where=str(path), hint=hint)
     found, expected = path.read_bytes(), vocabulary_bytes()
@@ -153,7 +152,7 @@ def check(path: Path) -> None:
 def main(arguments: Optional[Sequence[str]] = None) -> int:
     """Write or check the vocabulary; return the exit status."""
     parser = argparse.ArgumentParser(
-        prog="python -m launch.sample.make_vocab",
+        prog="python -m tests.make_vocab",
         description="Make model/vocab.txt, the sample's WordPiece vocabulary, from the sample's own text.",
     )
     parser.add_argument("--check", action="store_true", help="compare with model/vocab.txt and write nothing")

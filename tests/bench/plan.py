@@ -6,11 +6,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Dict, List, Sequence
 
-from .. import bert_config, checkpoint, paths, resources
-from ..bert_config import BertShape
-from ..errors import KitError
-from ..source import Source
-from ..variants import VARIANTS, Variant, get
+from launch import bert_config, checkpoint, paths, resources
+from launch.bert_config import BertShape
+from launch.errors import KitError
+from launch.source import Source
+from launch.variants import VARIANTS, Variant, get
+
 from . import sides
 from .sides import Side
 

@@ -1,4 +1,4 @@
-"""Write the checkpoint that upstream's recipe reads: ``python -m launch.bench.weights FOLDER``.
+"""Write the checkpoint that upstream's recipe reads: ``python -m tests.bench.weights FOLDER``.
 
 No output depends on it: upstream's scripts read it and throw it away.  Its weights are random.
 """
@@ -6,7 +6,7 @@ No output depends on it: upstream's scripts read it and throw it away.  Its weig
 import sys
 from pathlib import Path
 
-from .. import checkpoint, files
+from launch import checkpoint, files
 
 
 def write(folder: Path) -> None:

@@ -1,1 +1,0 @@
-"""The small question-answering sample, its vocabulary and the dense model's configuration."""
