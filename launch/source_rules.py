@@ -6,9 +6,7 @@ from pathlib import Path
 from . import hidden, paths
 from .errors import KitError
 from .rewrite import Rewriter
-from .source import Source
-from .source_fork import Fork
-from .source_registry import Registry
+from .source import Fork, Registry, Source
 from .vscode import Invocation
 
 ALLOCATOR = "glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=1048576"

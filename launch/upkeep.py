@@ -13,8 +13,7 @@ from .locks import LOCK, LOCKED, exclusive
 from .optimizers import OPTIMIZERS
 from .progress import duration
 from .separate import Separate
-from .source import Source
-from .source_registry import Registry
+from .source import Registry, Source
 
 SOURCE = Registry.name
 """What the tests run on, also where the submodules are checked out."""
@@ -124,7 +123,7 @@ def clean(environment_too: bool) -> None:
     :raises KitError: patches are being worked on in it.
     """
     with exclusive(LOCK, LOCKED):
-        for fork in third_party.forks():
+        for fork in third_party.read_forks():
             patch_work.check_exported(fork)
         for entry in paths.BUILD.iterdir():
             if entry != LOCK:

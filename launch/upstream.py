@@ -62,11 +62,11 @@ def launch_file() -> Path:
 
     :raises KitError: the submodule that holds it is not checked out as pinned.
     """
-    fork = third_party.get("transformers")
+    fork = third_party.find_fork("transformers")
     path = fork.folder / _FILE
-    if third_party.checked_out(fork):
-        third_party.check(fork)
-    if not third_party.checked_out(fork) or not path.is_file():
+    if third_party.is_checked_out(fork):
+        third_party.check_pin(fork)
+    if not third_party.is_checked_out(fork) or not path.is_file():
         raise KitError(
             "LAUNCH=upstream reads the launch file of the transformers fork, and that is not checked out.",
             where=f"{fork.submodule}/{_FILE}",

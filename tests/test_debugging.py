@@ -430,7 +430,7 @@ def test_upstreams_configurations_run_in_the_debugger(
     name: str, debug: Debug, tiny_model: Path, tmp_path: Path, work_folder: Path
 ) -> None:
     """Each of the four, `type: python` as it is, edited as the kit's rules say: F5 is what make prints."""
-    third_party.require()
+    third_party.require_forks()
     # VS Code prepends to a PYTHONPATH that it was started with; the kit takes upstream's scripts' alone.
     vscode = {name: value for name, value in VSCODE.items() if name != "PYTHONPATH"}
     own = [f"{split.upper()}_FILE={paths.SAMPLE}/{split}.json" for split in ("train", "validation")]

@@ -8,7 +8,7 @@ import pytest
 
 from launch import inputs, jobs, paths, pipeline, resources, spec, variants
 from launch.errors import KitError
-from launch.source_registry import Registry
+from launch.source import Registry
 
 
 def estimates() -> list:

@@ -14,9 +14,7 @@ import pytest
 from launch import __main__ as cli
 from launch import git, inputs, jobs, jsonc, paths, surroundings, upstream
 from launch.errors import KitError
-from launch.source import Source
-from launch.source_fork import Fork
-from launch.source_registry import Registry
+from launch.source import Fork, Registry, Source
 from launch.source_rules import ALLOCATOR
 from launch.variants import VARIANTS, Variant
 

@@ -15,7 +15,7 @@ import pytest
 from launch import child, paths
 from launch.errors import KitError
 from launch.qa import extension
-from launch.source_registry import Registry
+from launch.source import Registry
 from launch.status import STATUS_FD
 from launch.warm import Warm
 

@@ -9,9 +9,7 @@ from .. import inputs, jobs, patches, paths, upstream
 from ..errors import KitError
 from ..jobs import TreeJob
 from ..qa.arguments import parse
-from ..source import Source
-from ..source_fork import Fork
-from ..source_registry import Registry
+from ..source import Fork, Registry, Source
 from ..variants import Variant
 
 FOLDER = paths.BUILD / "bench"
