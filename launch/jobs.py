@@ -18,9 +18,7 @@ from . import (
     inputs,
     model_folder,
     paths,
-    source_rules,
-    surroundings,
-    upstream,
+    rules,
     vscode,
 )
 from .errors import KitError
@@ -103,7 +101,7 @@ class Job(Run):
     @property
     def upstreams_script(self) -> bool:
         """Whether the program is upstream's own script, which knows nothing of the kit."""
-        return source_rules.is_upstreams(self.source)
+        return rules.is_upstreams(self.source)
 
     def local(self, path: str) -> Path:
         """Return a path of the command line, relative ones taken from the working directory."""
@@ -174,10 +172,10 @@ def load(launch: str, name: str, selection: inputs.Selection, source: Source) ->
     :param launch: the launch file's path, or ``upstream`` for that of the transformers fork.
     :raises KitError: the launch file or an input is at fault.
     """
-    if launch != upstream.NAME:
+    if launch != rules.UPSTREAM:
         return _own_job(_read(launch, name), selection, source)
-    rewriter = upstream.rewriter(name, source)
-    origin = f"{upstream.configuration_name(name)!r} in {paths.shown(upstream.launch_file())}"
+    rewriter = rules.rewrite_upstream(name, source)
+    origin = f"{rules.name_upstream(name)!r} in {paths.shown(rules.find_upstream_file())}"
     read = _select(rewriter, name, selection, source, sample_is_default=False)
     return _job(rewriter, name, origin, source, _arguments(rewriter), read)
 
@@ -190,10 +188,10 @@ def run_of(launch: str, name: str, selection: inputs.Selection, source: Source) 
 
     Parameters and errors as :func:`load`.
     """
-    if launch == upstream.NAME:
+    if launch == rules.UPSTREAM:
         return load(launch, name, selection, source)
     read = _read(launch, name)
-    if name in _JOBS or source_rules.runs_the_kits(read.rewriter):
+    if name in _JOBS or rules.runs_the_kits(read.rewriter):
         return _own_job(read, selection, source)
     return Run(name, read.rewriter.result(), read.origin, read.rewriter.parts())
 
@@ -250,8 +248,8 @@ def _own_job(read: _Read, selection: inputs.Selection, source: Source) -> Job:
     if key != "program":
         what = f"Make runs {configuration.name!r} as the question-answering program, and this is none."
         raise KitError(what, where=where, hint=hint)
-    kits = source_rules.runs_the_kits(read.rewriter)
-    source_rules.move(read.rewriter, source, where)
+    kits = rules.runs_the_kits(read.rewriter)
+    rules.move_to_source(read.rewriter, source, where)
     selected = _select(read.rewriter, configuration.name, selection, source, sample_is_default=True)
     try:
         arguments = _arguments(read.rewriter)
@@ -273,9 +271,9 @@ def _select(
         selection,
         VARIANTS.get(name),
         sample_is_default=sample_is_default,
-        upstreams_script=source_rules.is_upstreams(source),
+        upstreams_script=rules.is_upstreams(source),
     )
-    surroundings.apply(rewriter, selection.threads, os.environ)
+    rules.set_threads(rewriter, selection.threads, os.environ)
     return selected
 
 

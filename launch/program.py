@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Dict, List, NamedTuple, Optional
 
-from . import child, digests, environment, paths, source_rules
+from . import child, digests, environment, paths, rules
 from .errors import KitError
 from .jobs import Job
 from .progress import Progress
@@ -102,7 +102,7 @@ class Runner:
         """Return the other way to start a step, if there is one."""
         if self._warm is None or step.argv != job.invocation.argv():
             return None
-        if not source_rules.is_program(job.invocation, job.source):
+        if job.invocation.options or not rules.is_program(job.invocation, job.source):
             return None
         return functools.partial(self._warm.start, job.source.imports)
 

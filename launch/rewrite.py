@@ -142,17 +142,11 @@ class Rewriter:
         """Return what the environment variable ``name`` is set to; None where it is not."""
         return self._values.get(name) if name in self.env and self.env[name].after else None
 
-    def set_variable(self, name: str, value: str, rule: str) -> None:
-        """Set an environment variable."""
+    def set_variable(self, name: str, value: Optional[str], rule: str) -> None:
+        """Set an environment variable; None removes one that would be inherited."""
         part = self.env.setdefault(name, Part("env", (), (), []))
         self._values[name] = value
         _change(part, _assignment(name, value), rule)
-
-    def unset_variable(self, name: str, rule: str) -> None:
-        """Remove an environment variable that would be inherited."""
-        part = self.env.setdefault(name, Part("env", (), (), []))
-        self._values[name] = None
-        _change(part, _assignment(name, None), rule)
 
     def drop_variable(self, name: str, rule: str) -> None:
         """Leave out an environment variable that the file sets."""

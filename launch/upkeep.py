@@ -8,7 +8,7 @@ import sys
 import time
 from typing import Mapping, NoReturn, Sequence
 
-from . import environment, hub, patch_work, paths, place, source_rules, surroundings, third_party
+from . import environment, hub, patch_work, paths, place, rules, surroundings, third_party
 from .locks import LOCK, LOCKED, exclusive
 from .optimizers import OPTIMIZERS
 from .progress import duration
@@ -56,7 +56,7 @@ def unpack(source: Source) -> None:
 
     The forks' scripts, configs and launch file refer to each other; the releases hold packages only.
     """
-    if source_rules.is_upstreams(source) and not source.is_ready():
+    if rules.is_upstreams(source) and not source.is_ready():
         with exclusive(LOCK, LOCKED):
             source.ensure(_say)
 

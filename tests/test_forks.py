@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from launch import bert_config, compare, digests, git, patch_work, paths, third_party, upstream
+from launch import bert_config, compare, digests, git, patch_work, paths, rules, third_party
 from launch.qa import extension
 from launch.source import Fork
 from launch.variants import VARIANTS
@@ -85,7 +85,7 @@ def test_the_real_launch_file_offers_every_variant() -> None:
             done = run([*Kit.MODULE, "command", "--launch=upstream", f"--source={source}", f"--v={name}"])
             assert done.returncode == 0, done.stderr
             assert not re.search(r"vscode-runs|/data\d|workspaceFolder|DEVICES=1", done.stdout)
-    assert upstream.launch_file().is_file()
+    assert rules.find_upstream_file().is_file()
 
 
 @pytest.mark.parametrize("launch", ["kit", "upstream"])

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Dict, List, Tuple
 
-from .. import inputs, jobs, patches, paths, upstream
+from .. import inputs, jobs, patches, paths, rules
 from ..errors import KitError
 from ..jobs import TreeJob
 from ..qa.arguments import parse
@@ -118,7 +118,7 @@ def pair(source: Source, small: bool) -> Tuple[Side, Side]:
     the kit's own program without and with the set ``fast``.
     """
     if isinstance(source, Fork):
-        return Side("hand", Hand(small), upstream.NAME, False), Side("kit", source, upstream.NAME, True)
+        return Side("hand", Hand(small), rules.UPSTREAM, False), Side("kit", source, rules.UPSTREAM, True)
     launch = str(paths.LAUNCH_FILE)
     return Side("FAST=0", Plain(), launch, False), Side("FAST=1", source, launch, True)
 
