@@ -41,7 +41,7 @@ errors.exit_with_message(derive)
 
 DIE = """
 import os, signal
-from launch.options import is_yes
+from launch.source import Fork
 
 class Dying(Fork):
     def _fill(self, staging):
