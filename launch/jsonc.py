@@ -7,7 +7,9 @@ What :mod:`json` lets pass and a reader of the file would not expect (a key writ
 an error too.
 """
 
+import functools
 import json
+import operator
 import re
 from dataclasses import dataclass
 from typing import Any, Dict, Iterator, List, Optional, Tuple, Union
@@ -16,6 +18,13 @@ from .errors import KitError
 
 KeyPath = Tuple[Union[str, int], ...]
 """Where a value is: the keys and, in lists, the places that lead to it."""
+
+
+class Absent:
+    """The value of a key that is not there; null is a value."""
+
+
+ABSENT = Absent()
 
 MAX_DEPTH = 100
 """Objects and lists inside each other.  A launch file needs five; :mod:`json` fails at about a thousand."""
@@ -53,6 +62,13 @@ class Document:
     text: str
     source: str
     starts: Dict[KeyPath, int]
+
+    def at(self, path: KeyPath) -> Any:
+        """Return the value at ``path``; :data:`ABSENT` where there is none."""
+        try:
+            return functools.reduce(operator.getitem, path, self.value)
+        except (KeyError, IndexError, TypeError):
+            return ABSENT
 
     def place(self, path: KeyPath) -> str:
         """Return the file and the line of the key, or of the list's item, at ``path``.

@@ -1,23 +1,6 @@
-r"""Words on their way through a terminal's shell, which not all of them survive.
+"""Words on their way through a terminal's shell, which not all of them survive.
 
-Where the console has a shell, debugpy does not start the program itself: it has VS Code run the command
-line in a terminal (``src/debugpy/adapter/launchers.py``: ``runInTerminal``). The program and its arguments
-go that way. The interpreter's options and the environment do not: debugpy's launcher gets them over a
-socket.
-
-*integratedTerminal*, list of args: VS Code (``src/vs/workbench/contrib/debug/node/terminals.ts``:
-``prepareCommand``) puts a backslash before each of ``"'\$!><#()[]*&^|;{}?``, a backtick and a space, writes
-an empty word as ``""``, and leaves ``<`` and ``>`` alone where they are the whole word. It types the line
-into the shell, where a control character is a key. A ``~`` at the beginning is left to the shell; to bash
-also that of ``NAME=~`` and ``NAME=a:~``, to zsh ``=`` at the beginning.
-
-*integratedTerminal*, string of args: debugpy has VS Code type everything as it is, with double quotes
-around a program that has a space (``argsCanBeInterpretedByShell``).
-
-*externalTerminal*: VS Code (``src/vs/platform/externalTerminal/node/externalTerminalService.ts``) hands
-``bash -c`` each word as it is, with double quotes around one that has a space.
-
-*internalConsole*: debugpy starts the program; there is no shell.
+What VS Code and debugpy do with them, with the sources: the README of this folder.
 """
 
 import re

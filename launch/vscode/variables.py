@@ -1,33 +1,6 @@
 """The ``${…}`` variables of launch files.
 
-What is decided here, each with the section of VS Code's *Variables reference*
-(https://code.visualstudio.com/docs/reference/variables-reference) that it is from:
-
-* *Predefined variables*: ``${workspaceFolder}``, ``${workspaceFolderBasename}``, ``${userHome}``,
-  ``${pathSeparator}`` and ``${/}`` have the values given there.  ``${cwd}`` is where VS Code was started;
-  with a folder open VS Code takes that folder, and so does the kit.
-* *Predefined variables*: what depends on the editor (``${file}`` and its kin, ``${lineNumber}``,
-  ``${columnNumber}``, ``${selectedText}``) or on VS Code itself (``${execPath}``, ``${defaultBuildTask}``)
-  has no value without it: an error.
-* *Variables scoped per workspace folder*: ``${workspaceFolder:NAME}`` is the folder called NAME.  There is
-  one, the checkout; another name is an error, as it is in VS Code.
-* *Environment variables*: ``${env:NAME}`` is what VS Code, or make, was started with.  An unset one is
-  empty, as in VS Code and in a shell.  In ``python`` and ``pythonPath`` it is an error, and so is
-  ``${env.NAME}``: the debugger extension replaces both by nothing there, before VS Code replaces anything
-  (https://github.com/microsoft/vscode-python-debugger,
-  ``src/extension/debugger/configuration/resolvers/base.ts``: ``resolveAndUpdatePaths``;
-  ``../utils/common.ts``: ``resolveWorkspaceVariables``).  It does not look into the platforms' objects.
-  What make shows, logs or publishes has the reference and not the value (:mod:`launch.hidden`).
-* *Configuration variables*, *Command variables*, *Input variables*: they ask VS Code's settings, its
-  commands or a person: an error.  ``${command:python.interpreterPath}`` as the whole of ``python`` is none,
-  for that is how the page *Python debugging* writes the default (see :mod:`.resolve`).
-* *Details of variable substitution*: variables cannot depend on each other; so what one holds is not looked
-  at again.
-* *Why isn't ${workspaceRoot} documented?*: the old names ``${workspaceRoot}`` and
-  ``${workspaceRootFolderName}`` mean what the new ones do.
-
-Any other variable stays as it is in VS Code, and so does one without its closing brace.  Here they are
-errors: a misspelt name would become part of a path.
+Which there are, and what each stands for, with the sources: the README of this folder.
 """
 
 import difflib
