@@ -24,7 +24,7 @@ from . import (
 from .errors import KitError
 from .optimizers import Optimizer
 from .qa.arguments import Arguments, parse
-from .rewrite import Part, Rewriter, table
+from .rewrite import Part, Rewriter, format_parts
 from .source import Source
 from .variants import VARIANTS, Variant
 
@@ -78,7 +78,7 @@ class Run:
 
     def explain(self) -> str:
         """Return each part as in the launch file and, where it differs, as it runs and by which rule."""
-        return f"{self.origin}\n\n{table(list(self.parts))}"
+        return f"{self.origin}\n\n{format_parts(list(self.parts))}"
 
 
 @dataclass(frozen=True)
@@ -223,7 +223,7 @@ def _read(launch: str, name: str) -> _Read:
     rewriter = Rewriter(
         vscode.resolve(configuration, workspace=workspace, env=env, default_python=default_python())
     )
-    variables = vscode.variables_of(configuration, workspace=workspace, env=env)
+    variables = vscode.make_variables(configuration, workspace=workspace, env=env)
     rewriter.as_written(configuration.here, variables.substitute)
     return _Read(rewriter, f"{name!r} in {paths.shown(launch_file)}", configuration)
 

@@ -153,7 +153,7 @@ def move_to_source(rewriter: Rewriter, source: Source, where: str) -> None:
             where=where,
             hint="Run it with SOURCE=registry, or set its program to one of launch/qa/.",
         )
-    rewriter.set_target((str(source.programs / Path(rewriter.target.after[0]).name),), rule)
+    _set_program(rewriter, source, rule)
     rewriter.set_python(str(paths.VENV_PYTHON), _PYTHON)
     select_source(rewriter, source)
     if rewriter.has("--gen_sparse_cfg"):
@@ -167,13 +167,18 @@ def move_to_source(rewriter: Rewriter, source: Source, where: str) -> None:
             rewriter.flag("--do_eval", rule)
 
 
+def _set_program(rewriter: Rewriter, source: Source, rule: str) -> None:
+    """Run the program of the same name that ``source`` has."""
+    rewriter.target.change((str(source.programs / Path(rewriter.target.after[-1]).name),), rule)
+
+
 def _write_elsewhere(rewriter: Rewriter, source: Source) -> None:
     """Run upstream's generator of configs where it may write: it writes below its working folder."""
     rule = "writes below its working folder: not into the sources"
-    rewriter.set_target((str(source.programs / Path(rewriter.target.after[-1]).name),), rule)
+    _set_program(rewriter, source, rule)
     folder = paths.BUILD / "configs" / source.name
     folder.mkdir(parents=True, exist_ok=True)  # so that the printed command can be pasted, too
-    rewriter.set_cwd(str(folder), rule)
+    rewriter.cwd.change((str(folder),), rule)
 
 
 # --- upstream's launch file ------------------------------------------------------------------------------
@@ -268,7 +273,7 @@ class _Upstream:
         found = self.rewriter.cwd.after[0]
         if found != _CWD:
             raise self.stale("workspace folder", f"cwd = {found}")
-        self.rewriter.set_cwd(found.replace(_WORKSPACE, folder), rule)
+        self.rewriter.cwd.change((found.replace(_WORKSPACE, folder),), rule)
         self.rewriter.map_words(lambda word: word.replace(_WORKSPACE, folder), rule)
         for part in self.rewriter.parts():
             part.before = tuple(word.replace(_WORKSPACE, "${workspaceFolder}") for word in part.before)
@@ -327,7 +332,7 @@ class _Upstream:
             raise self.stale("program", f"program = {' '.join(target)}")
         if not is_upstreams(self.source):
             rule = "SOURCE=registry: the kit's program, same command line"
-            self.rewriter.set_target((str(self.source.programs / target[0]),), rule)
+            _set_program(self.rewriter, self.source, rule)
         elif self.job == "configs":
             _write_elsewhere(self.rewriter, self.source)
 

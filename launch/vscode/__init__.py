@@ -9,6 +9,6 @@ Floors: ``invocation``, ``terminal``, ``file`` < ``variables`` < ``resolve``.
 
 from .file import Configuration, LaunchFile, find, load, parse
 from .invocation import Invocation
-from .resolve import resolve, variables_of
+from .resolve import make_variables, resolve
 
-__all__ = ["Configuration", "Invocation", "LaunchFile", "find", "load", "parse", "resolve", "variables_of"]
+__all__ = ["Configuration", "Invocation", "LaunchFile", "find", "load", "make_variables", "parse", "resolve"]

@@ -45,7 +45,7 @@ def resolve(
     :param default_python: the interpreter selected in VS Code, for configurations that name none.
     :raises KitError: a key has a wrong type or value, or the run cannot be reproduced outside VS Code.
     """
-    variables = variables_of(configuration, workspace=workspace, env=env)
+    variables = make_variables(configuration, workspace=workspace, env=env)
     keys = _Keys(configuration, variables)
     _check_kind(keys)
     return Invocation(
@@ -58,7 +58,7 @@ def resolve(
     )
 
 
-def variables_of(
+def make_variables(
     configuration: Configuration, *, workspace: pathlib.Path, env: Mapping[str, str]
 ) -> Variables:
     """Return what the ``${…}`` variables of a configuration stand for; parameters as :func:`resolve`."""
@@ -207,12 +207,12 @@ def _check_typed(keys: _Keys, path: KeyPath, word: str) -> None:
     hint = "Write the path itself, or begin it with ${userHome}." if "~" in word else "Leave that out."
     hint += f"\n{terminal.INSTEAD}"
     if console == terminal.EXTERNAL:
-        what = terminal.changed_as_it_is(word)
+        what = terminal.find_raw_change(word)
     elif isinstance(keys.get("args"), str):
-        what = terminal.changed_as_it_is(word) or terminal.control(word)
+        what = terminal.find_raw_change(word) or terminal.find_control(word)
         hint = 'Write "args" as a list, one string an argument: VS Code quotes the words then.'
     else:
-        what = terminal.changed(word)
+        what = terminal.find_change(word)
     if what is not None:
         raise keys.configuration.error(path, what, hint)
 
@@ -225,7 +225,7 @@ def _working_directory(keys: _Keys) -> str:
     if not pathlib.PurePath(cwd).is_absolute():
         what = "VS Code takes a relative working directory from where it was started itself."
         raise keys.error("cwd", what, "Begin it with ${workspaceFolder}, or ${userHome} for ~.")
-    reason = terminal.control(cwd) if _console(keys) == terminal.INTEGRATED else None
+    reason = terminal.find_control(cwd) if _console(keys) == terminal.INTEGRATED else None
     if reason is not None:
         raise keys.error("cwd", reason, f"Name another folder.\n{terminal.INSTEAD}")
     return hidden.mapped(lambda text: str(pathlib.PurePath(text)), cwd)
@@ -239,7 +239,7 @@ def _arguments(keys: _Keys) -> Tuple[str, ...]:
             _check_typed(keys, (*keys.path("args"), index), word)
         return tuple(words)
     console, text = _console(keys), keys.text("args")
-    split = terminal.split(text)
+    split = terminal.split_words(text)
     if console == terminal.NONE:
         what: Optional[str] = f'debugpy takes no string here with "console": "{console}": there is no shell.'
     elif console == terminal.EXTERNAL and text:
@@ -247,7 +247,7 @@ def _arguments(keys: _Keys) -> Tuple[str, ...]:
     elif hidden.shown(text) != text:
         what = "How a shell splits a value of the environment cannot be shown without showing the value."
     else:
-        what = terminal.control(text)
+        what = terminal.find_control(text)
     if what is None and split is not None:
         return tuple(split)
     what = what or "A shell would expand these arguments, or cannot split them."

@@ -31,7 +31,7 @@ INSTEAD = f'Or set "console": "{NONE}", which has no shell.'
 """What helps against each of these errors."""
 
 
-def control(text: str) -> Optional[str]:
+def find_control(text: str) -> Optional[str]:
     """Return why a terminal does not take ``text``: a control character is a key there; None: it takes it."""
     found = _CONTROL.search(text)
     if found is None:
@@ -41,7 +41,7 @@ def control(text: str) -> Optional[str]:
     return f"{name} is a key where VS Code types this into a terminal: it changes, ends or deletes the line."
 
 
-def changed(word: str) -> Optional[str]:
+def find_change(word: str) -> Optional[str]:
     """Return why a word of a list does not reach a program in the integrated terminal; None: it does."""
     if _TILDE.match(word):
         return "VS Code leaves ~ here to the terminal's shell, which puts a home folder in its place."
@@ -49,18 +49,18 @@ def changed(word: str) -> Optional[str]:
         return "VS Code leaves this to the terminal's shell, which redirects input or output."
     if re.match("=.", word, re.DOTALL):
         return "VS Code leaves = here to the terminal's shell, and zsh puts a command's path in its place."
-    return control(word)
+    return find_control(word)
 
 
-def changed_as_it_is(word: str) -> Optional[str]:
+def find_raw_change(word: str) -> Optional[str]:
     """Return why a word that a shell gets as it is, quoted for spaces alone, does not reach a program."""
     typed = f'"{word}"' if " " in word else word
-    if split(typed) != [word]:
+    if split_words(typed) != [word]:
         return "VS Code leaves this word to a shell, which splits, expands or unquotes it."
     return None
 
 
-def split(text: str) -> Optional[List[str]]:
+def split_words(text: str) -> Optional[List[str]]:
     """Return the words that a shell makes of ``text``; None where it would expand it, or cannot split it."""
     try:
         return shlex.split(text) if _SPLIT_ONLY.fullmatch(text) else None

@@ -16,7 +16,15 @@ _REFERENCE = re.compile(r"\$\{(.*?)\}", re.DOTALL)
 
 _UNCLOSED = re.compile(r"\$\{[A-Za-z/][^}]*\Z")
 _EDITORS = re.compile(r"(file|relativeFile)([A-Z]\w*)?|lineNumber|columnNumber|selectedText")
-_VS_CODES = ("execPath", "defaultBuildTask", "extensionInstallFolder")
+_ELSEWHERE = {
+    "command": "A command of VS Code or of an extension gives its value.",
+    "config": "It is one of VS Code's settings.",
+    **dict.fromkeys(
+        ("execPath", "defaultBuildTask", "extensionInstallFolder"), "Only VS Code can find its value."
+    ),
+}
+"""Variables that have a value in VS Code alone, and why."""
+
 _OLD_NAMES = {"workspaceRoot": "workspaceFolder", "workspaceRootFolderName": "workspaceFolderBasename"}
 _SCOPED = ("workspaceFolder", "workspaceFolderBasename", "cwd")
 
@@ -109,33 +117,24 @@ class Variables:
             raise NoValueError(f"{reference} has no value.", hint) from None
 
     def _problem(self, reference: str, name: str, argument: str, env: bool) -> NoValueError:
-        what = f"{reference} has no value outside VS Code."
-        instead = "Write the value itself, or ${env:NAME} and set NAME." if env else _NO_ENV
+        why = _ELSEWHERE.get(name, "")
         if name == "input":
-            if argument not in self._inputs:
-                return NoValueError(
-                    f"{reference} has no value.", f'No entry of "inputs" has this id.\n{instead}'
-                )
-            asks = self._inputs[argument]
-            hint = f"VS Code asks for it{': ' + asks if asks else ''}.  Make cannot.\n{instead}"
-            return NoValueError(what, hint)
-        if name == "command":
-            return NoValueError(what, f"A command of VS Code or of an extension gives its value.\n{instead}")
-        if name == "config":
-            return NoValueError(what, f"It is one of VS Code's settings.\n{instead}")
-        if name in _VS_CODES:
-            return NoValueError(what, f"Only VS Code can find its value.\n{instead}")
-        if _EDITORS.fullmatch(name):
-            return NoValueError(what, f"It depends on what is open in VS Code's editor.\n{instead}")
+            asks = self._inputs.get(argument)
+            why = f"VS Code asks for it{': ' + asks if asks else ''}.  Make cannot."
+            why = 'No entry of "inputs" has this id.' if asks is None else why
+        elif _EDITORS.fullmatch(name):
+            why = "It depends on what is open in VS Code's editor."
+        if why:
+            instead = "Write the value itself, or ${env:NAME} and set NAME." if env else _NO_ENV
+            return NoValueError(f"{reference} has no value outside VS Code.", f"{why}\n{instead}")
         if name in _SCOPED:
             hint = f"The only folder is {self._values['workspaceFolderBasename']!r}.  Write ${{{name}}}."
             return NoValueError(f"{reference} has no value.", hint)
-        what = f"{reference} is no variable of VS Code."
         if env and re.match(r"env\b", name):
-            return NoValueError(what, "Write ${env:NAME}.")
-        known = [*self._values, "userHome", *(["env:NAME"] if env else [])]
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = f"Did you mean ${{{near[0]}}}?\n" if near else ""
-        return NoValueError(
-            what, hint + "The variables are " + ", ".join(f"${{{variable}}}" for variable in known) + "."
-        )
+            hint = "Write ${env:NAME}."
+        else:
+            known = [*self._values, "userHome", *(["env:NAME"] if env else [])]
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"Did you mean ${{{near[0]}}}?\n" if near else ""
+            hint += "The variables are " + ", ".join(f"${{{variable}}}" for variable in known) + "."
+        return NoValueError(f"{reference} is no variable of VS Code.", hint)
