@@ -7,9 +7,8 @@ Floors, from the bottom; a module imports only from floors below its own:
    ``host``, ``place``, ``sums`` < ``checkpoint``: names, dimensions, folders, the error a user
    sees, tools that know nothing of the rest.
 1. ``vscode`` < ``rewrite``; ``interpreters`` and ``steps`` and ``installer`` < ``environment`` <
-   ``separate`` < ``optimizers``; ``third_party`` and ``patches`` < ``patch_text`` < ``patch_work`` and
-   ``patch_check``; ``patches`` < ``source`` < ``source_fork`` and ``source_registry`` < ``sources`` and
-   ``source_rules`` < ``upstream``; ``child`` and ``separate`` < ``hub``, which runs ``hub_client``;
+   ``separate`` < ``optimizers``; ``git`` < ``third_party`` and ``patches`` < ``patch_commits`` <
+   ``patch_work`` and ``source``; ``child`` and ``separate`` < ``hub``, which runs ``hub_client``;
    ``squad``, ``bert_config`` < ``model_folder``, and ``hub``, < ``inputs``; ``bert_config`` < ``resources``
    and ``spec``; ``rewrite`` < ``surroundings`` and ``child`` < ``convert``;
    ``onnx_outline`` < ``sparsity`` < ``trees`` and ``onnx_model``, < ``onnx_diff``: one job each.

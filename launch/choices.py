@@ -10,7 +10,7 @@ WEIGHTS = ("random",)
 """``WEIGHTS=``: what an evaluation has in place of the model folder's; :mod:`launch.checkpoint`."""
 
 SOURCES = ("auto", "fork", "registry")
-"""``SOURCE=``: where NNCF and transformers come from; :mod:`launch.sources`."""
+"""``SOURCE=``: where NNCF and transformers come from; :mod:`launch.source`."""
 
 OPTIMIZERS = ("2022.1", "2021.4")
 """``MO=``: Model Optimizer's version; :mod:`launch.optimizers`."""

@@ -6,6 +6,7 @@ import subprocess
 from pathlib import Path
 from typing import Dict, Mapping, Optional, Sequence
 
+from . import paths
 from .errors import KitError
 
 _MISLEADING = (
@@ -68,7 +69,7 @@ def run(
 ) -> "subprocess.CompletedProcess[str]":
     """Run git in ``folder`` and return what it said; its status is the caller's to look at.
 
-    Its output is UTF-8; bytes that are not come as lone surrogates.
+    Input and output are UTF-8; bytes that are not stand as lone surrogates, line ends as they are.
 
     :param env: variables to set.
     :param text: its standard input.
@@ -80,7 +81,7 @@ def run(
             ["git", *_PLAIN, *arguments],
             cwd=str(folder),
             env=environment(folder, env),
-            input=_encoded(text),
+            input=text.encode("utf-8", "surrogateescape"),
             stdout=subprocess.PIPE,
             stderr=None if show else subprocess.PIPE,
             check=False,
@@ -89,7 +90,8 @@ def run(
         raise KitError(
             "There is no git.", where="PATH", hint="Install git (Debian, Ubuntu: apt install git)."
         ) from None
-    output, said = _decoded(done.stdout), _decoded(done.stderr or b"")
+    # Not subprocess's own text mode: it would turn the line ends of a patch to a file with CRLF into LF.
+    output, said = (part.decode("utf-8", "surrogateescape") for part in (done.stdout, done.stderr or b""))
     distrusted = _DISTRUST.search(said)
     if done.returncode and distrusted:
         raise KitError(
@@ -100,13 +102,21 @@ def run(
     return subprocess.CompletedProcess(done.args, done.returncode, output, said)
 
 
-def _encoded(text: str) -> bytes:
-    return text.encode("utf-8", "surrogateescape")
+def output(
+    arguments: Sequence[str], folder: Path, *, env: Optional[Mapping[str, str]] = None, text: str = ""
+) -> str:
+    """Run git in ``folder`` and return what it printed; parameters as :func:`run`.
 
-
-def _decoded(output: bytes) -> str:
-    # Not subprocess's own text mode: it would turn the line ends of a patch to a file with CRLF into LF.
-    return output.decode("utf-8", "surrogateescape")
+    :raises KitError: it fails.
+    """
+    done = run(arguments, folder, env=env, text=text)
+    if done.returncode:
+        raise KitError(
+            f"git {arguments[0]} failed: {words(done)}",
+            where=paths.shown(folder),
+            hint="Mend there what git says, and run the same command again.",
+        )
+    return done.stdout
 
 
 def words(done: "subprocess.CompletedProcess[str]") -> str:

@@ -18,7 +18,6 @@ from . import (
     other_jobs,
     paths,
     place,
-    sources,
     startable,
     surroundings,
     third_party,
@@ -29,7 +28,7 @@ from .errors import KitError
 from .locks import LOCK, LOCKED, exclusive
 from .options import is_yes
 from .separate import Separate
-from .source import Source
+from .source import Source, choose_source
 
 
 def _selection(options: argparse.Namespace) -> inputs.Selection:
@@ -50,7 +49,7 @@ def _selection(options: argparse.Namespace) -> inputs.Selection:
 
 
 def _choose(options: argparse.Namespace) -> Source:
-    return sources.choose(options.source, is_yes(options.fast, "fast"))
+    return choose_source(options.source, is_yes(options.fast, "fast"))
 
 
 def _source(options: argparse.Namespace) -> Source:
@@ -176,7 +175,7 @@ def _package(options: argparse.Namespace) -> int:
 def _bench(options: argparse.Namespace) -> int:
     from tests.bench import command as bench
 
-    source = sources.choose(options.source)
+    source = choose_source(options.source)
     to = files.typed(options.to, "TO")
     return bench.run(
         source, options.size, options.v, options.repeat, to, lambda: upkeep.set_up(options.python, source)
@@ -186,23 +185,23 @@ def _bench(options: argparse.Namespace) -> int:
 def _third_party(options: argparse.Namespace) -> int:
     mirror = files.typed(options.mirror, "MIRROR") if options.mirror else None
     with exclusive(LOCK, LOCKED):
-        third_party.fetch(mirror)
+        third_party.fetch_forks(mirror)
     return 0
 
 
 def _patches_check() -> int:
-    from . import patch_check
+    from . import patch_work
 
-    print("\n".join(patch_check.check()))
+    print("\n".join(patch_work.check_patches()))
     return 0
 
 
 def _patch_edit(options: argparse.Namespace) -> int:
     from . import patch_work
 
-    fork = third_party.get(options.p)
+    fork = third_party.find_fork(options.p)
     with exclusive(LOCK, LOCKED):
-        clone = paths.shown(patch_work.edit(fork))
+        clone = paths.shown(patch_work.edit_patches(fork))
     print(f"{clone} is the pinned commit with each patch as one commit on top.")
     print(f"Change them with git there; then: make patch-export P={options.p}")
     return 0
@@ -211,9 +210,9 @@ def _patch_edit(options: argparse.Namespace) -> int:
 def _patch_export(options: argparse.Namespace) -> int:
     from . import patch_work
 
-    fork = third_party.get(options.p)
+    fork = third_party.find_fork(options.p)
     with exclusive(LOCK, LOCKED):
-        written = patch_work.export(fork)
+        written = patch_work.export_patches(fork)
     for path in written:
         print(paths.shown(path))
     return 0
@@ -239,7 +238,7 @@ def _setup(options: argparse.Namespace) -> int:
 
 def _tests(options: argparse.Namespace, command: str) -> int:
     forks = command == "test-forks"
-    source = sources.choose(upkeep.SOURCE)
+    source = choose_source(upkeep.SOURCE)
     _set_up(options.python, source, [hub.ENVIRONMENT] if forks else upkeep.SEPARATE)
     if forks:
         _third_party(options)

@@ -18,15 +18,13 @@ from . import (
     inputs,
     model_folder,
     paths,
-    source_rules,
-    surroundings,
-    upstream,
+    rules,
     vscode,
 )
 from .errors import KitError
 from .optimizers import Optimizer
 from .qa.arguments import Arguments, parse
-from .rewrite import Part, Rewriter, table
+from .rewrite import Part, Rewriter, format_parts
 from .source import Source
 from .variants import VARIANTS, Variant
 
@@ -80,7 +78,7 @@ class Run:
 
     def explain(self) -> str:
         """Return each part as in the launch file and, where it differs, as it runs and by which rule."""
-        return f"{self.origin}\n\n{table(list(self.parts))}"
+        return f"{self.origin}\n\n{format_parts(list(self.parts))}"
 
 
 @dataclass(frozen=True)
@@ -103,7 +101,7 @@ class Job(Run):
     @property
     def upstreams_script(self) -> bool:
         """Whether the program is upstream's own script, which knows nothing of the kit."""
-        return source_rules.is_upstreams(self.source)
+        return rules.is_upstreams(self.source)
 
     def local(self, path: str) -> Path:
         """Return a path of the command line, relative ones taken from the working directory."""
@@ -171,10 +169,10 @@ def load(launch: str, name: str, selection: inputs.Selection, source: Source) ->
     :param launch: the launch file's path, or ``upstream`` for that of the transformers fork.
     :raises KitError: the launch file or an input is at fault.
     """
-    if launch != upstream.NAME:
+    if launch != rules.UPSTREAM:
         return _own_job(_read(launch, name), selection, source)
-    rewriter = upstream.rewriter(name, source)
-    origin = f"{upstream.configuration_name(name)!r} in {paths.shown(upstream.launch_file())}"
+    rewriter = rules.rewrite_upstream(name, source)
+    origin = f"{rules.name_upstream(name)!r} in {paths.shown(rules.find_upstream_file())}"
     read = _select(rewriter, name, selection, source, sample_is_default=False)
     return _job(rewriter, name, origin, source, _arguments(rewriter), read)
 
@@ -187,10 +185,10 @@ def run_of(launch: str, name: str, selection: inputs.Selection, source: Source) 
 
     Parameters and errors as :func:`load`.
     """
-    if launch == upstream.NAME:
+    if launch == rules.UPSTREAM:
         return load(launch, name, selection, source)
     read = _read(launch, name)
-    if name in _JOBS or source_rules.runs_the_kits(read.rewriter):
+    if name in _JOBS or rules.runs_the_kits(read.rewriter):
         return _own_job(read, selection, source)
     return Run(name, read.rewriter.result(), read.origin, read.rewriter.parts())
 
@@ -222,7 +220,7 @@ def _read(launch: str, name: str) -> _Read:
     rewriter = Rewriter(
         vscode.resolve(configuration, workspace=workspace, env=env, default_python=default_python())
     )
-    variables = vscode.variables_of(configuration, workspace=workspace, env=env)
+    variables = vscode.make_variables(configuration, workspace=workspace, env=env)
     rewriter.as_written(configuration.here, variables.substitute)
     return _Read(rewriter, f"{name!r} in {paths.shown(launch_file)}", configuration)
 
@@ -247,8 +245,8 @@ def _own_job(read: _Read, selection: inputs.Selection, source: Source) -> Job:
     if key != "program":
         what = f"Make runs {configuration.name!r} as the question-answering program, and this is none."
         raise KitError(what, where=where, hint=hint)
-    kits = source_rules.runs_the_kits(read.rewriter)
-    source_rules.move(read.rewriter, source, where)
+    kits = rules.runs_the_kits(read.rewriter)
+    rules.move_to_source(read.rewriter, source, where)
     selected = _select(read.rewriter, configuration.name, selection, source, sample_is_default=True)
     try:
         arguments = _arguments(read.rewriter)
@@ -270,9 +268,9 @@ def _select(
         selection,
         VARIANTS.get(name),
         sample_is_default=sample_is_default,
-        upstreams_script=source_rules.is_upstreams(source),
+        upstreams_script=rules.is_upstreams(source),
     )
-    surroundings.apply(rewriter, selection.threads, os.environ)
+    rules.set_threads(rewriter, selection.threads, os.environ)
     return selected
 
 

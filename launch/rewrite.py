@@ -27,6 +27,12 @@ class Part:
     after: Tuple[str, ...]
     rules: List[str]
 
+    def change(self, after: Tuple[str, ...], rule: str) -> None:
+        """Let the part run as ``after``, by ``rule``."""
+        if self.after != after:
+            self.after = after
+            self.rules.append(rule)
+
     @property
     def changed(self) -> bool:
         """Whether the part runs otherwise than the file says."""
@@ -116,7 +122,7 @@ class Rewriter:
         if part is None:
             self.args.append(Part("args", (), (option, value), [rule]))
         else:
-            _change(part, (option, value), rule)
+            part.change((option, value), rule)
 
     def flag(self, option: str, rule: str) -> None:
         """Add an option that takes no value."""
@@ -127,12 +133,12 @@ class Rewriter:
         """Leave ``option`` and its values out, wherever it is given."""
         for part in self.args:
             if _option(part) == option:
-                _change(part, (), rule)
+                part.change((), rule)
 
     def map_words(self, change: Callable[[str], str], rule: str) -> None:
         """Put every word of the program's arguments and every variable's value through ``change``."""
         for part in self.args:
-            _change(part, tuple(hidden.mapped(change, word) for word in part.after), rule)
+            part.change(tuple(hidden.mapped(change, word) for word in part.after), rule)
         for name in self.env:
             value = self.variable(name)
             if value is not None:
@@ -142,34 +148,20 @@ class Rewriter:
         """Return what the environment variable ``name`` is set to; None where it is not."""
         return self._values.get(name) if name in self.env and self.env[name].after else None
 
-    def set_variable(self, name: str, value: str, rule: str) -> None:
-        """Set an environment variable."""
+    def set_variable(self, name: str, value: Optional[str], rule: str) -> None:
+        """Set an environment variable; None removes one that would be inherited."""
         part = self.env.setdefault(name, Part("env", (), (), []))
         self._values[name] = value
-        _change(part, _assignment(name, value), rule)
-
-    def unset_variable(self, name: str, rule: str) -> None:
-        """Remove an environment variable that would be inherited."""
-        part = self.env.setdefault(name, Part("env", (), (), []))
-        self._values[name] = None
-        _change(part, _assignment(name, None), rule)
+        part.change(_assignment(name, value), rule)
 
     def drop_variable(self, name: str, rule: str) -> None:
         """Leave out an environment variable that the file sets."""
         if name in self.env:
-            _change(self.env[name], (), rule)
-
-    def set_cwd(self, folder: str, rule: str) -> None:
-        """Run in another folder."""
-        _change(self.cwd, (folder,), rule)
+            self.env[name].change((), rule)
 
     def set_python(self, python: str, rule: str) -> None:
         """Run another interpreter, with the same options."""
-        _change(self.python, (python, *self.python.after[1:]), rule)
-
-    def set_target(self, target: Tuple[str, ...], rule: str) -> None:
-        """Run another program."""
-        _change(self.target, target, rule)
+        self.python.change((python, *self.python.after[1:]), rule)
 
     def _find(self, option: str) -> Optional[Part]:
         """Return where ``option`` is given; the last counts, as for the programs' own parsers."""
@@ -187,12 +179,6 @@ def _words(value: object) -> Tuple[str, ...]:
 
 def _assignment(name: str, value: Optional[str]) -> Tuple[str, ...]:
     return ("-u", name) if value is None else (hidden.joined("=", [name, value]),)
-
-
-def _change(part: Part, after: Tuple[str, ...], rule: str) -> None:
-    if part.after != after:
-        part.after = after
-        part.rules.append(rule)
 
 
 def _grouped(args: Tuple[str, ...]) -> List[Part]:
@@ -213,7 +199,7 @@ _SUBSTITUTED = "as VS Code resolves it"
 """The rule of a part that no other rule changed."""
 
 
-def table(parts: List[Part]) -> str:
+def format_parts(parts: List[Part]) -> str:
     """Return the parts as text: each as in the file and, where that differs, as it runs and by which rule."""
     lines = []
     for part in parts:

@@ -1,4 +1,4 @@
-"""What every source of NNCF and transformers has in common: a tree derived from pins and patches.
+"""Where NNCF and transformers come from (``SOURCE=``, ``FAST=``): a tree derived from pins and patches.
 
 Nothing is installed and nothing is patched in place: ``build/src/<name>`` is made from what is pinned and the
 patch series, and made anew when either changes, or when somebody has changed a file of it.
@@ -7,16 +7,20 @@ patch series, and made anew when either changes, or when somebody has changed a 
 import abc
 import contextlib
 import filecmp
-import hashlib
 import json
 import os
+import re
 import shutil
 import stat
+import subprocess
+import zipfile
 from pathlib import Path
-from typing import Callable, Dict, Iterator, List, Optional, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 
-from . import digests, files, patches, paths
+from . import choices, digests, files, git, patch_commits, patches, paths, third_party
+from .errors import KitError
 from .locks import exclusive
+from .progress import output_of
 
 _STAMP = ".kit-source.json"
 
@@ -25,6 +29,15 @@ _CACHE = "__pycache__"
 
 _COMMIT = 40
 """Hexadecimal digits of a commit."""
+
+_PARTS = {"nncf": ["nncf"], "transformers": ["src/transformers", "examples/pytorch/question-answering"]}
+"""What of each fork a run reads; all of one that is not named."""
+
+_LOCK = paths.ENVIRONMENT_DATA / "sources.lock"
+"""The pinned releases, a requirement with its accepted sha256 sums each."""
+
+_RELEASE = re.compile(r"^([\w.-]+)==([^\s\\;]+)((?:.*\\\n)*.*)$", re.M)
+_HASH = re.compile(r"--hash=sha256:([0-9a-f]{64})")
 
 
 class Source(abc.ABC):
@@ -64,8 +77,8 @@ class Source(abc.ABC):
         """Return the packages in the order they are patched: version of a release, or commit."""
 
     @abc.abstractmethod
-    def _identity(self, series: Dict[str, List[patches.Patch]]) -> Iterator[str]:
-        """Yield what is pinned, and the diffs of ``series``, in the order that :meth:`key` digests them."""
+    def _pins(self) -> Any:
+        """Return what the tree is made from beside the patches, as a value for JSON."""
 
     @abc.abstractmethod
     def _fill(self, staging: Path) -> None:
@@ -79,14 +92,15 @@ class Source(abc.ABC):
 
         :raises KitError: a series or a patch is at fault.
         """
-        return {package: patches.chosen(package, self.name, self.fast) for package in self.packages()}
+        return {package: patches.choose_patches(package, self.name, self.fast) for package in self.packages()}
 
     def key(self) -> str:
         """Return what the tree depends on, pins and patches, as a sha256.
 
         :raises KitError: a patch is at fault.
         """
-        return hashlib.sha256("".join(self._identity(self.series())).encode()).hexdigest()
+        diffs = {package: [patch.diff for patch in series] for package, series in self.series().items()}
+        return digests.of_value([self._pins(), diffs])
 
     def describe(self) -> str:
         """Return the source in one line: its name, versions, number of patches and what is left out."""
@@ -94,7 +108,7 @@ class Source(abc.ABC):
             f"{package} {version[:12] if len(version) == _COMMIT else version}"
             for package, version in self.packages().items()
         )
-        count = patches.counted(sum(map(len, self.series().values())))
+        count = patches.count(sum(map(len, self.series().values())))
         return f"{self.name} ({versions}, {count}{'' if self.fast else '; without the fast set'})"
 
     def derived(self) -> str:
@@ -163,6 +177,157 @@ class Source(abc.ABC):
             files.flush(self.tree.parent)
             shutil.rmtree(old, ignore_errors=True)
         return True
+
+
+class Fork(Source):
+    """Upstream's own code and scripts: the submodules at their pins, patched."""
+
+    name = "fork"
+    imports = (
+        "datasets",
+        "torch",
+        "transformers.trainer",
+        "nncf.torch.initialization",
+        "nncf.common.utils.tensorboard",
+        "transformers.models.bert.modeling_bert",
+        "transformers.models.bert.tokenization_bert_fast",
+    )
+
+    @property
+    def python_path(self) -> List[Path]:
+        """Both packages, the scripts' folder, and the kit, whose metric the scripts compute.
+
+        ``gen_hybrid_sparse_qa.py`` is a link into a folder below; Python takes the link's target's folder for
+        the script's own and would not find the modules beside the link.
+        """
+        return [self.tree / "nncf", self.tree / "transformers" / "src", self.programs, paths.REPOSITORY]
+
+    @property
+    def programs(self) -> Path:
+        """Upstream's question-answering examples; the tree is laid out as its author's folder was."""
+        return self.tree / "transformers" / "examples/pytorch/question-answering"
+
+    def packages(self) -> Dict[str, str]:
+        """Return the commit of each fork."""
+        return {fork.name: fork.base for fork in third_party.read_forks()}
+
+    def _pins(self) -> Any:
+        return [self.packages(), _PARTS]
+
+    def _fill(self, staging: Path) -> None:
+        third_party.require_forks()
+        for name, series in self.series().items():
+            folder = staging / name
+            patch_commits.make_commits(third_party.find_fork(name), series, folder)
+            git.output(["checkout", "--quiet", "HEAD", "--", *_PARTS.get(name, ["."])], folder)
+            shutil.rmtree(folder / ".git")
+
+
+class Registry(Source):
+    """The releases from the package index, fetched by hash, patched; the kit's own program runs on them."""
+
+    name = "registry"
+    imports = (
+        "nncf.torch",
+        "transformers.models.bert.modeling_bert",
+        "transformers.models.bert.tokenization_bert_fast",
+        "datasets",
+    )
+
+    @property
+    def python_path(self) -> List[Path]:
+        """The tree, which holds both packages, and the kit, which holds the program."""
+        return [self.tree, paths.REPOSITORY]
+
+    @property
+    def programs(self) -> Path:
+        """The kit's own: the release of transformers has none."""
+        return paths.PACKAGE / "qa"
+
+    def packages(self) -> Dict[str, str]:
+        """Return the version of each release."""
+        return {name: version for name, (version, _) in _read_releases().items()}
+
+    def _pins(self) -> Any:
+        return _read_releases()
+
+    def _fill(self, staging: Path) -> None:
+        for wheel in _fetch_wheels():
+            with zipfile.ZipFile(wheel) as archive:
+                archive.extractall(staging)
+        for name, series in self.series().items():
+            # A wheel holds one folder of the repository that the patch's paths are relative to.
+            strip = 1 + len(Path(third_party.find_fork(name).packed).parts)
+            for patch in series:
+                patches.apply_patch(patch, staging, f"-p{strip}")
+
+
+def choose_source(text: str, fast: bool = True) -> Source:
+    """Return the source that ``SOURCE=text`` means.
+
+    ``auto`` decides from what is on disk, never by asking the network: the submodules if they are checked out
+    at their pins, else the package index's releases.
+
+    :param fast: with the patches of the optional set ``fast``.
+    :raises KitError: there is no such source; ``fork`` without submodules; or, for ``auto`` too, submodules
+        that are there and not as pinned.
+    """
+    if text not in choices.SOURCES:
+        raise KitError(
+            f"There is no source {text!r}.",
+            where=f"SOURCE={text}",
+            hint=f"Set SOURCE to {', '.join(choices.SOURCES)}.",
+        )
+    if text == Fork.name:
+        third_party.require_forks()
+    elif text == Registry.name or not third_party.has_forks():
+        return Registry(fast)
+    return Fork(fast)
+
+
+def _read_releases() -> Dict[str, Tuple[str, List[str]]]:
+    """Return the pinned release of each package: version and accepted sha256 sums."""
+    found = _RELEASE.findall(_LOCK.read_text(encoding="utf-8"))
+    return {name: (version, _HASH.findall(rest)) for name, version, rest in found}
+
+
+def _fetch_wheels() -> List[Path]:
+    """Return the pinned wheels, fetched where they are not there yet.
+
+    :raises KitError: they cannot be fetched.
+    """
+    paths.WHEELS.mkdir(parents=True, exist_ok=True)
+    found = _find_wheels()
+    if len(found) == len(_read_releases()):
+        return found
+    command = [str(paths.VENV_PYTHON), "-m", "pip", "download", "--no-deps", "--require-hashes"]
+    command += ["--only-binary", ":all:", "--disable-pip-version-check", "--dest", str(paths.WHEELS)]
+    process = subprocess.Popen(
+        [*command, "--requirement", str(_LOCK)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    said = output_of(process)
+    found = _find_wheels()
+    if process.returncode or len(found) != len(_read_releases()):
+        raise KitError(
+            "The releases of nncf and transformers cannot be fetched:\n" + "\n".join(said.splitlines()[-8:]),
+            where=paths.shown(_LOCK),
+            hint="A route to the package index is needed once. Run `make setup` again when there is one.",
+        )
+    return found
+
+
+def _find_wheels() -> List[Path]:
+    """Return the wheels that are there with one of their pinned sums, in the lock's order."""
+    return [
+        wheel
+        for package, (version, sums) in _read_releases().items()
+        for wheel in sorted(paths.WHEELS.glob(f"{package}-{version}-*.whl"))
+        if digests.of_file(wheel) in sums
+    ]
 
 
 def _files(folder: Path, below: str = "") -> Iterator[Tuple[str, os.stat_result]]:

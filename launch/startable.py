@@ -7,7 +7,7 @@ from pathlib import Path
 from . import files, hidden, paths, vscode
 from .errors import KitError
 from .jobs import Job, Run
-from .vscode.file import ABSENT, Configuration
+from .vscode import Configuration
 
 _READ = ("model_name_or_path", "config_name", "nncf_config", "train_file", "validation_file")
 """Arguments that name a file or a folder to read."""
@@ -83,4 +83,4 @@ def _check_readable(configuration: Configuration, job: Job, name: str, value: st
 
 
 def _error(configuration: Configuration, key: str, what: str, hint: str) -> KitError:
-    return configuration.error(configuration.path(key), configuration.here.get(key, ABSENT), what, hint)
+    return configuration.error(configuration.path(key), what, hint)

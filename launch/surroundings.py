@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Dict, Mapping, Optional, Set
 
 from .errors import KitError
-from .rewrite import Rewriter
 
 NOT_INHERITED = (
     *("ATEN_", "DNNL_", "GOMP_", "KMP_", "MKL_", "OMP_", "ONEDNN_"),  # how the libraries compute
@@ -60,15 +59,15 @@ def torchs(env: Mapping[str, str]) -> int:
         found = re.match(r"\s*([0-9]{1,4})(?![0-9])", env.get(name, ""))
         if found and int(found.group(1)) > 0:
             asked = min(int(found.group(1)), _MOST)
-            return asked if _is_false(env.get("MKL_DYNAMIC", "")) else min(asked, _cores(None))
-    return _cores(os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None)
+            return asked if _is_false(env.get("MKL_DYNAMIC", "")) else min(asked, cores())
+    return cores(os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None)
 
 
 def _is_false(text: str) -> bool:
     return text.strip().lower() in ("0", "false", "no", "off")
 
 
-def _cores(among: Optional[Set[int]]) -> int:
+def cores(among: Optional[Set[int]] = None) -> int:
     """Return the number of cores of the machine, or of those to which the processors ``among`` belong."""
     siblings = set()
     processors = among if among is not None else range(os.cpu_count() or 1)
@@ -80,25 +79,6 @@ def _cores(among: Optional[Set[int]]) -> int:
     return max(1, len(siblings))
 
 
-def apply(rewriter: Rewriter, threads: Optional[int], environ: Mapping[str, str]) -> None:
-    """Let an invocation take a number of threads, and nothing of the shell that changes what it computes.
-
-    :param threads: what ``THREADS=`` says; None for as many as torch would take.
-    :param environ: the variables of the shell.
-    """
-    if not rewriter.has("--gen_sparse_cfg"):  # which computes nothing
-        rule = "THREADS" if threads else "as many threads as torch would take; THREADS= sets another number"
-        wanted = threads or torchs(rewriter.result().environment(environ))
-        for name in THREADS:
-            rewriter.set_variable(name, str(wanted), rule)
-        if wanted > _cores(None):
-            # Only then: with it, MKL does not choose fewer for a small product either.
-            rewriter.set_variable("MKL_DYNAMIC", "FALSE", "more threads than there are cores")
-    for name in sorted(environ):
-        if name.startswith(NOT_INHERITED) and name not in rewriter.env:
-            rewriter.unset_variable(name, "not from the shell: it changes what is computed, or how")
-
-
 def threads(env: Mapping[str, Optional[str]]) -> int:
-    """Return the number of threads that :func:`apply` has put into the environment of an invocation."""
+    """Return the number of threads that an invocation takes (:func:`launch.rules.set_threads`)."""
     return int(env[THREADS[0]] or 0)

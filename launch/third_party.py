@@ -6,7 +6,6 @@ submodule is pinned at.
 
 import json
 import shutil
-import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,7 +36,7 @@ class Fork:
         return paths.REPOSITORY / self.submodule
 
 
-def forks() -> List[Fork]:
+def read_forks() -> List[Fork]:
     """Return the forks in the order of ``patches/config.json``.
 
     :raises KitError: the file cannot be read or is not what the kit expects.
@@ -57,12 +56,12 @@ def forks() -> List[Fork]:
         ) from None
 
 
-def get(name: str) -> Fork:
+def find_fork(name: str) -> Fork:
     """Return the fork called ``name``.
 
     :raises KitError: there is none.
     """
-    known = {fork.name: fork for fork in forks()}
+    known = {fork.name: fork for fork in read_forks()}
     if name in known:
         return known[name]
     raise KitError(
@@ -72,26 +71,20 @@ def get(name: str) -> Fork:
     )
 
 
-def checked_out(fork: Fork) -> bool:
+def is_checked_out(fork: Fork) -> bool:
     """Return whether something is checked out in the submodule's folder."""
     return (fork.folder / ".git").exists()
 
 
-def head(fork: Fork) -> str:
-    """Return the commit that a checked-out submodule is at; empty where it has none."""
-    done = git.run(["rev-parse", "--verify", "--quiet", "HEAD^{commit}"], fork.folder)
-    return done.stdout.strip() if done.returncode == 0 else ""
-
-
-def check(fork: Fork) -> None:
+def check_pin(fork: Fork) -> None:
     """Check that a checked-out submodule is what the kit builds from.
 
     :raises KitError: it is at another commit, or files in it are changed.
     """
-    found = head(fork)
-    if found != fork.base:
+    head = git.run(["rev-parse", "--verify", "--quiet", "HEAD^{commit}"], fork.folder).stdout.strip()
+    if head != fork.base:
         raise KitError(
-            f"The submodule is at {found[:12] or 'no commit'} and not at its pin.",
+            f"The submodule is at {head[:12] or 'no commit'} and not at its pin.",
             where=f"{fork.submodule}, pinned at {fork.base}",
             hint=(
                 f"git submodule update --init {fork.submodule}\n"
@@ -116,42 +109,41 @@ def check(fork: Fork) -> None:
         )
 
 
-def available() -> bool:
+def has_forks() -> bool:
     """Return whether the forks are checked out, all of them and as pinned; False where none is.
 
     :raises KitError: only some are, one is at another commit, or one has local changes.
     """
-    there = [fork for fork in forks() if checked_out(fork)]
-    if not there:
-        return False
-    missing = [fork.submodule for fork in forks() if fork not in there]
-    if missing:
+    forks = read_forks()
+    there = [fork for fork in forks if is_checked_out(fork)]
+    if there and len(there) < len(forks):
+        missing = ", ".join(fork.submodule for fork in forks if fork not in there)
         raise KitError(
-            f"{', '.join(missing)} is not checked out, {', '.join(fork.submodule for fork in there)} is.",
+            f"{missing} is not checked out, {', '.join(fork.submodule for fork in there)} is.",
             where="third_party/",
             hint="Fetch it: make third_party.  SOURCE=registry does without submodules.",
         )
     for fork in there:
-        check(fork)
-    return True
+        check_pin(fork)
+    return bool(there)
 
 
-def require() -> None:
+def require_forks() -> None:
     """Check that the forks can be built from.
 
     :raises KitError: they are not checked out, or not as pinned.
     """
-    if not available():
+    if not has_forks():
         raise KitError(
             "SOURCE=fork needs the submodules, and they are not checked out.",
-            where=", ".join(fork.submodule for fork in forks()),
+            where=", ".join(fork.submodule for fork in read_forks()),
             hint="Fetch them: make third_party\n"
             "(without a route to them: make third_party MIRROR=<folder with git directories nncf and"
             " transformers>)",
         )
 
 
-def fetch(mirror: Optional[Path]) -> None:
+def fetch_forks(mirror: Optional[Path]) -> None:
     """Check every submodule out at its pin; one that is there already is only checked.
 
     The caller holds the build's lock.
@@ -167,95 +159,85 @@ def fetch(mirror: Optional[Path]) -> None:
             where=str(paths.REPOSITORY),
             hint="Clone the kit with git, or use SOURCE=registry, which needs none.",
         )
-    for fork in forks():
-        _fetch(fork, mirror)
-
-
-def _fetch(fork: Fork, mirror: Optional[Path]) -> None:
-    if checked_out(fork):
-        check(fork)
-        _register(fork)
-        print(f"{fork.submodule}  at {fork.base[:12]}, up to date", file=sys.stderr, flush=True)
-        return
-    _check_empty(fork)
-    source = None if mirror is None else _mirrored(fork, mirror)
-    print(f"{fork.submodule}  fetching {fork.base[:12]}", file=sys.stderr, flush=True)
-    _update(fork, source)
-    check(fork)
-
-
-def _check_empty(fork: Fork) -> None:
-    if fork.folder.is_dir() and any(fork.folder.iterdir()):
-        raise KitError(
-            "The submodule's folder holds files that are no checkout of it.",
-            where=fork.submodule,
-            hint="Move them away, and run make third_party again.",
+    for fork in read_forks():
+        there = is_checked_out(fork)
+        if there:
+            check_pin(fork)
+        elif fork.folder.is_dir() and any(fork.folder.iterdir()):
+            raise KitError(
+                "The submodule's folder holds files that are no checkout of it.",
+                where=fork.submodule,
+                hint="Move them away, and run make third_party again.",
+            )
+        url = git.output(
+            ["config", "--file", ".gitmodules", f"submodule.{fork.submodule}.url"], paths.REPOSITORY
         )
+        source = None if there or mirror is None else _find_mirrored(fork, mirror, url.strip())
+        state = f"at {fork.base[:12]}, up to date" if there else f"fetching {fork.base[:12]}"
+        print(f"{fork.submodule}  {state}", file=sys.stderr, flush=True)
+        if not there:
+            _fetch(fork, url.strip(), source)
+        _register(fork)
+        check_pin(fork)
 
 
-def _mirrored(fork: Fork, mirror: Path) -> Path:
+def _find_mirrored(fork: Fork, mirror: Path, url: str) -> Path:
     """Return the git directory below ``mirror`` that holds the fork's commit.
 
     :raises KitError: there is none, or it lacks the commit.
     """
     candidates = [mirror / fork.name, mirror / f"{fork.name}.git"]
     for candidate in candidates:
-        if not candidate.is_dir():
-            continue
-        if git.run(["rev-parse", "--git-dir"], candidate).returncode:
-            continue
-        if git.run(["cat-file", "-e", f"{fork.base}^{{commit}}"], candidate).returncode:
+        if candidate.is_dir() and not git.run(["rev-parse", "--git-dir"], candidate).returncode:
+            if not git.run(["cat-file", "-e", f"{fork.base}^{{commit}}"], candidate).returncode:
+                return candidate
             raise KitError(
                 f"The mirror does not have the commit {fork.base}.",
                 where=str(candidate),
-                hint=f"Bring it there: git -C {candidate} fetch {_url(fork)} {fork.base}",
+                hint=f"Bring it there: git -C {candidate} fetch {url} {fork.base}",
             )
-        return candidate
     raise KitError(
         f"The mirror has no git directory of {fork.name}.",
         where="MIRROR: " + ", ".join(map(str, candidates)),
-        hint=f"Make one on a machine with a route: git clone --bare {_url(fork)} {fork.name}.git",
+        hint=f"Make one on a machine with a route: git clone --bare {url} {fork.name}.git",
     )
 
 
-def _url(fork: Fork) -> str:
-    """Return the fork's public address."""
-    key = f"submodule.{fork.submodule}.url"
-    return git.run(["config", "--file", ".gitmodules", key], paths.REPOSITORY).stdout.strip()
-
-
-def _update(fork: Fork, source: Optional[Path]) -> None:
+def _fetch(fork: Fork, url: str, source: Optional[Path]) -> None:
     """Check the submodule out at its pin.
 
-    Only the pinned commit is fetched, where git's own ``submodule update`` would also fetch the branch's tip.
-    The checkout is made beside and appears by one rename, so that a fetch that is killed leaves none.
+    ``git submodule update`` would also fetch the branch's tip, and leaves half a checkout when it is killed:
+    this one is made beside and appears by one rename.
 
     :param source: a git directory to fetch from; the public address is the submodule's origin in any case.
     """
-    address = source.as_uri() if source else _url(fork)
+    address = source.as_uri() if source else url
     staging = paths.BUILD / "third_party" / fork.name
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir(parents=True)
-    fetch = ["fetch", "--depth", "1", "--no-tags", "--progress", address, fork.base]
-    steps = (
-        ["init", "--quiet"],
-        ["remote", "add", "origin", _url(fork)],
-        # A transfer that stands still ends after a minute instead of never.
-        ["-c", "http.lowSpeedLimit=1000", "-c", "http.lowSpeedTime=60", "-c", "protocol.version=2", *fetch],
-        ["-c", "advice.detachedHead=false", "checkout", "--quiet", "--detach", fork.base],
-    )
+    # A transfer that stands still ends after a minute instead of never.
+    patience = ["-c", "http.lowSpeedLimit=1000", "-c", "http.lowSpeedTime=60", "-c", "protocol.version=2"]
+    fetch = [*patience, "fetch", "--depth", "1", "--no-tags", "--progress", address, fork.base]
+    show = sys.stderr.isatty()
     try:
-        for step in steps:
-            done = git.run(step, staging, show=step[-1] == fork.base and sys.stderr.isatty())
-            if done.returncode:
-                raise _unfetched(fork, str(source or address), done)
+        git.output(["init", "--quiet"], staging)
+        git.output(["remote", "add", "origin", url], staging)
+        done = git.run(fetch, staging, show=show)
+        if done.returncode:
+            raise KitError(
+                f"The submodule cannot be fetched from {source or url}"
+                + ("; git's words are above." if show else f":\n{git.words(done)}"),
+                where=fork.submodule,
+                hint="Without a route to it: make third_party MIRROR=<folder with git directories nncf and"
+                " transformers>,\nor do without the forks: SOURCE=registry.",
+            )
+        git.output(["checkout", "--quiet", "--detach", fork.base], staging)
         if fork.folder.exists():
             fork.folder.rmdir()
         fork.folder.parent.mkdir(exist_ok=True)
         shutil.move(str(staging), str(fork.folder))
     finally:
         shutil.rmtree(staging, ignore_errors=True)
-    _register(fork)
 
 
 def _register(fork: Fork) -> None:
@@ -263,28 +245,8 @@ def _register(fork: Fork) -> None:
 
     Where an earlier checkout has left its git directory there, the new one keeps its own in the submodule's
     folder, which git takes as well.
-
-    :raises KitError: git refuses.
     """
-    steps = [["init", "--quiet"]]
-    kept = git.run(["rev-parse", "--git-path", f"modules/{fork.submodule}"], paths.REPOSITORY)
-    if not (paths.REPOSITORY / kept.stdout.strip()).exists():
-        steps.append(["absorbgitdirs"])
-    for words in steps:
-        done = git.run(["submodule", *words, "--", fork.submodule], paths.REPOSITORY)
-        if done.returncode:
-            raise KitError(
-                f"git submodule {words[0]} failed: {git.words(done)}",
-                where=fork.submodule,
-                hint="Mend what git says, and run make third_party again.",
-            )
-
-
-def _unfetched(fork: Fork, address: str, done: "subprocess.CompletedProcess[str]") -> KitError:
-    return KitError(
-        f"The submodule cannot be fetched from {address}"
-        + (f":\n{git.words(done)}" if done.stderr else "; git's words are above."),
-        where=fork.submodule,
-        hint="Without a route to it: make third_party MIRROR=<folder with git directories nncf and"
-        " transformers>,\nor do without the forks: SOURCE=registry.",
-    )
+    git.output(["submodule", "init", "--quiet", "--", fork.submodule], paths.REPOSITORY)
+    kept = git.output(["rev-parse", "--git-path", f"modules/{fork.submodule}"], paths.REPOSITORY)
+    if not (paths.REPOSITORY / kept.strip()).exists():
+        git.output(["submodule", "absorbgitdirs", "--", fork.submodule], paths.REPOSITORY)

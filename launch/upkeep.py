@@ -8,13 +8,12 @@ import sys
 import time
 from typing import Mapping, NoReturn, Sequence
 
-from . import environment, hub, patch_work, paths, place, source_rules, surroundings, third_party
+from . import environment, hub, patch_work, paths, place, rules, surroundings, third_party
 from .locks import LOCK, LOCKED, exclusive
 from .optimizers import OPTIMIZERS
 from .progress import duration
 from .separate import Separate
-from .source import Source
-from .source_registry import Registry
+from .source import Registry, Source
 
 SOURCE = Registry.name
 """What the tests run on, also where the submodules are checked out."""
@@ -57,7 +56,7 @@ def unpack(source: Source) -> None:
 
     The forks' scripts, configs and launch file refer to each other; the releases hold packages only.
     """
-    if source_rules.is_upstreams(source) and not source.is_ready():
+    if rules.is_upstreams(source) and not source.is_ready():
         with exclusive(LOCK, LOCKED):
             source.ensure(_say)
 
@@ -124,7 +123,7 @@ def clean(environment_too: bool) -> None:
     :raises KitError: patches are being worked on in it.
     """
     with exclusive(LOCK, LOCKED):
-        for fork in third_party.forks():
+        for fork in third_party.read_forks():
             patch_work.check_exported(fork)
         for entry in paths.BUILD.iterdir():
             if entry != LOCK:

@@ -58,7 +58,7 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def derived_source() -> Path:
     """The patched tree of nncf and transformers that `make setup` derives."""
-    from launch.source_registry import Registry
+    from launch.source import Registry
 
     assert Registry().is_ready(), "run the tests with `make test`, or `make setup SOURCE=registry` first"
     return Registry().tree

@@ -12,8 +12,7 @@ import pytest
 
 from launch import bert_config, child, patches, paths, resources, variants
 from launch.errors import KitError
-from launch.source_fork import Fork
-from launch.source_registry import Registry
+from launch.source import Fork, Registry
 
 from .bench import plan, running, sides, table
 from .bench.figures import (
@@ -307,7 +306,7 @@ def test_the_sides_share_nothing_that_is_derived_and_leave_the_kits_trees_alone(
 
 def test_a_patch_that_the_hand_needs_is_missed(monkeypatch: pytest.MonkeyPatch) -> None:
     hand = sides.Hand(small=False)
-    found = {"nncf": patches.chosen("nncf", "fork"), "transformers": []}
+    found = {"nncf": patches.choose_patches("nncf", "fork"), "transformers": []}
     monkeypatch.setattr(Fork, "series", lambda self: found)
     with pytest.raises(KitError, match=r"in no series: squad_metric\.patch"):
         hand.series()

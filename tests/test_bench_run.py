@@ -25,7 +25,7 @@ pytestmark = pytest.mark.forks
 def test_both_sides_are_measured_and_make_the_same_bytes(
     source: str, variant: str, base: str, kit: str, tmp_path: Path
 ) -> None:
-    third_party.require()
+    third_party.require_forks()
     done = run(
         [
             *Kit.MODULE,

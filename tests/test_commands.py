@@ -13,11 +13,10 @@ from typing import Callable, Dict, Set, Tuple
 
 import pytest
 
-from launch import choices, handlers, help, optimizers, options, paths, sources
+from launch import choices, handlers, help, optimizers, options, paths
 from launch.commands import COMMANDS, OPTIONS
 from launch.errors import KitError
-from launch.source_fork import Fork
-from launch.source_registry import Registry
+from launch.source import Fork, Registry
 
 from .conftest import HYBRID, Kit, assert_user_error, processor_seconds, run
 
@@ -242,11 +241,9 @@ def test_help_loads_nothing_of_what_the_commands_do() -> None:
 
 
 def test_the_words_to_choose_from_are_those_that_are_acted_on() -> None:
-    assert choices.SOURCES == (sources.AUTO, Fork.name, Registry.name) == sources.KINDS
+    assert ("auto", Fork.name, Registry.name) == choices.SOURCES
     assert tuple(optimizers.OPTIMIZERS) == choices.OPTIMIZERS
     assert choices.OPTIMIZERS[0] == optimizers.DEFAULT.name
-    for source in choices.SOURCES[1:]:
-        assert sources._SOURCES[source].name == source
 
 
 def test_products_are_in_the_checkout_wherever_a_command_is_given(tmp_path: Path) -> None:

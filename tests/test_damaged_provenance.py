@@ -10,7 +10,7 @@ import pytest
 from launch import jobs, optimizers, outcome, package, pipeline, provenance, schema_check, trees, variants
 from launch.errors import KitError
 from launch.report import command as report
-from launch.source_registry import Registry
+from launch.source import Registry
 from launch.verify import tree as verification
 
 from . import sample_trees

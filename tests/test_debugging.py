@@ -17,9 +17,9 @@ from typing import Any, Callable, Dict, Iterator, List, Mapping, Sequence
 
 import pytest
 
-from launch import bert_config, digests, inputs, paths, surroundings, third_party, upstream, vscode
+from launch import bert_config, digests, inputs, paths, rules, surroundings, third_party, vscode
 from launch.errors import KitError
-from launch.source_rules import ALLOCATOR
+from launch.rules import ALLOCATOR
 from launch.variants import VARIANTS
 
 from .conftest import HYBRID, UNSTRUCTURED, Kit, write_launch_file
@@ -362,7 +362,7 @@ def test_a_program_that_fails_says_so(launch_file: Path, debug: Debug) -> None:
 def upstreams(name: str, entry: Mapping[str, Any], model: Path) -> Dict[str, Any]:
     """Return an entry of upstream's launch file as a person would have to edit it to run it here.
 
-    What the rules in launch/upstream.py and launch/inputs.py do, written down again; everything else stands
+    What the rules in launch/rules.py and launch/inputs.py do, written down again; everything else stands
     as it is in the file.
     """
     tree = paths.DERIVED_SOURCES / "fork"
@@ -430,14 +430,14 @@ def test_upstreams_configurations_run_in_the_debugger(
     name: str, debug: Debug, tiny_model: Path, tmp_path: Path, work_folder: Path
 ) -> None:
     """Each of the four, `type: python` as it is, edited as the kit's rules say: F5 is what make prints."""
-    third_party.require()
+    third_party.require_forks()
     # VS Code prepends to a PYTHONPATH that it was started with; the kit takes upstream's scripts' alone.
     vscode = {name: value for name, value in VSCODE.items() if name != "PYTHONPATH"}
     own = [f"{split.upper()}_FILE={paths.SAMPLE}/{split}.json" for split in ("train", "validation")]
     words = ["LAUNCH=upstream", "SOURCE=fork", "INPUT=files", f"MODEL={tiny_model}", *own]
     words += ["WEIGHTS=random"] if name == "evaluate" else []
     expected = printed(tmp_path, name, *words, environment=vscode)
-    entry = entries(upstream.launch_file())[upstream.configuration_name(name)]
+    entry = entries(rules.find_upstream_file())[rules.name_upstream(name)]
     tree = paths.DERIVED_SOURCES / "fork"
     request = launch_request(upstreams(name, entry, tiny_model), tree, vscode, PYTHON)
     program = tree / "transformers/examples/pytorch/question-answering" / Path(entry["program"]).name

@@ -16,8 +16,7 @@ from launch import paths, program
 from launch.jobs import Job
 from launch.progress import Progress
 from launch.qa import arguments, extension
-from launch.source_fork import Fork
-from launch.source_registry import Registry
+from launch.source import Fork, Registry
 from launch.vscode import Invocation
 
 OTHER = "binarized_functions_cpu"

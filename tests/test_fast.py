@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from launch import digests, patches, trees
-from launch.source_registry import Registry
+from launch import digests, trees
+from launch.source import Registry
 
 from .conftest import HYBRID, UNSTRUCTURED, Kit, run
 
@@ -34,7 +34,7 @@ def test_the_set_changes_no_byte(built: Kit, without: Path, name: str) -> None:
 
 
 def test_the_set_is_on_by_default() -> None:
-    fast = [patch for patch in Registry().series()["nncf"] if patch.fields.get(patches.OPTIONAL_SET)]
+    fast = [patch for patch in Registry().series()["nncf"] if patch.fast]
     assert len(fast) >= 6
 
 

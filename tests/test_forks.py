@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from launch import bert_config, compare, digests, git, patch_check, paths, third_party, upstream
+from launch import bert_config, compare, digests, git, patch_work, paths, rules, third_party
 from launch.qa import extension
-from launch.source_fork import Fork
+from launch.source import Fork
 from launch.variants import VARIANTS
 
 from . import checkpoints
@@ -24,10 +24,10 @@ pytestmark = pytest.mark.forks
 
 @pytest.fixture(autouse=True, scope="module")
 def _submodules():
-    third_party.require()
+    third_party.require_forks()
     yield
-    for fork in third_party.forks():
-        third_party.check(fork)  # nothing that ran here has touched them
+    for fork in third_party.read_forks():
+        third_party.check_pin(fork)  # nothing that ran here has touched them
         assert git.run(["status", "--porcelain"], fork.folder).stdout == ""
 
 
@@ -47,7 +47,7 @@ def forked(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Kit:
 
 
 def test_every_patch_applies_and_exports_unchanged() -> None:
-    assert all("no difference" in line for line in patch_check.check())
+    assert all("no difference" in line for line in patch_work.check_patches())
 
 
 def test_weights_and_masks_are_those_of_the_registry(forked: Kit, built: Kit) -> None:
@@ -85,7 +85,7 @@ def test_the_real_launch_file_offers_every_variant() -> None:
             done = run([*Kit.MODULE, "command", "--launch=upstream", f"--source={source}", f"--v={name}"])
             assert done.returncode == 0, done.stderr
             assert not re.search(r"vscode-runs|/data\d|workspaceFolder|DEVICES=1", done.stdout)
-    assert upstream.launch_file().is_file()
+    assert rules.find_upstream_file().is_file()
 
 
 @pytest.mark.parametrize("launch", ["kit", "upstream"])
@@ -95,7 +95,7 @@ def test_configs_are_the_committed_ones(launch: str, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     written = [Path(line) for line in done.stdout.split()]
     assert len(written) == 4
-    examples = third_party.get("transformers").folder / "examples/pytorch/question-answering"
+    examples = third_party.find_fork("transformers").folder / "examples/pytorch/question-answering"
     for path in written:
         name = path.parent.name
         committed = examples / "gen-hybrid-sparse/generated_cfg" / name / "config.json"

@@ -174,14 +174,14 @@ def _no_fork(kit: SmallKit) -> None:
         (_unlisted, ["is in no series", "patches/nncf/ending.patch", "Add it to patches/nncf/series"]),
         (_no_series, ["is in no series", "patches/nncf/ending.patch, patches/nncf/greeting.patch"]),
         (_missing, ["does not exist", "patches/nncf/series: ending.patch"]),
-        (_commented, ["'ending.patch  # last'", "patches/nncf/series, line 2"]),
+        (_commented, ["does not exist", "patches/nncf/series: ending.patch  # last", "a file name a line"]),
         (_fieldless, ["no Remove-when", "patches/nncf/ending.patch"]),
         (_short, ["no unified diff", "corrupt patch at line 17", "patches/nncf/ending.patch"]),
         (_garbled, ["no unified diff", "corrupt patch at line 15", "patches/nncf/ending.patch"]),
         (_diffless, ["changes nothing", "patches/nncf/ending.patch"]),
         (_outside, ["outside of its repository", "patches/nncf/ending.patch: ../../launch/errors.py"]),
         (_outside_without_a_header, ["outside of its repository", ": ../../launch/errors.py"]),
-        (_no_text, ["cannot be read", "patches/nncf/ending.patch"]),
+        (_no_text, ["not UTF-8", "patches/nncf/ending.patch"]),
         (
             _other_set,
             ["'Optional-set: small' is not 'Optional-set: fast'", "patches/nncf/at_once.patch", "only where"],
@@ -209,7 +209,9 @@ def test_check_finds(kit: SmallKit, spoil: Callable[[SmallKit], None], words: Li
     ],
 )
 def test_what_a_patch_has_to_say(fields: Dict[str, str], problem: str) -> None:
-    assert patches.missing_parts("Subject: " + message("Say it", **fields)) == ([problem] if problem else [])
+    changes = PATCHES["nncf"]["greeting.patch"].split("\n\n")[-1]
+    said = patches.parse_patch(Path("a.patch"), f"Subject: {message('Say it', **fields)}\n{changes}")
+    assert patches.find_problems(said) == ([problem] if problem else [])
 
 
 @pytest.mark.parametrize(
@@ -237,11 +239,11 @@ def test_a_patch_is_of_the_optional_set_or_says_nothing_of_it(
     file.write_text(whole.replace(f"Applies-to: {BOTH}\n", f"Applies-to: {BOTH}\n{line}\n"))
     if fast is None:
         with pytest.raises(KitError, match="Optional-set") as raised:
-            patches.read(file)
+            patches.read_patch(file)
         assert raised.value.where
         assert "Optional-set: fast" in raised.value.hint
     else:
-        assert patches.read(file).fast == fast
+        assert patches.read_patch(file).fast == fast
 
 
 @pytest.mark.parametrize(
@@ -249,7 +251,16 @@ def test_a_patch_is_of_the_optional_set_or_says_nothing_of_it(
     [("", None), ("rr", None), ("ff", None), ("rrff", None), ("fr", 1), ("rffr", 3), ("rfrf", 2)],
 )
 def test_required_patches_come_first(members: str, index: Optional[int]) -> None:
-    assert patches.misplaced(member == "f" for member in members) == index
+    found = [
+        patches.parse_patch(Path(f"{place}.patch"), "Optional-set: fast\n" if member == "f" else "")
+        for place, member in enumerate(members)
+    ]
+    if index is None:
+        patches.check_order(found, "series")
+    else:
+        with pytest.raises(KitError) as raised:
+            patches.check_order(found, "series")
+        assert raised.value.where.startswith(f"series: {index}.patch")
 
 
 def test_a_patch_has_a_subject_and_a_reason(tmp_path: Path) -> None:
@@ -263,7 +274,7 @@ def test_a_patch_has_a_subject_and_a_reason(tmp_path: Path) -> None:
         file = tmp_path / "a.patch"
         file.write_text(whole.replace(old, new))
         with pytest.raises(KitError, match=problem):
-            patches.read(file)
+            patches.read_patch(file)
 
 
 @pytest.mark.parametrize(
@@ -279,8 +290,8 @@ def test_a_patch_has_a_subject_and_a_reason(tmp_path: Path) -> None:
 def test_where_a_patch_applies(tmp_path: Path, text: str, sources: List[str]) -> None:
     file = tmp_path / "a.patch"
     file.write_text(PATCHES["nncf"]["greeting.patch"].replace(BOTH, text))
-    read = patches.read(file)
-    assert [source for source in patches.SOURCES if read.applies_to(source)] == sources
+    read = patches.read_patch(file)
+    assert [source for source in patches.SOURCES if source in read.sources] == sources
 
 
 # --- patches-check with sources --------------------------------------------------------------------------
@@ -324,7 +335,8 @@ def test_the_optional_set_comes_back_as_it_went(forked: SmallKit) -> None:
     # A required commit on top of it is refused, and is in order where the advice puts it.
     commit(forked, clone, "nncf/other.py", "other\n", "Other")
     done = forked.launch("patch-export", "--p=nncf")
-    assert_user_error(done, "A required commit comes after", "build/patches/nncf: Other", "git rebase -i")
+    where = "build/patches/nncf: other.patch (Other)"
+    assert_user_error(done, "A required patch comes after", where, "git rebase -i")
     assert forked.patch_bytes() == before
     swap = "sed -i '3{h;d};4G'"
     forked.git("rebase", "--quiet", "-i", "refs/kit/base", at=clone, GIT_SEQUENCE_EDITOR=swap)
@@ -780,7 +792,8 @@ def test_edit_needs_the_source_and_nothing_else(kit: SmallKit) -> None:
 def real() -> List[Tuple[str, Path]]:
     return list(
         itertools.chain.from_iterable(
-            [(fork.name, path) for path in patches.series(fork.name)] for fork in third_party.forks()
+            [(fork.name, patch.path) for patch in patches.read_series(fork.name)]
+            for fork in third_party.read_forks()
         )
     )
 
@@ -791,12 +804,12 @@ def test_the_series_is_sound(kit: SmallKit) -> None:
         (kit.root / "patches" / file).unlink()
     for path in [paths.PATCHES / "config.json", *paths.PATCHES.glob("*/*")]:
         (kit.root / "patches" / path.relative_to(paths.PATCHES)).write_bytes(path.read_bytes())
-    read = {name: list(map(patches.read, patches.series(name))) for name in PATCHES}
+    read = {name: patches.read_series(name) for name in PATCHES}
     fast = {
         name: [one for one in found if one.fields.get(patches.OPTIONAL_SET)] for name, found in read.items()
     }
     counts = [
-        f"{name}: {patches.counted(len(found))}"
+        f"{name}: {patches.count(len(found))}"
         + (f" ({len(fast[name])} of the set fast)" if fast[name] else "")
         + " read"
         for name, found in read.items()
@@ -808,21 +821,23 @@ def test_the_series_is_sound(kit: SmallKit) -> None:
 
 
 def test_sparsify_params_is_one_patch_for_both_sources() -> None:
-    found = [patches.read(path) for _, path in real() if "def sparsify_params" in path.read_text("utf-8")]
+    found = [
+        patches.read_patch(path) for _, path in real() if "def sparsify_params" in path.read_text("utf-8")
+    ]
     assert [patch.path.relative_to(paths.PATCHES).as_posix() for patch in found] == [
         "nncf/sparsify_params.patch"
     ]
-    assert all(found[0].applies_to(source) for source in patches.SOURCES)
+    assert all(source in found[0].sources for source in patches.SOURCES)
 
 
 def test_the_registrys_tree_has_every_patch_that_is_for_it(derived_source: Path, tmp_path: Path) -> None:
     """The last one can be taken away first, and so on."""
     copy = tmp_path / "tree"
     shutil.copytree(str(derived_source), str(copy), ignore=shutil.ignore_patterns("__pycache__"))
-    packed = {fork.name: fork.packed for fork in third_party.forks()}
+    packed = {fork.name: fork.packed for fork in third_party.read_forks()}
     applied = 0
     for name, path in reversed(real()):
-        if patches.read(path).applies_to("registry"):
+        if "registry" in patches.read_patch(path).sources:
             strip = 1 + len(Path(packed[name]).parts)
             done = git.run(["apply", "--reverse", f"-p{strip}", str(path)], copy)
             assert done.returncode == 0, git.words(done)

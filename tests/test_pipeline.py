@@ -15,7 +15,7 @@ import numpy
 import pytest
 
 from launch import bert_config, paths, sparsity, trees, variants
-from launch.source_registry import Registry
+from launch.source import Registry
 
 from .conftest import (
     HIDDEN,

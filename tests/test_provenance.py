@@ -15,7 +15,7 @@ import pytest
 
 from launch import digests, host, optimizers, patches, paths, provenance, sums, trees, variants
 from launch.errors import KitError
-from launch.source_registry import Registry
+from launch.source import Registry
 
 from . import small_kit
 from .conftest import HIDDEN, HYBRID, INTERMEDIATE, UNSTRUCTURED, Kit, assert_user_error, run
@@ -104,7 +104,7 @@ def test_a_provenance_says_what_its_tree_was_made_from(built: Kit, published: Co
             {"name": name, "sha256": digests.of_file(paths.PATCHES / name)}
             for name in (
                 "nncf/sparsify_params.patch",
-                *(f"nncf/{path.name}" for path in patches.series("nncf") if path.name.startswith("fast_")),
+                *(f"nncf/{patch.path.name}" for patch in patches.read_series("nncf") if patch.fast),
                 "transformers/module_spec.patch",
                 "transformers/current_checkpoints.patch",
             )

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from launch.rewrite import Rewriter, table
+from launch.rewrite import Rewriter, format_parts
 from launch.vscode import Invocation
 
 INVOCATION = Invocation(
@@ -43,9 +43,9 @@ def test_setting_what_is_there_already_is_no_change() -> None:
     found = rewriter()
     found.set("--model", "large", "same")
     found.set_variable("DEVICE", "1", "same")
-    found.set_cwd("/w", "same")
+    found.cwd.change(("/w",), "same")
     found.set_python("python", "same")
-    found.set_target(("run.py",), "same")
+    found.target.change(("run.py",), "same")
     assert found.result() == INVOCATION
     assert not any(part.rules for part in found.parts())
 
@@ -124,8 +124,8 @@ def test_variables_are_set_and_dropped() -> None:
 def test_interpreter_program_and_folder_are_set_and_the_interpreters_options_stay() -> None:
     found = rewriter()
     found.set_python("/venv/python", "kit's")
-    found.set_target(("-m", "run"), "module")
-    found.set_cwd("/elsewhere", "elsewhere")
+    found.target.change(("-m", "run"), "module")
+    found.cwd.change(("/elsewhere",), "elsewhere")
     result = found.result()
     assert (result.python, result.options, result.target, result.cwd) == (
         "/venv/python",
@@ -165,7 +165,7 @@ def test_the_table_shows_the_file_the_run_and_the_rule() -> None:
     found.set("--gone", "1", "in")
     found.drop("--gone", "out")
     found.drop_variable("DEVICE", "any device")
-    assert table(found.parts()).splitlines() == [
+    assert format_parts(found.parts()).splitlines() == [
         "cwd     /w",
         "env     DEVICE=1",
         "  runs  (left out)",
@@ -194,5 +194,5 @@ def test_the_activated_environment_of_type_python_is_named() -> None:
     ):
         found = rewriter("a")
         found.as_written({**body, "args": ["a"]}, str)
-        assert ("type    python" in table(found.parts())) is told
-        assert ("VIRTUAL_ENV and PATH" in table(found.parts())) is told
+        assert ("type    python" in format_parts(found.parts())) is told
+        assert ("VIRTUAL_ENV and PATH" in format_parts(found.parts())) is told

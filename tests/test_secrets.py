@@ -10,9 +10,8 @@ from typing import Dict, Iterator, List
 
 import pytest
 
-from launch import child, digests, hidden, inputs, jobs, jsonc, paths, trees, upstream, vscode
-from launch.source_fork import Fork
-from launch.source_registry import Registry
+from launch import child, digests, hidden, inputs, jobs, jsonc, paths, rules, trees, vscode
+from launch.source import Fork, Registry
 from launch.variants import VARIANTS
 
 from .conftest import HYBRID, Kit, assert_user_error, run
@@ -218,9 +217,9 @@ def test_the_kits_variables_are_those_that_it_sets(monkeypatch: pytest.MonkeyPat
         for source in (Registry(), Fork()):
             job = jobs.load(str(paths.LAUNCH_FILE), name, inputs.Selection(threads=threads), source)
             found |= {variable for variable, value in job.invocation.env.items() if value is not None}
-    if upstream.third_party.checked_out(upstream.third_party.get("transformers")):
+    if rules.third_party.is_checked_out(rules.third_party.find_fork("transformers")):
         for name in (HYBRID, "configs", "evaluate"):
-            found |= set(upstream.rewriter(name, Fork()).result().env)
+            found |= set(rules.rewrite_upstream(name, Fork()).result().env)
     else:
         found.add("TORCH_DISTRIBUTED_DEBUG")
     assert found == hidden.OWN

@@ -46,7 +46,7 @@ OPTIONS = ("--cache_dir", "--train_file", "--validation_file", "--nncf_config", 
 KEY = """
 import json
 from launch import inputs, jobs, paths, variants
-from launch.source_registry import Registry
+from launch.source import Registry
 for variant in variants.VARIANTS.values():
     tree = jobs.load_tree(str(paths.LAUNCH_FILE), variant, inputs.Selection(), Registry())
     print(json.dumps(jobs.onnx_key(tree)))

@@ -15,11 +15,10 @@ from typing import Callable, List
 
 import pytest
 
-from launch import sources
+from launch import choices
 from launch.errors import KitError
 from launch.options import is_yes
-from launch.source_fork import Fork
-from launch.source_registry import Registry
+from launch.source import Fork, Registry, choose_source
 
 from . import small_kit
 from .conftest import assert_user_error
@@ -27,10 +26,11 @@ from .small_kit import FILES, GREET, LINK, LINKED, PATCHES, QA, RUN_QA, SmallKit
 
 DERIVE = """
 import sys
-from launch import errors, options, sources
+from launch import errors, options
+from launch.source import choose_source
 
 def derive():
-    source = sources.choose(sys.argv[1], options.is_yes(sys.argv[2], "fast"))
+    source = choose_source(sys.argv[1], options.is_yes(sys.argv[2], "fast"))
     print("made" if source.ensure(print) else "current")
     assert source.is_ready()
     return 0
@@ -41,8 +41,7 @@ errors.exit_with_message(derive)
 
 DIE = """
 import os, signal
-from launch.options import is_yes
-from launch.source_fork import Fork
+from launch.source import Fork
 
 class Dying(Fork):
     def _fill(self, staging):
@@ -219,10 +218,10 @@ def test_submodules_that_are_not_as_pinned_are_never_passed_over(
 
 
 def test_choose_gives_what_was_asked_for() -> None:
-    assert sources.KINDS == ("auto", "fork", "registry")
-    assert isinstance(sources.choose("registry"), Registry)
+    assert ("auto", Fork.name, Registry.name) == choices.SOURCES
+    assert isinstance(choose_source("registry"), Registry)
     with pytest.raises(KitError, match="no source ''"):
-        sources.choose("")
+        choose_source("")
 
 
 def test_the_sources_share_nothing_that_is_derived() -> None:
@@ -340,9 +339,7 @@ def test_the_forks_tree_is_the_pins_with_the_patches(forked: SmallKit) -> None:
 
 def test_the_forks_modules_are_found_beside_the_linked_script(forked: SmallKit) -> None:
     derived(forked, "fork")
-    code = (
-        "from launch.source_fork import Fork; f = Fork(); print(f.programs); print(*f.python_path, sep='\\n')"
-    )
+    code = "from launch.source import Fork; f = Fork(); print(f.programs); print(*f.python_path, sep='\\n')"
     programs, *path = forked.run(sys.executable, "-c", code).stdout.splitlines()
     made = tree(forked, "fork")
     assert programs == str(made / "transformers" / QA)
@@ -432,7 +429,7 @@ def test_a_wheel_with_other_bytes_is_not_taken(kit: SmallKit) -> None:
 
 def test_a_source_says_its_packages_and_patches(forked: SmallKit) -> None:
     code = (
-        "from launch import sources; s = sources.choose('{}'); print(s.packages());"
+        "from launch.source import choose_source; s = choose_source('{}'); print(s.packages());"
         " print([f'{{n}}/{{p.path.name}}' for n, found in s.series().items() for p in found])"
     )
     write_wheels(forked)

@@ -12,7 +12,7 @@ import pytest
 
 from launch import jobs, jsonc, paths, startable
 from launch.inputs import Selection
-from launch.source_registry import Registry
+from launch.source import Registry
 from launch.variants import VARIANTS
 
 from .conftest import HYBRID, UNSTRUCTURED, Kit, assert_user_error, run

@@ -12,7 +12,7 @@ import pytest
 
 from launch import inputs, jobs, paths, surroundings, variants
 from launch.errors import KitError
-from launch.source_registry import Registry
+from launch.source import Registry
 
 from .conftest import HYBRID, Kit, assert_user_error
 

@@ -12,12 +12,10 @@ from typing import Dict, List
 import pytest
 
 from launch import __main__ as cli
-from launch import git, inputs, jobs, jsonc, paths, surroundings, upstream
+from launch import git, inputs, jobs, jsonc, paths, rules, surroundings
 from launch.errors import KitError
-from launch.source import Source
-from launch.source_fork import Fork
-from launch.source_registry import Registry
-from launch.source_rules import ALLOCATOR
+from launch.rules import ALLOCATOR
+from launch.source import Fork, Registry, Source
 from launch.variants import VARIANTS, Variant
 
 from .conftest import HYBRID, UNSTRUCTURED
@@ -139,7 +137,7 @@ def make_checkout(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "EXTENSIONS": "build/torch_extensions",
     }.items():
         monkeypatch.setattr(paths, name, kit / place)
-    monkeypatch.setattr(upstream, "_DEVICES", folder / "dev")
+    monkeypatch.setattr(rules, "_DEVICES", folder / "dev")
     monkeypatch.setenv("PATH", "/usr/bin")
     for path in (kit / "patches", folder / "dev"):
         path.mkdir(parents=True)
@@ -281,7 +279,7 @@ def test_the_explanation_has_every_word_of_the_file_and_a_rule_for_every_change(
     file: Path, job: str, source: str
 ) -> None:
     found = load(job, source)
-    name = upstream.configuration_name(job)
+    name = rules.name_upstream(job)
     entries = jsonc.loads(FILE, "")["configurations"]
     entry = next(entry for entry in entries if entry["name"] == name)
     variables = [f"{name}={value}" for name, value in entry["env"].items()]
@@ -404,7 +402,7 @@ def test_a_rule_that_no_longer_matches_is_an_error(
         load(job, source)
     assert f"the rule '{rule}'" in caught.value.what
     assert str(file) in caught.value.where
-    assert f": {upstream.configuration_name(job)}: " in caught.value.where
+    assert f": {rules.name_upstream(job)}: " in caught.value.where
     assert found in caught.value.where
     assert caught.value.hint
 

@@ -13,7 +13,7 @@ import pytest
 from launch import git, inputs, jobs, jsonc, options, paths, vscode
 from launch.commands import COMMANDS
 from launch.errors import KitError
-from launch.source_registry import Registry
+from launch.source import Registry
 from launch.variants import VARIANTS
 from launch.vscode.file import PLATFORM
 

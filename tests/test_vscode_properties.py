@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from launch import hidden, inputs, jobs, jsonc, paths, vscode
 from launch.errors import KitError
-from launch.source_registry import Registry
+from launch.source import Registry
 from launch.vscode.file import PLATFORM
 
 from .conftest import HYBRID

@@ -2,14 +2,13 @@
 
 The launch file is the one place where the steps' command lines are written.  VS Code runs them in its
 debugger, make runs them from here, and both must start the same program.  Every decision about what a key
-or a variable means stands, with its source, in the docstring of the module that makes it: :mod:`.file`,
-:mod:`.variables`, :mod:`.terminal`, :mod:`.resolve`.
+or a variable means stands, with its source, in the README of this folder.
 
 Floors: ``invocation``, ``terminal``, ``file`` < ``variables`` < ``resolve``.
 """
 
 from .file import Configuration, LaunchFile, find, load, parse
 from .invocation import Invocation
-from .resolve import resolve, variables_of
+from .resolve import make_variables, resolve
 
-__all__ = ["Configuration", "Invocation", "LaunchFile", "find", "load", "parse", "resolve", "variables_of"]
+__all__ = ["Configuration", "Invocation", "LaunchFile", "find", "load", "make_variables", "parse", "resolve"]

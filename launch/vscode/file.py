@@ -1,17 +1,6 @@
 """VS Code's launch file: its configurations, by name, and where in the file everything stands.
 
-Decisions, with the section of https://code.visualstudio.com/docs/debugtest/debugging-configuration they are
-from:
-
-* *Launch.json attributes*: ``name``, ``type`` and ``request`` are mandatory.  VS Code leaves a
-  configuration without a name out of its menu; here it is an error, as two of one name are, of which VS
-  Code would run the first.
-* *Platform-specific properties*: the platform's keys override the general ones, each as a whole: an ``env``
-  there replaces the general ``env``.  ``type`` cannot be there.
-* *Compound launch configurations*: several programs at once, which is not what make runs: to ask for one is
-  an error that names its configurations.
-
-What else an object of the file holds (``version``, ``inputs``, ``presentation`` …) is VS Code's.
+What a key means and why, with the sources, is in the README of this folder.
 """
 
 import difflib
@@ -19,7 +8,7 @@ import json
 import pathlib
 import sys
 from dataclasses import dataclass, field
-from typing import Any, Dict, List, Mapping, Tuple
+from typing import Any, Dict, Mapping, Tuple
 
 from .. import files, hidden, jsonc
 from ..errors import KitError
@@ -27,15 +16,11 @@ from ..errors import KitError
 PLATFORM = {"darwin": "osx", "win32": "windows"}.get(sys.platform, "linux")
 """The key of this platform's properties."""
 
+_SHOWN = 200
+"""Characters of a value that an error shows."""
+
 MAX_BYTES = 4 << 20
 """Bytes up to which a launch file is read; the kit's has 12 thousand."""
-
-
-class Absent:
-    """The value of a key that is not there; null is a value."""
-
-
-ABSENT = Absent()
 
 
 @dataclass(frozen=True)
@@ -76,10 +61,9 @@ class Configuration:
         whole: jsonc.KeyPath = ("configurations", self.index, *path)
         return f"{self.document.place(whole)}, {jsonc.dotted(whole)}"
 
-    def error(self, path: jsonc.KeyPath, value: Any, what: str, hint: str) -> KitError:
-        """Return an error about ``value``, which stands at ``path`` in this entry."""
-        text = hidden.NOT_SHOWN if self.hides(path) and value not in (ABSENT, None) else shown(value)
-        return KitError(what, where=f"{self.place(path)} = {text}", hint=hint)
+    def error(self, path: jsonc.KeyPath, what: str, hint: str) -> KitError:
+        """Return an error about the value at ``path`` in this entry."""
+        return _error(self.document, ("configurations", self.index, *path), what, hint, self.hides(path))
 
     def hides(self, path: jsonc.KeyPath) -> bool:
         """Return whether the value at ``path`` may be that of a variable which is not the kit's own."""
@@ -135,29 +119,25 @@ def parse(text: str, source: str) -> LaunchFile:
     :param source: what errors call the text: its file name.
     """
     document = jsonc.parse(text, source)
-    value = document.value
-    if not isinstance(value, dict):
-        raise _error(document, (), value, "A launch file is an object.", 'Put { "configurations": [ … ] }.')
-    entries = value.get("configurations", ABSENT)
+    if not isinstance(document.value, dict):
+        raise _error(document, (), "A launch file is an object.", 'Put { "configurations": [ … ] }.')
+    entries = document.at(("configurations",))
     if not isinstance(entries, list):
-        what = "A launch file needs a list of configurations."
         hint = 'Put "configurations": [ { "name": … }, … ] into the file.'
-        raise _error(document, ("configurations",), entries, what, hint)
+        raise _error(document, ("configurations",), "A launch file needs a list of configurations.", hint)
     found: Dict[str, Configuration] = {}
     for index, entry in enumerate(entries):
         path = ("configurations", index)
         if not isinstance(entry, dict):
-            what, hint = "A configuration is an object.", 'Put { "name": …, … } there.'
-            raise _error(document, path, entry, what, hint)
-        name = entry.get("name", ABSENT)
+            raise _error(document, path, "A configuration is an object.", 'Put { "name": …, … } there.')
+        name = entry.get("name")
         if not isinstance(name, str) or not name:
-            what = "A configuration needs a name."
-            raise _error(document, (*path, "name"), name, what, 'Add a "name".')
+            raise _error(document, (*path, "name"), "A configuration needs a name.", 'Add a "name".')
         if name in found:
             what = f"configurations[{found[name].index}] has the same name."
-            raise _error(document, (*path, "name"), name, what, "Rename one of the two.")
+            raise _error(document, (*path, "name"), what, "Rename one of the two.")
         found[name] = Configuration(name, entry, index, document)
-    return LaunchFile(tuple(found.values()), _compounds(value.get("compounds")), document)
+    return LaunchFile(tuple(found.values()), _compounds(document.at(("compounds",))), document)
 
 
 def find(file: LaunchFile, name: str) -> Configuration:
@@ -184,26 +164,32 @@ def find(file: LaunchFile, name: str) -> Configuration:
     )
 
 
-def shown(value: Any) -> str:
-    """Return a value for an error: as JSON, cut where it is long."""
-    text = "absent" if value is ABSENT else json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 200 else text[:200] + "…"
-
-
-def _error(document: jsonc.Document, path: jsonc.KeyPath, value: Any, what: str, hint: str) -> KitError:
+def _error(
+    document: jsonc.Document, path: jsonc.KeyPath, what: str, hint: str, hide: bool = False
+) -> KitError:
+    """Return an error about the value at ``path``, which it shows as JSON, cut where it is long."""
+    value = document.at(path)
+    text = "absent" if value is jsonc.ABSENT else json.dumps(value, ensure_ascii=False)
+    if hide and value not in (jsonc.ABSENT, None):
+        text = hidden.NOT_SHOWN
     key = f", {jsonc.dotted(path)} = " if path else ": "
-    return KitError(what, where=f"{document.place(path)}{key}{shown(value)}", hint=hint)
+    return KitError(
+        what,
+        where=f"{document.place(path)}{key}{text if len(text) <= _SHOWN else text[:_SHOWN] + '…'}",
+        hint=hint,
+    )
 
 
 def _compounds(entries: Any) -> Dict[str, Tuple[str, ...]]:
     """Return the compounds; what is no compound is VS Code's to complain about."""
     found: Dict[str, Tuple[str, ...]] = {}
     for entry in entries if isinstance(entries, list) else ():
-        names: List[Any] = []
-        if isinstance(entry, dict) and isinstance(entry.get("configurations"), list):
-            names = entry["configurations"]
-        # A name, or an object with a name and the folder it is of.
-        of = [each.get("name") if isinstance(each, dict) else each for each in names]
         if isinstance(entry, dict) and isinstance(entry.get("name"), str):
+            names = entry.get("configurations")
+            # A name, or an object with a name and the folder it is of.
+            of = [
+                each.get("name") if isinstance(each, dict) else each
+                for each in (names if isinstance(names, list) else ())
+            ]
             found[entry["name"]] = tuple(map(str, of))
     return found

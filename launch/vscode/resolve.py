@@ -1,69 +1,6 @@
 """What running a configuration means: its keys, as VS Code's Python debugger takes them.
 
-Sources, by the names that the table uses:
-
-* *Configuration*: https://code.visualstudio.com/docs/debugtest/debugging-configuration, *Launch.json
-  attributes*
-* *Python*: https://code.visualstudio.com/docs/python/debugging, *Set configuration options*
-* *debugpy*: https://github.com/microsoft/debugpy/wiki/Debug-configuration-settings, and where that is
-  silent what a launch request does there (``src/debugpy/adapter/clients.py``,
-  ``src/debugpy/launcher/handlers.py``)
-* *extension*: the Python debugger extension, which fills in defaults before debugpy sees the configuration
-  (https://github.com/microsoft/vscode-python-debugger: ``package.json``;
-  ``src/extension/debugger/configuration/resolvers/``)
-
-===============================  ===========================================================================
-``type``                         Python: ``debugpy``; ``python`` is its name of before 2023.  Others: an
-                                 error.  For ``python``, where the interpreter is named, the Python extension
-                                 activates that one's environment, too: EXPLAIN says so.
-``request``                      Configuration: ``launch`` starts a program.  ``attach`` starts none: an
-                                 error.
-``program``, ``module``,         debugpy: exactly one.  ``code`` may be a list, of lines.  Extension: a
-``code``                         relative ``program`` is opened from ``cwd``.
-``args``                         debugpy: a list is taken word by word.  A string goes to the terminal's shell
-                                 as it is: the kit splits it as a shell does, and what a shell would expand is
-                                 an error.  So is one with ``"console": "internalConsole"``, which has no
-                                 shell: debugpy refuses it; with ``externalTerminal``, which makes it one word
-                                 (:mod:`.terminal`); and with ``${env:…}``, of which nobody can tell the
-                                 words without showing the value.
-``console``                      Extension: absent, ``integratedTerminal``.  Both terminals pass what runs
-                                 through a shell: a word that comes out otherwise is an error
-                                 (:mod:`.terminal`).  ``internalConsole`` has none.
-``python``                       Python: a path.  Absent, or ``${command:python.interpreterPath}``, it is the
-                                 interpreter selected in VS Code.  Extension: so is an empty or null one, but
-                                 in a platform's object debugpy gets that as it is: an error.  debugpy takes a
-                                 list, too; the extension fails at one before: an error.
-``pythonPath``                   Extension: the old name of ``python``, passed over where that is given
-                                 (``base.ts``: ``resolveAndUpdatePythonPath``): both at once are an error.
-                                 In a platform's object it is passed over always: an error.
-``pythonArgs``                   Python, debugpy: the interpreter's options.
-``cwd``                          Python: the folder that is open.  Extension: also for null.  VS Code's
-                                 terminals and debugpy take a relative one, or one with ``~``, from wherever
-                                 VS Code was started, and fail: an error, as an empty one is.
-``env``                          Configuration: null removes a variable.  debugpy: only strings and null; a
-                                 number or a boolean is an error.
-``envFile``                      Extension: absent or null, it is ``.env`` in the folder, where there is one;
-                                 an empty one is no file at all (``launch.ts``: ``provideLaunchDefaults``).
-                                 Make reads none: what is in such a file is often secret.  To name one is an
-                                 error; that a ``.env`` is passed over is said (:mod:`launch.jobs`).
-``PATH``, ``PYTHONPATH``         Extension (``helper.ts``: ``getDebugEnvironmentVariables``): the value of
-                                 ``env``, then what is inherited.  A blank value changes nothing.  null, which
-                                 by Configuration removes, does nothing there: an error.
-``sudo``                         Python: runs as another user, as does ``"debugOptions": ["Sudo"]``
-                                 (extension): an error.
-``preLaunchTask``,               Configuration: tasks beside the program: not run.
-``postDebugTask``
-``gevent``                       Extension and debugpy: sets GEVENT_SUPPORT, which only the debugger reads.
-                                 Not set.
-``redirectOutput``               Python: where output goes.  Not looked at, nor are PYTHONUNBUFFERED and
-                                 PYTHONIOENCODING set, which the extension adds where they are not set.
-``stopOnEntry``, ``justMyCode``  Python: how to debug or to show a run, not what runs.  Not looked at, not
-``subProcess``, ``django``,      even substituted: a ``${command:…}`` there is no reason not to run.
-``jinja``, ``pyramid``,
-``autoStartBrowser``,
-``presentation``, ``purpose`` …
-other keys                       VS Code underlines them in its editor and runs: not looked at.
-===============================  ===========================================================================
+Key by key, with the sources: the README of this folder.
 """
 
 import json
@@ -72,10 +9,11 @@ import pathlib
 import re
 from typing import Any, Dict, List, Mapping, Optional, Tuple
 
-from .. import hidden, jsonc
+from .. import hidden
 from ..errors import KitError
+from ..jsonc import ABSENT, KeyPath
 from . import terminal
-from .file import ABSENT, PLATFORM, Configuration
+from .file import PLATFORM, Configuration
 from .invocation import Invocation
 from .variables import NoValueError, Variables
 
@@ -107,10 +45,9 @@ def resolve(
     :param default_python: the interpreter selected in VS Code, for configurations that name none.
     :raises KitError: a key has a wrong type or value, or the run cannot be reproduced outside VS Code.
     """
-    variables = variables_of(configuration, workspace=workspace, env=env)
+    variables = make_variables(configuration, workspace=workspace, env=env)
     keys = _Keys(configuration, variables)
     _check_kind(keys)
-    _check_env_file(keys)
     return Invocation(
         python=_interpreter(keys, default_python),
         target=_target(keys),
@@ -121,7 +58,7 @@ def resolve(
     )
 
 
-def variables_of(
+def make_variables(
     configuration: Configuration, *, workspace: pathlib.Path, env: Mapping[str, str]
 ) -> Variables:
     """Return what the ``${…}`` variables of a configuration stand for; parameters as :func:`resolve`."""
@@ -138,10 +75,9 @@ class _Keys:
         self.values = configuration.here
         override = configuration.body.get(PLATFORM, {})
         if not isinstance(override, dict):
-            raise configuration.error((PLATFORM,), override, "This must be an object.", "Put { … } there.")
+            raise configuration.error((PLATFORM,), "This must be an object.", "Put { … } there.")
         if "type" in override:
-            what = '"type" cannot depend on the platform.'
-            raise self.error("type", override["type"], what, f'Move it out of "{PLATFORM}".')
+            raise self.error("type", '"type" cannot depend on the platform.', f'Move it out of "{PLATFORM}".')
 
     def __contains__(self, key: str) -> bool:
         return key in self.values
@@ -149,32 +85,32 @@ class _Keys:
     def get(self, key: str) -> Any:
         return self.values.get(key, ABSENT)
 
-    def path(self, key: str) -> jsonc.KeyPath:
+    def path(self, key: str) -> KeyPath:
         return self.configuration.path(key)
 
     def depends_on_platform(self, key: str) -> bool:
         return len(self.path(key)) > 1
 
-    def error(self, key: str, value: Any, what: str, hint: str) -> KitError:
-        return self.configuration.error(self.path(key), value, what, hint)
+    def error(self, key: str, what: str, hint: str) -> KitError:
+        return self.configuration.error(self.path(key), what, hint)
 
-    def text(self, key: str) -> Optional[str]:
-        """Return the string ``key``, or None where it is absent."""
+    def text(self, key: str) -> str:
+        """Return the string ``key``, empty where it is absent."""
         value = self.get(key)
-        return None if value is ABSENT else self.string(self.path(key), value)
+        return "" if value is ABSENT else self.string(self.path(key), value)
 
     def optional(self, key: str) -> Optional[str]:
         """Return the string ``key``, or None where it is absent or null."""
-        return None if self.get(key) is None else self.text(key)
+        return None if self.get(key) in (ABSENT, None) else self.text(key)
 
     def strings(self, key: str) -> List[str]:
         """Return the list of strings ``key``, empty where it is absent."""
         value = [] if self.get(key) is ABSENT else self.get(key)
         if not isinstance(value, list):
-            raise self.error(key, value, f'"{key}" must be a list of strings.', "Put [ … ] there.")
+            raise self.error(key, f'"{key}" must be a list of strings.', "Put [ … ] there.")
         return [self.string((*self.path(key), index), item) for index, item in enumerate(value)]
 
-    def string(self, path: jsonc.KeyPath, value: Any) -> str:
+    def string(self, path: KeyPath, value: Any) -> str:
         """Return ``value``, which stands at ``path``, substituted.
 
         :raises KitError: it is no string, or not one that a process can be given.
@@ -184,57 +120,58 @@ class _Keys:
             hint = "Write a string, in quotes."
             if isinstance(value, (bool, int, float)) and not self.configuration.hides(path):
                 hint = f"Write {json.dumps(json.dumps(value))}, in quotes."
-            raise error(path, value, "This must be a string.", hint)
+            raise error(path, "This must be a string.", hint)
         try:
             text = self.variables.substitute(value, env=path not in _BEFORE_VSCODE)
-        except NoValueError as problem:
-            raise error(path, value, problem.what, problem.hint) from None
-        try:
             text.encode("utf-8", "surrogateescape")
+        except NoValueError as problem:
+            raise error(path, problem.what, problem.hint) from None
         except UnicodeEncodeError:
             what = "Half of a surrogate pair is not a character."
-            raise error(path, value, what, "Write the character itself, or both halves.") from None
+            raise error(path, what, "Write the character itself, or both halves.") from None
         if "\0" in text:
-            raise error(path, value, "No process can be given a NUL character.", "Remove \\u0000.")
+            raise error(path, "No process can be given a NUL character.", "Remove \\u0000.")
         return text
 
 
 def _check_kind(keys: _Keys) -> None:
     """Raise unless the configuration starts a Python program as the user that runs make."""
-    kind, request, sudo = keys.get("type"), keys.get("request"), keys.get("sudo")
-    if kind not in _TYPES:
+    if keys.get("type") not in _TYPES:
         what = "Only configurations of Python's debugger can be run."
-        raise keys.error("type", kind, what, 'Set "type": "debugpy".')
-    if request != "launch":
+        raise keys.error("type", what, 'Set "type": "debugpy".')
+    if keys.get("request") != "launch":
         what = "Only configurations that launch a program can be run."
-        raise keys.error("request", request, what, 'Set "request": "launch".')
+        raise keys.error("request", what, 'Set "request": "launch".')
     what = "A configuration is not run as another user."
-    if sudo is not ABSENT and sudo is not False:
-        raise keys.error("sudo", sudo, what, 'Remove "sudo".')
+    if not (keys.get("sudo") is ABSENT or keys.get("sudo") is False):
+        raise keys.error("sudo", what, 'Remove "sudo".')
     options = keys.get("debugOptions")
     if isinstance(options, list) and "Sudo" in options:
-        raise keys.error("debugOptions", options, what, 'Remove "Sudo".')
+        raise keys.error("debugOptions", what, 'Remove "Sudo".')
+    if keys.optional("envFile"):
+        hint = (
+            'Write what the program needs into "env", a secret as "NAME": "${env:NAME}" with NAME exported,'
+        )
+        raise keys.error("envFile", "Make reads no environment file.", f'{hint}\nand remove "envFile".')
 
 
 def _interpreter(keys: _Keys, default: str) -> str:
     """Return the interpreter."""
+    key = "python"
     if "pythonPath" in keys:
-        value, what = keys.get("pythonPath"), '"python" and its old name "pythonPath" exclude each other.'
-        if keys.depends_on_platform("pythonPath"):
-            what = f'The debugger extension passes over "pythonPath" in "{PLATFORM}".'
-            raise keys.error("pythonPath", value, what, 'Write "python".')
+        key = "pythonPath"
+        if keys.depends_on_platform(key):
+            what = f'The debugger extension passes over "{key}" in "{PLATFORM}".'
+            raise keys.error(key, what, 'Write "python".')
         if "python" in keys:
-            raise keys.error("pythonPath", value, what, 'Remove "pythonPath".')
-    key = "pythonPath" if "pythonPath" in keys else "python"
-    value = keys.get(key)
-    if isinstance(value, list):
+            what = '"python" and its old name "pythonPath" exclude each other.'
+            raise keys.error(key, what, 'Remove "pythonPath".')
+    if isinstance(keys.get(key), list):
         what = "The debugger extension takes no list here, though debugpy does."
-        raise keys.error(
-            key, value, what, 'Write the interpreter as a string, and its options as "pythonArgs".'
-        )
-    python = default if value == _SELECTED else keys.optional(key)
+        raise keys.error(key, what, 'Write the interpreter as a string, and its options as "pythonArgs".')
+    python = default if keys.get(key) == _SELECTED else keys.optional(key)
     if not python and keys.depends_on_platform(key):
-        raise keys.error(key, value, "The interpreter's name is empty.", f'Remove "{key}".')
+        raise keys.error(key, "The interpreter's name is empty.", f'Remove "{key}".')
     return python or default
 
 
@@ -242,23 +179,18 @@ def _target(keys: _Keys) -> Tuple[str, ...]:
     """Return what Python is to run."""
     given = [key for key in ("program", "module", "code") if key in keys]
     if len(given) != 1:
-        key = given[1] if given else "program"
         what = '"program", "module" and "code" exclude each other.' if given else "Nothing is to be run."
         hint = 'Set exactly one of "program", "module" and "code".'
-        raise keys.error(key, keys.get(key), what, hint)
+        raise keys.error((given or ["program"])[-1], what, hint)
     key = given[0]
     value = keys.get(key)
-    if key == "code" and value != []:
-        lines = keys.strings(key) if isinstance(value, list) else [keys.text(key) or ""]
-        code = hidden.joined("\n", lines)
-        _check_typed(keys, keys.path(key), value, code)
-        return "-c", code
-    text = keys.text(key) if value != [] else ""
-    if not text:
-        raise keys.error(key, value, f'"{key}" is empty.', "Name what is to be run.")
-    _check_typed(keys, keys.path(key), value, text)
+    is_list = key == "code" and isinstance(value, list)
+    text = hidden.joined("\n", keys.strings(key)) if is_list else keys.text(key)
+    if value == [] or (not text and key != "code"):
+        raise keys.error(key, f'"{key}" is empty.', "Name what is to be run.")
+    _check_typed(keys, keys.path(key), text)
     # Python opens a relative program from the directory it is started in; so it stays as written.
-    return (text,) if key == "program" else ("-m", text)
+    return {"program": (text,), "module": ("-m", text), "code": ("-c", text)}[key]
 
 
 def _console(keys: _Keys) -> str:
@@ -267,23 +199,22 @@ def _console(keys: _Keys) -> str:
     return found if found in (terminal.EXTERNAL, terminal.NONE) else terminal.INTEGRATED
 
 
-def _check_typed(keys: _Keys, path: jsonc.KeyPath, value: Any, word: str) -> None:
+def _check_typed(keys: _Keys, path: KeyPath, word: str) -> None:
     """Raise where a word does not reach the program as it is, for VS Code passes it through a shell."""
     console = _console(keys)
     if console == terminal.NONE:
         return
+    hint = "Write the path itself, or begin it with ${userHome}." if "~" in word else "Leave that out."
+    hint += f"\n{terminal.INSTEAD}"
     if console == terminal.EXTERNAL:
-        what = terminal.changed_as_it_is(word)
+        what = terminal.find_raw_change(word)
     elif isinstance(keys.get("args"), str):
-        what = terminal.changed_as_it_is(word) or terminal.control(word)
-        if what is not None:
-            hint = 'Write "args" as a list, one string an argument: VS Code quotes the words then.'
-            raise keys.configuration.error(path, value, what, hint)
+        what = terminal.find_raw_change(word) or terminal.find_control(word)
+        hint = 'Write "args" as a list, one string an argument: VS Code quotes the words then.'
     else:
-        what = terminal.changed(word)
+        what = terminal.find_change(word)
     if what is not None:
-        hint = "Write the path itself, or begin it with ${userHome}." if "~" in word else "Leave that out."
-        raise keys.configuration.error(path, value, what, f"{hint}\n{terminal.INSTEAD}")
+        raise keys.configuration.error(path, what, hint)
 
 
 def _working_directory(keys: _Keys) -> str:
@@ -291,95 +222,73 @@ def _working_directory(keys: _Keys) -> str:
     cwd = keys.optional("cwd")
     if cwd is None:
         return keys.variables.folder
-    hint = "Begin it with ${workspaceFolder}, or ${userHome} for ~."
     if not pathlib.PurePath(cwd).is_absolute():
         what = "VS Code takes a relative working directory from where it was started itself."
-        raise keys.error("cwd", keys.get("cwd"), what, hint)
-    reason = terminal.control(cwd) if _console(keys) == terminal.INTEGRATED else None
+        raise keys.error("cwd", what, "Begin it with ${workspaceFolder}, or ${userHome} for ~.")
+    reason = terminal.find_control(cwd) if _console(keys) == terminal.INTEGRATED else None
     if reason is not None:
-        raise keys.error("cwd", keys.get("cwd"), reason, f"Name another folder.\n{terminal.INSTEAD}")
+        raise keys.error("cwd", reason, f"Name another folder.\n{terminal.INSTEAD}")
     return hidden.mapped(lambda text: str(pathlib.PurePath(text)), cwd)
 
 
 def _arguments(keys: _Keys) -> Tuple[str, ...]:
     """Return the program's arguments."""
-    args = keys.get("args")
-    if not isinstance(args, str):
-        words = tuple(keys.strings("args"))
+    if not isinstance(keys.get("args"), str):
+        words = keys.strings("args")
         for index, word in enumerate(words):
-            _check_typed(keys, (*keys.path("args"), index), args[index], word)
-        return words
-    hint = "Write a list, one string an argument."
-    console = _console(keys)
+            _check_typed(keys, (*keys.path("args"), index), word)
+        return tuple(words)
+    console, text = _console(keys), keys.text("args")
+    split = terminal.split_words(text)
     if console == terminal.NONE:
-        what = f'debugpy takes no string here with "console": "{console}", in which there is no shell.'
-        raise keys.error("args", args, what, hint)
-    text = keys.text("args") or ""
-    if console == terminal.EXTERNAL and text:
+        what: Optional[str] = f'debugpy takes no string here with "console": "{console}": there is no shell.'
+    elif console == terminal.EXTERNAL and text:
         what = f'With "console": "{console}" VS Code makes one word of a string.'
-        raise keys.error("args", args, what, hint)
-    if hidden.shown(text) != text:
+    elif hidden.shown(text) != text:
         what = "How a shell splits a value of the environment cannot be shown without showing the value."
-        raise keys.error("args", args, what, hint)
-    reason = terminal.control(text)
-    if reason is not None:
-        raise keys.error("args", args, reason, hint)
-    split = terminal.split(text)
-    if split is None:
-        raise keys.error("args", args, "A shell would expand these arguments, or cannot split them.", hint)
-    return tuple(split)
-
-
-def _check_env_file(keys: _Keys) -> None:
-    """Raise where an environment file is named."""
-    file = keys.optional("envFile")
-    if file:
-        hint = (
-            'Write what the program needs into "env", a secret as "NAME": "${env:NAME}" with NAME exported,\n'
-            'and remove "envFile".'
-        )
-        raise keys.error("envFile", keys.get("envFile"), "Make reads no environment file.", hint)
+    else:
+        what = terminal.find_control(text)
+    if what is None and split is not None:
+        return tuple(split)
+    what = what or "A shell would expand these arguments, or cannot split them."
+    raise keys.error("args", what, "Write a list, one string an argument.")
 
 
 def _environment(keys: _Keys, env: Mapping[str, str]) -> Dict[str, Optional[str]]:
     """Return the variables that the configuration sets (None: removes)."""
-    own = _own_variables(keys)
+    entries = keys.get("env")
+    if not isinstance(entries, dict) and entries is not ABSENT:
+        raise keys.error("env", '"env" must be an object.', 'Put { "NAME": "…" } there.')
+    own = dict(_variable(keys, key, value) for key, value in ({} if entries is ABSENT else entries).items())
     for name in ("PATH", "PYTHONPATH"):
-        entries = [hidden.mapped(_trimmed, own.get(name) or "")]
-        if not entries[0]:
-            own.pop(name, None)
-            continue
+        searched = hidden.mapped(_trimmed, own.get(name) or "")
         inherited = _trimmed(env.get(name, ""))
-        if inherited:
-            entries.append(hidden.of_environment(name, inherited))
-        own[name] = hidden.joined(os.pathsep, entries)
+        if not searched:
+            own.pop(name, None)
+        elif inherited:
+            own[name] = hidden.joined(os.pathsep, [searched, hidden.of_environment(name, inherited)])
+        else:
+            own[name] = searched
     return own
+
+
+def _variable(keys: _Keys, key: str, value: Any) -> Tuple[str, Optional[str]]:
+    """Return the name and the value that an entry of ``env`` sets (None: removes)."""
+    path = (*keys.path("env"), key)
+    name = keys.string(path, key)  # VS Code substitutes in keys, too.
+    if not name or "=" in name or name.startswith("-") or hidden.shown(name) != name:
+        # What stands behind = was meant for a value.
+        named, equals, _ = key.partition("=")
+        what = f"{named + equals!r} cannot be the name of a variable."
+        hint = "Name it with letters, digits and underscores."
+        raise keys.configuration.error(path[:-1] if equals else path, what, hint)
+    if value is None and name in ("PATH", "PYTHONPATH"):
+        what = f"VS Code does not remove {name}: it runs with what it inherits."
+        hint = "Remove the key; or unset the variable before VS Code or make is started."
+        raise keys.configuration.error(path, what, hint)
+    return name, None if value is None else hidden.of_entry(name, value, keys.string(path, value))
 
 
 def _trimmed(text: str) -> str:
     """Return ``text`` without the white space at its ends, as JavaScript's ``trim`` does."""
     return _BLANK_ENDS.sub("", text)
-
-
-def _own_variables(keys: _Keys) -> Dict[str, Optional[str]]:
-    """Return what ``env`` sets (None: removes)."""
-    own: Dict[str, Optional[str]] = {}
-    entries = keys.get("env")
-    if not isinstance(entries, dict) and entries is not ABSENT:
-        raise keys.error("env", entries, '"env" must be an object.', 'Put { "NAME": "…" } there.')
-    for key, value in entries.items() if isinstance(entries, dict) else ():
-        path = (*keys.path("env"), key)
-        name = keys.string(path, key)  # VS Code substitutes in keys, too.
-        if not name or "=" in name or name.startswith("-") or hidden.shown(name) != name:
-            # What stands behind = was meant for a value.
-            named, equals, _ = key.partition("=")
-            what = f"{named + equals!r} cannot be the name of a variable."
-            hint = "Name it with letters, digits and underscores."
-            place = keys.path("env") if equals else path
-            raise keys.configuration.error(place, ABSENT if equals else value, what, hint)
-        if value is None and name in ("PATH", "PYTHONPATH"):
-            what = f"VS Code does not remove {name}: it runs with what it inherits."
-            hint = "Remove the key; or unset the variable before VS Code or make is started."
-            raise keys.configuration.error(path, value, what, hint)
-        own[name] = None if value is None else hidden.of_entry(name, value, keys.string(path, value))
-    return own

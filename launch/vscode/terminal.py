@@ -1,23 +1,6 @@
-r"""Words on their way through a terminal's shell, which not all of them survive.
+"""Words on their way through a terminal's shell, which not all of them survive.
 
-Where the console has a shell, debugpy does not start the program itself: it has VS Code run the command
-line in a terminal (``src/debugpy/adapter/launchers.py``: ``runInTerminal``). The program and its arguments
-go that way. The interpreter's options and the environment do not: debugpy's launcher gets them over a
-socket.
-
-*integratedTerminal*, list of args: VS Code (``src/vs/workbench/contrib/debug/node/terminals.ts``:
-``prepareCommand``) puts a backslash before each of ``"'\$!><#()[]*&^|;{}?``, a backtick and a space, writes
-an empty word as ``""``, and leaves ``<`` and ``>`` alone where they are the whole word. It types the line
-into the shell, where a control character is a key. A ``~`` at the beginning is left to the shell; to bash
-also that of ``NAME=~`` and ``NAME=a:~``, to zsh ``=`` at the beginning.
-
-*integratedTerminal*, string of args: debugpy has VS Code type everything as it is, with double quotes
-around a program that has a space (``argsCanBeInterpretedByShell``).
-
-*externalTerminal*: VS Code (``src/vs/platform/externalTerminal/node/externalTerminalService.ts``) hands
-``bash -c`` each word as it is, with double quotes around one that has a space.
-
-*internalConsole*: debugpy starts the program; there is no shell.
+What VS Code and debugpy do with them, with the sources: the README of this folder.
 """
 
 import re
@@ -48,7 +31,7 @@ INSTEAD = f'Or set "console": "{NONE}", which has no shell.'
 """What helps against each of these errors."""
 
 
-def control(text: str) -> Optional[str]:
+def find_control(text: str) -> Optional[str]:
     """Return why a terminal does not take ``text``: a control character is a key there; None: it takes it."""
     found = _CONTROL.search(text)
     if found is None:
@@ -58,7 +41,7 @@ def control(text: str) -> Optional[str]:
     return f"{name} is a key where VS Code types this into a terminal: it changes, ends or deletes the line."
 
 
-def changed(word: str) -> Optional[str]:
+def find_change(word: str) -> Optional[str]:
     """Return why a word of a list does not reach a program in the integrated terminal; None: it does."""
     if _TILDE.match(word):
         return "VS Code leaves ~ here to the terminal's shell, which puts a home folder in its place."
@@ -66,18 +49,18 @@ def changed(word: str) -> Optional[str]:
         return "VS Code leaves this to the terminal's shell, which redirects input or output."
     if re.match("=.", word, re.DOTALL):
         return "VS Code leaves = here to the terminal's shell, and zsh puts a command's path in its place."
-    return control(word)
+    return find_control(word)
 
 
-def changed_as_it_is(word: str) -> Optional[str]:
+def find_raw_change(word: str) -> Optional[str]:
     """Return why a word that a shell gets as it is, quoted for spaces alone, does not reach a program."""
     typed = f'"{word}"' if " " in word else word
-    if split(typed) != [word]:
+    if split_words(typed) != [word]:
         return "VS Code leaves this word to a shell, which splits, expands or unquotes it."
     return None
 
 
-def split(text: str) -> Optional[List[str]]:
+def split_words(text: str) -> Optional[List[str]]:
     """Return the words that a shell makes of ``text``; None where it would expand it, or cannot split it."""
     try:
         return shlex.split(text) if _SPLIT_ONLY.fullmatch(text) else None

@@ -1,33 +1,6 @@
 """The ``${…}`` variables of launch files.
 
-What is decided here, each with the section of VS Code's *Variables reference*
-(https://code.visualstudio.com/docs/reference/variables-reference) that it is from:
-
-* *Predefined variables*: ``${workspaceFolder}``, ``${workspaceFolderBasename}``, ``${userHome}``,
-  ``${pathSeparator}`` and ``${/}`` have the values given there.  ``${cwd}`` is where VS Code was started;
-  with a folder open VS Code takes that folder, and so does the kit.
-* *Predefined variables*: what depends on the editor (``${file}`` and its kin, ``${lineNumber}``,
-  ``${columnNumber}``, ``${selectedText}``) or on VS Code itself (``${execPath}``, ``${defaultBuildTask}``)
-  has no value without it: an error.
-* *Variables scoped per workspace folder*: ``${workspaceFolder:NAME}`` is the folder called NAME.  There is
-  one, the checkout; another name is an error, as it is in VS Code.
-* *Environment variables*: ``${env:NAME}`` is what VS Code, or make, was started with.  An unset one is
-  empty, as in VS Code and in a shell.  In ``python`` and ``pythonPath`` it is an error, and so is
-  ``${env.NAME}``: the debugger extension replaces both by nothing there, before VS Code replaces anything
-  (https://github.com/microsoft/vscode-python-debugger,
-  ``src/extension/debugger/configuration/resolvers/base.ts``: ``resolveAndUpdatePaths``;
-  ``../utils/common.ts``: ``resolveWorkspaceVariables``).  It does not look into the platforms' objects.
-  What make shows, logs or publishes has the reference and not the value (:mod:`launch.hidden`).
-* *Configuration variables*, *Command variables*, *Input variables*: they ask VS Code's settings, its
-  commands or a person: an error.  ``${command:python.interpreterPath}`` as the whole of ``python`` is none,
-  for that is how the page *Python debugging* writes the default (see :mod:`.resolve`).
-* *Details of variable substitution*: variables cannot depend on each other; so what one holds is not looked
-  at again.
-* *Why isn't ${workspaceRoot} documented?*: the old names ``${workspaceRoot}`` and
-  ``${workspaceRootFolderName}`` mean what the new ones do.
-
-Any other variable stays as it is in VS Code, and so does one without its closing brace.  Here they are
-errors: a misspelt name would become part of a path.
+Which there are, and what each stands for, with the sources: the README of this folder.
 """
 
 import difflib
@@ -43,7 +16,15 @@ _REFERENCE = re.compile(r"\$\{(.*?)\}", re.DOTALL)
 
 _UNCLOSED = re.compile(r"\$\{[A-Za-z/][^}]*\Z")
 _EDITORS = re.compile(r"(file|relativeFile)([A-Z]\w*)?|lineNumber|columnNumber|selectedText")
-_VS_CODES = ("execPath", "defaultBuildTask", "extensionInstallFolder")
+_ELSEWHERE = {
+    "command": "A command of VS Code or of an extension gives its value.",
+    "config": "It is one of VS Code's settings.",
+    **dict.fromkeys(
+        ("execPath", "defaultBuildTask", "extensionInstallFolder"), "Only VS Code can find its value."
+    ),
+}
+"""Variables that have a value in VS Code alone, and why."""
+
 _OLD_NAMES = {"workspaceRoot": "workspaceFolder", "workspaceRootFolderName": "workspaceFolderBasename"}
 _SCOPED = ("workspaceFolder", "workspaceFolderBasename", "cwd")
 
@@ -136,33 +117,24 @@ class Variables:
             raise NoValueError(f"{reference} has no value.", hint) from None
 
     def _problem(self, reference: str, name: str, argument: str, env: bool) -> NoValueError:
-        what = f"{reference} has no value outside VS Code."
-        instead = "Write the value itself, or ${env:NAME} and set NAME." if env else _NO_ENV
+        why = _ELSEWHERE.get(name, "")
         if name == "input":
-            if argument not in self._inputs:
-                return NoValueError(
-                    f"{reference} has no value.", f'No entry of "inputs" has this id.\n{instead}'
-                )
-            asks = self._inputs[argument]
-            hint = f"VS Code asks for it{': ' + asks if asks else ''}.  Make cannot.\n{instead}"
-            return NoValueError(what, hint)
-        if name == "command":
-            return NoValueError(what, f"A command of VS Code or of an extension gives its value.\n{instead}")
-        if name == "config":
-            return NoValueError(what, f"It is one of VS Code's settings.\n{instead}")
-        if name in _VS_CODES:
-            return NoValueError(what, f"Only VS Code can find its value.\n{instead}")
-        if _EDITORS.fullmatch(name):
-            return NoValueError(what, f"It depends on what is open in VS Code's editor.\n{instead}")
+            asks = self._inputs.get(argument)
+            why = f"VS Code asks for it{': ' + asks if asks else ''}.  Make cannot."
+            why = 'No entry of "inputs" has this id.' if asks is None else why
+        elif _EDITORS.fullmatch(name):
+            why = "It depends on what is open in VS Code's editor."
+        if why:
+            instead = "Write the value itself, or ${env:NAME} and set NAME." if env else _NO_ENV
+            return NoValueError(f"{reference} has no value outside VS Code.", f"{why}\n{instead}")
         if name in _SCOPED:
             hint = f"The only folder is {self._values['workspaceFolderBasename']!r}.  Write ${{{name}}}."
             return NoValueError(f"{reference} has no value.", hint)
-        what = f"{reference} is no variable of VS Code."
         if env and re.match(r"env\b", name):
-            return NoValueError(what, "Write ${env:NAME}.")
-        known = [*self._values, "userHome", *(["env:NAME"] if env else [])]
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = f"Did you mean ${{{near[0]}}}?\n" if near else ""
-        return NoValueError(
-            what, hint + "The variables are " + ", ".join(f"${{{variable}}}" for variable in known) + "."
-        )
+            hint = "Write ${env:NAME}."
+        else:
+            known = [*self._values, "userHome", *(["env:NAME"] if env else [])]
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"Did you mean ${{{near[0]}}}?\n" if near else ""
+            hint += "The variables are " + ", ".join(f"${{{variable}}}" for variable in known) + "."
+        return NoValueError(f"{reference} is no variable of VS Code.", hint)

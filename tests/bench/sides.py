@@ -5,13 +5,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Dict, List, Tuple
 
-from launch import inputs, jobs, patches, paths, upstream
+from launch import inputs, jobs, patches, paths, rules
 from launch.errors import KitError
 from launch.jobs import TreeJob
 from launch.qa.arguments import parse
-from launch.source import Source
-from launch.source_fork import Fork
-from launch.source_registry import Registry
+from launch.source import Fork, Registry, Source
 from launch.variants import Variant
 
 FOLDER = paths.BUILD / "bench"
@@ -120,7 +118,7 @@ def pair(source: Source, small: bool) -> Tuple[Side, Side]:
     the kit's own program without and with the set ``fast``.
     """
     if isinstance(source, Fork):
-        return Side("hand", Hand(small), upstream.NAME, False), Side("kit", source, upstream.NAME, True)
+        return Side("hand", Hand(small), rules.UPSTREAM, False), Side("kit", source, rules.UPSTREAM, True)
     launch = str(paths.LAUNCH_FILE)
     return Side("FAST=0", Plain(), launch, False), Side("FAST=1", source, launch, True)
 
