@@ -1,13 +1,13 @@
 """Where NNCF and transformers come from: the user's ``SOURCE=auto|fork|registry`` and ``FAST=0|1``."""
 
-from . import choices, third_party
+from . import third_party
 from .errors import KitError
 from .source import Source
 from .source_fork import Fork
 from .source_registry import Registry
 
-KINDS = choices.SOURCES
-AUTO = KINDS[0]
+AUTO = "auto"
+KINDS = (AUTO, Fork.name, Registry.name)
 _SOURCES = {source.name: source for source in (Fork, Registry)}
 
 

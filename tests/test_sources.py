@@ -16,8 +16,8 @@ from typing import Callable, List
 import pytest
 
 from launch import sources
+from launch.cli import is_yes
 from launch.errors import KitError
-from launch.options import is_yes
 from launch.source_fork import Fork
 from launch.source_registry import Registry
 
@@ -27,10 +27,10 @@ from .small_kit import FILES, GREET, LINK, LINKED, PATCHES, QA, RUN_QA, SmallKit
 
 DERIVE = """
 import sys
-from launch import errors, options, sources
+from launch import cli, errors, sources
 
 def derive():
-    source = sources.choose(sys.argv[1], options.is_yes(sys.argv[2], "fast"))
+    source = sources.choose(sys.argv[1], cli.is_yes(sys.argv[2], "fast"))
     print("made" if source.ensure(print) else "current")
     assert source.is_ready()
     return 0
@@ -41,7 +41,7 @@ errors.exit_with_message(derive)
 
 DIE = """
 import os, signal
-from launch.options import is_yes
+from launch.cli import is_yes
 from launch.source_fork import Fork
 
 class Dying(Fork):
