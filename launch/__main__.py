@@ -1,30 +1,7 @@
-"""The command line of the kit."""
+"""``python -m launch``: see :mod:`launch.cli`."""
 
-import sys
-from typing import Optional, Sequence
-
+from .cli import main
 from .errors import exit_with_message
-from .options import parse
-
-
-def main(argv: Optional[Sequence[str]] = None) -> int:
-    """Run one command; return the exit status.
-
-    :raises KitError: the user's input is at fault.
-    """
-    command, options = parse(sys.argv[1:] if argv is None else argv)
-    if options is None:
-        return 0
-    # Late, for help is to answer without what it does not need.
-    if command == "help":
-        from . import help
-
-        print(help.text())
-        return 0
-    from . import handlers
-
-    return handlers.run(command, options)
-
 
 if __name__ == "__main__":
     exit_with_message(main)

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-from . import choices
 from .errors import KitError
 
 NAME = "pytorch_model.bin"
@@ -11,7 +10,7 @@ NAME = "pytorch_model.bin"
 NAMES = ("model.safetensors", "model.safetensors.index.json", NAME, f"{NAME}.index.json")
 """What a folder's weights are read from: the first of these that is there (``current_checkpoints.patch``)."""
 
-RANDOM = choices.WEIGHTS[0]
+RANDOM = "random"
 """``--weights random``: weights are drawn from the seed, and no checkpoint is read."""
 
 ORIGIN = "eval_weights.txt"

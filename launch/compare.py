@@ -1,6 +1,6 @@
 """Whether two artifact trees are the same: in their bytes, in their weights, or in their structure.
 
-``python -m launch.compare A B [LEVEL]``, where A and B are an ONNX file, a tree, or a folder of trees.
+A and B are an ONNX file, a tree, or a folder of trees.
 
 ``bytes``
     The ONNX files and the IR's files have the same bytes.  Reports, logs and provenance never count, and
@@ -15,18 +15,17 @@
 Ranges, matrices and masks are defined in :mod:`launch.onnx_diff`.
 """
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Callable, Dict, Iterator, List, Optional, Sequence, Tuple, Union
+from typing import Callable, Dict, Iterator, List, Optional, Tuple, Union
 
-from . import choices, convert, digests, files, paths, status
-from .errors import KitError, exit_with_message
+from . import convert, digests, files, paths, status
+from .errors import KitError
 from .onnx_diff import compare_models, counted
 from .onnx_model import Model
 from .verify import measuring
 
-LEVELS = choices.LEVELS
+LEVELS = ("bytes", "weights", "structure")
 """Senses of "same", the strictest first."""
 
 _ENDING = "-8bit"
@@ -53,7 +52,7 @@ def compare(a: Path, b: Path, level: str) -> List[Result]:
     :return: a result for each variant that is in ``a`` or ``b``, in the order of their names.
     :raises KitError: the level is unknown, a path holds nothing to compare, or a file is no ONNX file.
     """
-    return list(_results(a, b, level))
+    return list(results(a, b, level))
 
 
 def check(a: str, b: str, level: str) -> Tuple[Path, Path]:
@@ -74,7 +73,7 @@ def check(a: str, b: str, level: str) -> Tuple[Path, Path]:
     return found
 
 
-def _results(a: Path, b: Path, level: str) -> Iterator[Result]:
+def results(a: Path, b: Path, level: str) -> Iterator[Result]:
     """Yield each result as soon as it is known; see :func:`compare`."""
     for name, left, right in _pairs(a, b, level):
         if left is not None and right is not None:
@@ -214,27 +213,3 @@ def _same_bytes(a: Path, b: Path) -> bool:
     if a.samefile(b):  # published trees may be links to one file
         return True
     return a.stat().st_size == b.stat().st_size and digests.of_file(a) == digests.of_file(b)
-
-
-def main(argv: Optional[Sequence[str]] = None) -> int:
-    """Compare as the arguments A, B and LEVEL say and print a line for each result.
-
-    :return: 0 where all are the same in the sense asked for, else 1.
-    :raises KitError: the arguments are at fault; see :func:`compare`.
-    """
-    words = list(sys.argv[1:] if argv is None else argv)
-    if len(words) > 3:
-        raise KitError(
-            f"There are {len(words)} arguments.", where=" ".join(words), hint="Give A, B and perhaps LEVEL."
-        )
-    words += [""] * (3 - len(words))
-    level = words[2] or LEVELS[0]
-    same = True
-    for result in _results(*check(words[0], words[1], level), level):
-        print(f"{result.name}: {result.text}", flush=True)
-        same = same and result.same
-    return 0 if same else 1
-
-
-if __name__ == "__main__":
-    exit_with_message(main)

@@ -64,7 +64,7 @@ def exit_with_message(body: Callable[[], int]) -> NoReturn:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
-        # Blocked where this process was another one before (launch.upkeep): a Ctrl-C since then comes now.
+        # Blocked where this process was another one before (launch.cli): a Ctrl-C since then comes now.
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         status = body()
     except KitError as error:

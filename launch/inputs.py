@@ -11,12 +11,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Callable, Mapping, Optional
 
-from . import bert_config, checkpoint, choices, digests, files, hub, paths, squad
+from . import bert_config, checkpoint, digests, files, hub, paths, squad
 from .errors import KitError
 from .rewrite import Rewriter
 from .variants import Variant
 
-KINDS = choices.INPUTS
+KINDS = ("sample", "files", "hub")
 
 _OFFLINE = ("TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE")
 
@@ -116,7 +116,7 @@ def select(
         raise KitError(
             "The seed is not a whole number from 0 to 4294967295.", where=f"SEED={seed}", hint="Correct SEED."
         )
-    if weights not in ("", *choices.WEIGHTS):
+    if weights not in ("", checkpoint.RANDOM):
         raise KitError(
             f"There are no weights {weights!r}.",
             where=f"WEIGHTS={weights}",

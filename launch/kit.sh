@@ -1,6 +1,6 @@
 #!/bin/sh
 # Start a command of the kit with the first Python here that can: the environment's own, or any from 3.8 on.
-# What needs more than the standard library finds the environment's Python by itself.
+# A command that needs more than the standard library goes on in the environment's.
 cd "$(dirname "$0")/.." || exit 1
 
 try() {

@@ -1,21 +1,20 @@
 """A tree as a package to hand on: the tree, a report on it, a model card, the licence, and checksums of all.
 
-``python -m launch.package V OUT TO FORMAT``, in the kit's environment.  ``TO/V/`` holds the tree as ``V``, so
+``TO/V/`` holds the tree as ``V``, so
 that ``TO/V`` is a folder of trees like any other; with ``FORMAT=tar`` the same is in ``TO/V.tar``, whose
 bytes depend on nothing but the files in it.
 """
 
 import calendar
 import shutil
-import sys
 import tarfile
 import time
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Callable, Iterator, List, Optional, Sequence, Tuple
+from typing import Callable, Iterator, List, Tuple
 
-from . import archive, choices, digests, files, locks, paths, resources, sums, trees, variants
-from .errors import KitError, exit_with_message
+from . import archive, digests, files, locks, paths, resources, sums, trees, variants
+from .errors import KitError
 from .progress import Progress
 from .provenance import read as read_provenance
 from .report import command as report
@@ -23,7 +22,7 @@ from .report import page
 from .report.tree import Tree, ticker
 from .verify import tree as verification
 
-FORMATS = choices.FORMATS
+FORMATS = ("folder", "tar")
 
 CARD, LICENCE = "README.md", "LICENSE"
 
@@ -219,25 +218,6 @@ def verified(tree: Path) -> None:
     :raises KitError: it does not pass.
     """
     with Progress(f"{tree.name} verify", None) as progress:
-        result = verification.verify(tree, Path(sys.executable), progress.tick)
+        result = verification.verify(tree, paths.VENV_PYTHON, progress.tick)
         progress.done(f"{len(result.checks) - len(result.failed)} of {len(result.checks)} checks passed")
     verification.require(result, paths.shown(tree), verification.again(tree))
-
-
-def main(argv: Optional[Sequence[str]] = None) -> int:
-    """Package as the arguments V, OUT, TO and FORMAT say, and print where it is.
-
-    :raises KitError: see :func:`package`.
-    """
-    words = list(sys.argv[1:] if argv is None else argv)
-    if len(words) != 4:
-        raise KitError(
-            f"There are {len(words)} arguments.", where=" ".join(words), hint="Give V, OUT, TO and FORMAT."
-        )
-    made = package(*check(words[0], words[1], words[2], words[3]), verified)
-    print(f"package  {paths.shown(made)}")
-    return 0
-
-
-if __name__ == "__main__":
-    exit_with_message(main)

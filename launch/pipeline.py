@@ -10,7 +10,7 @@ import os
 import shutil
 import sys
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Optional, Sequence
+from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, Sequence
 
 from . import (
     bert_config,
@@ -31,7 +31,9 @@ from .optimizers import DEFAULT, Optimizer
 from .outcome import Outcome
 from .progress import Progress, duration, size
 from .spec import Spec
-from .verify import tree as verification
+
+if TYPE_CHECKING:
+    from .verify.tree import Result
 
 _ONNX_STAMP = ".onnx-stage.json"
 _IR_STAMP = ".ir-stage.json"
@@ -229,6 +231,9 @@ class _Tree:
 
     def build(self) -> Outcome:
         """Run the stages and publish."""
+        # What measures is imported where something is: a check of what is current does without.
+        from .verify.tree import require
+
         variant = self.job.variant
         self._say(f"{variant.name}  about {duration(self.need.seconds)}")
         onnx = self._onnx_stage()
@@ -245,7 +250,7 @@ class _Tree:
             files={**onnx["files"], **ir["files"]},
             seconds={name: stamp["seconds"] for name, stamp in stages.items()},
             peak_bytes={name: stamp["peak_bytes"] for name, stamp in stages.items()},
-            verification=verification.require(found, f"{paths.shown(self.work)} (not published)", _UNSOUND),
+            verification=require(found, f"{paths.shown(self.work)} (not published)", _UNSOUND),
         )
         tree = trees.publish(self.work, self.out, variant, made)
         shutil.rmtree(self.work, ignore_errors=True)
@@ -254,13 +259,15 @@ class _Tree:
             self._say(f"warning: {finding.kind}: {finding.text} ({finding.reason})")
         return Outcome(variant, tree, made, built=True)
 
-    def _verify(self) -> verification.Result:
+    def _verify(self) -> "Result":
         """Measure what is in the files; nothing of an earlier run is taken over."""
+        from .verify.tree import measure
+
         progress = Progress(f"{self.label} verification", self.need.verify_seconds)
         job = self.job
         spec = Spec.of(job.variant, self.shape, job.arguments.max_seq_length)
         with progress:
-            found = verification.measure(
+            found = measure(
                 self.work, spec, Path(job.invocation.python), dict(os.environ), progress.tick, (self.lock,)
             )
         passed = len(found.checks) - len(found.failed)

@@ -6,11 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Iterator, Optional, Tuple
 
-from . import choices, paths
+from . import paths
 from .bert_config import BertShape
 from .errors import KitError
 
 GB = 1_000_000_000
+
+IGNORE_MEMORY = "LAUNCH_IGNORE_MEMORY"
+"""The environment variable that starts a run which would not fit into memory."""
 
 
 @dataclass(frozen=True)
@@ -207,13 +210,13 @@ def check_memory(name: str, need: Estimate) -> None:
     :raises KitError: it does not.
     """
     free = available_memory()
-    if os.environ.get(choices.IGNORE_MEMORY) or free is None or free >= need.memory:
+    if os.environ.get(IGNORE_MEMORY) or free is None or free >= need.memory:
         return
     raise KitError(
         f"{name} needs about {need.memory / GB:.1f} GB of memory; {free / GB:.1f} GB are free.",
         where="memory of this machine",
         hint="Close other programs, make a smaller variant (`make` lists them), or take a larger machine.\n"
-        f"{choices.IGNORE_MEMORY}=1 tries all the same.",
+        f"{IGNORE_MEMORY}=1 tries all the same.",
     )
 
 

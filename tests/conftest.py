@@ -11,7 +11,7 @@ from typing import Callable, Dict, Iterator, List, Optional
 
 import pytest
 
-from launch import commands, hub, paths
+from launch import cli, hub, paths
 
 from . import hub_server
 
@@ -95,7 +95,7 @@ class Kit:
             "launch": self.launch_file,
             "source": "registry",
         }
-        taken = commands.COMMANDS[command].options
+        taken = cli.COMMANDS[command].options
         values = {**{name: value for name, value in usual.items() if name in taken}, **options}
         if command in ("all", "variant"):
             values.setdefault("out", self.out)

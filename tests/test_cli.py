@@ -31,9 +31,7 @@ def test_make_alone_prints_a_grouped_help() -> None:
 
 
 def test_help_and_command_answer_at_once_and_without_torch() -> None:
-    code = (
-        "import sys; from launch.__main__ import main; main(sys.argv[1:]); assert 'torch' not in sys.modules"
-    )
+    code = "import sys; from launch.cli import main; main(sys.argv[1:]); assert 'torch' not in sys.modules"
     for words in (["help"], ["command", "--v", HYBRID]):
         started = time.monotonic()
         done = run([sys.executable, "-c", code, *words])

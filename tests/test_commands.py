@@ -7,17 +7,28 @@ import shlex
 import shutil
 import subprocess
 import sys
-from argparse import Namespace
 from pathlib import Path
 from typing import Callable, Dict, Set, Tuple
 
 import pytest
 
-from launch import choices, handlers, help, optimizers, options, paths
-from launch.commands import COMMANDS, OPTIONS
+from launch import (
+    checkpoint,
+    cli,
+    compare,
+    inputs,
+    optimizers,
+    package,
+    paths,
+    resources,
+    source,
+    status,
+    variants,
+)
+from launch.cli import COMMANDS, OPTIONS
 from launch.errors import KitError
-from launch.source import Fork, Registry
 
+from . import sample_trees
 from .conftest import HYBRID, Kit, assert_user_error, processor_seconds, run
 
 MAKE = ["make", "--no-print-directory"]
@@ -31,7 +42,6 @@ def phony() -> Set[str]:
 
 def test_every_target_is_a_command_and_every_command_a_target() -> None:
     assert phony() == set(COMMANDS)
-    assert {*handlers._handlers("", Namespace()), "help"} == set(COMMANDS)
     for name in COMMANDS:
         assert run([*MAKE, "--dry-run", name]).stdout == f"./launch/kit.sh '{name}'\n"
 
@@ -85,7 +95,7 @@ def test_a_value_on_makes_command_line_reaches_the_command_as_it_is(told, value:
 
 
 def test_only_what_is_exported_as_the_kits_is_taken_from_the_shell(told) -> None:
-    shell = {options.variable(name): "the shell's" for name in OPTIONS}
+    shell = {name.upper(): "the shell's" for name in OPTIONS}
     for words in (["all"], ["-e", "all"]):
         assert told(*words, **shell) == {"LAUNCH_MAKE": "all ", "LAUNCH_SOURCE": "registry"}
     exported = {f"LAUNCH_{name}": f"exported {name}" for name in shell}
@@ -145,7 +155,7 @@ def test_an_exported_variable_that_no_command_knows_is_told() -> None:
     }
     for words in ([*MAKE, "help"], [*PYTHON, "help"]):
         done = run(words, env={**os.environ, **exported})
-        assert (done.returncode, done.stdout) == (0, help.text() + "\n")
+        assert (done.returncode, done.stdout) == (0, cli.help_text() + "\n")
         assert done.stderr == (
             "note: LAUNCH_EDITOR in the environment is no variable of the kit.\n"
             "note: LAUNCH_FATS in the environment is no variable of the kit. Did you mean 'LAUNCH_FAST'?\n"
@@ -153,7 +163,7 @@ def test_an_exported_variable_that_no_command_knows_is_told() -> None:
 
 
 def test_the_helps_name_every_command_and_every_variable() -> None:
-    made, overview = help.text(), options.overview()
+    made, overview = cli.help_text(), cli.overview()
     for name, command in COMMANDS.items():
         assert re.search(rf"^  make {name}( \S+)* +{re.escape(command.summary)}$", made, re.M)
         assert re.search(rf"^  {name} +{re.escape(command.summary)}$", overview, re.M)
@@ -165,7 +175,7 @@ def test_the_helps_name_every_command_and_every_variable() -> None:
 @pytest.mark.parametrize("name", list(COMMANDS))
 def test_each_commands_help(name: str, capsys: pytest.CaptureFixture) -> None:
     with pytest.raises(SystemExit) as ended:
-        options.parse([name, "--help"])
+        cli.parse([name, "--help"])
     assert ended.value.code == 0
     shown = capsys.readouterr().out
     command = COMMANDS[name]
@@ -175,8 +185,8 @@ def test_each_commands_help(name: str, capsys: pytest.CaptureFixture) -> None:
     assert f" {name}: " not in flat  # it need not say which command it is of
     for option in command.options:
         assert f"--{option.replace('_', '-')} " in shown
-        assert f"{options.variable(option)}=" in shown
-        default = command.option(option).otherwise or command.option(option).shown
+        assert f"{option.upper()}=" in shown
+        default = command.options[option].otherwise or command.options[option].shown
         assert f"default: {default})" in flat or not default
     assert str(paths.REPOSITORY) not in shown
     assert max(map(len, shown.splitlines())) <= 100
@@ -184,25 +194,26 @@ def test_each_commands_help(name: str, capsys: pytest.CaptureFixture) -> None:
 
 @pytest.mark.parametrize("name", list(COMMANDS))
 def test_every_example_is_one(name: str) -> None:
-    assert COMMANDS[name].examples
-    for example in COMMANDS[name].examples:
+    _, _, examples = COMMANDS[name].help
+    assert examples
+    for example in examples:
         words = shlex.split(example.split("|")[0])
         assert words[0] == name
-        command, given = options.parse(words)
-        assert command == name
+        given = cli.parse(words)
         assert given is not None
+        assert given.command == name
 
 
 @pytest.mark.parametrize("name", list(COMMANDS))
 def test_the_example_for_make_is_the_first_of_the_others(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    made, target, *words = shlex.split(options.as_make(COMMANDS[name].examples[0]))
+    made, target, *words = shlex.split(cli.as_make(COMMANDS[name].help[2][0]))
     assert (made, target) == ("make", name)
-    expected = vars(options.parse(shlex.split(COMMANDS[name].examples[0]))[1] or Namespace())
+    expected = vars(cli.parse(shlex.split(COMMANDS[name].help[2][0])))
     for word in words:
         variable, _, value = word.partition("=")
         assert value
         monkeypatch.setenv(f"LAUNCH_{variable}", value)
-    assert vars(options.parse([name])[1] or Namespace()) == expected
+    assert {**vars(cli.parse([name])), "argv": expected["argv"]} == expected
 
 
 def test_what_a_command_needs_is_marked_and_asked_for(capsys: pytest.CaptureFixture) -> None:
@@ -214,12 +225,12 @@ def test_what_a_command_needs_is_marked_and_asked_for(capsys: pytest.CaptureFixt
     }
     for name, needed in required.items():
         with pytest.raises(SystemExit):
-            options.parse([name, "--help"])
+            cli.parse([name, "--help"])
         shown = " ".join(capsys.readouterr().out.split())
         for option in COMMANDS[name].options:
-            assert (f"({options.variable(option)}=; required)" in shown) == (option in needed)
+            assert (f"({option.upper()}=; required)" in shown) == (option in needed)
         done = run([*PYTHON, name])
-        assert_user_error(done, f"{options.variable(needed[0])}=")
+        assert_user_error(done, f"{needed[0].upper()}=")
 
 
 def test_help_and_command_are_fast() -> None:
@@ -235,24 +246,36 @@ def test_help_loads_nothing_of_what_the_commands_do() -> None:
     )
     for words in (["--help"], ["all", "--help"], ["help", "all"], ["help"]):
         loaded = run([sys.executable, "-c", code, *words]).stdout.splitlines()[-1]
-        assert "'launch.commands'" in loaded
-        for name in ("jobs", "handlers", "package", "provenance", "pipeline"):
+        assert "'launch.cli'" in loaded
+        for name in ("jobs", "environment", "package", "provenance", "pipeline"):
             assert f"'launch.{name}'" not in loaded
 
 
 def test_the_words_to_choose_from_are_those_that_are_acted_on() -> None:
-    assert ("auto", Fork.name, Registry.name) == choices.SOURCES
-    assert tuple(optimizers.OPTIMIZERS) == choices.OPTIMIZERS
-    assert choices.OPTIMIZERS[0] == optimizers.DEFAULT.name
+    acted_on = {
+        "input": inputs.KINDS,
+        "source": source.KINDS,
+        "mo": tuple(optimizers.OPTIMIZERS),
+        "level": compare.LEVELS,
+        "format": package.FORMATS,
+        "weights": (checkpoint.RANDOM,),
+    }
+    for command in COMMANDS.values():
+        for name, words in acted_on.items():
+            option = command.options.get(name, OPTIONS[name])
+            assert option.value == "|".join(words)
+            assert option.default in ("", words[0])
+    assert optimizers.DEFAULT.name == OPTIONS["mo"].default
+    assert set(cli._OTHERS) == {resources.IGNORE_MEMORY, status.STATUS_FD}
 
 
 def test_products_are_in_the_checkout_wherever_a_command_is_given(tmp_path: Path) -> None:
     elsewhere = {"cwd": str(tmp_path), "capture_output": True, "text": True, "check": False}
     env = {**os.environ, "PYTHONPATH": str(paths.REPOSITORY)}
-    code = "from launch import options; print(options.parse(['all'])[1].out)"
+    code = "from launch import cli; print(cli.parse(['all']).out)"
     printed = subprocess.run([sys.executable, "-c", code], env=env, **elsewhere).stdout
     assert printed == f"{paths.REPOSITORY / 'gen_hybrid_sparse'}\n"
-    given = options.parse(["package"])[1]
+    given = cli.parse(["package"])
     assert given is not None
     assert (given.out, given.to) == (
         str(paths.REPOSITORY / "gen_hybrid_sparse"),
@@ -267,12 +290,12 @@ def test_products_are_in_the_checkout_wherever_a_command_is_given(tmp_path: Path
 )
 def test_pythons_own_variables_stop_no_command(name: str, value: str) -> None:
     done = run(MAKE, env={**os.environ, name: value})
-    assert (done.returncode, done.stdout) == (0, help.text() + "\n"), done.stderr
+    assert (done.returncode, done.stdout) == (0, cli.help_text() + "\n"), done.stderr
 
 
 def test_nothing_and_help_print_the_commands() -> None:
-    assert run(PYTHON).stdout == run([*PYTHON, "--help"]).stdout == options.overview() + "\n"
-    assert run(MAKE).stdout == run([*PYTHON, "help"]).stdout == help.text() + "\n"
+    assert run(PYTHON).stdout == run([*PYTHON, "--help"]).stdout == cli.overview() + "\n"
+    assert run(MAKE).stdout == run([*PYTHON, "help"]).stdout == cli.help_text() + "\n"
 
 
 def test_a_wrong_command_line_is_a_user_error() -> None:
@@ -300,10 +323,10 @@ def test_help_on_a_command_is_the_commands_help() -> None:
 def test_options_default_to_the_variables_that_make_exports(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LAUNCH_OUT", "from make")
     monkeypatch.setenv("LAUNCH_TRAIN_FILE", "")
-    given = options.parse(["all", "--seed", "3"])[1]
+    given = cli.parse(["all", "--seed", "3"])
     assert given is not None
     assert (given.out, given.train_file, given.seed, given.input) == ("from make", "", "3", "sample")
-    given = options.parse(["all", "--out", "own"])[1]
+    given = cli.parse(["all", "--out", "own"])
     assert given is not None
     assert given.out == "own"
 
@@ -312,29 +335,29 @@ def test_options_default_to_the_variables_that_make_exports(monkeypatch: pytest.
 def test_an_option_given_as_empty_is_not_given(monkeypatch: pytest.MonkeyPatch, exported: str) -> None:
     for name in ("OUT", "SEED"):
         monkeypatch.setenv(f"LAUNCH_{name}", exported)
-    given = options.parse(["all", "--out", "", "--seed=", "--fast="])[1]
+    given = cli.parse(["all", "--out", "", "--seed=", "--fast="])
     assert given is not None
     assert (given.out, given.seed) == (exported or str(paths.REPOSITORY / "gen_hybrid_sparse"), exported)
     assert given.fast == "1"
-    given = options.parse(["command", "--explain=", "--v", HYBRID])[1]
+    given = cli.parse(["command", "--explain=", "--v", HYBRID])
     assert given is not None
     assert (given.explain, given.v) == ("0", HYBRID)
 
 
 @pytest.mark.parametrize("text", ["0", "no", "No", "false", "FALSE", " 0 "])
 def test_explain_no(text: str) -> None:
-    assert not options.is_yes(text, "explain")
+    assert not cli.is_yes(text, "explain")
 
 
 @pytest.mark.parametrize("text", ["1", "yes", "True"])
 def test_explain_yes(text: str) -> None:
-    assert options.is_yes(text, "explain")
+    assert cli.is_yes(text, "explain")
 
 
 @pytest.mark.parametrize("text", ["2", "on please", "y", "-", ""])
 def test_explain_neither(text: str) -> None:
     with pytest.raises(KitError) as caught:
-        options.is_yes(text, "explain")
+        cli.is_yes(text, "explain")
     assert caught.value.where == f"EXPLAIN={text}"
     assert "1, yes, true" in caught.value.hint
 
@@ -358,10 +381,12 @@ def test_the_test_commands_tell_pytest_which_tests(tmp_path) -> None:
     """Pytest runs for real, on a file of its own; the kit's tests do not run the kit's tests."""
     file = tmp_path / "test_inner.py"
     file.write_text("import pytest\n@pytest.mark.forks\ndef test_forks(): pass\ndef test_other(): pass\n")
-    code = "import sys; from launch import upkeep; upkeep.pytest(sys.argv[1], sys.argv[2:])"
+    code = "import sys; from launch import cli; cli._pytest(cli.parse(sys.argv[1:]))"
+
+    settings = ["-p", "no:cacheprovider", "-W", "ignore"]
 
     def summary(command: str) -> str:
-        argv = [sys.executable, "-c", code, command, str(file), "-p", "no:cacheprovider", "-W", "ignore"]
+        argv = [sys.executable, "-c", code, command, "--", str(file), *settings]
         done = run(argv)
         assert done.returncode == 0, done.stderr
         return done.stdout.splitlines()[-1]
@@ -370,4 +395,40 @@ def test_the_test_commands_tell_pytest_which_tests(tmp_path) -> None:
     assert "1 passed, 1 deselected" in summary("test-forks")
     assert "2 passed" in summary("test-fast")
     file.write_text("def test_fails(): assert False\n")
-    assert run([sys.executable, "-c", code, "test", str(file), "-p", "no:cacheprovider"]).returncode == 1
+    assert run([sys.executable, "-c", code, "test", "--", str(file), *settings]).returncode == 1
+
+
+# --- the environment's Python ----------------------------------------------------------------------------
+
+ANOTHER = str(Path(sys.base_prefix, "bin", "python3"))
+"""A Python without the environment's libraries."""
+
+
+def test_another_python_becomes_the_environments(tmp_path: Path) -> None:
+    """With the same words, in the same folder; and what was told before is not told again."""
+    sample_trees.write(tmp_path / "out", variants.get(HYBRID))
+    env = {**os.environ, "LAUNCH_FATS": "1", "PYTHONPATH": str(paths.REPOSITORY), "PYTHONINSPECT": "1"}
+    more = {"cwd": str(tmp_path), "capture_output": True, "text": True, "stdin": subprocess.DEVNULL}
+    assert subprocess.run([ANOTHER, "-c", "import jinja2"], check=False, **more).returncode != 0
+    words = ["report", "--out", "out", "--to", "the page.html"]
+    done = subprocess.run([ANOTHER, "-m", "launch", *words], env=env, check=False, **more)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("LAUNCH_FATS") == 1
+    assert (tmp_path / "the page.html").is_file()
+    assert "report  the page.html  (" in done.stdout
+
+
+def test_a_command_starts_over_once_at_most() -> None:
+    done = run([ANOTHER, "-m", "launch", "compare", "--a=launch", "--b=launch"])
+    assert_user_error(done, "There is no tree in this folder")  # before anything is entered
+    tree = paths.PACKAGE / "hub.json"
+    words = ["compare", f"--a={tree}", f"--b={tree}"]
+    done = run([ANOTHER, "-m", "launch", *words], env={**os.environ, "LAUNCH_ENTERED": "1"})
+    assert_user_error(done, "does not run in the environment", "make setup")
+    assert run([ANOTHER, "-m", "launch", *words]).stdout == "hub: same bytes (1 file)\n"
+
+
+def test_the_environments_python_stays_what_it_is(capsys: pytest.CaptureFixture) -> None:
+    tree = str(paths.PACKAGE / "hub.json")
+    assert cli.main(["compare", "--a", tree, "--b", tree]) == 0
+    assert capsys.readouterr().out == "hub: same bytes (1 file)\n"

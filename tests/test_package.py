@@ -23,7 +23,6 @@ from launch.variants import VARIANTS
 from . import sample_trees
 from .conftest import HYBRID, UNSTRUCTURED, Kit, assert_user_error, run
 
-MODULE = [sys.executable, "-m", "launch.package"]
 ONNX = f"{HYBRID}-8bit.onnx"
 
 
@@ -42,6 +41,11 @@ def to(tmp_path: Path) -> Path:
 def make(out: Path, to: Path, form: str = "folder", name: str = HYBRID) -> Path:
     """Package a tree that has no model in it, and could not be verified."""
     return package.package(name, out, to, form, lambda tree: None)
+
+
+def argv(out: Path, to: Path, form: str, name: str = HYBRID) -> List[str]:
+    words = ["package", f"--v={name}", f"--out={out}", f"--to={to}", f"--format={form}"]
+    return [*Kit.MODULE, *words]
 
 
 def contents(folder: Path) -> Dict[str, bytes]:
@@ -238,8 +242,8 @@ def test_nothing_is_packaged_that_does_not_verify(out: Path, to: Path) -> None:
 
 def test_the_command_verifies_a_real_tree_before_it_packages_it(built: Kit, to: Path, tmp_path: Path) -> None:
     shutil.copytree(str(built.tree(HYBRID)), str(tmp_path / "out" / HYBRID))
-    argv = [*MODULE, HYBRID, str(tmp_path / "out"), str(to), "tar"]
-    done = run(argv)
+    words = argv(tmp_path / "out", to, "tar")
+    done = run(words)
     assert done.returncode == 0, done.stderr
     assert done.stdout == f"package  {to / HYBRID}.tar\n"
     before = contents(to)
@@ -253,7 +257,7 @@ def test_the_command_verifies_a_real_tree_before_it_packages_it(built: Kit, to: 
             if name != "files"
         },
     )
-    assert_user_error(run(argv), f"{HYBRID} is not what it must be")
+    assert_user_error(run(words), f"{HYBRID} is not what it must be")
     assert contents(to) == before
 
 
@@ -330,7 +334,7 @@ def test_what_is_no_package_is_not_touched(out: Path, to: Path, kind: str, form:
     something(kind, target)
     before = target.lstat()
     assert_user_error(
-        run([*MODULE, HYBRID, str(out), str(to), form]),
+        run(argv(out, to, form)),
         "something that the kit did not put there",
         target.name,
     )
@@ -377,8 +381,8 @@ def test_a_killed_run_leaves_the_earlier_package_and_the_next_clears_up(
         "import sys; from pathlib import Path; from launch import package;"
         f"package.package({HYBRID!r}, Path(sys.argv[1]), Path(sys.argv[2]), {form!r}, lambda tree: None)"
     )
-    argv = [sys.executable, "-c", program, str(big.parent), str(to)]
-    started = subprocess.Popen(argv, cwd=str(paths.REPOSITORY), stderr=subprocess.DEVNULL)
+    words = [sys.executable, "-c", program, str(big.parent), str(to)]
+    started = subprocess.Popen(words, cwd=str(paths.REPOSITORY), stderr=subprocess.DEVNULL)
     staging = to / (f".{HYBRID}.new" if form == "folder" else f".{HYBRID}.tar.new")
     while not staging.exists():
         assert started.poll() is None
@@ -414,18 +418,16 @@ def test_a_place_that_cannot_be_written_to_is_said(out: Path, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"),
+    ("name", "below", "form", "words"),
     [
-        (["90pc_sparse-02", "{out}", "{to}", "folder"], "There is no variant '90pc_sparse-02'."),
-        ([UNSTRUCTURED, "{out}", "{to}", "folder"], f"make variant V={UNSTRUCTURED}"),
-        ([HYBRID, "{out}", "{to}", "zip"], "Set FORMAT= to folder or tar."),
-        ([HYBRID, "{out}/nowhere", "{to}", "tar"], f"There is no tree of {HYBRID}."),
-        ([HYBRID], "There are 1 arguments."),
+        ("90pc_sparse-02", "", "folder", "There is no variant '90pc_sparse-02'."),
+        (UNSTRUCTURED, "", "folder", f"make variant V={UNSTRUCTURED}"),
+        (HYBRID, "", "zip", "Set FORMAT= to folder or tar."),
+        (HYBRID, "nowhere", "tar", f"There is no tree of {HYBRID}."),
     ],
 )
-def test_mistakes_are_explained(out: Path, to: Path, arguments: List[str], words: str) -> None:
-    given = [word.format(out=out, to=to) for word in arguments]
-    assert_user_error(run([*MODULE, *given]), words)
+def test_mistakes_are_explained(out: Path, to: Path, name: str, below: str, form: str, words: str) -> None:
+    assert_user_error(run(argv(out / below, to, form, name)), words)
     assert not to.exists()
 
 

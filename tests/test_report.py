@@ -13,16 +13,15 @@ from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 import jsonschema
 import pytest
 
-from launch import hub, paths, sums
+from launch import cli, hub, paths, sums
 from launch.errors import KitError
-from launch.report import command as report
 from launch.report import heatmap, page, reproduce
 from launch.report import table as report_table
 from launch.report import tree as report_tree
 from launch.variants import VARIANTS, Variant
 
 from . import sample_trees
-from .conftest import HYBRID, UNSTRUCTURED, assert_user_error, run
+from .conftest import HYBRID, UNSTRUCTURED, Kit, assert_user_error, run
 
 VOID = {"meta", "wbr", "br", "path"}
 BLOCKS = {"dt", "dd", "td", "th", "li", "p", "h1", "h2", "h3", "summary", "pre"}
@@ -88,8 +87,12 @@ def one(tmp_path: Path) -> Path:
     return tmp_path / "out"
 
 
+def command(out: Path, to: str = "") -> int:
+    return cli.main(["report", "--out", str(out), "--to", to])
+
+
 def make(out: Path, to: str = "") -> Tuple[int, Page]:
-    status = report.main([str(out), to])
+    status = command(out, to)
     return status, Page((Path(to) if to else out / "report.html").read_text(encoding="utf-8"))
 
 
@@ -335,7 +338,7 @@ def test_other_folders_count_where_they_are_trees(one: Path) -> None:
 
 
 def test_the_page_goes_where_it_is_told(one: Path, tmp_path: Path) -> None:
-    done = run([sys.executable, "-m", "launch.report", str(one), str(tmp_path / "new" / "page.html")])
+    done = run([*Kit.MODULE, "report", f"--out={one}", f"--to={tmp_path}/new/page.html"])
     assert done.returncode == 0, done.stderr
     assert f"report  {tmp_path / 'new' / 'page.html'}  (" in done.stdout
     assert Page((tmp_path / "new" / "page.html").read_text(encoding="utf-8"))
@@ -349,7 +352,7 @@ def test_where_there_is_no_tree_there_is_no_report(one: Path, tmp_path: Path) ->
         (tmp_path / "nowhere", "There is no such folder."),
         (one / HYBRID, "There is no tree in this folder."),
     ):
-        assert_user_error(run([sys.executable, "-m", "launch.report", str(folder)]), words, str(folder))
+        assert_user_error(run([*Kit.MODULE, "report", f"--out={folder}"]), words, str(folder))
     assert not (tmp_path / "nowhere").exists()
     assert list((tmp_path / "empty").iterdir()) == []
 
@@ -358,7 +361,7 @@ def test_where_there_is_no_tree_there_is_no_report(one: Path, tmp_path: Path) ->
 def test_no_page_is_written_into_a_tree(one: Path, place: str) -> None:
     before = sums.listed(one / HYBRID)
     with pytest.raises(KitError, match="would be in a tree"):
-        report.main([str(one), str(one / place)])
+        command(one, str(one / place))
     assert sums.listed(one / HYBRID) == before
 
 
@@ -368,16 +371,16 @@ def test_what_is_no_page_is_not_replaced(one: Path, tmp_path: Path) -> None:
     os.mkfifo(str(tmp_path / "pipe"))
     for target in (mine, tmp_path / "pipe", Path(os.devnull)):
         with pytest.raises(KitError, match="no earlier page"):
-            report.main([str(one), str(target)])
+            command(one, str(target))
     assert mine.read_text() == "<!DOCTYPE html><title>mine</title>"
     assert not Path(os.devnull).is_file()
     for _ in range(2):  # the second time it is a page that is there
-        report.main([str(one), str(tmp_path / "page.html")])
+        command(one, str(tmp_path / "page.html"))
 
 
 def test_a_folder_is_no_page(one: Path, tmp_path: Path) -> None:
     with pytest.raises(KitError, match="TO is a folder") as raised:
-        report.main([str(one), str(tmp_path)])
+        command(one, str(tmp_path))
     assert "report.html" in raised.value.hint
 
 
@@ -392,7 +395,7 @@ def test_an_earlier_page_stays_where_the_new_one_cannot_be_written(
     there = sorted(one.iterdir())
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space left"):
-        report.main([str(one), ""])
+        command(one)
     assert (one / "report.html").read_bytes() == earlier
     assert sorted(one.iterdir()) == there
 
@@ -488,7 +491,7 @@ def test_equal_trees_give_equal_pages(out: Path, tmp_path: Path) -> None:
     pages = []
     for settings in ({}, {"MATPLOTLIBRC": str(tmp_path / "matplotlibrc"), "PYTHONHASHSEED": "7"}):
         to = tmp_path / f"{len(pages)}.html"
-        argv = [sys.executable, "-m", "launch.report", str(out), str(to)]
+        argv = [*Kit.MODULE, "report", f"--out={out}", f"--to={to}"]
         done = run(argv, env={**os.environ, **settings})
         assert done.returncode == 0, done.stderr
         pages.append(to.read_bytes())

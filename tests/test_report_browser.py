@@ -8,7 +8,7 @@ from typing import Any, Dict, Iterator, List
 
 import pytest
 
-from launch.report import command as report
+from launch import cli
 from launch.variants import VARIANTS
 
 from . import sample_trees
@@ -106,7 +106,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> Dict[str, Path]:
             (out / HYBRID / ("a_long_name_" * 12)).write_text("")
             (out / UNSTRUCTURED / "provenance.json").unlink()
             shutil.rmtree(str(out / "90pc_sparse-06_head-1536_ffnn"))
-        report.main([str(out)])
+        cli.main(["report", "--out", str(out)])
         found[name] = out / "report.html"
     return found
 

@@ -15,10 +15,9 @@ from typing import Callable, List
 
 import pytest
 
-from launch import choices
+from launch.cli import is_yes
 from launch.errors import KitError
-from launch.options import is_yes
-from launch.source import Fork, Registry, choose_source
+from launch.source import KINDS, Fork, Registry, choose_source
 
 from . import small_kit
 from .conftest import assert_user_error
@@ -26,11 +25,11 @@ from .small_kit import FILES, GREET, LINK, LINKED, PATCHES, QA, RUN_QA, SmallKit
 
 DERIVE = """
 import sys
-from launch import errors, options
+from launch import cli, errors
 from launch.source import choose_source
 
 def derive():
-    source = choose_source(sys.argv[1], options.is_yes(sys.argv[2], "fast"))
+    source = choose_source(sys.argv[1], cli.is_yes(sys.argv[2], "fast"))
     print("made" if source.ensure(print) else "current")
     assert source.is_ready()
     return 0
@@ -218,7 +217,7 @@ def test_submodules_that_are_not_as_pinned_are_never_passed_over(
 
 
 def test_choose_gives_what_was_asked_for() -> None:
-    assert ("auto", Fork.name, Registry.name) == choices.SOURCES
+    assert KINDS == ("auto", "fork", "registry")
     assert isinstance(choose_source("registry"), Registry)
     with pytest.raises(KitError, match="no source ''"):
         choose_source("")

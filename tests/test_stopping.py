@@ -31,14 +31,14 @@ def out(tmp_path: Path) -> Path:
     return tmp_path / "out"
 
 
-def start(command: str, out: Path) -> "subprocess.Popen[str]":
+def start(command: str, out: Path, python: str = sys.executable) -> "subprocess.Popen[str]":
     words = [word.replace(".", str(out / HYBRID)) for word in COMMANDS[command]]
     if command != "compare":
         words += ["--out", str(out)]
     if command == "package":
         words += ["--to", str(out.parent / "to")]
     return subprocess.Popen(
-        [sys.executable, "-m", "launch", *words],
+        [python, "-m", "launch", *words],
         cwd=str(paths.REPOSITORY),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -83,15 +83,16 @@ def assert_nothing_is_left(process: "subprocess.Popen[str]") -> None:
         time.sleep(0.01)
 
 
-def in_environment(command: str, process: "subprocess.Popen[str]") -> Callable[[], bool]:
-    """Return whether the command has begun with what the environment has."""
-    return lambda: any(f"launch.{command}".encode() in words_of(member) for member in members(process.pid))
+def measures(process: "subprocess.Popen[str]") -> Callable[[], bool]:
+    """Return whether the command has begun to measure."""
+    return lambda: any(b"launch.verify.onnx_file" in words_of(member) for member in members(process.pid))
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_an_early_interrupt_is_said_in_a_word(command: str, out: Path) -> None:
-    process = start(command, out)
-    wait_until(in_environment(command, process), process)
+    process = start(command, out, str(Path(sys.base_prefix, "bin", "python3")))
+    # It becomes the environment's Python, and has imported nothing then.
+    wait_until(lambda: words_of(process.pid)[:1] == [os.fsencode(paths.VENV_PYTHON)], process)
     os.killpg(process.pid, signal.SIGINT)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130, said
@@ -104,7 +105,7 @@ def test_an_early_interrupt_is_said_in_a_word(command: str, out: Path) -> None:
 @pytest.mark.parametrize("to_all", [True, False])
 def test_an_interrupt_ends_what_measures(command: str, to_all: bool, out: Path) -> None:
     process = start(command, out)
-    wait_until(in_environment("verify.onnx_file", process), process)
+    wait_until(measures(process), process)
     for member in members(process.pid):
         if b"launch.verify.onnx_file" in words_of(member):
             os.kill(member, signal.SIGSTOP)  # so that it is at work when the interrupt comes
@@ -122,7 +123,7 @@ def test_an_interrupt_ends_what_measures(command: str, to_all: bool, out: Path) 
 @pytest.mark.parametrize("command", MEASURE)
 def test_nothing_measures_on_after_a_kill(command: str, out: Path) -> None:
     process = start(command, out)
-    wait_until(in_environment("verify.onnx_file", process), process)
+    wait_until(measures(process), process)
     process.kill()
     process.wait()
     assert_nothing_is_left(process)

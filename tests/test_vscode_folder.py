@@ -10,8 +10,8 @@ from typing import Any, Dict, List
 
 import pytest
 
-from launch import git, inputs, jobs, jsonc, options, paths, vscode
-from launch.commands import COMMANDS
+from launch import git, inputs, jobs, jsonc, paths, vscode
+from launch.cli import COMMANDS
 from launch.errors import KitError
 from launch.source import Registry
 from launch.variants import VARIANTS
@@ -95,7 +95,7 @@ def test_tasks_are_targets_of_the_makefile() -> None:
         dry = run(["make", "--dry-run", target])
         assert dry.returncode == 0, dry.stderr
         assert f"./launch/kit.sh '{target}'" in dry.stdout
-        taken = {options.variable(name) for name in COMMANDS[target].options}
+        taken = {name.upper() for name in COMMANDS[target].options}
         assert {word.split("=")[0] for word in words} <= taken
 
 

@@ -1,15 +1,11 @@
-"""The report on a folder of trees: one HTML page, and its overview in the terminal.
+"""The report on a folder of trees: one HTML page, and its overview in the terminal."""
 
-``python -m launch.report OUT [TO]``, in the kit's environment; without TO the page is ``OUT/report.html``.
-"""
-
-import sys
 from pathlib import Path
-from typing import List, Optional, Sequence
+from typing import List, Sequence, Tuple
 
 from .. import files, paths, variants
 from ..errors import KitError
-from ..progress import printable, size
+from ..progress import printable
 from . import page, table
 from .tree import Tree, find, look
 
@@ -19,7 +15,7 @@ _HEAD = 4096
 """Bytes at a page's beginning in which its mark stands."""
 
 
-def check(out: str, to: str) -> List[Path]:
+def check(out: str, to: str) -> Tuple[Path, Path]:
     """Return ``OUT`` and the page's path, where a report can be made; this needs no package and no time.
 
     :param out: the text of ``OUT=``.
@@ -45,7 +41,7 @@ def check(out: str, to: str) -> List[Path]:
             where=paths.shown(target),
             hint="Move it away, or set TO= to another file.",
         )
-    return [folder, target]
+    return folder, target
 
 
 def _may_be_written(target: Path) -> bool:
@@ -88,21 +84,3 @@ def text(trees: Sequence[Tree]) -> str:
         lines += [f"DAMAGED: {tree.name}: {fault}" for fault in tree.faults]
     lines += [f"missing: {name}" for name in missing(trees)]
     return printable("\n".join(lines).rstrip())
-
-
-def main(argv: Optional[Sequence[str]] = None) -> int:
-    """Report as the arguments OUT and TO say.
-
-    :return: 0 where the files of all trees are as listed, else 1.
-    :raises KitError: see :func:`check`.
-    """
-    words = list(sys.argv[1:] if argv is None else argv)
-    if not 1 <= len(words) <= 2:
-        raise KitError(
-            f"There are {len(words)} arguments.", where=" ".join(words), hint="Give OUT and perhaps TO."
-        )
-    out, to = check(words[0], words[1] if len(words) > 1 else "")
-    trees = report(out, to)
-    print(text(trees))
-    print(f"\nreport  {paths.shown(to)}  ({size(to.stat().st_size)})")
-    return 1 if any(tree.faults for tree in trees) else 0

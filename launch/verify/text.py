@@ -1,14 +1,10 @@
-"""``python -m launch.verify OUT [V]``: verify the trees below a folder, or one, and say what they are.
-
-Run in the kit's environment.  Ends with 0 where every tree passed, 1 where one did not.
-"""
+"""What verifying trees gave, for people."""
 
 import math
-import sys
 from pathlib import Path
 from typing import Any, Dict, List, Mapping, Sequence
 
-from ..errors import exit_with_message
+from .. import paths
 from ..progress import Progress, printable, size
 from ..sparsity import BLOCK_PREFIX
 from . import tree
@@ -58,21 +54,16 @@ def summary(result: Result) -> str:
     return f"NOT AS IT MUST BE: {count} of {len(result.checks) + len(result.findings)} checks failed"
 
 
-def main() -> int:
-    """Verify; return the exit status."""
-    out, name = Path(sys.argv[1]).resolve(), (sys.argv[2:] or [""])[0]
+def verify_all(trees: Sequence[Path]) -> bool:
+    """Verify trees one by one and print what each is; return whether all passed."""
     passed = True
-    for path in tree.chosen(out, name):
+    for path in trees:
         with Progress(f"{path.name}", None) as progress:
-            result = tree.verify(path, Path(sys.executable), progress.tick)
+            result = tree.verify(path, paths.VENV_PYTHON, progress.tick)
             progress.done(f"largest process {size(result.peak_bytes)}")
         print(f"{path.name}: {summary(result)}")
         print(printable("\n".join(_lines(result))), flush=True)
         if not result.passed:
             print(f"  to do: {tree.again(path)}", flush=True)
         passed = passed and result.passed
-    return 0 if passed else 1
-
-
-if __name__ == "__main__":
-    exit_with_message(main)
+    return passed

@@ -1,0 +1,1087 @@
+"""The command line: each command once, with its options, its help and what it calls.
+
+``make`` alone, ``python -m launch --help`` and each command's ``--help`` are made of :data:`COMMANDS`, and
+the Makefile has a target for each.  An option ``--train-file`` is the variable ``TRAIN_FILE=`` on make's
+command line and the environment variable ``LAUNCH_TRAIN_FILE``, as which the Makefile hands the former over,
+so that no value passes through a shell's quoting.
+
+What a command needs is imported when it runs: help answers with the standard library alone, and so does all
+that comes before the environment is there.  What needs its libraries goes on in its Python (:func:`_enter`).
+"""
+
+import argparse
+import difflib
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Callable,
+    Dict,
+    Iterable,
+    List,
+    Mapping,
+    NoReturn,
+    Optional,
+    Sequence,
+    Tuple,
+)
+
+from . import paths, status, variants
+from .errors import KitError
+from .locks import LOCK, LOCKED, exclusive
+from .variants import VARIANTS
+
+if TYPE_CHECKING:
+    from .inputs import Selection
+    from .optimizers import Optimizer
+    from .separate import Separate
+    from .source import Source
+
+PROGRAM = "python -m launch"
+
+# --- what is declared ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Option:
+    """A value that a person may give.
+
+    :param value: what kind of value it is, in a word, for the help.
+    :param what: what it is for.
+    :param default: its value where it is not given.
+    :param otherwise: what happens where it is not given, in words, where ``default`` does not say it.
+    :param flag: whether it is on or off; given without a value, it is on.
+    """
+
+    value: str
+    what: str
+    default: str = ""
+    otherwise: str = ""
+    flag: bool = False
+
+    @property
+    def shown(self) -> str:
+        """The default as a person wants to read it."""
+        return self.default.replace(f"{paths.REPOSITORY}/", "")
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command, which is a make target too.
+
+    :param run: what it calls; returns the exit status, or None for 0.  Its docstring is the help: what it
+        does, in a line; what else to know; and after each ``$`` an example.
+    :param group: the heading it is listed under.
+    :param options: the options it takes, by name.
+    :param required: those that it does not run without.
+    :param shown: others that the list of targets shows with it.
+    :param words: what further words are; empty where it takes none.
+    """
+
+    name: str
+    run: "Handler"
+    group: str
+    options: Mapping[str, Option]
+    required: Sequence[str]
+    shown: str
+    words: str
+
+    @property
+    def help(self) -> Tuple[str, str, Sequence[str]]:
+        """What it does, in a line; what else to know; and what people type after ``python -m launch``."""
+        first, *more = [line.strip() for line in (self.run.__doc__ or "").strip().splitlines()]
+        examples = [line[2:] for line in more if line.startswith("$ ")] or [self.name]
+        return first, " ".join(line for line in more if line and line[0] != "$"), examples
+
+    @property
+    def summary(self) -> str:
+        """What it does, as the lists of commands say it."""
+        return self.help[0][0].lower() + self.help[0][1:].rstrip(".")
+
+
+Given = argparse.Namespace
+"""The options of one call, by name: texts, empty where not given and without default, or not the command's.
+
+Beside them ``command``; ``argv``, all words of the call; ``words``, where the command takes any; and
+``entered``, whether :func:`_enter` has started over.
+"""
+
+Handler = Callable[[Given], Optional[int]]
+
+COMMANDS: Dict[str, Command] = {}
+"""The commands by name, in the order of the helps."""
+
+_MAKE, _TRUST, _FORKS, _KIT = "Make trees", "Trust and share them", "Forks and patches", "Look after the kit"
+
+
+def _command(
+    name: str,
+    group: str,
+    options: str = "",
+    required: str = "",
+    shown: str = "",
+    words: str = "",
+    **own: Option,
+) -> Callable[[Handler], Handler]:
+    """Declare a command, as :class:`Command` has it; what stands below is called.
+
+    :param options: names of :data:`OPTIONS`, those ``required`` among them.
+    :param own: options that mean another thing to this command.
+    """
+
+    def of(option: str) -> Option:
+        found = own.get(option, OPTIONS[option])
+        return replace(found, what=found.what.replace(f"{name}: ", "", 1))
+
+    def declare(run: Handler) -> Handler:
+        taken = {option: of(option) for option in options.split()}
+        COMMANDS[name] = Command(name, run, group, taken, required.split(), shown, words)
+        return run
+
+    return declare
+
+
+OPTIONS: Dict[str, Option] = {
+    "v": Option("<name>", "the variant, one of those below; for command, a configuration"),
+    "out": Option("<folder>", "where trees are published", str(paths.REPOSITORY / "gen_hybrid_sparse")),
+    "input": Option(
+        "sample|files|hub",
+        "sample: text that comes with the kit; files: yours; hub: the names upstream uses",
+        "sample",
+    ),
+    "hub": Option(
+        "<file>",
+        "INPUT=hub: another list of repository, files and questions, of the same form",
+        otherwise="launch/hub.json",
+    ),
+    "model": Option("<folder>", "INPUT=files: folder with config.json and a tokenizer"),
+    "train_file": Option("<file>", "INPUT=files: questions to calibrate on (SQuAD's JSON, nested or flat)"),
+    "validation_file": Option("<file>", "INPUT=files: questions to evaluate on"),
+    "predictions": Option("<file>", "evaluate: answers to score, without a model"),
+    "seed": Option("<number>", "seed of the random weights, 0 to 2³² − 1", otherwise="the launch file's, 42"),
+    "weights": Option(
+        "random",
+        "evaluate: random, drawn from the seed",
+        otherwise="the model folder's; the sample's are random",
+    ),
+    "threads": Option(
+        "<number>",
+        "threads of a program, on which masks depend; README's sums are for 2",
+        otherwise="as many as torch would take",
+    ),
+    "launch": Option(
+        "<file>|upstream",
+        "the launch file; upstream: that of the transformers fork, as it is",
+        str(paths.LAUNCH_FILE),
+    ),
+    "source": Option(
+        "auto|fork|registry",
+        "nncf and transformers from: fork (the submodules), registry (releases); auto: the forks if they are"
+        " checked out, else the releases",
+        "auto",
+    ),
+    "mo": Option(
+        "2022.1|2021.4",
+        "Model Optimizer; 2021.4: IR version 10, minutes a variant, not seconds",
+        "2022.1",
+    ),
+    "fast": Option(
+        "1|0", "with the patches that make runs faster and smaller and change no byte", "1", flag=True
+    ),
+    "size": Option("full|small", "bench-pipeline: full, or small: a quick look on a two-layer model", "full"),
+    "repeat": Option("<number>", "bench-pipeline: runs of each", "1"),
+    "explain": Option(
+        "1|0", "show instead each part as in the file, as it runs, and by which rule", "0", flag=True
+    ),
+    "to": Option("<path>", "report: the page; package: the folder", otherwise="OUT/report.html; packages"),
+    "format": Option("folder|tar", "package: a folder or one file", "folder"),
+    "a": Option("<path>", "compare: an ONNX file, a tree or a folder of trees"),
+    "b": Option("<path>", "compare: what A is compared with, of the same kind"),
+    "level": Option("bytes|weights|structure", "compare: what must be the same", "bytes"),
+    "mirror": Option(
+        "<folder>",
+        "git directories nncf and transformers to take the forks from",
+        otherwise="their public places",
+    ),
+    "p": Option("nncf|transformers", "the fork whose patches are meant"),
+    "python": Option(
+        "<path>", "a Python 3.8 for the environment", otherwise="python3.8, pyenv's or uv's, found"
+    ),
+}
+"""Every option; what a command alone means by one stands with it."""
+
+
+# --- what commands share ---------------------------------------------------------------------------------
+
+_YES, _NO = ("1", "yes", "true"), ("0", "no", "false")
+
+
+def is_yes(text: str, name: str) -> bool:
+    """Return whether the option ``name``, which is on or off, is on.
+
+    :raises KitError: its text is neither.
+    """
+    if text.strip().lower() in (*_YES, *_NO):
+        return text.strip().lower() in _YES
+    raise KitError(
+        f"{name.upper()} is neither on nor off.",
+        where=f"{name.upper()}={text}",
+        hint=f"Set it to one of {', '.join(_YES)}, or to one of {', '.join(_NO)}.",
+    )
+
+
+def _say(what: str) -> None:
+    print(f"setup: {what}", file=sys.stderr, flush=True)
+
+
+def _source(given: Given, told: bool = True) -> "Source":
+    """Return the chosen source, ``told`` before anything else is said.
+
+    The tree of one that holds what a launch configuration may name is there then: the forks' scripts, configs
+    and launch file refer to each other; the releases hold packages only.
+    """
+    from . import rules
+    from .source import choose_source
+
+    source = choose_source(given.source, is_yes(given.fast, "fast"))
+    if told:
+        print(f"source  {source.describe()}", file=sys.stderr, flush=True)
+    if rules.is_upstreams(source) and not source.is_ready():
+        with exclusive(LOCK, LOCKED):
+            source.ensure(_say)
+    return source
+
+
+def _set_up(given: Given, source: "Source", separate: Sequence["Separate"] = ()) -> None:
+    """Make what a run needs and is not current; the caller holds :data:`.locks.LOCK`.
+
+    That is the kit's environment, ``separate`` ones beside it, and the source tree.
+
+    :raises KitError: nothing can be built where the checkout lies; see also each of the three.
+    """
+    from . import environment, place
+    from .progress import duration
+
+    place.check()
+    started = time.monotonic()
+    made = [environment.ensure(given.python), *(other.ensure() for other in separate), source.ensure(_say)]
+    if any(made):
+        _say(f"done in {duration(time.monotonic() - started)}")
+
+
+def _set_up_alone(given: Given, separate: Sequence["Separate"]) -> None:
+    """As :func:`_set_up`, where nothing else is done; what is current is told without the lock."""
+    from . import environment, place
+
+    place.check()
+    source = _source(given)
+    ready = environment.is_ready() and all(other.is_ready() for other in separate) and source.is_ready()
+    if given.python or not ready:
+        with exclusive(LOCK, LOCKED):
+            _set_up(given, source, separate)
+    else:
+        _say("up to date")
+
+
+def _own(optimizer: "Optimizer") -> Sequence["Separate"]:
+    """Return the environment that an optimizer has to itself, if it has one."""
+    return [optimizer.separate] if optimizer.separate else []
+
+
+def _ready_environment(given: Given) -> None:
+    """Make the environment where it is not current."""
+    from . import environment
+
+    if not environment.is_ready():
+        with exclusive(LOCK, LOCKED):
+            environment.ensure(given.python)
+
+
+_ENTERED = "LAUNCH_ENTERED"
+"""Set by :func:`_enter` for the process that it becomes."""
+
+
+def _enter(given: Given) -> None:
+    """Go on in the environment's Python, which has the libraries; make it first where it is not current.
+
+    Another Python becomes that one and starts over with the same words, so that there is nothing that could
+    outlive it.  A Ctrl-C while it imports is kept for :func:`launch.errors.exit_with_message`.
+
+    :raises KitError: it has started over, and is another one still.
+    """
+    from . import environment
+    from .surroundings import inherited
+
+    if environment.is_ready() and os.path.realpath(sys.prefix) == os.path.realpath(str(paths.VENV)):
+        return
+    _ready_environment(given)
+    if given.entered:
+        raise KitError(
+            "The environment's Python does not run in the environment.",
+            where=paths.shown(paths.VENV_PYTHON),
+            hint="Make the environment again: rm -r .venv && make setup",
+        )
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    env = {**inherited(os.environ), "PYTHONPATH": str(paths.REPOSITORY), _ENTERED: "1"}
+    _become([str(paths.VENV_PYTHON), "-m", str(__package__), *given.argv], env)
+
+
+def _become(argv: Sequence[str], env: Mapping[str, str]) -> NoReturn:
+    """Run another program in place of this one."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.execve(argv[0], list(argv), dict(env))
+
+
+def _selection(given: Given) -> "Selection":
+    from . import inputs, surroundings
+
+    chosen = inputs.select(
+        given.input,
+        given.model,
+        given.train_file,
+        given.validation_file,
+        given.seed,
+        given.weights,
+        given.hub,
+        lambda: _ready_environment(given),
+    )
+    return replace(chosen, threads=surroundings.number(given.threads))
+
+
+# --- make trees ------------------------------------------------------------------------------------------
+
+_RUN = "input hub model train_file validation_file seed threads launch source fast python"
+_V = Option("<name>", "the variant; `python -m launch help` lists them")
+
+
+def _make(given: Given, chosen: Sequence[variants.Variant]) -> None:
+    from . import files, jobs, optimizers, pipeline
+    from .outcome import table
+
+    source, selection = _source(given), _selection(given)
+    optimizer = optimizers.get(given.mo)
+    tree_jobs = [jobs.load_tree(given.launch, variant, selection, source) for variant in chosen]
+    out = files.typed(given.out, "OUT")
+    build = pipeline.Build(tree_jobs, out, lambda: _set_up(given, source, _own(optimizer)), optimizer)
+    print(table(build.run()))
+
+
+@_command("all", _MAKE, f"out {_RUN} mo")
+def _all(given: Given) -> None:
+    """The five artifact trees.
+
+    What is current is not made again, and an interrupted run resumes after its last stage.  A tree is
+    published when it has passed verification, by one rename.
+
+    $ all
+    $ all --out /data/trees --seed 7
+    $ all --input files --model my-bert --train-file train.json
+    """
+    _make(given, list(VARIANTS.values()))
+
+
+@_command("variant", _MAKE, f"v out {_RUN} mo", required="v", v=_V)
+def _variant(given: Given) -> None:
+    """One of the five trees.
+
+    As `all`, for one variant.
+
+    $ variant --v 90pc_unstructured_sparse
+    """
+    _make(given, [variants.get(given.v)])
+
+
+@_command("configs", _MAKE, "input hub model launch source fast python")
+def _configs(given: Given) -> int:
+    """The four hybrid model configs, from the dense one.
+
+    They are those in launch/configs/, byte for byte; with INPUT=files, those of your model, below
+    build/configs/user/.
+    """
+    from . import jobs, other_jobs
+
+    source = _source(given)
+    job = jobs.load(given.launch, "configs", _selection(given), source)
+    return other_jobs.configs(job, lambda: _set_up(given, source), lambda: _ready_environment(given))
+
+
+@_command(
+    "command",
+    _MAKE,
+    f"v explain {_RUN} weights",
+    required="v",
+    shown="[EXPLAIN=1]",
+    v=Option("<name>", "the configuration: a variant, configs, evaluate, or another of the file"),
+)
+def _print_command(given: Given) -> None:
+    """Print a launch configuration as a shell command, and run nothing.
+
+    It may write what the command reads: your model's hybrid config (INPUT=files), what is downloaded
+    (INPUT=hub), and for the forks the patched sources and the questions in their form.  `setup` comes
+    before running what it prints; where that has not been done, it says so on standard error.
+
+    $ command --v 90pc_unstructured_sparse
+    $ command --v evaluate --explain
+    $ command --v 90pc_unstructured_sparse | sh
+    """
+    from . import jobs, startable
+
+    explain = is_yes(given.explain, "explain")
+    source = _source(given, told=False)
+    found = jobs.run_of(given.launch, given.v, _selection(given), source)
+    text = found.explain() if explain else found.invocation.shell()
+    note = startable.missing(found)
+    if note:
+        print(note, file=sys.stderr, flush=True)
+    try:
+        # A path that is not UTF-8 has to reach the shell that this is pasted into as it is.
+        line = os.fsencode(text + "\n")
+    except UnicodeEncodeError:
+        print(text)
+    else:
+        sys.stdout.buffer.write(line)
+        sys.stdout.buffer.flush()
+
+
+@_command(
+    "evaluate",
+    _MAKE,
+    f"predictions {_RUN} weights",
+    shown="[PREDICTIONS=]",
+    validation_file=Option("<file>", "INPUT=files or PREDICTIONS: questions to evaluate on"),
+)
+def _evaluate(given: Given) -> None:
+    """Exact match and F1 of a model on questions.
+
+    By default the full-size model on the sample, which takes some minutes: its weights are random, and
+    the result says so.  A model folder's are read from model.safetensors or pytorch_model.bin, or from
+    several such files with their index.  With PREDICTIONS, answers that are there already are scored:
+    one JSON object of question ids and answers.  A question that is not in it counts 0.
+
+    $ evaluate
+    $ evaluate --input files --model my-bert --validation-file dev.json
+    $ evaluate --predictions answers.json --validation-file dev.json
+    """
+    from . import jobs, other_jobs
+
+    if given.predictions:
+        _score(given)
+        return
+    source = _source(given)
+    job = jobs.load(given.launch, "evaluate", _selection(given), source)
+    print(other_jobs.evaluate(job, lambda: _set_up(given, source)))
+
+
+def _score(given: Given) -> None:
+    from . import files, other_jobs
+
+    for name in ("hub", "model", "train_file", "seed", "threads", "weights"):
+        if getattr(given, name):
+            raise KitError(
+                f"{name.upper()} has no meaning with PREDICTIONS: no model answers.",
+                where=f"{name.upper()}={getattr(given, name)}",
+                hint=f"Leave {name.upper()} out, or PREDICTIONS.",
+            )
+    if not given.validation_file:
+        raise KitError(
+            "PREDICTIONS needs the questions that were answered.",
+            where="VALIDATION_FILE is empty",
+            hint="Give VALIDATION_FILE=<questions in SQuAD's JSON, nested or flat>.",
+        )
+    predictions = files.typed(given.predictions, "PREDICTIONS")
+    print(other_jobs.score(predictions, files.typed(given.validation_file, "VALIDATION_FILE")))
+
+
+# --- trust and share them --------------------------------------------------------------------------------
+
+_IN = Option("<folder>", "the folder that the trees are in", OPTIONS["out"].default)
+
+
+@_command(
+    "verify",
+    _TRUST,
+    "v out python",
+    shown="[V=]",
+    v=Option("<name>", "the variant", otherwise="all that are there"),
+    out=_IN,
+)
+def _verify(given: Given) -> int:
+    """Measure the trees in OUT, or one: whether each is what it must be.
+
+    Ends with 0 where every tree passed, with 1 where one did not.
+
+    $ verify
+    $ verify --v 90pc_unstructured_sparse
+    """
+    from . import files
+    from .verify import text, tree
+
+    name = variants.get(given.v).name if given.v else ""
+    trees = tree.chosen(files.typed(given.out, "OUT"), name)
+    _enter(given)
+    return 0 if text.verify_all(trees) else 1
+
+
+@_command(
+    "report",
+    _TRUST,
+    "out to python",
+    shown="[TO=]",
+    out=_IN,
+    to=Option("<file>", "the page", otherwise="report.html beside the trees"),
+)
+def _report(given: Given) -> int:
+    """One HTML page on the trees in OUT, and the same as a table.
+
+    $ report
+    $ report --to /tmp/trees.html
+    """
+    from .progress import size
+    from .report import command as report
+
+    out, to = report.check(given.out, given.to)
+    _enter(given)
+    trees = report.report(out, to)
+    print(report.text(trees))
+    print(f"\nreport  {paths.shown(to)}  ({size(to.stat().st_size)})")
+    return 1 if any(tree.faults for tree in trees) else 0
+
+
+@_command(
+    "package",
+    _TRUST,
+    "v out to format python",
+    required="v",
+    shown="[FORMAT=tar]",
+    v=_V,
+    out=_IN,
+    to=Option("<folder>", "the folder that the package appears in", str(paths.REPOSITORY / "packages")),
+)
+def _package(given: Given) -> None:
+    """A tree with report, model card and checksums below TO, ready to upload.
+
+    The tree is verified first; the same tree gives the same bytes.
+
+    $ package --v 90pc_unstructured_sparse
+    $ package --v 90pc_unstructured_sparse --format tar --to /tmp
+    """
+    from . import package
+
+    checked = package.check(given.v, given.out, given.to, given.format)
+    _enter(given)
+    print(f"package  {paths.shown(package.package(*checked, package.verified))}")
+
+
+@_command("compare", _TRUST, "a b level python", required="a b")
+def _compare(given: Given) -> int:
+    """Whether two trees, or folders of trees, are the same.
+
+    bytes: every file; weights: the same graph, weights and masks, with the ranges' differences told;
+    structure: the same graph.  Ends with 0 only where they are the same in that sense.
+
+    $ compare --a gen_hybrid_sparse --b /data/trees --level weights
+    """
+    from . import compare
+
+    a, b = compare.check(given.a, given.b, given.level)
+    _enter(given)
+    same = True
+    for result in compare.results(a, b, given.level):
+        print(f"{result.name}: {result.text}", flush=True)
+        same = same and result.same
+    return 0 if same else 1
+
+
+# --- forks and patches -----------------------------------------------------------------------------------
+
+
+@_command("third_party", _FORKS, "mirror", shown="[MIRROR=]")
+def _third_party(given: Given) -> None:
+    """Check the forks out at their pins.
+
+    $ third_party
+    $ third_party --mirror /data/git
+    """
+    from . import files, third_party
+
+    mirror = files.typed(given.mirror, "MIRROR") if given.mirror else None
+    with exclusive(LOCK, LOCKED):
+        third_party.fetch_forks(mirror)
+
+
+@_command("patches-check", _FORKS)
+def _patches_check(_: Given) -> None:
+    """Whether every patch says what it must, applies and exports unchanged.
+
+    Without the submodules the patches are read, and not applied.
+    """
+    from . import patch_work
+
+    print("\n".join(patch_work.check_patches()))
+
+
+@_command("patch-edit", _FORKS, "p", required="p")
+def _patch_edit(given: Given) -> None:
+    """A scratch clone of a fork (nncf, transformers) with its patches as commits.
+
+    It is below build/patches/; change the commits there with git, then export them.
+
+    $ patch-edit --p nncf
+    """
+    from . import patch_work, third_party
+
+    fork = third_party.find_fork(given.p)
+    with exclusive(LOCK, LOCKED):
+        clone = paths.shown(patch_work.edit_patches(fork))
+    print(f"{clone} is the pinned commit with each patch as one commit on top.")
+    print(f"Change them with git there; then: make patch-export P={given.p}")
+
+
+@_command("patch-export", _FORKS, "p", required="p")
+def _patch_export(given: Given) -> None:
+    """The scratch clone's commits as patches.
+
+    Replaces the fork's folder in patches/ by what its scratch clone holds.
+
+    $ patch-export --p nncf
+    """
+    from . import patch_work, third_party
+
+    fork = third_party.find_fork(given.p)
+    with exclusive(LOCK, LOCKED):
+        written = patch_work.export_patches(fork)
+    for path in written:
+        print(paths.shown(path))
+
+
+# --- look after the kit ----------------------------------------------------------------------------------
+
+
+@_command(
+    "setup",
+    _KIT,
+    "python source fast mo input",
+    input=Option("sample|files|hub", "hub: with the client that INPUT=hub downloads with"),
+)
+def _setup(given: Given) -> None:
+    """The environment and the patched sources (implied by whatever needs them).
+
+    Installs 2.7 GB into .venv/ from locks with hashes.
+
+    $ setup
+    $ setup --source registry --python /opt/python3.8/bin/python3
+    """
+    from . import hub, inputs, optimizers
+
+    if given.input:
+        inputs.check_kind(given.input)
+    separate = [*_own(optimizers.get(given.mo)), *([hub.ENVIRONMENT] if given.input == "hub" else [])]
+    _set_up_alone(given, separate)
+
+
+_WORDS = "arguments for pytest; those that begin with - after --"
+
+
+@_command("test", _KIT, "python", words=_WORDS)
+def _test(given: Given) -> None:
+    """All tests but test-forks', one tree at full size included.
+
+    Sets up SOURCE=registry, MO=2021.4 and INPUT=hub first, on which they run.
+
+    $ test
+    $ test tests/test_cli.py
+    $ test -- -k launch -x
+    """
+    _set_up_for_tests(given)
+    _pytest(given)
+
+
+@_command("test-forks", _KIT, "python mirror", words=_WORDS)
+def _test_forks(given: Given) -> None:
+    """The tests that run upstream's own code; needs the submodules.
+
+    Sets up SOURCE=registry and INPUT=hub, and checks the submodules out first.
+
+    $ test-forks
+    $ test-forks --mirror /data/git
+    """
+    _set_up_for_tests(given, every=False)
+    _third_party(given)
+    _pytest(given)
+
+
+@_command("test-fast", _KIT, "python", words=_WORDS)
+def _test_fast(given: Given) -> None:
+    """The tests that take seconds.
+
+    Sets up SOURCE=registry, MO=2021.4 and INPUT=hub first.  KIT_CASES=<number> in the environment
+    tries the launch file's reader on as many made-up files.
+
+    $ test-fast
+    $ test-fast tests/test_vscode.py -- -q
+    """
+    _set_up_for_tests(given)
+    _pytest(given)
+
+
+def _set_up_for_tests(given: Given, every: bool = True) -> None:
+    """Set up what the tests run on, also where the submodules are checked out: the releases.
+
+    :param every: with the environments of all optimizers.
+    """
+    from . import hub
+    from .optimizers import OPTIMIZERS
+
+    given.source, given.fast = "registry", OPTIONS["fast"].default
+    others = [one for found in OPTIMIZERS.values() for one in _own(found)] if every else []
+    _set_up_alone(given, [*others, hub.ENVIRONMENT])
+
+
+_MARKS = {"test": ("-m", "not forks"), "test-fast": (), "test-forks": ("-m", "forks")}
+"""What each test command tells pytest, whose own settings leave the slow tests and the forks' out."""
+
+
+def _pytest(given: Given) -> NoReturn:
+    """Become pytest; so Ctrl-C reaches it, and its status is the command's.  The last ``-m`` counts."""
+    os.chdir(str(paths.REPOSITORY))
+    _become([str(paths.VENV_PYTHON), "-m", "pytest", *_MARKS[given.command], *given.words], os.environ)
+
+
+@_command(
+    "bench-pipeline",
+    _KIT,
+    "size v repeat to source python",
+    shown="[SIZE=]",
+    v=Option("<name>", "the variant", otherwise="all five"),
+    to=Option("<folder>", "the folder that the results appear in", str(paths.BUILD / "bench")),
+)
+def _bench(given: Given) -> int:
+    """The recipe by hand and the kit in turn: time, processor, memory, ratios.
+
+    With the submodules checked out, against upstream's recipe; else the releases with the set fast
+    against those without.  Ends with 0 only where both give the same bytes.
+
+    $ bench-pipeline --size small
+    $ bench-pipeline --v 90pc_unstructured_sparse --repeat 3
+    """
+    from tests.bench import command as bench
+
+    from . import files
+    from .source import choose_source
+
+    source, to = choose_source(given.source), files.typed(given.to, "TO")
+    return bench.run(source, given.size, given.v, given.repeat, to, lambda: _set_up(given, source))
+
+
+@_command("lint", _KIT, "python")
+def _lint(given: Given) -> int:
+    """Ruff and mypy."""
+    _ready_environment(given)
+    for tool, *words in (("ruff", "check", "."), ("ruff", "format", "--check", "."), ("mypy",)):
+        code = subprocess.run(
+            [str(paths.VENV / "bin" / tool), *words], cwd=str(paths.REPOSITORY), check=False
+        )
+        if code.returncode:
+            return code.returncode
+    return 0
+
+
+@_command("lock", _KIT, "python")
+def _lock(given: Given) -> int:
+    """Resolve launch/env/*.in into *.lock anew.
+
+    Needs a route to the package index.
+    """
+    _ready_environment(given)
+    return subprocess.run([str(paths.ENVIRONMENT_DATA / "lock.sh")], check=False).returncode
+
+
+@_command("clean", _KIT)
+def _clean(_: Given) -> None:
+    """Remove build/ (published trees and the environment stay).
+
+    Refuses while patches are being worked on there that are not exported.
+    """
+    _remove()
+
+
+@_command("distclean", _KIT)
+def _distclean(_: Given) -> None:
+    """Remove build/ and .venv/.
+
+    As `clean`.
+    """
+    _remove(paths.VENV)
+
+
+def _remove(*more: Path) -> None:
+    """Remove what is in the build folder, but for the lock that is held meanwhile, and ``more``."""
+    from . import patch_work, third_party
+
+    with exclusive(LOCK, LOCKED):
+        for fork in third_party.read_forks():
+            patch_work.check_exported(fork)
+        for entry in (*paths.BUILD.iterdir(), *more):
+            if entry.is_dir() and not entry.is_symlink():
+                shutil.rmtree(entry)
+            elif entry != LOCK and os.path.lexists(str(entry)):
+                entry.unlink()
+
+
+@_command("help", _KIT, words="a command, whose own help is wanted")
+def _help(_: Given) -> None:
+    """Targets, variables with their defaults, variants."""
+    print(help_text())
+
+
+# --- help ------------------------------------------------------------------------------------------------
+
+_WIDTH = 100
+"""Columns of a command's help."""
+
+
+def _listing(row: Callable[[str, Command], str]) -> List[str]:
+    """Return what the kit is and its commands by group, each as ``row`` of its name shows it."""
+    lines = ["Five 90 % sparse, 8-bit BERT-large question-answering models: ONNX and OpenVINO IR."]
+    for group in dict.fromkeys(command.group for command in COMMANDS.values()):
+        lines += ["", group]
+        lines += ["  " + row(name, command) for name, command in COMMANDS.items() if command.group == group]
+    return lines
+
+
+def overview() -> str:
+    """Return the commands by group, for ``python -m launch --help``."""
+    return "\n".join(
+        [
+            f"usage: {PROGRAM} <command> [options]",
+            "",
+            *_listing(lambda name, command: f"{name:<15}{command.summary}"),
+            "",
+            f"`{PROGRAM} <command> --help` says what a command does, with its options and examples.",
+            f"`{PROGRAM} help` lists the variants and what each takes.",
+            "Every command is a make target too; there options are variables: --train-file is TRAIN_FILE=.",
+            "Exported, they begin with LAUNCH_, for make too: LAUNCH_TRAIN_FILE.",
+        ]
+    )
+
+
+def help_text() -> str:
+    """Return the help of ``make`` alone: targets, variables with their defaults, the five variants."""
+    from . import resources
+    from .progress import duration
+    from .spec import bert_large
+
+    def target(name: str, command: Command) -> str:
+        words = ["make", name, *(f"{option.upper()}=" for option in command.required), command.shown]
+        return f"{' '.join(words):<31}{command.summary}"
+
+    lines = _listing(target)
+    lines += [
+        "",
+        "Variables, with their defaults; on make's command line, or exported as LAUNCH_OUT, LAUNCH_SEED …",
+    ]
+    for name, option in OPTIONS.items():
+        what = option.what + (f" (default: {option.otherwise})" if option.otherwise else "")
+        first, *rest = textwrap.wrap(what, 84)
+        lines.append(f"  {name.upper() + '=' + option.shown:<27}{first}")
+        lines += [" " * 29 + line for line in rest]
+    lines += ["", "Variants V (24 layers, hidden size 1024, sequence length 384; times on 2 cores)"]
+    lines.append(f"  {'':<32}{'heads':>5}{'intermediate':>14}{'time':>8}{'memory':>10}{'disk':>9}")
+    for variant in VARIANTS.values():
+        need = resources.estimate(bert_large(variant))
+        lines.append(
+            f"  {variant.name:<32}{variant.heads or 16:>5}{variant.intermediate_size or 4096:>14}"
+            f"{duration(need.seconds):>8}"
+            f"{need.memory / resources.GB:>7.1f} GB{need.disk / resources.GB:>6.1f} GB"
+        )
+    setup = f"The first run also sets up {paths.shown(paths.VENV)} (2.7 GB) and compiles an extension."
+    return "\n".join([*lines, "", setup])
+
+
+def as_make(example: str) -> str:
+    """Return an example of a command line, whose options have values, as make takes it."""
+    name, *words = shlex.split(example)
+    values = {word[2:].replace("-", "_"): value for word, value in zip(words[::2], words[1::2])}
+    return " ".join(["make", name, *(f"{option.upper()}={value}" for option, value in values.items())])
+
+
+# --- the command line ------------------------------------------------------------------------------------
+
+_PREFIX = "LAUNCH_"
+_MADE = "LAUNCH_MAKE"
+"""What the Makefile says here of its command line: targets, and the names of variables with = after them."""
+
+_OTHERS = ("LAUNCH_IGNORE_MEMORY", status.STATUS_FD)
+"""Environment variables of the kit that no option is."""
+
+
+def main(argv: Optional[Sequence[str]] = None) -> int:
+    """Run one command; return the exit status.
+
+    A command that needs the environment's libraries does not return where another Python runs it.
+
+    :raises KitError: the user's input is at fault.
+    :raises SystemExit: only a command's help was wanted, and is printed.
+    """
+    given = parse(sys.argv[1:] if argv is None else argv)
+    return (COMMANDS[given.command].run(given) or 0) if given else 0
+
+
+class _Parser(argparse.ArgumentParser):
+    """Argparse whose errors are the kit's."""
+
+    def error(self, message: str) -> NoReturn:
+        raise KitError(
+            f"The command line is wrong: {message}.",
+            where=self.prog,
+            hint=f"{self.prog} --help lists what it takes.",
+        )
+
+
+def parse(words: Sequence[str]) -> Optional[Given]:
+    """Return what is wanted; None where that is only help, and printed.
+
+    An option that is not given, or given as empty, has the value of its environment variable; where that is
+    empty too, its default.
+
+    :raises KitError: there is no such command or option.
+    """
+    if not words or words[0] in ("-h", "--help"):
+        print(overview())
+        return None
+    on_make, entered = os.environ.pop(_MADE, "").split(), bool(os.environ.pop(_ENTERED, ""))
+    _check_command(words[0], "make" if on_make else PROGRAM)
+    parser, command = _parser(words[0]), COMMANDS[words[0]]
+    given, unknown = parser.parse_known_args(
+        words[1:], Given(**dict.fromkeys(OPTIONS, ""), command=words[0], argv=words, entered=entered)
+    )
+    if unknown:
+        raise _unknown(parser.prog, command, unknown)
+    if words[0] == "help" and given.words:
+        return parse([*given.words, "--help"])
+    if not entered:
+        _check_variables([word for word in on_make if word[-1] != "="] or [words[0]], on_make)
+    for name, option in command.options.items():
+        text = getattr(given, name) or os.environ.get(_PREFIX + name.upper())
+        setattr(given, name, text or option.default)
+    return given
+
+
+def _check_command(name: str, program: str) -> None:
+    if name not in COMMANDS:
+        hint = _nearest(name, COMMANDS)
+        if name in VARIANTS:
+            hint = f"It is a variant: make variant V={name}\n"
+        what, where = f"There is no command {name!r}.", f"{program} {name}"
+        raise KitError(what, where=where, hint=f"{hint}The commands: {', '.join(COMMANDS)}")
+
+
+def _check_variables(targets: Sequence[str], on_make: Sequence[str]) -> None:
+    """Check that each variable on make's command line is one of its targets', before the first of them runs.
+
+    A variable that nothing knows in the environment may be another program's, so it is only told.  No value
+    is shown, for it may be anything.
+
+    :param targets: the targets, or the command that is run where no target is named.
+    :param on_make: make's command line, as :data:`_MADE` has it.
+    :raises KitError: a target is none, or a variable is none of theirs.
+    """
+    for target in targets:
+        _check_command(target, "make")
+    taken = {option.upper(): option for target in targets for option in COMMANDS[target].options}
+    known = {option.upper() for option in OPTIONS}
+    for word in on_make:
+        name = word[len(_PREFIX) :] if word.startswith(_PREFIX) else word
+        if name.endswith("=") and name[:-1] not in taken and _PREFIX + name[:-1] not in _OTHERS:
+            raise _novariable(name[:-1], targets, taken, known)
+    for name in sorted(os.environ):
+        if name.startswith(_PREFIX) and name not in _OTHERS and name[len(_PREFIX) :] not in known:
+            near = _nearest(name[len(_PREFIX) :], known, _PREFIX).strip()
+            print(
+                f"note: {name} in the environment is no variable of the kit. {near}".strip(), file=sys.stderr
+            )
+
+
+def _novariable(name: str, targets: Sequence[str], taken: Iterable[str], known: Iterable[str]) -> KitError:
+    """Return the error about a variable on make's command line that none of its targets takes."""
+    command = " ".join(["make", *targets])
+    listed = ", ".join(taken)
+    hint = f"{command} takes {listed}." if listed else f"{command} takes no variables."
+    if name in known:
+        users = [target for target, command in COMMANDS.items() if name.lower() in command.options]
+        what = f"The variable {name} means nothing to {command}."
+        hint = f"Leave it out.  {hint}\n{name} is for make {', '.join(users)}."
+    else:
+        what = f"There is no variable {name}."
+        hint = (_nearest(name, taken) or _nearest(name, known)) + hint
+    return KitError(what, where=f"{command} {name}=", hint=hint)
+
+
+def _nearest(name: str, known: Iterable[str], prefix: str = "") -> str:
+    """Return the question whether the nearest of ``known`` was meant; empty where none is near."""
+    folded = {one.lower(): one for one in known}
+    near = difflib.get_close_matches(name.lower(), folded, n=1)
+    return f"Did you mean {prefix + folded[near[0]]!r}?\n" if near else ""
+
+
+def _unknown(program: str, command: Command, words: Sequence[str]) -> KitError:
+    """Return the error about words that a command does not take; the name of a variant was meant for --v."""
+    hint = f"{program} --help lists what it takes."
+    if "v" in command.options and not words[0].startswith("-"):
+        hint = f"A name comes after --v: {program} --v {shlex.quote(words[0])}\n{hint}"
+    what = f"The command line is wrong: unrecognized arguments: {' '.join(words)}."
+    return KitError(what, where=program, hint=hint)
+
+
+def _parser(name: str) -> argparse.ArgumentParser:
+    command = COMMANDS[name]
+    summary, details, examples = command.help
+    after = ["examples:", *(f"  {PROGRAM} {example}" for example in examples)]
+    after.append("  " + as_make(examples[0]))
+    if command.options:
+        last = list(command.options)[-1]
+        after += [
+            "",
+            "The variable of each option on make's command line stands in brackets.  With LAUNCH_ before it,",
+            f"it may be exported: --{last} is {last.upper()}= and {_PREFIX}{last.upper()}.",
+        ]
+    program = f"{PROGRAM} {name}"
+    parser = _Parser(
+        prog=program,
+        usage=program + " [options]" * bool(command.options) + " [<word> ...]" * bool(command.words),
+        description="\n".join([summary, *textwrap.wrap(details, _WIDTH)]),
+        epilog="\n".join(after),
+        formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(
+            prog, max_help_position=32, width=_WIDTH
+        ),
+        allow_abbrev=False,
+        add_help=False,
+    )
+    if command.words:
+        arguments = parser.add_argument_group("arguments")
+        arguments.add_argument("words", nargs="*", metavar="<word>", help=command.words)
+    options = parser.add_argument_group("options")
+    for name, option in command.options.items():
+        default = option.otherwise or option.shown
+        notes = [f"{name.upper()}="]
+        notes += ["required"] if name in command.required else [f"default: {default}"] if default else []
+        more: Dict[str, Any] = {"nargs": "?", "const": "1"} if option.flag else {}
+        options.add_argument(
+            "--" + name.replace("_", "-"),
+            dest=name,
+            metavar=option.value,
+            help=f"{option.what} ({'; '.join(notes)})".replace("%", "%%"),
+            **more,
+        )
+    options.add_argument("-h", "--help", action="help", help="this text")
+    return parser
