@@ -25,10 +25,10 @@ from . import (
     upkeep,
     variants,
 )
+from .environment import Venv
 from .errors import KitError
 from .locks import LOCK, LOCKED, exclusive
 from .options import is_yes
-from .separate import Separate
 from .source import Source
 
 
@@ -219,12 +219,12 @@ def _patch_export(options: argparse.Namespace) -> int:
     return 0
 
 
-def _own(optimizer: optimizers.Optimizer) -> Sequence[Separate]:
+def _own(optimizer: optimizers.Optimizer) -> Sequence[Venv]:
     """Return the environment that an optimizer has to itself, if it has one."""
     return [optimizer.separate] if optimizer.separate else []
 
 
-def _set_up(python: str, source: Source, separate: Sequence[Separate] = ()) -> int:
+def _set_up(python: str, source: Source, separate: Sequence[Venv] = ()) -> int:
     place.check()
     upkeep.set_up_alone(python, _told(source), separate)
     return 0

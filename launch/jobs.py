@@ -11,13 +11,13 @@ from . import (
     bert_config,
     convert,
     digests,
-    environment,
     files,
     hidden,
     host,
     inputs,
     model_folder,
     paths,
+    requirements,
     source_rules,
     surroundings,
     upstream,
@@ -378,7 +378,7 @@ def onnx_key(tree_job: TreeJob) -> Dict[str, Any]:
         "target": [_content(job.local(word), word) for word in invocation.target]
         if not job.upstreams_script
         else [Path(invocation.target[-1]).name],
-        "lock": environment.lock_digest("runtime.lock"),
+        "lock": requirements.lock_digest("runtime.lock"),
         "program": digests.of_files(program, paths.PACKAGE),
         "source": job.source.key(),
     }

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Dict, List, NamedTuple, Optional
 
-from . import child, digests, environment, paths, source_rules
+from . import child, digests, paths, requirements, source_rules
 from .errors import KitError
 from .jobs import Job
 from .progress import Progress
@@ -149,7 +149,7 @@ def _extension_key(job: Job) -> str:
     return digests.of_value(
         {
             "python": job.invocation.python,
-            "lock": environment.lock_digest("runtime.lock"),
+            "lock": requirements.lock_digest("runtime.lock"),
             "source": job.source.derived(),
             "environment": {name: env.get(name) for name in _COMPILES},
         }

@@ -8,11 +8,11 @@ import sys
 import time
 from typing import Mapping, NoReturn, Sequence
 
-from . import environment, hub, patch_work, paths, place, source_rules, surroundings, third_party
+from . import hub, patch_work, paths, place, source_rules, surroundings, third_party
+from .environment import KIT, Venv
 from .locks import LOCK, LOCKED, exclusive
 from .optimizers import OPTIMIZERS
 from .progress import duration
-from .separate import Separate
 from .source import Source
 from .source_registry import Registry
 
@@ -26,7 +26,7 @@ MARKS = {"test": ("-m", "not forks"), "test-fast": (), "test-forks": ("-m", "for
 """What each of the test commands tells pytest, whose own settings leave the slow tests and the forks' out."""
 
 
-def set_up(python: str, source: Source, separate: Sequence[Separate] = ()) -> None:
+def set_up(python: str, source: Source, separate: Sequence[Venv] = ()) -> None:
     """Make what a run needs and is not current; the caller holds :data:`.locks.LOCK`.
 
     That is the kit's environment, others beside it, and the source tree.
@@ -37,14 +37,14 @@ def set_up(python: str, source: Source, separate: Sequence[Separate] = ()) -> No
     """
     place.check()
     started = time.monotonic()
-    made = [environment.ensure(python), *(other.ensure() for other in separate), source.ensure(_say)]
+    made = [KIT.ensure(python), *(other.ensure() for other in separate), source.ensure(_say)]
     if any(made):
         _say(f"done in {duration(time.monotonic() - started)}")
 
 
-def set_up_alone(python: str, source: Source, separate: Sequence[Separate] = ()) -> None:
+def set_up_alone(python: str, source: Source, separate: Sequence[Venv] = ()) -> None:
     """As :func:`set_up`, where nothing else is done; what is current is told without the lock."""
-    ready = environment.is_ready() and all(other.is_ready() for other in separate) and source.is_ready()
+    ready = KIT.is_ready() and all(other.is_ready() for other in separate) and source.is_ready()
     if python or not ready:
         with exclusive(LOCK, LOCKED):
             set_up(python, source, separate)
@@ -64,9 +64,9 @@ def unpack(source: Source) -> None:
 
 def ready_environment(python: str) -> None:
     """Make the environment where it is not current; ``python`` as for :func:`set_up`."""
-    if not environment.is_ready():
+    if not KIT.is_ready():
         with exclusive(LOCK, LOCKED):
-            environment.ensure(python)
+            KIT.ensure(python)
 
 
 def in_environment(python: str, module: str, words: Sequence[str]) -> NoReturn:

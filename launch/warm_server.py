@@ -94,7 +94,7 @@ def _import(imports: List[str]) -> None:
         for name in imports:
             importlib.import_module(name)
         if nncf:
-            extension.compiled(folder)
+            extension.write_stamp(folder, "")
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available():
         sys.exit("a GPU that was looked at cannot be used after a fork")
