@@ -41,9 +41,9 @@ from .locks import LOCK, LOCKED, exclusive
 from .variants import VARIANTS
 
 if TYPE_CHECKING:
+    from .environment import Venv
     from .inputs import Selection
     from .optimizers import Optimizer
-    from .separate import Separate
     from .source import Source
 
 PROGRAM = "python -m launch"
@@ -261,30 +261,32 @@ def _source(given: Given, told: bool = True) -> "Source":
     return source
 
 
-def _set_up(given: Given, source: "Source", separate: Sequence["Separate"] = ()) -> None:
+def _set_up(given: Given, source: "Source", separate: Sequence["Venv"] = ()) -> None:
     """Make what a run needs and is not current; the caller holds :data:`.locks.LOCK`.
 
     That is the kit's environment, ``separate`` ones beside it, and the source tree.
 
     :raises KitError: nothing can be built where the checkout lies; see also each of the three.
     """
-    from . import environment, place
+    from . import place
+    from .environment import KIT
     from .progress import duration
 
     place.check()
     started = time.monotonic()
-    made = [environment.ensure(given.python), *(other.ensure() for other in separate), source.ensure(_say)]
+    made = [KIT.ensure(given.python), *(other.ensure() for other in separate), source.ensure(_say)]
     if any(made):
         _say(f"done in {duration(time.monotonic() - started)}")
 
 
-def _set_up_alone(given: Given, separate: Sequence["Separate"]) -> None:
+def _set_up_alone(given: Given, separate: Sequence["Venv"]) -> None:
     """As :func:`_set_up`, where nothing else is done; what is current is told without the lock."""
-    from . import environment, place
+    from . import place
+    from .environment import KIT
 
     place.check()
     source = _source(given)
-    ready = environment.is_ready() and all(other.is_ready() for other in separate) and source.is_ready()
+    ready = KIT.is_ready() and all(other.is_ready() for other in separate) and source.is_ready()
     if given.python or not ready:
         with exclusive(LOCK, LOCKED):
             _set_up(given, source, separate)
@@ -292,18 +294,18 @@ def _set_up_alone(given: Given, separate: Sequence["Separate"]) -> None:
         _say("up to date")
 
 
-def _own(optimizer: "Optimizer") -> Sequence["Separate"]:
+def _own(optimizer: "Optimizer") -> Sequence["Venv"]:
     """Return the environment that an optimizer has to itself, if it has one."""
     return [optimizer.separate] if optimizer.separate else []
 
 
 def _ready_environment(given: Given) -> None:
     """Make the environment where it is not current."""
-    from . import environment
+    from .environment import KIT
 
-    if not environment.is_ready():
+    if not KIT.is_ready():
         with exclusive(LOCK, LOCKED):
-            environment.ensure(given.python)
+            KIT.ensure(given.python)
 
 
 _ENTERED = "LAUNCH_ENTERED"
@@ -318,10 +320,10 @@ def _enter(given: Given) -> None:
 
     :raises KitError: it has started over, and is another one still.
     """
-    from . import environment
+    from .environment import KIT
     from .surroundings import inherited
 
-    if environment.is_ready() and os.path.realpath(sys.prefix) == os.path.realpath(str(paths.VENV)):
+    if KIT.is_ready() and os.path.realpath(sys.prefix) == os.path.realpath(str(paths.VENV)):
         return
     _ready_environment(given)
     if given.entered:

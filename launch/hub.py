@@ -18,14 +18,22 @@ from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from . import digests, files, json_file, locks, paths
 from .child import die_with_parent
+from .environment import KIT, Venv
 from .errors import EXIT_INTERRUPTED, KitError
 from .progress import columns, output_of
-from .separate import Separate
+from .stamp import Stamp
 
 LIST = paths.PACKAGE / "hub.json"
 """The list that counts unless ``HUB=`` names another."""
 
-ENVIRONMENT = Separate("hub", "the model hub's client", "hub.lock", "import huggingface_hub, requests")
+ENVIRONMENT = Venv(
+    paths.ENVIRONMENTS / "hub",
+    "the model hub's client",
+    ("hub.lock",),
+    6e6,
+    "import huggingface_hub, requests",
+    base=KIT,
+)
 
 _VARIABLES = {
     "HF_HUB_DISABLE_TELEMETRY": "1",
@@ -160,7 +168,7 @@ def local(listing: Listing, questions: str, weights: bool, ready: Callable[[], N
     stamp = base / "stamp.json"
     found = _checked(stamp)
     if any(file.name not in found for file in wanted):
-        with locks.exclusive(paths.BUILD / "hub.lock", "what INPUT=hub reads"):
+        with locks.exclusive(locks.LOCK, locks.LOCKED):
             found = _checked(stamp)
             missing = [file for file in wanted if file.name not in found]
             if missing:
@@ -168,7 +176,7 @@ def local(listing: Listing, questions: str, weights: bool, ready: Callable[[], N
                 ENVIRONMENT.ensure()
                 found.update(_download(listing, missing))
                 files.flush_all()  # what the client wrote, before a stamp says that it is right
-                files.write(stamp, json.dumps(found, indent=2) + "\n")
+                Stamp(None, found).write(stamp)
     # Weights in a folder of their own: whoever makes a tree is not to come upon them.
     folder = base / ("checkpoint" if weights else "model")
     places = [*((folder, file) for file in model), *((base / "questions", file) for file in chosen)]
@@ -184,14 +192,12 @@ def local(listing: Listing, questions: str, weights: bool, ready: Callable[[], N
 
 def _checked(stamp: Path) -> Dict[str, Any]:
     """Return the files of a stamp, by name, that have not changed since their bytes were checked."""
-    found = {}
-    try:
-        for name, entry in json.loads(stamp.read_text(encoding="utf-8")).items():
-            if Path(entry["path"]).is_file() and entry["state"] == _state(entry["path"]):
-                found[name] = entry
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        pass
-    return found
+    content = Stamp.read(stamp)
+    return {
+        name: entry
+        for name, entry in (content.made if content else {}).items()
+        if Path(entry["path"]).is_file() and entry["state"] == _state(entry["path"])
+    }
 
 
 def _state(path: str) -> List[int]:

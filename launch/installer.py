@@ -1,9 +1,9 @@
-"""uv, which installs the locks: one that is here already, and what it has to be told.
+"""uv, which installs what the locks name: one that is here already, and how it reaches the package index.
 
-It does not read pip's configuration.
+Without one, pip installs the locked one into the kit's environment (:mod:`launch.environment`).
 """
 
-import ast
+import configparser
 import contextlib
 import os
 import re
@@ -12,7 +12,13 @@ import subprocess
 from pathlib import Path
 from typing import Dict, Iterable, List, Mapping, Optional, Tuple
 
-from . import paths
+from . import requirements
+
+LOCK = "installer.lock"
+"""The lock that names uv."""
+
+ANSWER_SECONDS = 30.0
+"""Seconds within which a program says its version, or counts as one that does not start."""
 
 _PIP_TO_UV: Tuple[Tuple[Tuple[str, ...], Tuple[str, ...]], ...] = (
     (("index-url",), ("UV_DEFAULT_INDEX", "UV_INDEX_URL")),
@@ -29,52 +35,15 @@ that another index with other builds of it would end in an error instead of the 
 """
 
 
-ANSWER_SECONDS = 30.0
-"""Seconds within which a program answers what it is asked, or counts as one that does not start."""
-
-
-def pip_settings(listing: str) -> Dict[str, str]:
-    """Return pip's settings for installing, from the output of ``pip config list``.
-
-    A variable goes before the section ``install``, and that before ``global``: pip's own order.
-    """
-    sections: Dict[str, Dict[str, str]] = {"global": {}, "install": {}, ":env:": {}}
-    for line in listing.splitlines():
-        match = re.match(r"(global|install|:env:)\.([a-z-]+)=(.*)", line)
-        if match:
-            with contextlib.suppress(ValueError, SyntaxError):
-                sections[match.group(1)][match.group(2)] = str(ast.literal_eval(match.group(3))).strip()
-    return {key: value for section in sections.values() for key, value in section.items() if value}
-
-
-def uv_settings(pip: Mapping[str, str], environment: Mapping[str, str]) -> Dict[str, str]:
-    """Return the variables that make uv reach an index as pip does, so that a mirror is set up only once.
-
-    :param pip: :func:`pip_settings`; uv does not read them.
-    :param environment: the user's variables; what they say to uv stays.
-    """
-    settings: Dict[str, str] = {}
-    for keys, variables in _PIP_TO_UV:
-        value = next((pip[key] for key in keys if key in pip), "")
-        if value and not any(environment.get(variable) for variable in variables):
-            folder = variables[0] == "SSL_CERT_FILE" and Path(value).is_dir()
-            settings[variables[1] if folder else variables[0]] = value
-    return settings
-
-
-def uv_at_hand(locked: str, candidates: Iterable[str] = ()) -> str:
-    """Return the first uv that can stand in for the locked one, else an empty text.
+def find_uv(candidates: Iterable[Path]) -> str:
+    """Return the first uv that can stand in for the locked one, on PATH at last; else an empty text.
 
     That is one of the same minor version and no older patch: uv's minor version is raised for changes that
     break something, and its patch version for others (its documentation, "Versioning").
-
-    :param locked: the version in the lock.
-    :param candidates: where to look before PATH.
     """
-    wanted = _version(locked)
-    on_path = shutil.which("uv")
-    for uv in (*candidates, *([on_path] if on_path else [])):
-        found = _version(_answer(uv, "--version"))
+    wanted = _version(requirements.pins(LOCK)["uv"])
+    for uv in (*map(str, candidates), shutil.which("uv") or ""):
+        found = _version(_answer(uv, "--version")) if uv else None
         if wanted and found and found[:2] == wanted[:2] and found >= wanted:
             return uv
     return ""
@@ -89,30 +58,54 @@ def _version(text: str) -> Optional[List[int]]:
 def _answer(*command: str) -> str:
     """Return what a command prints; an empty text where it does not start, fails or takes too long."""
     try:
-        done = subprocess.run(
+        return subprocess.run(
             command,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             timeout=ANSWER_SECONDS,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired):
+            check=True,
+        ).stdout.decode("utf-8", "replace")
+    except (OSError, subprocess.SubprocessError):
         return ""
-    return "" if done.returncode else done.stdout.decode("utf-8", "replace")
 
 
-def uv_environment(python: str, uv: str) -> Dict[str, str]:
-    """Return what to add to the variables for uv."""
-    # Asked of the environment itself: pip and uv are there only after the first steps of a setup.
-    settings = uv_settings(pip_settings(_answer(python, "-I", "-m", "pip", "config", "list")), os.environ)
-    cache = _answer(uv, "cache", "dir").strip()
-    if cache and "UV_LINK_MODE" not in os.environ and _device(Path(cache)) != _device(paths.VENV):
-        # What uv falls back to anyway, but without a warning that nobody can act on.
-        settings["UV_LINK_MODE"] = "copy"
+def read_pip_settings(environment: Mapping[str, str]) -> Dict[str, str]:
+    """Return pip's settings for installing, as pip reads them (its documentation, "Configuration").
+
+    A variable goes before the section ``install`` of any file, and that before ``global``.
+
+    :param environment: the person's variables.
+    """
+    own, home = environment.get("PIP_CONFIG_FILE", ""), Path(environment.get("HOME", "/"))
+    folders = (environment.get("XDG_CONFIG_DIRS") or "/etc/xdg").split(os.pathsep)
+    places = [*(Path(folder) / "pip" / "pip.conf" for folder in folders), Path("/etc/pip.conf")]
+    if not Path(own).is_file():
+        person = Path(environment.get("XDG_CONFIG_HOME") or home / ".config")
+        places += [home / ".pip" / "pip.conf", person / "pip" / "pip.conf"]
+    parser = configparser.RawConfigParser(strict=False)
+    with contextlib.suppress(configparser.Error, UnicodeDecodeError):
+        parser.read([] if own == os.devnull else [*places, *filter(None, [own])], encoding="utf-8")
+    found: Dict[str, str] = {}
+    for section in ("global", "install"):
+        if parser.has_section(section):
+            found.update(parser[section])
+    for name, value in environment.items():
+        if name.startswith("PIP_"):
+            found[name[len("PIP_") :].lower().replace("_", "-")] = value
+    return {name: " ".join(value.split()) for name, value in found.items() if value.strip()}
+
+
+def uv_settings(environment: Mapping[str, str]) -> Dict[str, str]:
+    """Return the variables that make uv reach an index as pip does, so that a mirror is set up only once.
+
+    :param environment: the person's variables; what they say to uv stays.
+    """
+    pip = read_pip_settings(environment)
+    settings: Dict[str, str] = {}
+    for keys, variables in _PIP_TO_UV:
+        value = next((pip[key] for key in keys if key in pip), "")
+        if value and not any(environment.get(variable) for variable in variables):
+            folder = variables[0] == "SSL_CERT_FILE" and Path(value).is_dir()
+            settings[variables[1] if folder else variables[0]] = value
     return settings
-
-
-def _device(path: Path) -> int:
-    """Return the file system of ``path``, or of the nearest folder above it that exists."""
-    return next(folder for folder in (path, *path.parents) if folder.exists()).stat().st_dev

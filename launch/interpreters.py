@@ -14,7 +14,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Iterable, Iterator, List, NoReturn, Optional, Tuple
+from typing import Any, Iterator, List, NoReturn, Optional, Tuple
 
 from .errors import KitError
 from .progress import output_of
@@ -25,8 +25,8 @@ WANTED = (3, 8)
 PROBE_SECONDS = 30.0
 """How long a candidate may take to say what it is; a cold start from a network drive takes some seconds."""
 
-_NAME = "python{}.{}".format(*WANTED)
 _VERSION = "{}.{}".format(*WANTED)
+_NAME = f"python{_VERSION}"
 
 _PROBE = f"""
 import json, os, platform, sys, sysconfig
@@ -35,20 +35,16 @@ if sys.prefix != sys.base_prefix:
     # An environment must not hang on another environment, which may be the one about to be replaced.
     base = os.path.join(sys.base_prefix, "bin", "{_NAME}")
     path = base if os.path.exists(base) else os.path.realpath(path)
-pip = []
 try:
-    import ensurepip, glob, venv
-    complete = True
-    folder = os.path.join(os.path.dirname(ensurepip.__file__), "_bundled")
-    pip = glob.glob(os.path.join(glob.escape(folder), "pip-" + ensurepip.version() + "-*.whl"))
+    import ensurepip
+    lacks = []
 except ImportError:
-    complete = False
+    lacks = ["ensurepip"]
 headers = sysconfig.get_path("include") or ""
+lacks += [] if os.path.exists(os.path.join(headers, "Python.h")) else ["Python.h"]
 print(json.dumps(dict(
     path=path, implementation=platform.python_implementation(), version=platform.python_version(),
-    major=sys.version_info[0], minor=sys.version_info[1], wide=sys.maxsize > 2**32, venv=complete,
-    pip=pip[0] if len(pip) == 1 else "",
-    headers=headers if os.path.exists(os.path.join(headers, "Python.h")) else "",
+    wide=sys.maxsize > 2**32, headers=headers, lacks=lacks,
 )))
 """
 
@@ -60,25 +56,15 @@ class Interpreter:
     :param path: the interpreter itself; where the candidate is a virtual environment's, that one's base.
     :param version: its full version, e.g. ``3.8.18``.
     :param origin: how it was found, in words.
-    :param has_venv: whether it can make virtual environments that have pip.
-    :param headers: the folder of its ``Python.h``; empty where there is none.
-    :param pip: the wheel of the pip that it puts into virtual environments; empty where it has none of its
-        own (Debian's takes pip's parts from elsewhere).
+    :param headers: the folder of its ``Python.h``.
+    :param lacks: what of ``ensurepip`` and ``Python.h`` is not there.
     """
 
     path: str
     version: str
     origin: str
-    has_venv: bool = True
     headers: str = ""
-    pip: str = ""
-
-    @property
-    def lacks(self) -> str:
-        """What the environment needs and this interpreter does not have, in words; empty if nothing."""
-        parts = [] if self.has_venv else ["ensurepip"]
-        parts += [] if self.headers else ["Python.h"]
-        return " and ".join(parts)
+    lacks: Tuple[str, ...] = ()
 
 
 class Unusable(Exception):
@@ -105,30 +91,27 @@ def probe(path: str, origin: str) -> Interpreter:
     if answer.returncode:
         if b"Unknown option: -I" in answer.stderr:
             raise Unusable("is a Python 2")
-        complaint = _first_line(answer.stderr) or f"exit status {answer.returncode}"
+        complaint = "".join(_lines(answer.stderr)[:1]) or f"exit status {answer.returncode}"
         raise Unusable(f"does not start: {complaint}")
     facts = _last_object(answer.stdout)
     if facts is None:
         raise Unusable("does not answer as a Python does")
-    if facts["implementation"] != "CPython" or (facts["major"], facts["minor"]) != WANTED:
-        raise Unusable(f"is {facts['implementation']} {facts['version']}")
+    name = f"{facts['implementation']} {facts['version']}"
+    if not name.startswith(f"CPython {_VERSION}."):
+        raise Unusable(f"is {name}")
     if not facts["wide"]:
-        raise Unusable(f"is a 32-bit {facts['implementation']} {facts['version']}")
-    return Interpreter(
-        facts["path"], facts["version"], origin, bool(facts["venv"]), facts["headers"], facts.get("pip", "")
-    )
+        raise Unusable(f"is a 32-bit {name}")
+    return Interpreter(facts["path"], facts["version"], origin, facts["headers"], tuple(facts["lacks"]))
 
 
-def _first_line(output: bytes) -> str:
-    lines = output.decode("utf-8", "replace").strip().splitlines()
-    return lines[0].strip() if lines else ""
+def _lines(output: bytes) -> List[str]:
+    return output.decode("utf-8", "replace").strip().splitlines()
 
 
 def _last_object(output: bytes) -> Any:
     """Return the JSON of the last line; a ``sitecustomize`` may have printed others before it."""
-    lines = output.decode("utf-8", "replace").strip().splitlines()
     try:
-        value = json.loads(lines[-1]) if lines else None
+        value = json.loads("".join(_lines(output)[-1:]))
     except ValueError:
         return None
     return value if isinstance(value, dict) and "implementation" in value else None
@@ -137,9 +120,9 @@ def _last_object(output: bytes) -> Any:
 def find(requested: str = "") -> Interpreter:
     """Return a CPython 3.8 that starts.
 
-    The result may still lack ``ensurepip`` or headers (:attr:`Interpreter.lacks`): one that lacks nothing
-    is preferred wherever it is, but where there is none, telling the user what to install beside the one
-    there is helps more than denying that it exists.
+    The result may still lack something (:attr:`Interpreter.lacks`): one that lacks nothing is preferred
+    wherever it is, but where there is none, telling the user what to install beside the one there is helps
+    more than denying that it exists.
 
     :param requested: the make variable ``PYTHON``: a name on PATH or a path.  Where it is given, nothing else
         is looked at: whoever names an interpreter wants that one or an error.
@@ -149,13 +132,18 @@ def find(requested: str = "") -> Interpreter:
     if requested:
         return _requested(requested)
     tried: List[str] = []
-    found = _search(_places(), tried)
-    if found is not None and not found.lacks:
-        return found
-    fetched = _fetch(found, tried)
-    if fetched is not None:
-        return fetched
-    return found if found is not None else _nothing(tried)
+    incomplete: Optional[Interpreter] = None
+    for origin, path in _candidates(tried):
+        try:
+            found = probe(path, origin)
+        except Unusable as reason:
+            tried.append(f"{origin}: {path} {reason}")
+            continue
+        if not found.lacks:
+            return found
+        tried.append(f"{origin}: {path} lacks {' and '.join(found.lacks)}")
+        incomplete = incomplete or found
+    return incomplete or _nothing(tried)
 
 
 def _requested(requested: str) -> Interpreter:
@@ -178,83 +166,68 @@ def _requested(requested: str) -> Interpreter:
         ) from None
 
 
-def _search(places: Iterable[Tuple[str, List[str]]], tried: List[str]) -> Optional[Interpreter]:
-    """Return the first interpreter that lacks nothing, else the first that starts, else None.
+def _candidates(tried: List[str]) -> Iterator[Tuple[str, str]]:
+    """Yield the interpreters to try, each with its place in words, nearest first; the last is uv's to fetch.
 
-    :param tried: receives a line for each place without one that lacks nothing.
+    :param tried: receives a line for each place where there is none.
     """
-    incomplete: Optional[Interpreter] = None
-    for origin, candidates in places:
-        if not candidates:
-            tried.append(f"{origin}: nothing there")
-        for path in candidates:
-            try:
-                interpreter = probe(path, origin)
-            except Unusable as reason:
-                tried.append(f"{origin}: {path} {reason}")
-                continue
-            if not interpreter.lacks:
-                return interpreter
-            tried.append(f"{origin}: {path} lacks {interpreter.lacks}")
-            incomplete = incomplete or interpreter
-    return incomplete
-
-
-def _places() -> Iterator[Tuple[str, List[str]]]:
-    """Yield where to look, nearest first, each with the candidates there."""
-    if sys.version_info[:2] == WANTED:
-        yield "the running interpreter", [sys.executable] if sys.executable else []
-    on_path = [Path(folder) / _NAME for folder in os.get_exec_path()]
-    yield f"{_NAME} on PATH", [str(path) for path in on_path if path.is_file() and os.access(path, os.X_OK)]
     # pyenv's shims are on PATH at best; what they stand for is here, whichever version is selected.
     pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv") / "versions"
-    yield f"pyenv ({pyenv})", _newest_first(pyenv.glob(f"{_VERSION}.*/bin/{_NAME}"))
-    yield _uv_place()
-
-
-def _uv_place() -> Tuple[str, List[str]]:
-    # Not `uv python find`: it gives up at the first python3.8 on PATH that does not start.
-    folder = Path(
-        os.environ.get("UV_PYTHON_INSTALL_DIR")
-        or Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "uv" / "python"
+    versions = sorted(pyenv.glob(f"{_VERSION}.*/bin/{_NAME}"), key=_numbers, reverse=True)
+    on_path = [Path(folder) / _NAME for folder in os.get_exec_path()]
+    places = (
+        ("the running interpreter", [Path(sys.executable)] if sys.version_info[:2] == WANTED else []),
+        (f"{_NAME} on PATH", [path for path in on_path if os.access(path, os.X_OK)]),
+        (f"pyenv ({pyenv})", versions),
     )
-    return f"uv ({folder})", _newest_first(folder.glob(f"cpython-{_VERSION}*/bin/{_NAME}"))
+    for origin, paths in places:
+        if not paths:
+            tried.append(f"{origin}: nothing there")
+        for path in paths:
+            yield origin, str(path)
+    yield from _fetched(tried)
 
 
-def _newest_first(paths: Iterable[Path]) -> List[str]:
-    def patch(path: Path) -> Tuple[List[int], str]:
-        return [int(number) for number in re.findall(r"\d+", path.parent.parent.name)[:3]], str(path)
-
-    return [str(path) for path in sorted(paths, key=patch, reverse=True)]
+def _numbers(path: Path) -> List[int]:
+    return [int(number) for number in re.findall(r"\d+", path.parent.parent.name)]
 
 
-def _fetch(incomplete: Optional[Interpreter], tried: List[str]) -> Optional[Interpreter]:
-    """Have uv install a Python 3.8, and return it; None, with a line in ``tried``, where that fails."""
+def _fetched(tried: List[str]) -> Iterator[Tuple[str, str]]:
+    """Yield the interpreter of uv's own; it is fetched where there is none yet."""
     uv = shutil.which("uv")
     if uv is None:
         tried.append("uv on PATH, which could fetch one: nothing there")
-        return None
-    have = f"{incomplete.path} lacks {incomplete.lacks}" if incomplete else f"No Python {_VERSION} here"
-    print(f"setup: {have}; uv is fetching one", file=sys.stderr, flush=True)
+        return
     try:
-        process = subprocess.Popen(
-            [uv, "python", "install", _VERSION],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-        )
+        path = _find_managed(uv)
+        if not path:
+            print(f"setup: uv is fetching a Python {_VERSION}, some 30 MB", file=sys.stderr, flush=True)
+            install = subprocess.Popen(
+                [uv, "python", "install", _VERSION],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                # No link in a folder of the person's.
+                env={**os.environ, "UV_PYTHON_INSTALL_BIN": "0"},
+            )
+            said = _lines(output_of(install))
+            path = "" if install.returncode else _find_managed(uv)
+            if not path:
+                # The first line says what failed, the last one why.
+                reasons = "; ".join(line.strip() for line in said[:1] + said[1:][-1:])
+                tried.append(f"uv python install {_VERSION}: {reasons or 'failed without a word'}")
     except OSError as error:
         tried.append(f"{uv} does not start: {error.strerror}")
-        return None
-    answer = output_of(process)
-    if process.returncode:
-        # The first line says what failed, the last one why.
-        lines = answer.decode("utf-8", "replace").strip().splitlines()
-        reasons = [line.strip() for line in (lines[:1] + lines[1:][-1:])]
-        tried.append(f"uv python install {_VERSION}: " + ("; ".join(reasons) or "failed without a word"))
-        return None
-    fetched = _search([_uv_place()], tried)
-    return fetched if fetched is not None and not fetched.lacks else None
+        return
+    if path:
+        yield "uv", path
+
+
+def _find_managed(uv: str) -> str:
+    """Return the Python 3.8 that uv has installed; an empty text where there is none."""
+    command = [uv, "python", "find", "--python-preference", "only-managed", "--no-project", _VERSION]
+    answer = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False)
+    return "" if answer.returncode else "".join(_lines(answer.stdout)[:1])
 
 
 def _nothing(tried: List[str]) -> NoReturn:

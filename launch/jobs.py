@@ -11,13 +11,13 @@ from . import (
     bert_config,
     convert,
     digests,
-    environment,
     files,
     hidden,
     host,
     inputs,
     model_folder,
     paths,
+    requirements,
     rules,
     vscode,
 )
@@ -371,7 +371,7 @@ def onnx_key(job: TreeJob) -> Dict[str, Any]:
         "target": [_content(job.local(word), word) for word in invocation.target]
         if not job.upstreams_script
         else [Path(invocation.target[-1]).name],
-        "lock": environment.lock_digest("runtime.lock"),
+        "lock": requirements.lock_digest("runtime.lock"),
         "program": digests.of_files(program, paths.PACKAGE),
         "source": job.source.key(),
     }

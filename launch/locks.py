@@ -5,26 +5,40 @@ import os
 import sys
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Iterator
+from typing import IO, Callable, Dict, Iterator
 
 from . import paths
+from .errors import KitError
 
 LOCK = paths.BUILD / "build.lock"
-"""Held by whoever sets up, builds or cleans in this checkout."""
+"""Held by whoever writes below ``build/`` or ``.venv/``.
 
-LOCKED = "artifact trees in this checkout"
+But for NNCF's extension, which has a lock of its own (:mod:`launch.qa.extension`): a program that ``make``
+has started needs it while ``make`` holds this one.
+"""
+
+LOCKED = "this checkout"
 """What :data:`LOCK` locks, in words."""
+
+_held: Dict[Path, int] = {}
+"""The locks of this process, with their descriptors."""
 
 
 @contextmanager
 def exclusive(path: Path, what: str) -> Iterator[int]:
     """Hold ``path``'s lock and yield its file descriptor; wait, and say so, while another process has it.
 
+    A child that inherits the descriptor holds the lock, too, should it outlive this process.  Whoever holds
+    the lock already goes on at once.
+
     :param what: what is locked, for the message.
+    :raises KitError: the lock's file cannot be made.
     """
+    if path in _held:
+        yield _held[path]
+        return
     while True:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a+") as handle:
+        with _open(path) as handle:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -38,8 +52,24 @@ def exclusive(path: Path, what: str) -> Iterator[int]:
             handle.truncate()
             handle.write(f"{os.getpid()}\n")
             handle.flush()
-            yield handle.fileno()
+            _held[path] = handle.fileno()
+            try:
+                yield handle.fileno()
+            finally:
+                del _held[path]
             return
+
+
+def _open(path: Path) -> IO[str]:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path.open("a+")
+    except OSError as error:
+        raise KitError(
+            f"The folder cannot be written to: {error.strerror}.",
+            where=paths.shown(path),
+            hint="Correct its permissions, or clone the repository to a folder of your own.",
+        ) from None
 
 
 def _is_at(handle: IO[str], path: Path) -> bool:
@@ -50,11 +80,33 @@ def _is_at(handle: IO[str], path: Path) -> bool:
 
 
 @contextmanager
-def folder(path: Path) -> Iterator[None]:
-    """Hold the lock of an existing folder itself, which leaves no file behind."""
+def folder(path: Path, waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """Hold the lock of an existing folder itself, which leaves no file behind.
+
+    :param waiting: called where another process has it.
+    """
     descriptor = os.open(str(path), os.O_RDONLY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            waiting()
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
+    finally:
+        os.close(descriptor)
+
+
+def is_held(path: Path) -> bool:
+    """Return whether somebody holds the lock of a folder; so does nobody of one that is not there."""
+    try:
+        descriptor = os.open(str(path), os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        return False
+    except BlockingIOError:
+        return True
     finally:
         os.close(descriptor)

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Dict, List, Optional
 
-from . import environment
+from . import paths, requirements
+from .environment import KIT, Venv
 from .errors import KitError
-from .separate import Separate
 
 SMOKE_TEST = (
     "import onnx\n"
@@ -39,7 +39,7 @@ class Optimizer:
     ir_version: int
     lock: str
     module: str
-    separate: Optional[Separate] = None
+    separate: Optional[Venv] = None
 
     def python(self, kits: Path) -> Path:
         """Return the interpreter that runs it.
@@ -57,7 +57,7 @@ class Optimizer:
 
         :raises KitError: the lock cannot be read.
         """
-        return environment.lock_digest(self.lock)
+        return requirements.lock_digest(self.lock)
 
 
 # Not the modules `openvino.tools.mo` and `mo`, which start these as a child of their own: that would not be
@@ -73,7 +73,14 @@ OPTIMIZERS: Dict[str, Optimizer] = {
             ir_version=10,
             lock="mo2021.lock",
             module="mo.main",
-            separate=Separate("mo-2021.4", "Model Optimizer 2021.4", "mo2021.lock", SMOKE_TEST),
+            separate=Venv(
+                paths.ENVIRONMENTS / "mo-2021.4",
+                "Model Optimizer 2021.4",
+                ("mo2021.lock",),
+                0.15e9,
+                SMOKE_TEST,
+                base=KIT,
+            ),
         ),
     )
 }

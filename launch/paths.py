@@ -39,6 +39,9 @@ But for ``patches/`` in it, where a person may be changing patches; ``make clean
 """
 
 DERIVED_SOURCES = BUILD / "src"
+ENVIRONMENTS = BUILD / "env"
+"""Environments beside :data:`VENV`, for what cannot be in it."""
+
 EXTENSIONS = BUILD / "torch_extensions"
 WHEELS = BUILD / "wheels"
 

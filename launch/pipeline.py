@@ -34,6 +34,7 @@ from .spec import Spec
 
 if TYPE_CHECKING:
     from .verify.tree import Result
+from .stamp import Stamp
 
 _ONNX_STAMP = ".onnx-stage.json"
 _IR_STAMP = ".ir-stage.json"
@@ -49,7 +50,6 @@ _UNSOUND = (
 """What to do about files that are not what they must be."""
 
 Key = Dict[str, Any]
-Stamp = Dict[str, Any]
 
 
 class Build:
@@ -237,19 +237,19 @@ class _Tree:
         variant = self.job.variant
         self._say(f"{variant.name}  about {duration(self.need.seconds)}")
         onnx = self._onnx_stage()
-        ir = self._ir_stage(onnx["files"][f"{variant.stem}.onnx"]["sha256"])
+        ir = self._ir_stage(onnx.made["files"][f"{variant.stem}.onnx"]["sha256"])
         found = self._verify()
         third = {"seconds": round(found.seconds, 1), "peak_bytes": found.peak_bytes}
-        stages = {"onnx": onnx, "ir": ir, "verify": third}
+        stages = {"onnx": onnx.made, "ir": ir.made, "verify": third}
         made = provenance.build(
             self.facts,
             self.job,
             self.shape,
             onnx_key=self.key,
-            ir_key=ir["key"],
-            files={**onnx["files"], **ir["files"]},
-            seconds={name: stamp["seconds"] for name, stamp in stages.items()},
-            peak_bytes={name: stamp["peak_bytes"] for name, stamp in stages.items()},
+            ir_key=ir.key,
+            files={**onnx.made["files"], **ir.made["files"]},
+            seconds={name: made["seconds"] for name, made in stages.items()},
+            peak_bytes={name: made["peak_bytes"] for name, made in stages.items()},
             verification=require(found, f"{paths.shown(self.work)} (not published)", _UNSOUND),
         )
         tree = trees.publish(self.work, self.out, variant, made)
@@ -280,12 +280,12 @@ class _Tree:
     def _done_before(self, stamp: str, key: Key, names: Sequence[str]) -> Optional[Stamp]:
         """Return the stamp of a stage that an earlier run finished; None where the stage has to run."""
         path = self.work / stamp
-        found = trees.read_stamp(path)
+        found = Stamp.read(path)
         if (
             found
-            and found["key"] == key
-            and set(found["files"]) == set(names)
-            and trees.intact(self.work, found["files"], by_hash=True)
+            and found.key == key
+            and set(found.made["files"]) == set(names)
+            and trees.intact(self.work, found.made["files"], by_hash=True)
         ):
             return found
         if path.exists():
@@ -293,9 +293,9 @@ class _Tree:
         return None
 
     def _finish(self, stamp: str, key: Key, files: Dict[str, Any], seconds: float, peak: int) -> Stamp:
-        content = {"key": key, "files": files, "seconds": round(seconds, 1), "peak_bytes": peak}
-        trees.write_stamp(self.work / stamp, content)
-        return content
+        made = Stamp(key, {"files": files, "seconds": round(seconds, 1), "peak_bytes": peak})
+        made.write(self.work / stamp)
+        return made
 
     def _empty(self) -> None:
         """Make the work folder anew; nothing is emptied that :func:`_check_work` has not seen."""

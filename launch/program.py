@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 from typing import Dict, List, NamedTuple
 
-from . import child, digests, environment, paths
+from . import child, digests, paths, requirements
 from .errors import KitError
 from .jobs import Job
 from .progress import Progress
@@ -119,7 +119,7 @@ def _extension_key(job: Job) -> str:
     return digests.of_value(
         {
             "python": job.invocation.python,
-            "lock": environment.lock_digest("runtime.lock"),
+            "lock": requirements.lock_digest("runtime.lock"),
             "source": job.source.derived(),
             "environment": {name: env.get(name) for name in _COMPILES},
         }

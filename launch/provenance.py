@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Mapping, Optional
 
-from . import digests, environment, git, hidden, host, paths, schema_check, sums, surroundings, trees
+from . import digests, git, hidden, host, paths, requirements, schema_check, sums, surroundings, trees
 from .bert_config import BertShape
 from .errors import KitError
 from .jobs import TreeJob
@@ -62,8 +62,8 @@ def facts(source: Source, optimizer: Optimizer) -> Facts:
 
     :raises KitError: a patch or a lock cannot be read, or ``SOURCE_DATE_EPOCH`` is no time.
     """
-    versions = environment.pins("runtime.lock")
-    versions[_OPTIMIZER] = environment.pins(optimizer.lock)[_OPTIMIZER]
+    versions = requirements.pins("runtime.lock")
+    versions[_OPTIMIZER] = requirements.pins(optimizer.lock)[_OPTIMIZER]
     applied = [
         {"name": f"{package}/{patch.path.name}", "sha256": digests.of_file(patch.path)}
         for package, found in source.series().items()

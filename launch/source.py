@@ -7,7 +7,6 @@ patch series, and made anew when either changes, or when somebody has changed a 
 import abc
 import contextlib
 import filecmp
-import json
 import os
 import re
 import shutil
@@ -19,10 +18,11 @@ from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 
 from . import digests, files, git, patch_commits, patches, paths, third_party
 from .errors import KitError
-from .locks import exclusive
+from .locks import LOCK, LOCKED, exclusive
 from .progress import output_of
+from .stamp import Stamp
 
-_STAMP = ".kit-source.json"
+_STAMP = ".kit-stamp.json"
 
 _CACHE = "__pycache__"
 """What Python leaves beside modules that it has imported."""
@@ -130,14 +130,11 @@ class Source(abc.ABC):
 
         Empty where nobody has to be told: there is none, or another one is wanted.
         """
-        try:
-            stamp = json.loads((self.tree / _STAMP).read_text(encoding="utf-8"))
-            if stamp["key"] != self.key():
-                return ""
-            if stamp["files"] == _listing(self.tree):
-                return None
-        except (OSError, ValueError, KeyError, TypeError):
+        stamp = Stamp.read(self.tree / _STAMP)
+        if stamp is None or stamp.key != self.key():
             return ""
+        if stamp.made == _listing(self.tree):
+            return None
         return (
             f"{paths.shown(self.tree)} was changed after it had been derived, and is derived again:"
             " a change belongs into a patch (make patch-edit)"
@@ -153,7 +150,7 @@ class Source(abc.ABC):
         """
         if self.is_ready():
             return False
-        with exclusive(paths.BUILD / "sources.lock", "the source tree"):
+        with exclusive(LOCK, LOCKED):
             reason = self._stale()
             if reason is None:
                 return False
@@ -168,9 +165,8 @@ class Source(abc.ABC):
             staging.mkdir(parents=True)
             self._fill(staging)
             _keep_times(staging, self.tree)
-            stamp = {"key": key, "files": _listing(staging)}
-            (staging / _STAMP).write_text(json.dumps(stamp), encoding="utf-8")
             files.flush_all()
+            Stamp(key, _listing(staging)).write(staging / _STAMP)
             if self.tree.exists():
                 self.tree.rename(old)
             staging.rename(self.tree)

@@ -28,23 +28,8 @@ FORMAT = 3
 EARLIER_FORMATS = (1, 2)
 """Forms whose files can still be used: they name what those were made from in the same way."""
 
-STAMP_FORMAT = 1
-"""The form of a stage's stamp."""
-
-_STAMP = {
-    "type": "object",
-    "required": ["files", "format", "key", "peak_bytes", "seconds"],
-    "properties": {
-        "files": {"type": "object"},
-        "format": {"const": STAMP_FORMAT},
-        "key": {"type": "object"},
-        "peak_bytes": {"type": "integer"},
-        "seconds": {"type": "number"},
-    },
-}
-
 MAX_BYTES = 4 << 20
-"""What is read of a provenance or a stamp at most; a provenance has some 40 kB."""
+"""What is read of a provenance at most; it has some 40 kB."""
 
 _CANNOT_LINK = (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.ENOSYS)
 """What a filesystem answers that cannot link these two files; anything else is a failure."""
@@ -121,12 +106,6 @@ def form_problems(content: Any) -> Iterator[schema_check.Problem]:
     return schema_check.problems(json.loads(SCHEMA.read_text(encoding="utf-8")), content)
 
 
-def read_stamp(path: Path) -> Optional[Dict[str, Any]]:
-    """Return a stage's stamp; None where the file is missing, broken or of another format."""
-    content = _read(path)
-    return content if next(schema_check.problems(_STAMP, content), None) is None else None
-
-
 def _read(path: Path) -> Optional[Dict[str, Any]]:
     """Return the JSON object in a file; None where there is none, or it is longer than :data:`MAX_BYTES`."""
     try:
@@ -153,11 +132,6 @@ def _finite(text: str) -> float:
 
 def _refuse(constant: str) -> NoReturn:
     raise ValueError(f"{constant} is no number")
-
-
-def write_stamp(path: Path, content: Dict[str, Any]) -> None:
-    """Write a stage's stamp whole or not at all."""
-    _write(path, {"format": STAMP_FORMAT, **content})
 
 
 def _write(path: Path, content: Dict[str, Any]) -> None:

@@ -1,6 +1,7 @@
 """ONNX to IR by each Model Optimizer, and the environment of the one that has one to itself."""
 
 import contextlib
+import dataclasses
 import json
 import os
 import re
@@ -18,15 +19,15 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from launch import convert, digests, environment, locks, optimizers, paths, separate
+from launch import convert, digests, installer, locks, optimizers, paths, requirements
 from launch import steps as steps_module
+from launch.environment import Venv
 from launch.errors import KitError
 
 from .conftest import HYBRID, Kit
 
 STEM = "small-8bit"
 OLD = optimizers.get("2021.4")
-OWN = OLD.separate
 
 
 # --- which there are -------------------------------------------------------------------------------------
@@ -55,7 +56,7 @@ def test_an_unknown_one_is_a_user_error_that_names_those_there_are(text: str) ->
 def test_the_key_of_the_default_is_what_trees_have_in_their_provenance() -> None:
     assert convert.key() == {
         "command": ["-m", "openvino.tools.mo.main", "--input_model", "model.onnx", "--output_dir", "ir"],
-        "lock": environment.lock_digest("runtime.lock"),
+        "lock": requirements.lock_digest("runtime.lock"),
         "program": digests.of_file(Path(convert.__file__)),
     }
 
@@ -95,108 +96,116 @@ def test_a_key_names_no_place() -> None:
 
 @pytest.fixture
 def lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A checkout with a small lock, and without the environment that is made from it."""
+    """A checkout with a small lock."""
     monkeypatch.setattr(paths, "BUILD", tmp_path / "build")
+    monkeypatch.setattr(locks, "LOCK", tmp_path / "build" / "build.lock")
     monkeypatch.setattr(paths, "ENVIRONMENT_DATA", tmp_path)
     path = tmp_path / OLD.lock
     path.write_text("a==1 \\\n    --hash=sha256:bb\n    # via x\nb==2 --hash=sha256:cc\n")
     return path
 
 
+@pytest.fixture
+def own(lock: Path) -> Venv:
+    """The environment of 2021.4 in that checkout, where it has not been made."""
+    assert OLD.separate is not None
+    return dataclasses.replace(OLD.separate, folder=paths.BUILD / "env" / "own")
+
+
 class Steps:
     """What stands in for venv and uv: remembers what was to be done, and makes an interpreter."""
 
-    def __init__(self) -> None:
+    def __init__(self, own: Venv) -> None:
+        self.own = own
         self.done: list = []
         self.stamped: list = []
         self.fail_at = "nothing"
 
     def run(self, doing: str, command: list) -> None:
         self.done.append(doing.split()[0])
-        self.stamped.append((OWN.folder / ".kit-stamp.json").exists())
+        self.stamped.append((self.own.folder / ".kit-stamp.json").exists())
         if self.fail_at in doing:
             raise KitError("no network")
         if doing.startswith("making"):
-            python = Path(command[-1]) / "bin" / "python"
-            python.parent.mkdir(parents=True)
-            python.symlink_to(sys.executable)
+            shutil.rmtree(str(self.own.folder), ignore_errors=True)
+            self.own.python.parent.mkdir(parents=True)
+            self.own.python.symlink_to(sys.executable)
 
 
 @pytest.fixture
-def steps(lock: Path, monkeypatch: pytest.MonkeyPatch) -> Steps:
-    recorder = Steps()
+def steps(own: Venv, monkeypatch: pytest.MonkeyPatch) -> Steps:
+    recorder = Steps(own)
     monkeypatch.setattr(
         steps_module.Steps, "run", lambda self, doing, command, **more: recorder.run(doing, command)
     )
-    monkeypatch.setattr(separate, "uv_environment", lambda *_: {})
+    monkeypatch.setattr(installer, "find_uv", lambda _: "/usr/bin/uv")
     return recorder
 
 
 MADE = ["making", "installing", "trying"]
 
 
-def test_it_is_made_once(steps: Steps, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert not OWN.is_ready()
-    assert OWN.ensure() is True
+def test_it_is_made_once(steps: Steps, own: Venv, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not own.is_ready()
+    assert own.ensure() is True
     assert steps.done == MADE
-    assert OWN.is_ready()
+    assert own.is_ready()
     monkeypatch.setattr(subprocess, "Popen", None)
-    assert OWN.ensure() is False
+    assert own.ensure() is False
     assert steps.done == MADE
 
 
-def test_a_changed_lock_makes_it_anew_and_a_comment_does_not(steps: Steps, lock: Path) -> None:
-    OWN.ensure()
+def test_a_changed_lock_brings_it_up_to_date_and_a_comment_does_not(
+    steps: Steps, own: Venv, lock: Path
+) -> None:
+    own.ensure()
     lock.write_text("# a comment\n" + lock.read_text().replace("# via x", "# via y"))
-    assert OWN.is_ready()
+    assert own.is_ready()
     lock.write_text(lock.read_text().replace("b==2", "b==3"))
-    assert not OWN.is_ready()
-    (OWN.folder / "left").touch()
-    assert OWN.ensure() is True
-    assert steps.done == MADE * 2
+    assert not own.is_ready()
+    assert own.ensure() is True
+    assert steps.done == MADE + MADE[1:]
     assert not any(steps.stamped), "the stamp goes before the first step and comes after the last"
-    assert not (OWN.folder / "left").exists()
 
 
 @pytest.mark.parametrize("step", MADE)
-def test_one_that_was_not_finished_is_not_ready_and_is_made_anew(steps: Steps, step: str) -> None:
+def test_one_that_was_not_finished_is_not_ready_and_is_made_anew(steps: Steps, own: Venv, step: str) -> None:
     steps.fail_at = step
     with pytest.raises(KitError, match="no network"):
-        OWN.ensure()
-    assert not OWN.is_ready()
+        own.ensure()
+    assert not own.is_ready()
     steps.fail_at = "nothing"
-    assert OWN.ensure() is True
+    assert own.ensure() is True
     assert steps.done[-3:] == MADE
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "null", '{"lock": 1}'])
-def test_a_damaged_stamp_is_none(steps: Steps, content: str) -> None:
-    OWN.ensure()
-    (OWN.folder / ".kit-stamp.json").write_text(content)
-    assert not OWN.is_ready()
+def test_a_damaged_stamp_is_none(steps: Steps, own: Venv, content: str) -> None:
+    own.ensure()
+    (own.folder / ".kit-stamp.json").write_text(content)
+    assert not own.is_ready()
 
 
-def test_a_lost_interpreter_is_noticed(steps: Steps) -> None:
-    OWN.ensure()
-    python = OWN.folder / "bin" / "python"
+def test_a_lost_interpreter_is_noticed(steps: Steps, own: Venv) -> None:
+    own.ensure()
+    python = own.folder / "bin" / "python"
     python.unlink()
     python.symlink_to("/no/such/python3.8")
-    assert not OWN.is_ready()
+    assert not own.is_ready()
 
 
-def test_without_the_kits_environment_it_says_what_to_do(
-    steps: Steps, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setattr(paths, "VENV_PYTHON", tmp_path / "none" / "bin" / "python")
+def test_without_the_kits_environment_it_says_what_to_do(steps: Steps, own: Venv, tmp_path: Path) -> None:
+    assert own.base is not None
+    lost = dataclasses.replace(own, base=dataclasses.replace(own.base, folder=tmp_path / "none"))
     with pytest.raises(KitError, match="does not start") as error:
-        OWN.ensure()
+        lost.ensure()
     assert error.value.hint == "make setup"
 
 
-def test_a_folder_that_cannot_be_written_to_is_a_user_error(steps: Steps) -> None:
+def test_a_folder_that_cannot_be_written_to_is_a_user_error(steps: Steps, own: Venv) -> None:
     paths.BUILD.write_text("a file in the way")
-    with pytest.raises(KitError, match="cannot be made") as error:
-        OWN.ensure()
+    with pytest.raises(KitError, match="cannot be written to") as error:
+        own.ensure()
     assert "build" in error.value.where
     assert error.value.hint
 
@@ -213,17 +222,17 @@ def test_excluded_packages_never_apply_and_are_not_locked() -> None:
     excluded = {canonicalize_name(requirement.name) for requirement in exclusions()}
     assert "opencv-python" in excluded
     assert all(not requirement.marker.evaluate() for requirement in exclusions())
-    assert not excluded & {canonicalize_name(name) for name in environment.pins(OLD.lock)}
+    assert not excluded & {canonicalize_name(name) for name in requirements.pins(OLD.lock)}
 
 
 def test_the_lock_has_the_release_and_no_telemetry() -> None:
-    pins = environment.pins(OLD.lock)
+    pins = requirements.pins(OLD.lock)
     assert pins["openvino-dev"] == pins["openvino"] == "2021.4.2"
     assert "openvino-telemetry" not in pins
 
 
 def test_packages_in_both_locks_are_of_one_version_but_for_openvino() -> None:
-    old, new = environment.pins(OLD.lock), environment.pins(optimizers.DEFAULT.lock)
+    old, new = requirements.pins(OLD.lock), requirements.pins(optimizers.DEFAULT.lock)
     differing = {name for name in set(old) & set(new) if old[name] != new[name]}
     assert differing == {"openvino", "openvino-dev"}
 
@@ -283,7 +292,8 @@ def eight_bit_weights(xml: Path) -> List[numpy.ndarray]:
 @pytest.fixture(scope="session")
 def old() -> optimizers.Optimizer:
     """2021.4 with its environment."""
-    assert OWN.is_ready(), "run the tests with `make test`, or `make setup MO=2021.4` first"
+    assert OLD.separate is not None
+    assert OLD.separate.is_ready(), "run the tests with `make test`, or `make setup MO=2021.4` first"
     return OLD
 
 

@@ -1,9 +1,12 @@
 """The environment: finding a Python 3.8, the stamp, the steps, and the locks it is made from."""
 
+import ast
+import dataclasses
 import fcntl
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -13,9 +16,11 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from launch import environment, installer, interpreters, locks, paths, progress
+from launch import environment, installer, interpreters, locks, paths, place, progress, requirements
 from launch import steps as steps_module
+from launch.environment import Venv
 from launch.errors import KitError
+from launch.stamp import Stamp
 
 LOCK_DIRECTORY = paths.ENVIRONMENT_DATA
 ALL_LOCKS = ("installer", "runtime", "report", "dev", "sources", "mo2021", "hub")
@@ -26,11 +31,9 @@ GOOD = {
     "path": "/good/bin/python3.8",
     "implementation": "CPython",
     "version": "3.8.18",
-    "major": 3,
-    "minor": 8,
     "wide": True,
-    "venv": True,
     "headers": "/good/include",
+    "lacks": [],
 }
 
 
@@ -81,7 +84,7 @@ def test_the_probe_on_a_real_interpreter():
 
 
 def test_the_probe_on_a_real_interpreter_of_another_version(monkeypatch):
-    monkeypatch.setattr(interpreters, "WANTED", (3, 4))
+    monkeypatch.setattr(interpreters, "_VERSION", "3.4")
     with pytest.raises(interpreters.Unusable, match=r"^is CPython 3\.\d+\.\d+"):
         interpreters.probe(REAL, "this one")
 
@@ -89,7 +92,7 @@ def test_the_probe_on_a_real_interpreter_of_another_version(monkeypatch):
 def test_a_good_one_on_path(machine):
     path = fake(machine / "bin/python3.8")
     assert interpreters.find() == interpreters.Interpreter(
-        path, "3.8.18", "python3.8 on PATH", True, "/good/include"
+        path, "3.8.18", "python3.8 on PATH", "/good/include"
     )
 
 
@@ -97,7 +100,7 @@ def test_a_failing_shim_is_passed_over_and_the_newest_patch_is_taken(machine):
     script(machine / "bin/python3.8", "echo 'pyenv: python3.8: command not found' >&2; exit 127")
     for version in ("3.8.2", "3.8.18", "3.8.9"):
         fake(pyenv(machine, version), version=version)
-    fake(pyenv(machine, "3.9.18"), version="3.9.18", minor=9)
+    fake(pyenv(machine, "3.9.18"), version="3.9.18")
     assert interpreters.find().path == str(pyenv(machine, "3.8.18"))
 
 
@@ -108,11 +111,26 @@ def test_a_second_one_on_path_is_taken_when_the_first_fails(machine, monkeypatch
     assert interpreters.find().path == path
 
 
-def test_one_that_uv_has_installed(machine):
-    folder = machine / "home/.local/share/uv/python"
-    fake(folder / "cpython-3.8.9-linux-x86_64-gnu/bin/python3.8", version="3.8.9")
-    newest = fake(folder / "cpython-3.8.20-linux-x86_64-gnu/bin/python3.8", version="3.8.20")
-    assert interpreters.find().path == newest
+UV = """case "$*" in
+"python find --python-preference only-managed --no-project 3.8") [ -f {have} ] && echo {have} ;;
+"python install 3.8") echo $UV_PYTHON_INSTALL_BIN; mkdir -p {folder} && cp {ready} {have} ;;
+*) exit 9 ;;
+esac"""
+
+
+def managed(machine):
+    """A uv that has no Python and can fetch one; return where that will be."""
+    have = machine / "uv/python3.8"
+    ready = fake(machine / "ready/python3.8")
+    script(machine / "bin/uv", UV.format(have=have, folder=have.parent, ready=ready))
+    return have
+
+
+def test_one_that_uv_has_installed(machine, capsys):
+    have = managed(machine)
+    fake(have, version="3.8.20")
+    assert interpreters.find().version == "3.8.20"
+    assert "fetching" not in capsys.readouterr().err
 
 
 def test_no_python_at_all_lists_every_place(machine):
@@ -121,7 +139,6 @@ def test_no_python_at_all_lists_every_place(machine):
     where = error.value.where
     assert "python3.8 on PATH: nothing there" in where
     assert f"pyenv ({machine}/home/.pyenv/versions): nothing there" in where
-    assert f"uv ({machine}/home/.local/share/uv/python): nothing there" in where
     assert "uv on PATH" in where
     for way in ("apt install", "pip install uv", "pyenv install 3.8", "PYTHON="):
         assert way in error.value.hint
@@ -138,7 +155,7 @@ def test_each_failure_has_its_reason(machine):
     with pytest.raises(KitError) as error:
         interpreters.find()
     lines = error.value.where.splitlines()
-    for place, reason in (
+    for name, reason in (
         ("bin/python3.8", "does not start: broken loader"),
         ("3.8.1", "is PyPy 3.8.18"),
         ("3.8.2", "is a 32-bit CPython"),
@@ -146,7 +163,7 @@ def test_each_failure_has_its_reason(machine):
         ("3.8.4", "does not start: exit status"),
         ("3.8.5", "does not start: Permission denied"),
     ):
-        assert any(place in line and reason in line for line in lines), (place, error.value.where)
+        assert any(name in line and reason in line for line in lines), (name, error.value.where)
 
 
 def test_one_that_hangs_is_given_up(machine, monkeypatch):
@@ -160,20 +177,20 @@ def test_one_that_hangs_is_given_up(machine, monkeypatch):
 
 
 def test_a_complete_one_goes_before_one_nearer_that_lacks_something(machine):
-    fake(machine / "bin/python3.8", venv=False)
+    fake(machine / "bin/python3.8", lacks=["ensurepip"])
     complete = fake(pyenv(machine, "3.8.18"))
     assert interpreters.find().path == complete
 
 
 def test_one_that_lacks_something_is_better_than_none(machine):
-    fake(machine / "bin/python3.8", venv=False, headers="")
-    assert interpreters.find().lacks == "ensurepip and Python.h"
+    fake(machine / "bin/python3.8", lacks=["ensurepip", "Python.h"])
+    assert interpreters.find().lacks == ("ensurepip", "Python.h")
 
 
 @pytest.mark.parametrize(
     ("facts", "words"),
     [
-        ({"version": "3.9.18", "minor": 9}, "is CPython 3.9.18"),
+        ({"version": "3.9.18"}, "is CPython 3.9.18"),
         ({"implementation": "PyPy"}, "is PyPy 3.8.18"),
     ],
 )
@@ -210,14 +227,16 @@ def test_a_requested_one_by_name_and_by_path(machine, monkeypatch):
 
 
 def test_uv_fetches_one(machine, capsys):
-    ready = fake(machine / "ready/python3.8")
-    target = machine / "home/.local/share/uv/python/cpython-3.8.20-linux-x86_64-gnu/bin"
-    script(
-        machine / "bin/uv",
-        f'[ "$*" = "python install 3.8" ] || exit 9\nmkdir -p {target}\ncp {ready} {target}/python3.8',
-    )
-    assert interpreters.find().origin.startswith("uv (")
-    assert "No Python 3.8 here; uv is fetching one" in capsys.readouterr().err
+    managed(machine)
+    found = interpreters.find()
+    assert (found.origin, found.version) == ("uv", "3.8.18")
+    assert "uv is fetching a Python 3.8" in capsys.readouterr().err
+
+
+def test_uv_fetches_a_complete_one_where_the_one_here_is_not(machine):
+    fake(machine / "bin/python3.8", lacks=["Python.h"])
+    managed(machine)
+    assert interpreters.find().origin == "uv"
 
 
 def test_uv_cannot_fetch_one(machine, capsys):
@@ -245,45 +264,60 @@ def checkout(tmp_path, monkeypatch):
     (data / "dev.lock").write_text("a==1 \\\n    --hash=sha256:bb\n")
     monkeypatch.setattr(paths, "REPOSITORY", repository)
     monkeypatch.setattr(paths, "ENVIRONMENT_DATA", data)
-    monkeypatch.setattr(paths, "VENV", repository / ".venv")
-    monkeypatch.setattr(paths, "VENV_PYTHON", repository / ".venv/bin/python")
     monkeypatch.setattr(paths, "BUILD", repository / "build")
-    monkeypatch.setattr(environment, "FREE_BYTES", 0)
+    monkeypatch.setattr(locks, "LOCK", repository / "build/build.lock")
     return repository
 
 
 class Steps:
-    """What stands in for pip and uv: remembers the steps and makes what they would make."""
+    """What stands in for pip and uv: remembers the steps and makes what they would make.
 
-    def __init__(self):
+    :param venv: an environment of the checkout's.
+    """
+
+    def __init__(self, venv):
+        self.venv = venv
         self.steps = []
         self.fail_at = None
         self.stamped = []
+        self.real = False
 
     def run(self, steps, doing, command, **_):
         steps.say(doing)
         self.steps.append(doing)
-        self.stamped.append(environment._stamp_file().exists())
+        self.stamped.append(self.stamp.exists())
         if self.fail_at is not None and self.fail_at in doing:
             raise KitError("no network")
         if "making" in doing:
-            script(paths.VENV_PYTHON, "")
+            assert "--clear" in command
+            if self.real:
+                subprocess.run([REAL, *command[1:]], check=True)
+            else:
+                shutil.rmtree(command[-1], ignore_errors=True)
+                script(self.venv.python, "")
+
+    @property
+    def stamp(self):
+        return self.venv.folder / ".kit-stamp.json"
+
+
+def environment_in(folder):
+    return Venv(folder / ".venv", "the tests", environment.KIT.locks, 0, "import a")
 
 
 @pytest.fixture
 def steps(checkout, monkeypatch):
-    recorder = Steps()
+    recorder = Steps(environment_in(checkout))
     monkeypatch.setattr(
         steps_module.Steps,
         "run",
         lambda self, doing, command, **more: recorder.run(self, doing, command, **more),
     )
-    monkeypatch.setattr(environment, "uv_environment", lambda *_: {})
-    monkeypatch.setattr(environment, "uv_at_hand", lambda *_: "")
-    monkeypatch.setattr(environment, "compiler", lambda: "c++")
+    monkeypatch.setattr(installer, "find_uv", lambda _: "")
+    monkeypatch.setattr(place, "find_compiler", lambda: "c++")
     recorder.python = fake(checkout.parent / "python/python3.8")
     recorder.other = fake(checkout.parent / "other/python3.8", version="3.8.9")
-    monkeypatch.setattr(interpreters, "_places", lambda: iter([("here", [recorder.python])]))
+    monkeypatch.setattr(interpreters, "_candidates", lambda _: iter([("here", recorder.python)]))
     return recorder
 
 
@@ -293,220 +327,223 @@ def words(recorder):
     return taken
 
 
-NEW = ["making", "installing", "installing", "trying"]
+NEW = ["making", "unpacking", "installing", "installing", "trying"]
 SYNC = NEW[1:]
 
 
 def test_a_new_environment(steps, checkout, capsys):
-    assert not environment.is_ready()
-    assert environment.ensure() is True
+    assert not steps.venv.is_ready()
+    assert steps.venv.ensure() is True
     assert words(steps) == NEW
-    assert environment.is_ready()
-    assert json.loads((checkout / ".venv/.kit-stamp.json").read_text())["python"] == {
-        "version": "3.8.18",
-        "path": steps.python,
-    }
+    assert steps.venv.is_ready()
+    assert Stamp.read(steps.stamp).made["python"] == steps.python
     terminal = capsys.readouterr().err
-    assert re.search(r"^\[ +\d+\.\d s\] setup: making .*\.venv with Python 3\.8\.18 \(.*\)$", terminal, re.M)
+    assert re.search(
+        r"^\[ +\d+\.\d s\] setup: making .*\.venv for the tests, with Python 3\.8\.18 \(.*\)$", terminal, re.M
+    )
     assert "installing 3 packages" in terminal
-    assert (checkout / "build/log/setup.log").read_text() == terminal
+    assert (checkout / "build/log/venv.log").read_text() == terminal
 
 
 def test_a_second_time_there_is_nothing_to_do_and_nothing_is_started(steps, monkeypatch):
-    environment.ensure()
+    steps.venv.ensure()
     words(steps)
     monkeypatch.setattr(subprocess, "Popen", None)
     monkeypatch.setattr(locks, "exclusive", None)
-    assert environment.ensure() is False
-    assert environment.ensure(steps.python) is False
+    assert steps.venv.ensure() is False
+    assert steps.venv.ensure(steps.python) is False
     assert words(steps) == []
 
 
 def test_up_to_date_is_known_in_milliseconds(steps, monkeypatch):
-    for name in environment.LOCKS:
+    for name in environment.KIT.locks:
         (paths.ENVIRONMENT_DATA / name).write_bytes((LOCK_DIRECTORY / name).read_bytes())
-    environment.ensure()
+    steps.venv.ensure()
     started = time.monotonic()
-    assert environment.is_ready()
+    assert steps.venv.is_ready()
     assert time.monotonic() - started < 0.5
 
 
 def test_comments_in_a_lock_do_not_count(steps):
-    environment.ensure()
+    steps.venv.ensure()
     lock = paths.ENVIRONMENT_DATA / "runtime.lock"
     lock.write_text("# new head\n\n" + lock.read_text().replace("# via x", "# via y, z") + "\n\n# end\n")
-    assert environment.is_ready()
+    assert steps.venv.is_ready()
 
 
 @pytest.mark.parametrize("change", [("b==2", "b==3"), ("sha256:cc", "sha256:dd"), ("b==2", "b2==2")])
 def test_a_changed_pin_counts_and_keeps_the_environment(steps, change):
-    environment.ensure()
+    steps.venv.ensure()
     words(steps)
-    (paths.VENV / "kept").touch()
+    (steps.venv.folder / "kept").touch()
     lock = paths.ENVIRONMENT_DATA / "runtime.lock"
     lock.write_text(lock.read_text().replace(*change))
-    assert not environment.is_ready()
-    assert environment.ensure() is True
+    assert not steps.venv.is_ready()
+    assert steps.venv.ensure() is True
     assert words(steps) == SYNC
     assert not any(steps.stamped), "the stamp goes before the first step"
-    assert (paths.VENV / "kept").exists()
-    assert environment.is_ready()
+    assert (steps.venv.folder / "kept").exists()
+    assert steps.venv.is_ready()
 
 
-@pytest.mark.parametrize("name", environment.LOCKS)
+@pytest.mark.parametrize("name", environment.KIT.locks)
 def test_each_lock_counts(steps, name):
-    environment.ensure()
+    steps.venv.ensure()
     lock = paths.ENVIRONMENT_DATA / name
     lock.write_text(lock.read_text() + "c==1 --hash=sha256:ee\n")
-    assert not environment.is_ready()
+    assert not steps.venv.is_ready()
 
 
 def test_a_missing_lock_is_a_user_error(checkout):
     (paths.ENVIRONMENT_DATA / "dev.lock").unlink()
     with pytest.raises(KitError, match="lock cannot be read") as error:
-        environment.lock_digest("dev.lock")
+        requirements.lock_digest("dev.lock")
     assert "dev.lock" in error.value.where
 
 
-@pytest.mark.parametrize("step", ["making", "installer", "3 packages", "trying"])
-def test_interrupted_at_any_step_it_starts_over(steps, step, capsys):
+@pytest.mark.parametrize("step", ["making", "unpacking", "installing uv", "3 packages", "trying"])
+def test_interrupted_at_any_step_it_starts_over(steps, step):
     steps.fail_at = step
     with pytest.raises(KitError, match="no network"):
-        environment.ensure()
-    assert not environment.is_ready()
+        steps.venv.ensure()
+    assert not steps.venv.is_ready()
     steps.fail_at = None
-    paths.VENV.mkdir(exist_ok=True)
-    (paths.VENV / "half").touch()
+    steps.venv.folder.mkdir(exist_ok=True)
+    (steps.venv.folder / "half").touch()
     words(steps)
-    assert environment.ensure() is True
+    assert steps.venv.ensure() is True
     assert words(steps) == NEW
-    assert not (paths.VENV / "half").exists()
-    assert "left by a setup that did not finish" in capsys.readouterr().err
-    assert environment.is_ready()
+    assert not (steps.venv.folder / "half").exists()
+    assert steps.venv.is_ready()
 
 
 def test_a_sync_that_fails_leaves_no_stamp(steps):
-    environment.ensure()
+    steps.venv.ensure()
     (paths.ENVIRONMENT_DATA / "dev.lock").write_text("a==1 --hash=sha256:bc\n")
     steps.fail_at = "3 packages"
     with pytest.raises(KitError):
-        environment.ensure()
+        steps.venv.ensure()
     (paths.ENVIRONMENT_DATA / "dev.lock").write_text("a==1 \\\n    --hash=sha256:bb\n")
-    assert not environment.is_ready()
+    assert not steps.venv.is_ready()
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "null", '{"python": 1}', '{"locks": {}}'])
 def test_a_damaged_stamp_is_none(steps, content):
-    environment.ensure()
-    environment._stamp_file().write_text(content)
-    assert not environment.is_ready()
+    steps.venv.ensure()
+    steps.stamp.write_text(content)
+    assert not steps.venv.is_ready()
     words(steps)
-    assert environment.ensure() is True
+    assert steps.venv.ensure() is True
     assert words(steps) == NEW
 
 
 def test_a_lost_interpreter_is_noticed_and_replaced(steps, monkeypatch):
-    environment.ensure()
+    steps.venv.ensure()
     Path(steps.python).unlink()
-    assert not environment.is_ready()
+    assert not steps.venv.is_ready()
     words(steps)
-    monkeypatch.setattr(interpreters, "_places", lambda: iter([("here", [steps.other])]))
-    assert environment.ensure() is True
+    monkeypatch.setattr(interpreters, "_candidates", lambda _: iter([("here", steps.other)]))
+    assert steps.venv.ensure() is True
     assert words(steps) == NEW
 
 
 def test_an_environment_without_python_is_not_ready(steps):
-    environment.ensure()
-    paths.VENV_PYTHON.unlink()
-    assert not environment.is_ready()
+    steps.venv.ensure()
+    steps.venv.python.unlink()
+    assert not steps.venv.is_ready()
 
 
 def test_a_moved_checkout_is_not_ready(steps, checkout, monkeypatch):
-    environment.ensure()
+    steps.venv.ensure()
     moved = checkout.parent / "moved"
     checkout.rename(moved)
     monkeypatch.setattr(paths, "ENVIRONMENT_DATA", moved / "env")
-    monkeypatch.setattr(paths, "VENV", moved / ".venv")
-    monkeypatch.setattr(paths, "VENV_PYTHON", moved / ".venv/bin/python")
-    assert not environment.is_ready()
+    assert not environment_in(moved).is_ready()
 
 
 def test_another_interpreter_makes_it_again(steps):
-    environment.ensure()
+    steps.venv.ensure()
     words(steps)
-    assert environment.ensure(steps.other) is True
+    assert steps.venv.ensure(steps.other) is True
     assert words(steps) == NEW
-    assert environment.ensure() is False, "the one that was asked for is kept"
+    assert steps.venv.ensure() is False, "the one that was asked for is kept"
     (paths.ENVIRONMENT_DATA / "dev.lock").write_text("a==1 --hash=sha256:bc\n")
-    assert environment.ensure() is True
+    assert steps.venv.ensure() is True
     assert words(steps) == SYNC
 
 
 def test_the_same_interpreter_by_another_name_is_the_same(steps, checkout):
-    environment.ensure()
+    steps.venv.ensure()
     link = checkout / "python-link"
     link.symlink_to(steps.python)
-    assert environment.ensure(str(link)) is False
+    assert steps.venv.ensure(str(link)) is False
 
 
 def test_a_wrong_requested_interpreter_is_an_error_even_when_ready(steps, checkout):
-    environment.ensure()
-    wrong = fake(checkout / "python3.9", version="3.9.1", minor=9)
+    steps.venv.ensure()
+    wrong = fake(checkout / "python3.9", version="3.9.1")
     with pytest.raises(KitError, match=r"CPython 3\.9\.1"):
-        environment.ensure(wrong)
-    assert environment.is_ready()
+        steps.venv.ensure(wrong)
+    assert steps.venv.is_ready()
+
+
+LACKING = [("ensurepip", "python3.8-venv"), ("Python.h", "python3.8-dev")]
 
 
 @pytest.mark.parametrize(
     ("facts", "message", "package"),
-    [({"venv": False}, "no ensurepip", "python3.8-venv"), ({"headers": ""}, "no Python.h", "python3.8-dev")],
+    [({"lacks": [name]}, f"no {name}", package) for name, package in LACKING],
 )
 def test_what_the_interpreter_lacks_is_said_before_anything_is_removed(steps, facts, message, package):
-    environment.ensure()
+    steps.venv.ensure()
     fake(Path(steps.other), **facts)
     with pytest.raises(KitError, match=message) as error:
-        environment.ensure(steps.other)
+        steps.venv.ensure(steps.other)
     assert package in error.value.hint
     assert steps.other in error.value.where
-    assert environment.is_ready()
+    assert steps.venv.is_ready()
 
 
-def test_too_little_space(steps, monkeypatch):
-    monkeypatch.setattr(environment, "FREE_BYTES", 10**18)
+def test_too_little_space(steps):
+    large = dataclasses.replace(steps.venv, bytes=1e18)
     with pytest.raises(KitError, match="too little free disk space"):
-        environment.ensure()
+        large.ensure()
 
 
 def test_a_link_to_another_disk_stays(steps, checkout):
     elsewhere = checkout.parent / "elsewhere"
     (elsewhere / "lib/deep").mkdir(parents=True)
     (elsewhere / "file").touch()
-    paths.VENV.symlink_to(elsewhere)
-    environment.ensure()
-    assert paths.VENV.is_symlink()
-    assert sorted(path.name for path in elsewhere.iterdir()) == [".kit-stamp.json", "bin"]
+    steps.venv.folder.symlink_to(elsewhere)
+    steps.real = True
+    steps.venv.ensure()
+    assert steps.venv.folder.is_symlink()
+    assert (elsewhere / "pyvenv.cfg").exists()
+    assert not (elsewhere / "lib/deep").exists()
+    assert not (elsewhere / "file").exists()
+    assert steps.venv.is_ready()
 
 
 def test_a_compiler_is_needed(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("CXX", raising=False)
     with pytest.raises(KitError, match=r"no C\+\+ compiler") as error:
-        environment.compiler()
+        place.find_compiler()
     assert "apt install g++" in error.value.hint
     script(tmp_path / "g++", "")
-    assert environment.compiler() == "g++"
+    assert place.find_compiler() == "g++"
     script(tmp_path / "c++", "")
-    assert environment.compiler() == "c++"
+    assert place.find_compiler() == "c++"
     monkeypatch.setenv("CXX", "ccache g++")
     with pytest.raises(KitError, match="CXX"):
-        environment.compiler()
+        place.find_compiler()
     script(tmp_path / "ccache", "")
-    assert environment.compiler() == "ccache g++"
+    assert place.find_compiler() == "ccache g++"
 
 
 def test_a_second_setup_waits_and_then_has_nothing_to_do(steps, checkout, monkeypatch, capsys):
     (checkout / "build").mkdir()
-    lock = (checkout / "build/setup.lock").open("w")
+    lock = (checkout / "build/build.lock").open("w")
     lock.write("4711\n")
     lock.flush()
     fcntl.flock(lock, fcntl.LOCK_EX)
@@ -515,23 +552,23 @@ def test_a_second_setup_waits_and_then_has_nothing_to_do(steps, checkout, monkey
     def flock(descriptor, operation):
         if operation == fcntl.LOCK_EX:
             # The other setup ends while this one waits.
-            script(paths.VENV_PYTHON, "")
-            environment._write_stamp(
-                environment.Stamp(steps.python, "3.8.18", str(paths.VENV), environment._digests())
+            script(steps.venv.python, "")
+            Stamp(steps.venv._key(), {"folder": str(steps.venv.folder), "python": steps.python}).write(
+                steps.stamp
             )
             lock.close()
         wait(descriptor, operation)
 
     monkeypatch.setattr(fcntl, "flock", flock)
-    assert environment.ensure() is False
-    assert "(pid 4711) works on the environment" in capsys.readouterr().err
+    assert steps.venv.ensure() is False
+    assert "(pid 4711) works on this checkout" in capsys.readouterr().err
     assert words(steps) == []
 
 
 def test_a_checkout_that_cannot_be_written_to(steps, checkout):
     (checkout / "build").write_text("a file in the way")
     with pytest.raises(KitError, match="cannot be written to"):
-        environment.ensure()
+        steps.venv.ensure()
 
 
 # --- one step --------------------------------------------------------------------------------------------
@@ -539,9 +576,8 @@ def test_a_checkout_that_cannot_be_written_to(steps, checkout):
 
 @pytest.fixture
 def real_steps(checkout):
-    log = checkout / "setup.log"
-    with log.open("w") as stream, (checkout / "lock").open("w") as lock:
-        yield steps_module.Steps(stream, log, lock.fileno(), time.monotonic())
+    with (checkout / "lock").open("w") as lock:
+        yield steps_module.Steps(checkout / "setup.log", lock.fileno())
 
 
 def test_a_step_writes_everything_to_the_log(real_steps, checkout, capsys):
@@ -554,7 +590,7 @@ def test_a_failing_step_shows_its_end_and_its_log(real_steps):
     with pytest.raises(KitError, match=r"while working \(exit status 3\)") as error:
         real_steps.run("working", ["/bin/sh", "-c", "for i in $(seq 30); do echo line $i; done; exit 3"])
     assert "setup.log" in error.value.where
-    assert error.value.hint.splitlines()[1:] == [f"line {number}" for number in range(16, 31)]
+    assert error.value.hint.splitlines()[-15:] == [f"line {number}" for number in range(16, 31)]
 
 
 @pytest.mark.parametrize(
@@ -576,7 +612,7 @@ def test_uvs_errors_are_not_broken_into_lines(real_steps):
     name = " ".join(["no such file"] * 20)
     uv = str(Path(REAL).with_name("uv"))
     with pytest.raises(KitError) as error:
-        real_steps.run("working", [uv, "pip", "compile", name], downloads=True)
+        real_steps.run("working", [uv, "pip", "compile", name], draws=True)
     assert name in error.value.hint
 
 
@@ -598,9 +634,9 @@ def test_a_step_does_not_see_another_environment(real_steps, checkout, monkeypat
 def test_the_lock_is_held_by_a_step_that_outlives_the_setup(checkout):
     """A setup killed outright leaves its installer working; no other may start beside that."""
     file = checkout / "lock"
-    with file.open("w") as lock, (checkout / "log").open("w") as log:
+    with file.open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        setup = steps_module.Steps(log, checkout / "log", lock.fileno(), time.monotonic())
+        setup = steps_module.Steps(checkout / "log", lock.fileno())
         setup.run(
             "leaving one behind", ["/bin/sh", "-c", f"sleep 1 >/dev/null 2>&1 & echo $! > {checkout}/pid"]
         )
@@ -610,100 +646,63 @@ def test_the_lock_is_held_by_a_step_that_outlives_the_setup(checkout):
         fcntl.flock(lock, fcntl.LOCK_EX)
 
 
-def test_an_interrupt_ends_the_step(real_steps, checkout, monkeypatch):
+def test_an_interrupt_ends_the_step(real_steps, monkeypatch):
     def interrupt(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(real_steps, "_write", interrupt)
-    monkeypatch.setattr(real_steps, "say", lambda _: None)
+    monkeypatch.setattr(progress, "LOOK_INTERVAL", 0.05)
+    monkeypatch.setattr(progress.Elapsed, "tick", interrupt)
     started = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
-        real_steps.run("working", ["/bin/sh", "-c", "echo; echo line; exec sleep 60"])
+        real_steps.run("working", ["/bin/sh", "-c", "exec sleep 60"])
     assert time.monotonic() - started < 10
 
 
-@pytest.mark.parametrize(
-    ("line", "seen"),
-    [
-        ("10%\r\x1b[2K20%\r\x1b[2K\x1b[1mdone\x1b[0m\r", "done"),
-        (
-            "\x1b[2K\x1b[37m⠙\x1b[0m \x1b[2mResolving...      \x1b[0m\x1b[31merror\x1b[0m: no  route\r",
-            "error: no  route",
-        ),
-        (" + torch==1.9.1", " + torch==1.9.1"),
-    ],
-)
-def test_the_log_has_what_a_terminal_would_still_show(line, seen):
-    assert steps_module.visible(line) == seen
-
-
-BARS = (
-    "[ -t 2 ] || exit 9; echo first; printf '\\r\\033[2K 4.1/17.6 MB 1 MB/s\\r\\033[2K'; sleep {};"
-    " printf '\\033[2K\\033[1mdone\\033[0m\\n'"
-)
-"""A program that draws a progress bar, on a terminal only."""
-
-
-def test_downloads_are_counted_where_there_is_no_terminal(real_steps, checkout, monkeypatch, capsys):
-    monkeypatch.setattr(progress.Elapsed, "INTERVAL", 0.1)
-    real_steps.run("working", ["/bin/sh", "-c", BARS.format(1)], downloads=True)
-    announced, *below = capsys.readouterr().err.splitlines()
-    assert announced.endswith("setup: working")
-    assert "    0:01  4.1 MB of 17.6 MB" in below
-    assert (checkout / "setup.log").read_text().splitlines()[1:] == ["first", "done"]
-
-
-def test_a_download_works_where_no_terminal_is_to_be_had(real_steps, checkout, monkeypatch):
-    def none():
-        raise OSError("out of pty devices")
-
-    monkeypatch.setattr(steps_module.pty, "openpty", none)
-    real_steps.run("working", ["/bin/sh", "-c", "[ -t 2 ] || echo no terminal"], downloads=True)
-    assert (checkout / "setup.log").read_text().splitlines()[1:] == ["no terminal"]
-
-
-def test_downloads_are_counted_on_a_terminal_in_a_line_that_goes_away(checkout):
-    """A real terminal, which only a process of its own can have as standard error."""
+def test_what_draws_gets_the_persons_terminal(checkout):
+    """Its words go there and nowhere else; so an error of the kit's cannot repeat them, and says so."""
     import pty
 
     program = (
-        "import sys, time; from pathlib import Path; from launch.steps import Steps\n"
-        "log = open('log', 'w'); lock = open('lock', 'w')\n"
-        "steps = Steps(log, Path('log'), lock.fileno(), time.monotonic())\n"
-        f"steps.run('working', ['/bin/sh', '-c', {BARS.format(2)!r}], downloads=True)"
+        "from pathlib import Path; from launch.steps import Steps\n"
+        "lock = open('lock', 'w'); steps = Steps(Path('log'), lock.fileno())\n"
+        "steps.run('working', ['/bin/sh', '-c', '[ -t 1 ] && [ -t 2 ] && echo a bar'], draws=True)\n"
+        "steps.run('checking', ['/bin/sh', '-c', '[ -t 1 ] || echo no terminal'])\n"
+        "try: steps.run('failing', ['/bin/sh', '-c', 'echo the cause; exit 1'], draws=True)\n"
+        "except Exception as error: print(str(error))"
     )
     master, slave = pty.openpty()
     child = subprocess.Popen(
         [REAL, "-c", program],
         cwd=str(checkout),
+        stdout=subprocess.PIPE,
         stderr=slave,
+        text=True,
         env={**os.environ, "PYTHONPATH": str(paths.PACKAGE.parent)},
     )
     os.close(slave)
-    assert child.wait(30) == 0
-    seen = os.read(master, 65536).decode()
+    error, _ = child.communicate(timeout=30)
+    seen = os.read(master, 65536).decode().replace("\r\x1b[K", "").splitlines()
     os.close(master)
-    first, *rewritten, last = re.split("\r\x1b\\[K|\r\n", seen)
-    assert first.endswith("setup: working")
-    assert "    0:01  4.1 MB of 17.6 MB" in rewritten
-    assert last == "", "nothing stays below the step"
-    assert "4.1/17.6" not in seen
-    assert (checkout / "log").read_text().splitlines()[1:] == ["first", "done"]
+    assert [re.sub(r"^\[.*s\] ", "", line) for line in seen] == [
+        *("setup: working", "a bar", "setup: checking", "setup: failing", "the cause")
+    ]
+    log = (checkout / "log").read_text().splitlines()
+    assert [line for line in log if "setup: " not in line] == ["no terminal"]
+    assert "its words stand above" in error
+    assert "route to a package index" in error
+    assert "disk is full" in error
 
 
 # --- pip out of its wheel, and a uv that is here ---------------------------------------------------------
 
 
-def test_pip_out_of_the_interpreters_wheel_works(real_steps, checkout):
-    interpreter = interpreters.probe(REAL, "this one")
-    if not interpreter.pip:
-        pytest.skip("this interpreter has no pip of its own")
-    environment._new_venv(real_steps, interpreter)
-    done = subprocess.run([str(paths.VENV_PYTHON), "-I", "-m", "pip", "list"], capture_output=True, text=True)
+def test_pip_out_of_the_interpreters_wheel_works(tmp_path):
+    subprocess.run([REAL, "-I", "-m", "venv", "--without-pip", str(tmp_path)], check=True)
+    python = str(tmp_path / "bin/python")
+    subprocess.run([python, "-I", "-c", environment._UNPACK_PIP], check=True)
+    done = subprocess.run([python, "-I", "-m", "pip", "--version"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    name, version, *more = done.stdout.split()[4:]
-    assert (name, more) == ("pip", [])
-    assert f"pip-{version}-" in Path(interpreter.pip).name
+    assert str(tmp_path) in done.stdout
 
 
 @pytest.mark.parametrize(
@@ -720,93 +719,112 @@ def test_pip_out_of_the_interpreters_wheel_works(real_steps, checkout):
 )
 def test_a_uv_on_path_is_taken_where_it_does_what_the_locked_one_does(machine, answer, good):
     uv = script(machine / "bin/uv", f"echo '{answer}'")
-    assert installer.uv_at_hand("0.13.9") == (uv if good else "")
+    assert installer.find_uv([]) == (uv if good else "")
 
 
 def test_a_uv_that_does_not_start_is_none(machine):
-    assert installer.uv_at_hand("0.13.9") == ""
+    assert installer.find_uv([]) == ""
     script(machine / "bin/uv", "echo uv 0.13.9; exit 1")
-    assert installer.uv_at_hand("0.13.9", ["/no/such/uv"]) == ""
+    assert installer.find_uv([Path("/no/such/uv")]) == ""
 
 
 def test_a_uv_that_hangs_is_none(machine, monkeypatch):
     monkeypatch.setattr(installer, "ANSWER_SECONDS", 0.2)
     script(machine / "bin/uv", "echo uv 0.13.9; sleep 20")
     started = time.monotonic()
-    assert installer.uv_at_hand("0.13.9") == ""
+    assert installer.find_uv([]) == ""
     assert time.monotonic() - started < 10
 
 
 def test_the_environments_own_uv_goes_before_one_on_path(machine):
     script(machine / "bin/uv", "echo uv 0.13.10")
     own = script(machine / "venv/uv", "echo uv 0.13.9")
-    assert installer.uv_at_hand("0.13.9", [own]) == own
+    assert installer.find_uv([Path(own)]) == own
 
 
-def test_with_a_uv_here_none_is_installed_first(steps, machine_uv):
-    environment.ensure()
+def test_with_a_uv_here_none_is_installed_first(steps, monkeypatch):
+    monkeypatch.setattr(installer, "find_uv", lambda _: "/usr/bin/uv")
+    steps.venv.ensure()
     assert words(steps) == ["making", "installing", "trying"]
-
-
-def test_a_uv_here_that_fails_is_replaced_by_the_locked_one(steps, machine_uv, capsys):
-    steps.fail_at = "with /usr/bin/uv"
-    environment.ensure()
-    assert words(steps) == ["making", "installing", "installing", "installing", "trying"]
-    assert "/usr/bin/uv has failed; trying once more, with the uv of the lock" in capsys.readouterr().err
-    assert environment.is_ready()
-
-
-def test_the_locked_uv_is_not_tried_twice(steps):
-    steps.fail_at = "3 packages"
-    with pytest.raises(KitError):
-        environment.ensure()
-    assert words(steps) == ["making", "installing", "installing"]
-
-
-@pytest.fixture
-def machine_uv(monkeypatch):
-    monkeypatch.setattr(environment, "uv_at_hand", lambda *_: "/usr/bin/uv")
 
 
 # --- pip's settings, for uv ------------------------------------------------------------------------------
 
 
-def test_pip_settings_in_pips_own_order():
-    listing = (
-        "global.index-url='https://global.example/simple'\n"
-        "install.index-url='https://install.example/simple'\n"
-        "global.cert='/global.pem'\n"
-        ":env:.cert='/env.pem'\n"
-        ":env:.timeout=''\n"
-        "download.proxy='http://other.example'\n"
-        "a warning of pip's\n"
-    )
-    assert installer.pip_settings(listing) == {
-        "index-url": "https://install.example/simple",
-        "cert": "/env.pem",
+@pytest.fixture
+def person(tmp_path, monkeypatch):
+    """The variables of a person with files of pip's in every place but the machine's own."""
+    own = {
+        "HOME": str(tmp_path),
+        "XDG_CONFIG_DIRS": f"{tmp_path / 'all'}{os.pathsep}{tmp_path / 'more'}",
+        "XDG_CONFIG_HOME": str(tmp_path / "config"),
     }
+    for number, name in enumerate(("all/pip", "more/pip", ".pip", "config/pip")):
+        file = tmp_path / name / "pip.conf"
+        file.parent.mkdir(parents=True)
+        file.write_text(
+            f"[global]\nindex-url = https://{number}.example/%(x)s\ncert = /{number}.pem\nno-such = 1\n"
+            f"timeout =\n[install]\ntrusted-host =\n  a{number}\n  b{number}\n[download]\nproxy = {number}\n"
+        )
+    (tmp_path / "more/pip/pip.conf").write_text("[install]\nindex-url = https://install.example\n")
+    return own
 
 
-def test_pips_settings_become_uvs(tmp_path):
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {},
+        {"PIP_INDEX_URL": "https://variable.example", "PIP_DEFAULT_TIMEOUT": "9"},
+        {"PIP_CONFIG_FILE": "named.conf"},
+        {"PIP_CONFIG_FILE": "/no/such/file"},
+        {"PIP_CONFIG_FILE": os.devnull},
+    ],
+)
+def test_pips_settings_are_read_as_pip_reads_them(person, tmp_path, variables):
+    (tmp_path / "named.conf").write_text("[global]\nindex-url = https://named.example\nproxy = p\n")
+    if variables.get("PIP_CONFIG_FILE") == "named.conf":
+        variables = {"PIP_CONFIG_FILE": str(tmp_path / "named.conf")}
+    person.update(variables)
+    argv = [REAL, "-I", "-m", "pip", "config", "list"]
+    asked = subprocess.run(argv, env=person, capture_output=True, text=True, check=True)
+    lines = dict(line.split("=", 1) for line in asked.stdout.splitlines())
+    pips = {}
+    for section in ("global.", "install.", ":env:."):
+        for name, value in lines.items():
+            if name.startswith(section):
+                pips[name[len(section) :]] = " ".join(ast.literal_eval(value).split())
+    assert installer.read_pip_settings(person) == {name: value for name, value in pips.items() if value}
+
+
+def test_a_damaged_file_of_pips_says_nothing(person, tmp_path):
+    (tmp_path / "config/pip/pip.conf").write_bytes(b"no section\n\xff")
+    installer.read_pip_settings(person)
+
+
+def settings(monkeypatch, pip, environment):
+    monkeypatch.setattr(installer, "read_pip_settings", lambda _: pip)
+    return installer.uv_settings(environment)
+
+
+def test_pips_settings_become_uvs(tmp_path, monkeypatch):
     pip = {"index-url": "https://mirror.example/simple", "cert": "/ca.pem", "default-timeout": "180"}
-    assert installer.uv_settings(pip, {}) == {
+    assert settings(monkeypatch, pip, {}) == {
         "UV_DEFAULT_INDEX": "https://mirror.example/simple",
         "SSL_CERT_FILE": "/ca.pem",
         "UV_HTTP_TIMEOUT": "180",
     }
-    assert installer.uv_settings({"cert": str(tmp_path)}, {}) == {"SSL_CERT_DIR": str(tmp_path)}
+    assert settings(monkeypatch, {"cert": str(tmp_path)}, {}) == {"SSL_CERT_DIR": str(tmp_path)}
 
 
 @pytest.mark.parametrize("variable", ["UV_DEFAULT_INDEX", "UV_INDEX_URL"])
-def test_what_the_user_says_to_uv_stays(variable):
-    assert (
-        installer.uv_settings({"index-url": "https://mirror.example"}, {variable: "https://own.example"})
-        == {}
-    )
+def test_what_the_user_says_to_uv_stays(variable, monkeypatch):
+    own = {variable: "https://own.example"}
+    assert settings(monkeypatch, {"index-url": "https://mirror.example"}, own) == {}
 
 
-def test_other_indexes_are_not_passed_on():
-    assert installer.uv_settings({"extra-index-url": "https://x.example", "find-links": "/wheels"}, {}) == {}
+def test_other_indexes_are_not_passed_on(monkeypatch):
+    pip = {"extra-index-url": "https://x.example", "find-links": "/wheels"}
+    assert settings(monkeypatch, pip, {}) == {}
 
 
 # --- the locks -------------------------------------------------------------------------------------------
@@ -850,7 +868,7 @@ def test_every_line_of_a_lock_is_pinned_and_hashed(name):
 
 @pytest.mark.parametrize("name", ALL_LOCKS)
 def test_the_kit_reads_a_lock_as_it_stands(name):
-    pins = environment.pins(f"{name}.lock")
+    pins = requirements.pins(f"{name}.lock")
     assert {canonicalize_name(package): version for package, version in pins.items()} == locked(name)
 
 

@@ -1,7 +1,6 @@
 """NNCF's compiled extension: when it is looked after, and when a run can do without."""
 
 import fcntl
-import json
 import os
 import subprocess
 import sys
@@ -12,11 +11,12 @@ from typing import Callable, Dict, List
 
 import pytest
 
-from launch import paths, program
+from launch import locks, paths, program
 from launch.jobs import Job
 from launch.progress import Progress
 from launch.qa import arguments, extension
 from launch.source import Fork, Registry
+from launch.stamp import Stamp
 from launch.vscode import Invocation
 
 OTHER = "binarized_functions_cpu"
@@ -31,7 +31,7 @@ def folder(tmp_path: Path) -> Path:
         (folder / name).mkdir(parents=True)
         (folder / name / f"{name}.so").write_text(f"compiled {name}")
     with extension.lock(folder):
-        extension.stamp(folder, "key")
+        extension.write_stamp(folder, "key")
     assert extension.is_current(folder, "key")
     return folder
 
@@ -100,7 +100,7 @@ def test_a_change_is_seen(folder: Path, change: Callable[[Path], None]) -> None:
     assert not extension.is_current(folder, "key")
     folder.mkdir(exist_ok=True)
     with extension.lock(folder):
-        extension.stamp(folder, "key")
+        extension.write_stamp(folder, "key")
     assert extension.is_current(folder, "key")
 
 
@@ -110,29 +110,22 @@ def test_another_key_is_another_extension(folder: Path) -> None:
 
 
 def test_nobody_waits_to_be_told_that_another_is_at_work(folder: Path) -> None:
-    with (folder / ".kit-lock").open() as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+    with locks.folder(folder):
         started = time.monotonic()
         assert not extension.is_current(folder, "key")
         assert time.monotonic() - started < 1
     assert extension.is_current(folder, "key")
 
 
-def test_two_can_ask_at_once(folder: Path) -> None:
-    with (folder / ".kit-lock").open() as handle:
-        fcntl.flock(handle, fcntl.LOCK_SH)
-        assert extension.is_current(folder, "key")
-
-
 def test_who_waits_for_another_says_so(folder: Path, capsys: pytest.CaptureFixture) -> None:
-    with (folder / ".kit-lock").open() as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        release = threading.Timer(0.5, lambda: fcntl.flock(handle, fcntl.LOCK_UN))
-        started = time.monotonic()
-        release.start()
-        with extension.lock(folder):
-            assert time.monotonic() - started > 0.4
-        release.join()
+    handle = os.open(str(folder), os.O_RDONLY)
+    fcntl.flock(handle, fcntl.LOCK_EX)
+    release = threading.Timer(0.5, lambda: os.close(handle))
+    started = time.monotonic()
+    release.start()
+    with extension.lock(folder):
+        assert time.monotonic() - started > 0.4
+    release.join()
     assert "waiting for another run" in capsys.readouterr().err
     with extension.lock(folder):
         pass
@@ -156,7 +149,7 @@ class Tree(Fork):
 
     def derive(self, what: str) -> None:
         self._tree.mkdir(exist_ok=True)
-        (self._tree / ".kit-source.json").write_text(json.dumps({"key": what, "files": what}))
+        Stamp(what).write(self._tree / ".kit-stamp.json")
 
 
 class Runs:
@@ -190,7 +183,7 @@ class Runs:
         for words in lines:
             if words[:2] == ["-m", "launch.qa.extension"]:
                 with extension.lock(self.extensions):
-                    extension.stamp(self.extensions, words[2])
+                    extension.write_stamp(self.extensions, words[2])
         return [words[1 if words[0] == "-m" else 0] for words in lines]
 
 
@@ -311,7 +304,7 @@ def test_the_step_compiles_what_is_not_current_and_no_more(derived_source: Path,
     assert done.returncode == 0, done.stderr
     assert not extension.is_current(extensions, "another"), "nobody was asked for a stamp"
 
-    extension.stamp(extensions, "another")
+    extension.write_stamp(extensions, "another")
     damaged.write_bytes(damaged.read_bytes()[:1000])
     done = look_after("", extensions)
     assert done.returncode == 0, done.stderr
@@ -319,7 +312,7 @@ def test_the_step_compiles_what_is_not_current_and_no_more(derived_source: Path,
     done = look_after("", extensions)
     assert done.returncode == 0, done.stderr
     assert times(extensions) == third, "what was compiled is good, and not taken for damaged"
-    extension.stamp(extensions, "another")
+    extension.write_stamp(extensions, "another")
     done = look_after("", extensions)
     assert done.returncode == 0, done.stderr
     assert extension.is_current(extensions, "another"), "a stamp that is true stays"
@@ -339,7 +332,7 @@ def test_what_will_be_compiled_is_known_before(tmp_path: Path, monkeypatch: pyte
     extension.built(folder).parent.mkdir(parents=True)
     extension.built(folder).touch()
     assert extension.compiles(folder), "nobody knows what it was made from"
-    extension.compiled(folder)
+    extension.write_stamp(folder, "")
     assert not extension.compiles(folder)
     for path in (source, flags):
         path.write_text("another")

@@ -294,7 +294,7 @@ def test_the_tree_follows_the_choice(forked: SmallKit, source: str, package: str
     assert after == times
     assert derived(forked, source, "0") == "current"
     assert derived(forked, source, "1") == "made"
-    stamp = ".kit-source.json"
+    stamp = ".kit-stamp.json"
     assert {**small_kit.contents(tree(forked, source)), stamp: None} == {**fast, stamp: None}
 
 
@@ -330,7 +330,7 @@ def test_the_forks_tree_is_the_pins_with_the_patches(forked: SmallKit) -> None:
     assert os.readlink(str(transformers / LINK)) == LINKED
     assert (made / "nncf/nncf/tool.sh").stat().st_mode & stat.S_IXUSR
     # And only what a run reads is there.
-    assert sorted(path.name for path in made.iterdir()) == [".kit-source.json", "nncf", "transformers"]
+    assert sorted(path.name for path in made.iterdir()) == [".kit-stamp.json", "nncf", "transformers"]
     assert not (made / "nncf/README.md").exists()
     assert not (transformers / "docs").exists()
     assert forked.git("status", "--porcelain") == ""
@@ -492,7 +492,7 @@ def test_a_tree_that_was_changed_is_derived_again_and_says_so(
     write_wheels(forked)
     derived(forked, source)
     before = small_kit.contents(tree(forked, source))
-    stamp = ".kit-source.json"
+    stamp = ".kit-stamp.json"
     for spoil in SPOILERS:
         spoil(tree(forked, source) / package)
         done = derive(forked, source)
@@ -522,7 +522,7 @@ def test_what_a_run_leaves_in_a_tree_does_not_count(forked: SmallKit, source: st
 
 def test_a_stamp_of_an_earlier_kit_is_no_stamp(forked: SmallKit) -> None:
     derived(forked, "fork")
-    stamp = tree(forked, "fork") / ".kit-source.json"
+    stamp = tree(forked, "fork") / ".kit-stamp.json"
     content = json.loads(stamp.read_text())
     for text in (json.dumps({"key": content["key"]}), "{", "[]", "null", ""):
         stamp.write_text(text)

@@ -8,9 +8,7 @@ Importing NNCF is what compiles, and takes seconds where there is nothing to com
 it for a caller with a key leaves a stamp, by which :func:`is_current` tells the next caller that it need not.
 """
 
-import fcntl
 import importlib.util
-import json
 import os
 import sys
 import sysconfig
@@ -18,8 +16,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Dict, Iterator, List
 
-from .. import digests, environment, files, status
+from .. import digests, locks, place, status
 from ..errors import KitError
+from ..stamp import Stamp
 
 NAME = "quantized_functions_cpu"
 """The extension's name in NNCF."""
@@ -30,13 +29,8 @@ FOLDER = "TORCH_EXTENSIONS_DIR"
 COMPILING = "compiling NNCF's C++ extension"
 """What is said while it is compiled, which takes half a minute."""
 
-_LOCK = ".kit-lock"
 _STAMP = ".kit-stamp.json"
-_STAMP_BYTES = 1 << 16
-"""What is read of a stamp at most."""
-
-_SOURCES = ".kit-sources"
-"""In the folder: the digest of the sources from which was compiled what is there."""
+"""In the folder, when NNCF was last imported: for which key, from which sources, and what is compiled."""
 
 
 def built(folder: Path) -> Path:
@@ -46,26 +40,16 @@ def built(folder: Path) -> Path:
 
 def compiles(folder: Path) -> bool:
     """Return whether importing NNCF will compile, for the terminal: torch itself decides it otherwise."""
-    if not built(folder).is_file():
-        return True
-    try:
-        return files.read(folder / _SOURCES, _STAMP_BYTES).decode("ascii") != _sources()
-    except (OSError, ValueError):
-        return True
-
-
-def compiled(folder: Path) -> None:
-    """Remember what was compiled: for who has just imported NNCF, under the lock."""
-    files.write(folder / _SOURCES, _sources())
+    stamp = Stamp.read(folder / _STAMP)
+    return not built(folder).is_file() or stamp is None or stamp.made["sources"] != _sources()
 
 
 def _sources() -> str:
     """Return the digest of the extensions' sources and flags in the NNCF that an import would find."""
     spec = importlib.util.find_spec("nncf")
-    places = list(spec.submodule_search_locations or []) if spec else []
     found = {}
-    for place in places:
-        torch = Path(place) / "torch"
+    for package in (spec.submodule_search_locations or []) if spec else []:
+        torch = Path(package) / "torch"
         for path in [*torch.glob("*/extensions.py"), *torch.glob("extensions/**/*.*")]:
             if path.suffix != ".pyc":
                 found[str(path)] = digests.of_file(path)
@@ -77,7 +61,7 @@ def preflight() -> None:
 
     :raises KitError: there is no C++ compiler, or the running Python has no headers.
     """
-    environment.compiler()
+    place.find_compiler()
     headers = Path(sysconfig.get_paths()["include"]) / "Python.h"
     if not headers.is_file():
         raise KitError(
@@ -95,12 +79,7 @@ def lock(folder: Path) -> Iterator[None]:
     hold it for long.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / _LOCK).open("w") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            status.step("waiting for another run, which is importing or compiling NNCF")
-            fcntl.flock(handle, fcntl.LOCK_EX)
+    with locks.folder(folder, lambda: status.step("waiting for another run, which imports or compiles NNCF")):
         for stale in _lock_files(folder):
             stale.unlink()
         yield
@@ -117,58 +96,44 @@ def is_current(folder: Path, key: str) -> bool:
     That is where nobody holds the folder's lock, torch has left no lock file, and every compiled file has the
     bytes and the time that it had when NNCF was last imported for ``key``.
     """
-    try:
-        with (folder / _LOCK).open() as handle:
-            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            return not any(_lock_files(folder)) and _stamp(folder) == _made(folder, key)
-    except (OSError, ValueError):
+    if locks.is_held(folder) or any(_lock_files(folder)):
         return False
+    stamp = Stamp.read(folder / _STAMP)
+    return stamp is not None and stamp.key == key and stamp.made["compiled"] == _compiled(folder)
 
 
-def _stamp(folder: Path) -> Any:
-    """Return what a stamp holds.
-
-    :raises OSError: there is none.
-    :raises ValueError: it is none.
-    """
-    return json.loads(files.read(folder / _STAMP, _STAMP_BYTES).decode("utf-8"))
-
-
-def _made(folder: Path, key: str) -> Dict[str, Any]:
-    """Return what a stamp says: the caller's key, and time and sha256 of each compiled file."""
-    libraries = {
+def _compiled(folder: Path) -> Dict[str, List[Any]]:
+    """Return time and sha256 of each compiled file."""
+    return {
         path.relative_to(folder).as_posix(): [path.stat().st_mtime_ns, digests.of_file(path)]
         for path in folder.glob("*/*.so")
     }
-    return {"key": key, "compiled": libraries}
 
 
-def stamp(folder: Path, key: str) -> None:
-    """Say that what is compiled is current for ``key``; only for who has just used it, under the lock."""
-    files.write(folder / _STAMP, json.dumps(_made(folder, key), indent=2) + "\n")
+def write_stamp(folder: Path, key: str) -> None:
+    """Say what is compiled, for ``key``: for who has just imported NNCF, under the lock.
 
-
-def _changed(folder: Path) -> List[str]:
-    """Return the compiled files that are not what the stamp says; none where there is no stamp."""
-    try:
-        then = _stamp(folder)["compiled"]
-        now = _made(folder, "")["compiled"]
-        return [name for name in now if name in then and then[name] != now[name]]
-    except (OSError, ValueError, KeyError, TypeError):
-        return []
+    Without a key, a stamp that is still true stays.
+    """
+    stamp, made = Stamp.read(folder / _STAMP), {"sources": _sources(), "compiled": _compiled(folder)}
+    if key or stamp is None or stamp.made != made:
+        Stamp(key, made).write(folder / _STAMP)
 
 
 def _clear_damaged(folder: Path) -> None:
     """Remove each compiled file that is not what it was: ninja goes by times, and would leave it as it is."""
-    for name in _changed(folder):
-        (folder / name).unlink()
+    stamp = Stamp.read(folder / _STAMP)
+    before = stamp.made["compiled"] if stamp else {}
+    for name, now in _compiled(folder).items():
+        if before.get(name, now) != now:
+            (folder / name).unlink()
 
 
 def load(key: str = "") -> None:
     """Import NNCF's quantization functions, compiling the extension where that has not happened yet.
 
     :param key: stands for everything that decides whether there is something to compile; see
-        :func:`is_current`.  Empty where nobody will ask; a stamp is then removed that is no longer true.
+        :func:`is_current`.  Empty where nobody will ask.
     :raises KitError: it cannot be compiled; the compiler's words are part of the error.
     """
     folder = os.environ.get(FOLDER)
@@ -178,12 +143,12 @@ def load(key: str = "") -> None:
             where=f"env of the configuration: {FOLDER}",
             hint="Set it to a folder that only this kit uses, as the kit's launch file does.",
         )
-    place = Path(folder)
-    if compiles(place):
+    where = Path(folder)
+    if compiles(where):
         preflight()
         status.step(COMPILING)
-    with lock(place):
-        _clear_damaged(place)
+    with lock(where):
+        _clear_damaged(where)
         try:
             import nncf.torch  # noqa: F401  (the import compiles)
         except RuntimeError as error:
@@ -194,12 +159,7 @@ def load(key: str = "") -> None:
                 where=folder,
                 hint="Mend the compiler's complaint; `make clean` removes what was compiled so far.",
             ) from None
-        compiled(place)
-        if key:
-            stamp(place, key)
-        elif _changed(place):
-            # Compiled anew for a caller without a key: the next one would take it for damaged.
-            (place / _STAMP).unlink()
+        write_stamp(where, key)
 
 
 if __name__ == "__main__":
