@@ -25,20 +25,25 @@ def _unique(pairs: List[Tuple[str, Any]]) -> Dict[str, Any]:
     return found
 
 
-def read(path: Path, name: str, *, unique: bool = False, others: str = "") -> Any:
+def place(path: Path, name: str) -> str:
+    """Return a file as errors name it: with what has named it, if there is such a thing."""
+    return f"{name}={path}" if name else str(path)
+
+
+def read(path: Path, name: str = "", *, unique: bool = False, others: str = "") -> Any:
     """Return the JSON in ``path``.
 
-    :param name: what the file is to the user (``TRAIN_FILE``), for the error.
+    :param name: what has named the file (``TRAIN_FILE``), for the error; empty: nothing.
     :param unique: whether a key may be in an object only once; else the last one counts.
     :param others: who reads the file besides, and takes a byte order mark for a fault of it.
     :raises KitError: the file is missing, unreadable, not UTF-8 or not JSON (with line and column).
     """
-    where = f"{name}={path}"
+    where = place(path, name)
     try:
         files.check_regular(path)
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise KitError("The file does not exist.", where=where, hint=f"Correct {name}.") from None
+        raise KitError("The file does not exist.", where=where, hint="Correct its name.") from None
     except UnicodeDecodeError as error:
         raise KitError(
             f"The file is not UTF-8 text (byte {error.start}).", where=where, hint="Save it as UTF-8."
@@ -47,7 +52,7 @@ def read(path: Path, name: str, *, unique: bool = False, others: str = "") -> An
         raise KitError(
             f"The file cannot be read: {error.strerror}.",
             where=where,
-            hint=f"Make it readable or correct {name}.",
+            hint="Make it readable, or name another.",
         ) from None
     if text.startswith(BYTE_ORDER_MARK):
         if others:
