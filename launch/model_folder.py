@@ -77,7 +77,7 @@ def _special(objects: Dict[str, Dict[str, Any]], folder: Path, source: Path) -> 
         raise KitError(
             f"A tokenizer of the class {kind} is not made from a vocab.txt, or has no fast form.",
             where=f"{folder / name}: {key} = {json_file.shown(kind)}",
-            hint="Put the tokenizer's tokenizer.json there, as save_pretrained writes it, or correct the class.",
+            hint="Put its tokenizer.json there, as save_pretrained writes it, or correct the class.",
         )
     named = {**objects.get("tokenizer_config.json", {}), **objects.get("special_tokens_map.json", {})}
     found = {key: named.get(key, word if berts else None) for key, word in _SPECIAL.items()}

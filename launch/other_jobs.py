@@ -28,6 +28,7 @@ def configs(job: Job, prepare: Callable[[], None], ready_environment: Callable[[
     :raises KitError: an input is at fault, or upstream's script fails.
     """
     startable.check(job)
+    job.shape()
     if job.upstreams_script:
         for path in _upstreams_configs(job, prepare):
             print(path)
@@ -115,8 +116,9 @@ def evaluate(job: Job, prepare: Callable[[], None]) -> str:
     :raises KitError: an input is at fault, or the evaluation fails.
     """
     startable.check(job)
-    if job.arguments.validation_file is not None:
-        examples = squad.read(job.local(job.arguments.validation_file), "VALIDATION_FILE")
+    questions = job.questions("validation_file")
+    if questions is not None:
+        examples = squad.read(questions, job.named("validation_file"))
         squad.check_scorable(examples[: job.arguments.max_eval_samples])
     job.check_model()
     model, drawn = job.local(job.arguments.model_name_or_path), job.arguments.weights == checkpoint.RANDOM

@@ -138,14 +138,11 @@ class Build:
         needs = []
         for job in todo:
             startable.check(job.job)
-            arguments = job.job.arguments
-            for name, path in (
-                ("TRAIN_FILE", arguments.train_file),
-                ("VALIDATION_FILE", arguments.validation_file),
-            ):
+            for name in ("train_file", "validation_file"):
+                path = job.job.questions(name)
                 if path is not None and path not in checked:
                     checked.add(path)
-                    squad.read(job.job.local(path), name)
+                    squad.read(path, job.job.named(name))
             _check_work(job, self.out)
             shape = job.shape()
             job.job.check_model()

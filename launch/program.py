@@ -24,6 +24,9 @@ processors, which counts for a GPU alone.
 """
 
 
+_NAMED = ("model_name_or_path", "train_file", "validation_file")
+"""Arguments that a program's errors name."""
+
 _SCRIPT, _CAUSE = "upstream's script", "looking for the cause"
 
 
@@ -75,9 +78,7 @@ class Runner:
                 except KitError as error:
                     if step.name == _SCRIPT and not isinstance(error, child.KilledError):
                         # Upstream's script says nothing of a user's error but a traceback.
-                        self._run(
-                            job, _kits(job, _CAUSE, "qa.check", *job.invocation.args), log, what, progress
-                        )
+                        self._run(job, cause_step(job), log, what, progress)
                     raise
         if job.upstreams_script:
             for drawing in _DRAWINGS:
@@ -87,16 +88,21 @@ class Runner:
 
     def _run(self, job: Job, step: Step, log: Path, what: str, progress: Progress) -> child.Usage:
         _tick(progress, step.name, None)
-        return child.run(
-            step.argv,
-            env=step.env,
-            cwd=Path(job.invocation.cwd),
-            log=log,
-            what=what,
-            tick=functools.partial(_tick, progress, step.name),
-            inherit=(self.lock,),
-            start=self._start(job, step),
-        )
+        try:
+            return child.run(
+                step.argv,
+                env=step.env,
+                cwd=Path(job.invocation.cwd),
+                log=log,
+                what=what,
+                tick=functools.partial(_tick, progress, step.name),
+                inherit=(self.lock,),
+                start=self._start(job, step),
+            )
+        except KitError as error:
+            for name in _NAMED:  # a program knows its command line alone
+                error.where = error.where.replace(f"--{name}=", f"{job.named(name)}=")
+            raise
 
     def _start(self, job: Job, step: Step) -> Optional[child.Start]:
         """Return the other way to start a step, if there is one."""
@@ -129,6 +135,12 @@ def _kits(job: Job, name: str, module: str, *arguments: str) -> Step:
     """Return the step that runs one of the kit's modules as a job's program runs."""
     argv = [job.invocation.python, "-m", f"{__package__}.{module}", *arguments]
     return Step(name, argv, job.invocation.environment(os.environ))
+
+
+def cause_step(job: Job) -> Step:
+    """Return the step that looks for what is wrong with what the person gave a script that failed."""
+    words = [job.flattened.get(word, word) for word in job.invocation.args]
+    return _kits(job, _CAUSE, "qa.check", *words)
 
 
 def extension_step(job: Job) -> Step:

@@ -41,7 +41,7 @@ def check(job: Job) -> None:
     for name in _READ:
         value = getattr(job.arguments, name)
         if value is not None:
-            _check_readable(configuration, job, name, value)
+            _check_readable(job, name, value)
 
 
 def runs(invocation: vscode.Invocation) -> bool:
@@ -72,12 +72,12 @@ def _is_set_up(python: str) -> bool:
     return python == str(paths.VENV_PYTHON)
 
 
-def _check_readable(configuration: Configuration, job: Job, name: str, value: str) -> None:
+def _check_readable(job: Job, name: str, value: str) -> None:
     reason = files.special(job.local(value))
     if reason:
         raise KitError(
             f"A file that the launch configuration names cannot be read: {reason}.",
-            where=f"{configuration.place(configuration.path('args'))}: --{name} {value}",
+            where=f"{job.named(name)}={value}",
             hint="Make it readable, or name a regular file.",
         )
 

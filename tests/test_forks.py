@@ -174,4 +174,5 @@ def test_a_question_that_does_not_fit_is_named(kit: Kit, tmp_path: Path) -> None
     questions.write_text(json.dumps(content))
     identity = content["data"][1]["id"]
     done = kit.run("evaluate", source="fork", validation_file=questions, weights="random")
-    assert_user_error(done, "it has 400 tokens", f'question "{identity}"')
+    where = f"VALIDATION_FILE={questions}: data[1] (article "
+    assert_user_error(done, "it has 400 tokens", where, f'question "{identity}"')

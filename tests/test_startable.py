@@ -79,7 +79,21 @@ def test_an_argument_that_names_a_pipe(kit: Kit) -> None:
     words += ["--output_dir", str(kit.folder)]
     edit(kit, "evaluate", {"args": words})
     done = kit.run("evaluate", input=None, model=None, train_file=None, validation_file=None)
-    assert_user_error(done, "no regular file", f"--validation_file {pipe}", "configurations[6].args")
+    assert_user_error(done, "no regular file", f"--validation_file={pipe}", "configurations[6].args")
+
+
+@pytest.mark.parametrize("name", ["configs", "evaluate", HYBRID])
+def test_a_model_that_is_not_there_is_named_with_its_place(kit: Kit, name: str) -> None:
+    text = kit.launch_file.read_text(encoding="utf-8")
+    kit.launch_file.write_text(
+        text.replace("${workspaceFolder}/launch/sample/model", "/nope"), encoding="utf-8"
+    )
+    index = ["configs", *VARIANTS, "evaluate"].index(name)
+    command = ("variant", name) if name == HYBRID else (name, "")
+    given = {"input": None, "model": None, "train_file": None, "validation_file": None}
+    done = kit.run(*command, **given)
+    assert_user_error(done, "not exist", f"configurations[{index}].args: --", "=/nope")
+    assert "loading libraries" not in done.stderr
 
 
 def test_what_is_there_starts(kit: Kit) -> None:
