@@ -1,10 +1,14 @@
 """The command line of the kit."""
 
+import signal
 import sys
 from typing import Optional, Sequence
 
-from .errors import exit_with_message
-from .options import parse
+# A Ctrl-C while what follows is imported is kept for exit_with_message.
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+
+from .errors import exit_with_message  # noqa: E402
+from .options import parse  # noqa: E402
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
