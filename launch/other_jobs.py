@@ -1,5 +1,6 @@
 """The jobs that make no tree: ``configs`` and ``evaluate``."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -124,12 +125,15 @@ def evaluate(job: Job, prepare: Callable[[], None]) -> str:
     model, drawn = job.local(job.arguments.model_name_or_path), job.arguments.weights == checkpoint.RANDOM
     if model.is_dir() and not drawn:
         checkpoint.find(model)
-    with exclusive(LOCK, LOCKED) as lock:
-        prepare()
-        progress = Progress("evaluate", expected=None)
-        Runner(lock).run(job, "evaluate", "evaluation", progress)
     folder = job.local(job.arguments.output_dir)
     path = folder / "eval_results.json"
+    with exclusive(LOCK, LOCKED) as lock:
+        prepare()
+        for earlier in (path, folder / "eval_predictions.json"):
+            with contextlib.suppress(OSError):
+                earlier.unlink()  # it would pass for this run's, should this one fail
+        progress = Progress("evaluate", expected=None)
+        Runner(lock).run(job, "evaluate", "evaluation", progress)
     results = json.loads(path.read_text(encoding="utf-8"))
     if job.upstreams_script:
         # The kit's own program says it itself; upstream's numbers would pass for a trained model's.
