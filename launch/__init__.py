@@ -3,7 +3,7 @@
 Floors, from the bottom; a module imports only from floors below its own:
 
 0. ``hidden`` < ``errors``, ``variants``, ``choices``, ``paths``, ``files``, ``locks``, ``digests``,
-   ``status``, ``progress`` < ``downloads``, ``json_file`` < ``metric``, ``schema_check``, ``jsonc``, ``git``,
+   ``status``, ``progress``, ``jsonc`` < ``downloads``, ``json_file`` < ``metric``, ``schema_check``, ``git``,
    ``host``, ``place``, ``sums`` < ``checkpoint``: names, dimensions, folders, the error a user
    sees, tools that know nothing of the rest.
 1. ``vscode`` < ``rewrite``; ``interpreters`` and ``steps`` and ``installer`` < ``environment`` <

@@ -25,6 +25,7 @@ from . import (
     upkeep,
     variants,
 )
+from .commands import COMMANDS
 from .errors import KitError
 from .locks import LOCK, LOCKED, exclusive
 from .options import is_yes
@@ -113,8 +114,8 @@ def _command(options: argparse.Namespace) -> int:
 
 
 def _score(options: argparse.Namespace) -> int:
-    for name in ("hub", "model", "train_file", "seed", "threads", "weights"):
-        if getattr(options, name):
+    for name in ("input", "hub", "model", "train_file", "seed", "threads", "weights", "launch", "fast"):
+        if getattr(options, name) != COMMANDS["evaluate"].option(name).default:
             raise KitError(
                 f"{name.upper()} has no meaning with PREDICTIONS: no model answers.",
                 where=f"{name.upper()}={getattr(options, name)}",

@@ -199,6 +199,12 @@ def apply(
         rewriter.set("--seed", str(selection.seed), "SEED")
     if variant is None and rewriter.has("--do_eval") and not rewriter.has("--gen_sparse_cfg"):
         _choose_weights(rewriter, selection, sample_is_default)
+    elif selection.weights:
+        raise KitError(
+            "WEIGHTS has no meaning here: an evaluation alone reads weights.",
+            where=f"WEIGHTS={selection.weights}",
+            hint="Leave WEIGHTS out.",
+        )
     rule = f"INPUT={selection.kind}"
     if upstreams_script or not sample_is_default:
         for name in _OFFLINE:

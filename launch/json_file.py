@@ -1,10 +1,11 @@
 """Reading a JSON file that the user named, with errors that say which file and where in it."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any, Dict, List, Tuple
 
-from . import files
+from . import files, jsonc
 from .errors import KitError
 
 BYTE_ORDER_MARK = "\ufeff"
@@ -16,11 +17,25 @@ def shown(value: Any) -> str:
     return text if len(text) <= 60 else text[:59] + "…"
 
 
+class _Twice(ValueError):
+    """An object has a key twice."""
+
+    def __init__(self, key: str) -> None:
+        super().__init__(f"the key {shown(key)} is there twice")
+        self.key = key
+
+    def places(self, text: str) -> str:
+        """Return where a text has the key, in whichever object."""
+        key = "|".join(re.escape(json.dumps(self.key, ensure_ascii=plain)) for plain in (True, False))
+        spots = [token.start() for token in re.finditer(rf"({key})(?=\s*:)", text)]
+        return "".join(f", {jsonc.position(text, spot)}" for spot in spots)
+
+
 def _unique(pairs: List[Tuple[str, Any]]) -> Dict[str, Any]:
     found: Dict[str, Any] = {}
     for key, value in pairs:
         if key in found:
-            raise ValueError(f"the key {shown(key)} is there twice")
+            raise _Twice(key)
         found[key] = value
     return found
 
@@ -41,6 +56,7 @@ def read(path: Path, name: str = "", *, unique: bool = False, others: str = "") 
     where = place(path, name)
     try:
         files.check_regular(path)
+        files.check_no_pointer(path)
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise KitError("The file does not exist.", where=where, hint="Correct its name.") from None
@@ -70,6 +86,7 @@ def read(path: Path, name: str = "", *, unique: bool = False, others: str = "") 
             error_text = error.msg
         else:
             error_text = str(error)
+            where += error.places(text) if isinstance(error, _Twice) else ""
         raise KitError(
             f"The file is not valid JSON: {error_text}.", where=where, hint="Mend the file at that place."
         ) from None

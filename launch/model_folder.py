@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 from typing import Any, Dict
 
-from . import json_file
+from . import files, json_file
 from .bert_config import READER, BertShape
 from .errors import KitError
 
@@ -137,6 +137,7 @@ def _words(path: Path) -> Dict[str, int]:
     """
     where = str(path)
     try:
+        files.check_no_pointer(path)
         lines = path.read_text(encoding="utf-8").split("\n")
     except UnicodeDecodeError as error:
         raise KitError(

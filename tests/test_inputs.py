@@ -196,6 +196,13 @@ def test_weights_are_drawn_for_the_sample_and_who_asks(
     assert "--weights" not in load(launch, HYBRID, source, inputs.Selection(weights="random")).invocation.args
 
 
+@pytest.mark.parametrize("name", [HYBRID, "configs"])
+def test_what_reads_no_weights_refuses_them(name: str) -> None:
+    with pytest.raises(KitError, match="WEIGHTS has no meaning") as caught:
+        load("kit", name, "registry", inputs.Selection(weights="random"))
+    assert caught.value.where == "WEIGHTS=random"
+
+
 def test_other_weights_than_random_are_refused() -> None:
     with pytest.raises(KitError, match="no weights 'my-bert'") as caught:
         inputs.select("sample", "", "", "", "", "my-bert")

@@ -7,7 +7,7 @@ from typing import Any, Dict, List
 
 import pytest
 
-from launch import bert_config, model_folder, paths, squad
+from launch import bert_config, checkpoint, model_folder, paths, squad
 from launch.errors import KitError
 from launch.qa import features
 from launch.qa.arguments import Arguments
@@ -93,6 +93,15 @@ def test_a_vocabulary_without_a_special_word_is_refused_unless_it_is_named_other
     (model / "special_tokens_map.json").unlink()
     change(model / "added_tokens.json", **{word: 2048})
     check(model)
+
+
+@pytest.mark.parametrize("name", ["config.json", "vocab.txt", "tokenizer_config.json", "pytorch_model.bin"])
+def test_a_pointer_of_git_lfs_is_named(model: Path, name: str) -> None:
+    (model / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
+    with pytest.raises(KitError, match="git-lfs pointer") as caught:
+        checkpoint.find(model) if name == checkpoint.NAME else check(model)
+    assert str(model / name) in caught.value.where
+    assert "git lfs pull" in caught.value.hint
 
 
 def test_an_empty_vocabulary_is_refused(model: Path) -> None:
