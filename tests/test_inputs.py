@@ -192,8 +192,6 @@ def test_weights_are_drawn_for_the_sample_and_who_asks(
         assert job.downloaded is None or ("model.safetensors" in job.downloaded["files"]) != drawn
         if selection.weights and launch == "upstream":
             assert rule(job, "--weights") == "WEIGHTS"
-    # A tree's are drawn anyhow.
-    assert "--weights" not in load(launch, HYBRID, source, inputs.Selection(weights="random")).invocation.args
 
 
 @pytest.mark.parametrize("name", [HYBRID, "configs"])
