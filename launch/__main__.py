@@ -4,11 +4,12 @@ import signal
 import sys
 from typing import Optional, Sequence
 
-# A Ctrl-C while what follows is imported is kept for exit_with_message.
-signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+if __name__ == "__main__":
+    # A Ctrl-C while what follows is imported is kept for exit_with_message.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
 
-from .errors import exit_with_message  # noqa: E402
-from .options import parse  # noqa: E402
+from .errors import exit_with_message
+from .options import parse
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
