@@ -1,5 +1,11 @@
 """``python -m launch``: see :mod:`launch.cli`."""
 
+import signal
+
+if __name__ == "__main__":
+    # A Ctrl-C while what follows is imported is kept for exit_with_message.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+
 from .cli import main
 from .errors import exit_with_message
 

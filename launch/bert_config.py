@@ -94,21 +94,21 @@ def config_file(source: Path) -> Path:
     return source / "config.json" if source.is_dir() else source
 
 
-def read(source: Path, name: str) -> Dict[str, Any]:
+def read(source: Path, name: str = "") -> Dict[str, Any]:
     """Return the config in ``source`` (a model folder or a config file), with BERT's defaults filled in.
 
-    :param name: what the file is to the user (``MODEL``), for errors.
+    :param name: what has named it (``MODEL``), for errors; empty: nothing.
     :raises KitError: it cannot be read or is not a BERT's.
     """
     path = config_file(source)
-    content = json_file.read(path, name, others=READER)
+    content, where = json_file.read(path, name, others=READER), json_file.place(path, name)
     if not isinstance(content, dict):
-        raise KitError("The model config is not a JSON object.", where=f"{name}={path}", hint=_HINT)
+        raise KitError("The model config is not a JSON object.", where=where, hint=_HINT)
     kind = content.get("model_type")
     if kind != "bert":
         raise KitError(
             "The model is not a BERT." if kind else "The model config does not say that the model is a BERT.",
-            where=f"{name}={path}: model_type is {json.dumps(kind)}",
+            where=f"{where}: model_type is {json.dumps(kind)}",
             hint='Give a BERT whose config.json says "model_type": "bert".',
         )
     return {**_DEFAULTS, **content}

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from . import files
 from .errors import KitError
 
 NAME = "pytorch_model.bin"
@@ -26,6 +27,7 @@ def find(folder: Path) -> Path:
     """
     for name in NAMES:
         if (folder / name).is_file():
+            files.check_no_pointer(folder / name)
             return folder / name
     others = sorted({path.name for pattern in _OTHERS for path in folder.glob(pattern)})
     raise KitError(

@@ -487,8 +487,8 @@ def _evaluate(given: Given) -> None:
 def _score(given: Given) -> None:
     from . import files, other_jobs
 
-    for name in ("hub", "model", "train_file", "seed", "threads", "weights"):
-        if getattr(given, name):
+    for name in ("input", "hub", "model", "train_file", "seed", "threads", "weights", "launch", "fast"):
+        if getattr(given, name) != COMMANDS["evaluate"].options[name].default:
             raise KitError(
                 f"{name.upper()} has no meaning with PREDICTIONS: no model answers.",
                 where=f"{name.upper()}={getattr(given, name)}",

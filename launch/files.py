@@ -118,6 +118,21 @@ def read(path: Path, most: int) -> bytes:
     return content
 
 
+def check_no_pointer(path: Path) -> None:
+    """Check that ``path`` is not what git leaves of a file where git-lfs was not asked for the file itself.
+
+    :raises KitError: it is.
+    :raises OSError: it cannot be read.
+    """
+    with path.open("rb") as handle:
+        if handle.read(40).startswith(b"version https://git-lfs"):
+            raise KitError(
+                "The file is a git-lfs pointer: three lines that stand for the file.",
+                where=str(path),
+                hint="Run `git lfs pull` in its folder, or download the file itself.",
+            )
+
+
 def typed(text: str, name: str) -> Path:
     """Return the absolute path that a person's ``text`` means, ``~`` included.
 

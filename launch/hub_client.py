@@ -335,10 +335,13 @@ def _remember(record: Path, key: str, name: str, entry: Entry) -> None:
         files.write(record, json.dumps(content, indent=2) + "\n")
 
 
-def _without_addresses(record: logging.LogRecord) -> bool:
-    """Take addresses, which may hold secrets, out of the library's words."""
+def _is_for_people(record: logging.LogRecord) -> bool:
+    """Take addresses, which may hold secrets, out of the library's words, and why it tries again.
+
+    The last reason is in the error.
+    """
     record.msg, record.args = _ADDRESS.sub("<address>", record.getMessage()), ()
-    return True
+    return "thrown while requesting" not in record.msg
 
 
 def main(words: List[str]) -> int:
@@ -347,7 +350,7 @@ def main(words: List[str]) -> int:
         from huggingface_hub.utils import logging as library
 
         for handler in library.get_logger("huggingface_hub").handlers:
-            handler.addFilter(_without_addresses)
+            handler.addFilter(_is_for_people)
         answer: Entry = {"files": fetch(json.loads(words[0]))}
     except KitError as error:
         answer = {"error": error.as_dict()}

@@ -18,6 +18,9 @@ from .variants import Variant
 
 KINDS = ("sample", "files", "hub")
 
+VARIABLES = ("MODEL", "TRAIN_FILE", "VALIDATION_FILE")
+"""Those that name files, each the rule by which an argument is changed."""
+
 _OFFLINE = ("TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE")
 
 
@@ -196,6 +199,12 @@ def apply(
         rewriter.set("--seed", str(selection.seed), "SEED")
     if variant is None and rewriter.has("--do_eval") and not rewriter.has("--gen_sparse_cfg"):
         _choose_weights(rewriter, selection, sample_is_default)
+    elif selection.weights:
+        raise KitError(
+            "WEIGHTS has no meaning here: an evaluation alone reads weights.",
+            where=f"WEIGHTS={selection.weights}",
+            hint="Leave WEIGHTS out.",
+        )
     rule = f"INPUT={selection.kind}"
     if upstreams_script or not sample_is_default:
         for name in _OFFLINE:
@@ -268,13 +277,9 @@ def _read_files(
                 hint=f"Give {needed}=<questions in SQuAD's JSON, nested or flat>.",
             )
         rules = [selection.rule("TRAIN_FILE"), selection.rule("VALIDATION_FILE")]
-        if upstreams_script:
-            train = flat(train, "TRAIN_FILE") if train is not None else None
-            validation = flat(validation, "VALIDATION_FILE") if validation is not None else None
-            rules = [f"{rule}, in the flat form that upstream's script reads" for rule in rules]
-            if validation is None:
-                validation = train
-                rules[1] = "upstream's script wants some, and does nothing with them"
+        if upstreams_script and validation is None:
+            validation = train
+            rules[1] = "upstream's script wants some, and does nothing with them"
         _read_questions(rewriter, train, validation, *rules)
     config = rewriter.value("--config_name")
     if variant is not None and variant.hybrid and config is not None:
@@ -309,11 +314,12 @@ def flat(path: Path, name: str) -> Path:
     That is the form that upstream's script reads.  The file is named after the bytes of ``path``, and made
     once.
 
-    :param name: what the file is to the user (``TRAIN_FILE``), for errors.
+    :param name: what has named the file (``TRAIN_FILE``), for errors.
     :raises KitError: it cannot be read, or holds no questions in SQuAD's form.
     """
     try:
-        made = paths.BUILD / "inputs" / digests.of_file(path)[:16] / f"{name.lower()}.json"
+        files.check_regular(path)
+        made = paths.BUILD / "inputs" / digests.of_file(path)[:16] / "questions.json"
     except OSError:
         squad.read(path, name)
         raise

@@ -3,7 +3,7 @@
 import functools
 import os
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Dict, Mapping, Optional, Sequence, Tuple
 
@@ -24,7 +24,7 @@ from . import (
 from .errors import KitError
 from .optimizers import Optimizer
 from .qa.arguments import Arguments, parse
-from .rewrite import Part, Rewriter, format_parts
+from .rewrite import Part, Rewriter, format_parts, option_of
 from .source import Source
 from .variants import VARIANTS, Variant
 
@@ -48,6 +48,11 @@ _UNREAD = (
     "max_answer_length",
 )
 """Arguments that an ONNX file does not depend on."""
+
+_QUESTIONS = ("train_file", "validation_file")
+
+_FLAT = "the flat form, which upstream's script reads"
+"""The rule by which a question file is converted."""
 
 _UNKEYED_VARIABLES = ("PATH", "TORCH_EXTENSIONS_DIR", "HF_HOME")
 """Variables that lead to tools and not to what is computed."""
@@ -90,6 +95,7 @@ class Job(Run):
     :param source: what it runs on.
     :param configuration: its entry in the launch file, for errors; None for one of upstream's.
     :param downloaded: what its inputs are on the hub (:class:`launch.hub.Local`); None for others.
+    :param flattened: from what each question file was made that was converted for upstream's script.
     """
 
     variant: Optional[Variant]
@@ -97,6 +103,7 @@ class Job(Run):
     source: Source
     configuration: Optional[vscode.Configuration] = None
     downloaded: Optional[Mapping[str, Any]] = None
+    flattened: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def upstreams_script(self) -> bool:
@@ -106,6 +113,22 @@ class Job(Run):
     def local(self, path: str) -> Path:
         """Return a path of the command line, relative ones taken from the working directory."""
         return Path(self.invocation.cwd) / path
+
+    def questions(self, argument: str) -> Optional[Path]:
+        """Return the file of questions that a person has given as ``argument``; None where there is none."""
+        value = getattr(self.arguments, argument)
+        return None if value is None else self.local(self.flattened.get(value, value))
+
+    def named(self, argument: str) -> str:
+        """Return what has named an argument's file, for errors: a make variable, or its place."""
+        option = f"--{argument}"
+        part = next((part for part in reversed(self.parts) if option_of(part) == option), None)
+        if part is None:
+            return option
+        variable = next((rule for rule in part.rules if rule in inputs.VARIABLES), None)
+        if variable or self.configuration is None or not part.before or {*part.rules} - {_FLAT}:
+            return variable or option
+        return f"{self.configuration.place(self.configuration.path('args'))}: {option}"
 
     def shape(self) -> bert_config.BertShape:
         """Return the dimensions of the model that it is about.
@@ -121,7 +144,8 @@ class Job(Run):
         :raises KitError: it cannot be read.
         """
         source = self.local(self.arguments.config_source)
-        return bert_config.read(source, "the model config"), str(bert_config.config_file(source))
+        name = self.named("config_name" if self.arguments.config_name else "model_name_or_path")
+        return bert_config.read(source, name), str(bert_config.config_file(source))
 
     def check_model(self) -> None:
         """Check the model's config and what is known of its tokenizer, before anything is loaded.
@@ -131,8 +155,14 @@ class Job(Run):
         shape, tokens = self.shape(), self.arguments.max_seq_length
         bert_config.check_length(shape, tokens, self.arguments.config_source)
         tokenizer = self.local(self.arguments.tokenizer_source)
-        if tokenizer.is_dir():
-            model_folder.check(tokenizer, shape, tokens)
+        if not tokenizer.is_dir():
+            name = self.named("tokenizer_name" if self.arguments.tokenizer_name else "model_name_or_path")
+            raise KitError(
+                "The folder of the tokenizer does not exist.",
+                where=f"{name}={tokenizer}",
+                hint="Name a folder with vocab.txt or tokenizer.json.",
+            )
+        model_folder.check(tokenizer, shape, tokens)
 
     def explain(self) -> str:
         """As :meth:`Run.explain`, with the source."""
@@ -174,7 +204,7 @@ def load(launch: str, name: str, selection: inputs.Selection, source: Source) ->
     rewriter = rules.rewrite_upstream(name, source)
     origin = f"{rules.name_upstream(name)!r} in {paths.shown(rules.find_upstream_file())}"
     read = _select(rewriter, name, selection, source, sample_is_default=False)
-    return _job(rewriter, name, origin, source, _arguments(rewriter), read)
+    return _flattened(_job(rewriter, name, origin, source, _arguments(rewriter), read), rewriter)
 
 
 def run_of(launch: str, name: str, selection: inputs.Selection, source: Source) -> Run:
@@ -257,7 +287,23 @@ def _own_job(read: _Read, selection: inputs.Selection, source: Source) -> Job:
         what = f"Make runs {configuration.name!r} as the question-answering program, and this is another"
         raise KitError(f"{what}, or has wrong arguments.  {error.what}", where=where, hint=hint) from None
     job = _job(read.rewriter, configuration.name, read.origin, source, arguments, selected)
-    return replace(job, configuration=configuration)
+    return _flattened(replace(job, configuration=configuration), read.rewriter)
+
+
+def _flattened(job: Job, rewriter: Rewriter) -> Job:
+    """Return a job with its questions in the form that upstream's script reads; the sample's are.
+
+    :raises KitError: they cannot be read.
+    """
+    made = {}
+    for name in _QUESTIONS if job.upstreams_script else ():
+        path = job.questions(name)
+        if path is not None and paths.SAMPLE not in path.parents:
+            flat = str(inputs.flat(path, job.named(name)))
+            made[flat] = str(path)
+            rewriter.set(f"--{name}", flat, _FLAT)
+    changed = {"invocation": rewriter.result(), "parts": rewriter.parts(), "arguments": _arguments(rewriter)}
+    return replace(job, **changed, flattened=made) if made else job  # type: ignore[arg-type]
 
 
 def _select(
@@ -346,7 +392,7 @@ def onnx_key(job: TreeJob) -> Dict[str, Any]:
     """
     invocation = job.invocation
     arguments = {
-        name: _content(job.local(value), value) if name in _FILES else _recorded(value)
+        name: _content(job.local(value), value, job.named(name)) if name in _FILES else _recorded(value)
         for name, value in _shown_apart(job).items()
         if name not in _UNREAD and value is not None
     }
@@ -368,7 +414,7 @@ def onnx_key(job: TreeJob) -> Dict[str, Any]:
             if value is not None and name not in _UNKEYED_VARIABLES
         },
         "interpreter": [_recorded(word) for word in (invocation.python, *invocation.options)],
-        "target": [_content(job.local(word), word) for word in invocation.target]
+        "target": [_content(job.local(word), word, "program") for word in invocation.target]
         if not job.upstreams_script
         else [Path(invocation.target[-1]).name],
         "lock": requirements.lock_digest("runtime.lock"),
@@ -401,7 +447,7 @@ def _recorded(value: Any) -> Any:
     return f"{host.named(value.shown, {'${workspaceFolder}': paths.REPOSITORY})} ({digests.keyed(text)[:16]})"
 
 
-def _content(path: Path, word: str) -> str:
+def _content(path: Path, word: str, name: str) -> str:
     """Return the digest of what ``path`` names, or ``word``, as recorded, where it names nothing."""
     try:
         if path.is_dir():
@@ -410,6 +456,6 @@ def _content(path: Path, word: str) -> str:
     except OSError as error:
         raise KitError(
             f"A file that the launch configuration names cannot be read: {error.strerror}.",
-            where=hidden.shown(word),
-            hint="Make it readable, or correct it in the launch file.",
+            where=f"{name}={hidden.shown(word)}",
+            hint="Make it readable, or name another.",
         ) from None

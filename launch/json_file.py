@@ -1,10 +1,11 @@
 """Reading a JSON file that the user named, with errors that say which file and where in it."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any, Dict, List, Tuple
 
-from . import files
+from . import files, jsonc
 from .errors import KitError
 
 BYTE_ORDER_MARK = "\ufeff"
@@ -16,29 +17,49 @@ def shown(value: Any) -> str:
     return text if len(text) <= 60 else text[:59] + "…"
 
 
+class _Twice(ValueError):
+    """An object has a key twice."""
+
+    def __init__(self, key: str) -> None:
+        super().__init__(f"the key {shown(key)} is there twice")
+        self.key = key
+
+    def places(self, text: str) -> str:
+        """Return where a text has the key, in whichever object."""
+        key = "|".join(re.escape(json.dumps(self.key, ensure_ascii=plain)) for plain in (True, False))
+        spots = [token.start() for token in re.finditer(rf"({key})(?=\s*:)", text)]
+        return "".join(f", {jsonc.position(text, spot)}" for spot in spots)
+
+
 def _unique(pairs: List[Tuple[str, Any]]) -> Dict[str, Any]:
     found: Dict[str, Any] = {}
     for key, value in pairs:
         if key in found:
-            raise ValueError(f"the key {shown(key)} is there twice")
+            raise _Twice(key)
         found[key] = value
     return found
 
 
-def read(path: Path, name: str, *, unique: bool = False, others: str = "") -> Any:
+def place(path: Path, name: str) -> str:
+    """Return a file as errors name it: with what has named it, if there is such a thing."""
+    return f"{name}={path}" if name else str(path)
+
+
+def read(path: Path, name: str = "", *, unique: bool = False, others: str = "") -> Any:
     """Return the JSON in ``path``.
 
-    :param name: what the file is to the user (``TRAIN_FILE``), for the error.
+    :param name: what has named the file (``TRAIN_FILE``), for the error; empty: nothing.
     :param unique: whether a key may be in an object only once; else the last one counts.
     :param others: who reads the file besides, and takes a byte order mark for a fault of it.
     :raises KitError: the file is missing, unreadable, not UTF-8 or not JSON (with line and column).
     """
-    where = f"{name}={path}"
+    where = place(path, name)
     try:
         files.check_regular(path)
+        files.check_no_pointer(path)
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise KitError("The file does not exist.", where=where, hint=f"Correct {name}.") from None
+        raise KitError("The file does not exist.", where=where, hint="Correct its name.") from None
     except UnicodeDecodeError as error:
         raise KitError(
             f"The file is not UTF-8 text (byte {error.start}).", where=where, hint="Save it as UTF-8."
@@ -47,7 +68,7 @@ def read(path: Path, name: str, *, unique: bool = False, others: str = "") -> An
         raise KitError(
             f"The file cannot be read: {error.strerror}.",
             where=where,
-            hint=f"Make it readable or correct {name}.",
+            hint="Make it readable, or name another.",
         ) from None
     if text.startswith(BYTE_ORDER_MARK):
         if others:
@@ -65,6 +86,7 @@ def read(path: Path, name: str, *, unique: bool = False, others: str = "") -> An
             error_text = error.msg
         else:
             error_text = str(error)
+            where += error.places(text) if isinstance(error, _Twice) else ""
         raise KitError(
             f"The file is not valid JSON: {error_text}.", where=where, hint="Mend the file at that place."
         ) from None

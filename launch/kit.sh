@@ -7,12 +7,19 @@ try() {
     [ -n "$1" ] && "$1" -E -c 'import sys; sys.exit(sys.version_info < (3, 8))' 2>/dev/null
 }
 
+# Python takes a while to start, and a Ctrl-C meanwhile would end it with a traceback: it is kept for the kit.
+begin='import os, signal, sys
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+os.execv(sys.executable, [sys.executable, "-E", "-m", "launch", *sys.argv[1:]])'
+
 for python in .venv/bin/python python3 python3.13 python3.12 python3.11 python3.10 python3.9 python3.8 \
     "$LAUNCH_PYTHON" \
     "${PYENV_ROOT:-$HOME/.pyenv}"/versions/3.*/bin/python3 \
     "${XDG_DATA_HOME:-$HOME/.local/share}"/uv/python/cpython-3.*/bin/python3; do
     if try "$python"; then
-        exec "$python" -E -m launch "$@"
+        trap '' INT
+        exec "$python" -E -S -c "$begin" "$@"
     fi
 done
 if command -v uv >/dev/null; then

@@ -1,5 +1,6 @@
 """The jobs that make no tree: ``configs`` and ``evaluate``."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -28,6 +29,7 @@ def configs(job: Job, prepare: Callable[[], None], ready_environment: Callable[[
     :raises KitError: an input is at fault, or upstream's script fails.
     """
     startable.check(job)
+    job.shape()
     if job.upstreams_script:
         for path in _upstreams_configs(job, prepare):
             print(path)
@@ -115,19 +117,23 @@ def evaluate(job: Job, prepare: Callable[[], None]) -> str:
     :raises KitError: an input is at fault, or the evaluation fails.
     """
     startable.check(job)
-    if job.arguments.validation_file is not None:
-        examples = squad.read(job.local(job.arguments.validation_file), "VALIDATION_FILE")
+    questions = job.questions("validation_file")
+    if questions is not None:
+        examples = squad.read(questions, job.named("validation_file"))
         squad.check_scorable(examples[: job.arguments.max_eval_samples])
     job.check_model()
     model, drawn = job.local(job.arguments.model_name_or_path), job.arguments.weights == checkpoint.RANDOM
     if model.is_dir() and not drawn:
         checkpoint.find(model)
-    with exclusive(LOCK, LOCKED) as lock:
-        prepare()
-        progress = Progress("evaluate", expected=None)
-        run_job(job, "evaluate", "evaluation", progress, lock)
     folder = job.local(job.arguments.output_dir)
     path = folder / "eval_results.json"
+    with exclusive(LOCK, LOCKED) as lock:
+        prepare()
+        for earlier in (path, folder / "eval_predictions.json"):
+            with contextlib.suppress(OSError):
+                earlier.unlink()  # it would pass for this run's, should this one fail
+        progress = Progress("evaluate", expected=None)
+        run_job(job, "evaluate", "evaluation", progress, lock)
     results = json.loads(path.read_text(encoding="utf-8"))
     if job.upstreams_script:
         # The kit's own program says it itself; upstream's numbers would pass for a trained model's.

@@ -139,14 +139,11 @@ class Build:
         needs = []
         for job in todo:
             startable.check(job)
-            arguments = job.arguments
-            for name, path in (
-                ("TRAIN_FILE", arguments.train_file),
-                ("VALIDATION_FILE", arguments.validation_file),
-            ):
+            for name in ("train_file", "validation_file"):
+                path = job.questions(name)
                 if path is not None and path not in checked:
                     checked.add(path)
-                    squad.read(job.local(path), name)
+                    squad.read(path, job.named(name))
             _check_work(job, self.out)
             shape = job.shape()
             job.check_model()

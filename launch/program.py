@@ -22,6 +22,9 @@ processors, which counts for a GPU alone.
 """
 
 
+_NAMED = ("model_name_or_path", "train_file", "validation_file")
+"""Arguments that a program's errors name."""
+
 _SCRIPT, _CAUSE = "upstream's script", "looking for the cause"
 
 
@@ -50,15 +53,20 @@ def run_job(job: Job, log_name: str, what: str, progress: Progress, lock: int) -
 
     def run(step: Step) -> child.Usage:
         progress.tick(step.name or None)
-        return child.run(
-            step.argv,
-            env=step.env,
-            cwd=Path(job.invocation.cwd),
-            log=log,
-            what=what,
-            tick=lambda stated: progress.tick(stated or step.name or None),
-            inherit=(lock,),
-        )
+        try:
+            return child.run(
+                step.argv,
+                env=step.env,
+                cwd=Path(job.invocation.cwd),
+                log=log,
+                what=what,
+                tick=lambda stated: progress.tick(stated or step.name or None),
+                inherit=(lock,),
+            )
+        except KitError as error:
+            for name in _NAMED:  # a program knows its command line alone
+                error.where = error.where.replace(f"--{name}=", f"{job.named(name)}=")
+            raise
 
     usages = []
     with progress:
@@ -68,7 +76,7 @@ def run_job(job: Job, log_name: str, what: str, progress: Progress, lock: int) -
             except KitError as error:
                 if step.name == _SCRIPT and not isinstance(error, child.KilledError):
                     # Upstream's script says nothing of a user's error but a traceback.
-                    run(_kits(job, _CAUSE, "qa.check", *job.invocation.args))
+                    run(cause_step(job))
                 raise
     if job.upstreams_script:
         for drawing in _DRAWINGS:
@@ -99,6 +107,12 @@ def _kits(job: Job, name: str, module: str, *arguments: str) -> Step:
     """Return the step that runs one of the kit's modules as a job's program runs."""
     argv = [job.invocation.python, "-m", f"{__package__}.{module}", *arguments]
     return Step(name, argv, job.invocation.environment(os.environ))
+
+
+def cause_step(job: Job) -> Step:
+    """Return the step that looks for what is wrong with what the person gave a script that failed."""
+    words = [job.flattened.get(word, word) for word in job.invocation.args]
+    return _kits(job, _CAUSE, "qa.check", *words)
 
 
 def extension_step(job: Job) -> Step:

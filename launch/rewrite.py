@@ -132,7 +132,7 @@ class Rewriter:
     def drop(self, option: str, rule: str) -> None:
         """Leave ``option`` and its values out, wherever it is given."""
         for part in self.args:
-            if _option(part) == option:
+            if option_of(part) == option:
                 part.change((), rule)
 
     def map_words(self, change: Callable[[str], str], rule: str) -> None:
@@ -165,10 +165,10 @@ class Rewriter:
 
     def _find(self, option: str) -> Optional[Part]:
         """Return where ``option`` is given; the last counts, as for the programs' own parsers."""
-        return next((part for part in reversed(self.args) if _option(part) == option), None)
+        return next((part for part in reversed(self.args) if option_of(part) == option), None)
 
 
-def _option(part: Part) -> str:
+def option_of(part: Part) -> str:
     """Return the option that a part gives, as ``--name value`` or ``--name=value``; empty for none."""
     return part.after[0].split("=", 1)[0] if part.after else ""
 

@@ -56,7 +56,7 @@ class Example:
         }
 
 
-def _named(title: str, identity: str = "") -> str:
+def _named(title: Any, identity: Any = "") -> str:
     """Return an article's title and a question's id as errors name them, where there are such."""
     named = (("article", title), ("question", identity))
     text = ", ".join(f"{kind} {json_file.shown(name)}" for kind, name in named if name)
@@ -110,9 +110,15 @@ class _Reader:
         """
         if not isinstance(row, dict):
             raise self.fail(place, "an object was expected")
-        title, identity = str(row.get("title", "") if title is None else title), str(row.get("id", ""))
+        title, identity = row.get("title", "") if title is None else title, row.get("id", "")
         self.about = _named(title, identity)
-        return self.text(title, f"title of {place}"), self.text(identity, f"{place}.id") or place
+        return self.label(title, f"title of {place}"), self.label(identity, f"{place}.id") or place
+
+    def label(self, value: Any, place: str) -> str:
+        """Return a title or an id as text."""
+        if isinstance(value, bool) or not isinstance(value, (str, int)):
+            raise self.fail(place, f"a text or a whole number was expected, not {json_file.shown(value)}")
+        return self.text(str(value), place)
 
     def answer(self, context: str, row: Dict[str, Any], place: str) -> Tuple[str, int]:
         text, start = self.get(row, place, "text", str), self.get(row, place, "answer_start", int)
@@ -126,7 +132,7 @@ class _Reader:
         examples = []
         for p, paragraph in enumerate(self.get(article, place, "paragraphs", list)):
             here = f"{place}.paragraphs[{p}]"
-            self.about = _named(str(article.get("title", "")))
+            self.about = _named(article.get("title", ""))
             context = self.get(paragraph, here, "context", str)
             for q, qa in enumerate(self.get(paragraph, here, "qas", list)):
                 spot = f"{here}.qas[{q}]"
@@ -184,7 +190,7 @@ def read(path: Path, name: str) -> List[Example]:
 def check_scorable(examples: Sequence[Example]) -> None:
     """Check that answers to the questions can be scored.
 
-    :raises KitError: two have the same id, or one has no answer to be compared with.
+    :raises KitError: two have the same id, or one has no answer to be compared with, or one of unknown place.
     """
     seen = set()
     for example in examples:
@@ -201,3 +207,10 @@ def check_scorable(examples: Sequence[Example]) -> None:
                 where=example.where,
                 hint="Give every question of the validation file at least one answer, as SQuAD v1.1 does.",
             )
+        for text, start in example.answers:
+            if start < 0:
+                raise KitError(
+                    f"An answer's answer_start is {start}, so it is not known to stand in the context.",
+                    where=f"{example.where}: answer {json_file.shown(text)}",
+                    hint="Give the place of its first character in the context, counted from 0.",
+                )

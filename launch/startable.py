@@ -41,7 +41,7 @@ def check(job: Job) -> None:
     for name in _READ:
         value = getattr(job.arguments, name)
         if value is not None:
-            _check_readable(configuration, job, name, value)
+            _check_readable(job, name, value)
 
 
 def runs(invocation: vscode.Invocation) -> bool:
@@ -54,7 +54,7 @@ def runs(invocation: vscode.Invocation) -> bool:
 
 
 def missing(run: Run) -> str:
-    """Return in one line what the setup has still to make before a printed command runs; empty: nothing."""
+    """Return in one line what keeps a printed command from running, often the setup; empty: nothing."""
     python = run.invocation.python
     trees = (run.invocation.env.get("PYTHONPATH") or "").split(os.pathsep)
     if _is_set_up(python) and not runs(run.invocation):
@@ -62,9 +62,18 @@ def missing(run: Run) -> str:
     elif isinstance(run, Job) and str(run.source.tree) in trees and not run.source.tree.is_dir():
         lacking = str(run.source.tree)
     else:
-        return ""
+        return _refusal(run)
     source = f" SOURCE={run.source.name}" if isinstance(run, Job) else ""
     return f"note: `make setup{source}` comes first: {lacking} is not there yet"
+
+
+def _refusal(run: Run) -> str:
+    try:
+        if isinstance(run, Job):
+            check(run)
+    except KitError as error:
+        return f"note: this would not run: {error.what}  ({error.where})"
+    return ""
 
 
 def _is_set_up(python: str) -> bool:
@@ -72,13 +81,14 @@ def _is_set_up(python: str) -> bool:
     return python == str(paths.VENV_PYTHON)
 
 
-def _check_readable(configuration: Configuration, job: Job, name: str, value: str) -> None:
-    reason = files.special(job.local(value))
+def _check_readable(job: Job, name: str, value: str) -> None:
+    path = job.local(value)
+    reason = files.special(path) or ("" if path.exists() else "it does not exist")
     if reason:
         raise KitError(
             f"A file that the launch configuration names cannot be read: {reason}.",
-            where=f"{configuration.place(configuration.path('args'))}: --{name} {value}",
-            hint="Make it readable, or name a regular file.",
+            where=f"{job.named(name)}={value}",
+            hint="Make it readable, or name another.",
         )
 
 

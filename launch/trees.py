@@ -162,15 +162,15 @@ def recover(out: Path, variant: Variant) -> None:
 
 
 def check_writable(out: Path) -> None:
-    """Check that trees can appear in ``out``, and make it where it is missing.
+    """Check that trees can appear in ``out``, there or not yet.
 
     :raises KitError: they cannot.
     """
     if out.exists() and not out.is_dir():
         raise KitError("OUT is not a folder.", where=f"OUT={out}", hint="Set OUT= to a folder, new or not.")
-    probe = out / f".write-test-{os.getpid()}"
+    there = next(folder for folder in (out, *out.parents) if os.path.lexists(str(folder)))
+    probe = there / f".write-test-{os.getpid()}"
     try:
-        out.mkdir(parents=True, exist_ok=True)
         probe.mkdir()
         probe.rmdir()
     except OSError as error:
@@ -194,6 +194,7 @@ def publish(work: Path, out: Path, variant: Variant, provenance: Dict[str, Any])
     """
     tree, staging = out / variant.name, _staging(out, variant)
     try:
+        out.mkdir(parents=True, exist_ok=True)
         with locks.folder(out):
             shutil.rmtree(staging, ignore_errors=True)
             (staging / "ir").mkdir(parents=True)

@@ -17,7 +17,7 @@ from typing import Any, Callable, Dict, Iterator, List, Mapping, Sequence
 
 import pytest
 
-from launch import bert_config, digests, inputs, paths, rules, surroundings, third_party, vscode
+from launch import bert_config, digests, paths, rules, surroundings, third_party, vscode
 from launch.errors import KitError
 from launch.rules import ALLOCATOR
 from launch.variants import VARIANTS
@@ -397,8 +397,6 @@ def upstreams(name: str, entry: Mapping[str, Any], model: Path) -> Dict[str, Any
         edited["program"] = str(examples / entry["program"])
         value("--output_dir", str(paths.BUILD / "configs/user"))
     else:
-        for split, path in questions.items():
-            questions[split] = str(inputs.flat(Path(path), f"{split}_file".upper()))
         here = paths.BUILD / ("evaluate" if name == "evaluate" else "work")
         home = output if name != UNSTRUCTURED else str(Path(output).parent)
         words[:] = [word.replace(home, str(here)) for word in words]

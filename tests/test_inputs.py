@@ -7,7 +7,7 @@ from typing import Any, Dict, Optional
 
 import pytest
 
-from launch import bert_config, digests, hub, inputs, jobs, paths, squad
+from launch import bert_config, digests, hub, inputs, jobs, paths, program, squad
 from launch.errors import KitError
 from launch.variants import VARIANTS
 
@@ -63,8 +63,8 @@ def rule(job: jobs.Job, option: str) -> str:
     return next("; ".join(part.rules) for part in job.parts if option in (*part.before[:1], *part.after[:1]))
 
 
-def made_flat(path: Path, name: str) -> Path:
-    return paths.BUILD / "inputs" / digests.of_file(path)[:16] / name
+def made_flat(path: Path) -> Path:
+    return paths.BUILD / "inputs" / digests.of_file(path)[:16] / "questions.json"
 
 
 def reads(job: jobs.Job) -> Dict[str, Optional[str]]:
@@ -88,8 +88,8 @@ def expected(kind: str, source: str, chosen: inputs.Selection) -> Dict[str, str]
         model, train, validation = chosen.model, chosen.train_file, chosen.validation_file
         if source == "fork":
             train, validation = (
-                made_flat(train, "train_file.json"),
-                made_flat(validation, "validation_file.json"),
+                made_flat(train),
+                made_flat(validation),
             )
     for name, path in (("model_name_or_path", model), ("train_file", train), ("validation_file", validation)):
         found[name] = str(path)
@@ -155,7 +155,7 @@ def test_trees_need_questions_to_calibrate_on_only(launch: str, chosen: inputs.S
     train_only = without(chosen, "validation_file")
     assert load(launch, HYBRID, "registry", train_only).arguments.validation_file is None
     job = load(launch, HYBRID, "fork", train_only)
-    assert job.arguments.validation_file == str(made_flat(chosen.train_file, "train_file.json"))
+    assert job.arguments.validation_file == str(made_flat(chosen.train_file))
     assert "does nothing with them" in rule(job, "--validation_file")
     for source in SOURCES:
         with pytest.raises(KitError) as caught:
@@ -192,8 +192,13 @@ def test_weights_are_drawn_for_the_sample_and_who_asks(
         assert job.downloaded is None or ("model.safetensors" in job.downloaded["files"]) != drawn
         if selection.weights and launch == "upstream":
             assert rule(job, "--weights") == "WEIGHTS"
-    # A tree's are drawn anyhow.
-    assert "--weights" not in load(launch, HYBRID, source, inputs.Selection(weights="random")).invocation.args
+
+
+@pytest.mark.parametrize("name", [HYBRID, "configs"])
+def test_what_reads_no_weights_refuses_them(name: str) -> None:
+    with pytest.raises(KitError, match="WEIGHTS has no meaning") as caught:
+        load("kit", name, "registry", inputs.Selection(weights="random"))
+    assert caught.value.where == "WEIGHTS=random"
 
 
 def test_other_weights_than_random_are_refused() -> None:
@@ -276,13 +281,12 @@ def test_the_flat_form_has_the_same_questions(tmp_path: Path, content: dict) -> 
 def test_the_flat_form_is_named_after_the_content_and_made_once(tmp_path: Path) -> None:
     path = write(tmp_path / "mine.json", nested())
     made = inputs.flat(path, "TRAIN_FILE")
-    assert made == made_flat(path, "train_file.json")
+    assert made == made_flat(path)
     made.write_text("made before")
     assert inputs.flat(write(tmp_path / "copy.json", nested()), "TRAIN_FILE") == made
     assert made.read_text() == "made before"
     write(path, nested(id="q2"))
     assert inputs.flat(path, "TRAIN_FILE") != made
-    assert inputs.flat(path, "VALIDATION_FILE") == made_flat(path, "validation_file.json")
 
 
 @pytest.mark.parametrize(
@@ -305,6 +309,71 @@ def test_a_file_without_questions_is_named_and_leaves_nothing(
         load("upstream", HYBRID, "fork", selection)
     assert caught.value.where.startswith(f"TRAIN_FILE={path}")
     assert not (paths.BUILD / "inputs").exists()
+
+
+def edited(folder: Path, questions: Path) -> Path:
+    """Return the kit's launch file with other questions in it."""
+    text = paths.LAUNCH_FILE.read_text()
+    for name in ("train", "validation"):
+        text = text.replace(f"${{workspaceFolder}}/launch/sample/{name}.json", str(questions))
+    launch = folder / "launch.json"
+    launch.write_text(text)
+    return launch
+
+
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
+@pytest.mark.parametrize("name", [HYBRID, "evaluate"])
+def test_upstreams_script_gets_the_launch_files_questions_in_its_form(
+    tmp_path: Path, name: str, mark: bytes
+) -> None:
+    mine = tmp_path / "mine.json"
+    mine.write_bytes(mark + json.dumps(nested()).encode())
+    job = jobs.load(str(edited(tmp_path, mine)), name, inputs.Selection(), SOURCES["fork"])
+    argument = "validation_file" if name == "evaluate" else "train_file"
+    assert getattr(job.arguments, argument) == str(made_flat(mine))
+    assert job.questions(argument) == mine
+    assert "flat form" in rule(job, f"--{argument}")
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_what_the_launch_file_names_is_named_with_its_place(tmp_path: Path, source: str) -> None:
+    mine = write(tmp_path / "mine.json", nested())
+    launch = edited(tmp_path, mine)
+    job = jobs.load(str(launch), "evaluate", inputs.Selection(), SOURCES[source])
+    lines = launch.read_text().splitlines()
+    line = next(
+        n
+        for n, text in enumerate(lines, 1)
+        if '"args"' in text and n > lines.index('      "name": "evaluate",')
+    )
+    place = f"{launch}, line {line}, configurations[6].args: --validation_file"
+    assert job.named("validation_file") == place
+    write(mine, nested(question=7))
+
+    def read() -> None:
+        again = jobs.load(str(launch), "evaluate", inputs.Selection(), SOURCES[source])
+        squad.read(again.questions("validation_file"), again.named("validation_file"))
+
+    with pytest.raises(KitError) as caught:
+        read()
+    assert caught.value.where.replace("train_file", "validation_file").startswith(
+        f"{place}={mine}: data[0].paragraphs[0].qas[0].question"
+    )
+
+
+@pytest.mark.parametrize("source", SOURCES)
+@pytest.mark.parametrize("launch", LAUNCHES)
+def test_what_make_names_is_named_by_its_variable(launch: str, source: str, chosen: inputs.Selection) -> None:
+    job = load(launch, "evaluate", source, chosen)
+    assert job.named("validation_file") == "VALIDATION_FILE"
+    assert job.named("model_name_or_path") == "MODEL"
+    assert job.questions("validation_file") == chosen.validation_file
+
+
+def test_a_script_that_failed_has_the_persons_files_looked_through(chosen: inputs.Selection) -> None:
+    job = load("kit", "evaluate", "fork", chosen)
+    assert str(chosen.validation_file) in program.cause_step(job).argv
+    assert job.arguments.validation_file not in program.cause_step(job).argv
 
 
 @pytest.mark.parametrize(

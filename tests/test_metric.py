@@ -194,7 +194,7 @@ def test_a_missing_answer_counts_0_and_is_told(tmp_path: Path, questions: Path) 
         ({"q1": None}, ("null", '"q1"')),
         ({"q1": 7}, ("no text but 7", '"q1"')),
         ({"q1": "noon", "q9": "x"}, ("1 of 2 answers", "no question", '"q9"')),
-        ('{"q1": "noon", "q1": "dusk"}', ('"q1" is there twice',)),
+        ('{"q1": "noon", "q1": "dusk"}', ('"q1" is there twice', ", line 1, column 2, line 1, column 16")),
         ('{"q1": "noon"', ("not valid JSON", "line 1")),
     ],
 )
@@ -210,6 +210,7 @@ def test_what_is_no_file_of_answers_is_named(
     [
         ({"predictions": "p.json"}, "VALIDATION_FILE is empty"),
         ({"predictions": "p.json", "validation_file": "v.json", "model": "m"}, "MODEL=m"),
+        ({"predictions": "p.json", "validation_file": "v.json", "launch": "/nope"}, "LAUNCH=/nope"),
         ({"predictions": "/dev/zero", "validation_file": "{questions}"}, "PREDICTIONS=/dev/zero"),
         ({"predictions": "none.json", "validation_file": "{questions}"}, "does not exist"),
     ],

@@ -7,7 +7,7 @@ from typing import Any, Dict, List
 
 import pytest
 
-from launch import bert_config, model_folder, paths, squad
+from launch import bert_config, checkpoint, model_folder, paths, squad
 from launch.errors import KitError
 from launch.qa import features
 from launch.qa.arguments import Arguments
@@ -74,6 +74,74 @@ def test_so_is_one_of_a_tokenizer_json(model: Path, vocabulary: object) -> None:
     with pytest.raises(KitError) as caught:
         check(model)
     assert "tokenizer.json" in caught.value.where
+
+
+@pytest.mark.parametrize("word", ["[UNK]", "[CLS]", "[SEP]", "[PAD]", "[MASK]"])
+def test_a_vocabulary_without_a_special_word_is_refused_unless_it_is_named_otherwise(
+    model: Path, word: str
+) -> None:
+    """transformers would add it behind the last word: a row of a padded model that was never trained."""
+    change(model / "config.json", vocab_size=2080)
+    vocabulary, key = model / "vocab.txt", f"{word[1:-1].lower()}_token"
+    vocabulary.write_text(vocabulary.read_text(encoding="utf-8").replace(word, "<odd>"), encoding="utf-8")
+    with pytest.raises(KitError) as caught:
+        check(model)
+    assert f"{word} ({key})" in caught.value.what
+    assert caught.value.where == str(vocabulary)
+    change(model / "special_tokens_map.json", **{key: {"content": "<odd>"}})
+    check(model)
+    (model / "special_tokens_map.json").unlink()
+    change(model / "added_tokens.json", **{word: 2048})
+    check(model)
+
+
+@pytest.mark.parametrize("name", ["config.json", "vocab.txt", "tokenizer_config.json", "pytorch_model.bin"])
+def test_a_pointer_of_git_lfs_is_named(model: Path, name: str) -> None:
+    (model / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
+    with pytest.raises(KitError, match="git-lfs pointer") as caught:
+        checkpoint.find(model) if name == checkpoint.NAME else check(model)
+    assert str(model / name) in caught.value.where
+    assert "git lfs pull" in caught.value.hint
+
+
+def test_an_empty_vocabulary_is_refused(model: Path) -> None:
+    (model / "vocab.txt").write_text("\n")
+    with pytest.raises(KitError, match="is empty") as caught:
+        check(model)
+    assert caught.value.where == str(model / "vocab.txt")
+
+
+def test_a_word_that_is_there_twice_is_refused(model: Path) -> None:
+    number = words(model).index("the") + 1
+    with (model / "vocab.txt").open("a", encoding="utf-8") as file:
+        file.write("the\n")
+    change(model / "config.json", vocab_size=2080)
+    with pytest.raises(KitError, match='"the" twice') as caught:
+        check(model)
+    assert caught.value.where == f"{model / 'vocab.txt'}, lines {number} and 2049"
+
+
+@pytest.mark.parametrize("name", ["tokenizer_config.json", "config.json"])
+@pytest.mark.parametrize("kind", ["RobertaTokenizer", "BertJapaneseTokenizer", 7])
+def test_a_tokenizer_of_another_kind_needs_a_tokenizer_json(model: Path, name: str, kind: object) -> None:
+    change(model / "tokenizer_config.json", tokenizer_class=None)
+    change(model / name, tokenizer_class=kind)
+    with pytest.raises(KitError, match=f"class {kind} is not made from a vocab.txt") as caught:
+        model_folder.check(
+            model, bert_config.shape({**bert_config.read(model), "tokenizer_class": None}, ""), 384
+        )
+    assert caught.value.where.startswith(f"{model / name}: tokenizer_class = ")
+    change(model / "tokenizer.json", model={"vocab": {"a": 0}})
+    model_folder.check(
+        model, bert_config.shape({**bert_config.read(model), "tokenizer_class": None}, ""), 384
+    )
+
+
+def test_a_broken_file_is_named_as_a_file(model: Path) -> None:
+    (model / "tokenizer_config.json").write_text("{")
+    with pytest.raises(KitError) as caught:
+        check(model)
+    assert caught.value.where.startswith(f"{model / 'tokenizer_config.json'}, line 1")
 
 
 @pytest.mark.parametrize("key", ["model_max_length", "max_len"])

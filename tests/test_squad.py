@@ -58,6 +58,21 @@ def test_an_answer_start_that_says_nothing_or_is_a_float_is_taken(tmp_path: Path
     assert type(found.answers[0][1]) is int
 
 
+@pytest.mark.parametrize(
+    "form",
+    [
+        nested(answers=[{"text": "noon", "answer_start": -1}]),
+        flat(answers={"text": ["noon"], "answer_start": [-1]}),
+    ],
+)
+def test_an_evaluation_wants_to_know_where_answers_are(tmp_path: Path, form: dict) -> None:
+    examples = squad.read(write(tmp_path / "f.json", form), "VALIDATION_FILE")
+    with pytest.raises(KitError, match="answer_start is -1") as caught:
+        squad.check_scorable(examples)
+    assert caught.value.where == f'{examples[0].where}: answer "noon"'
+    assert '(article "T", question "q1")' in caught.value.where
+
+
 def test_a_question_knows_its_place(tmp_path: Path) -> None:
     path = write(tmp_path / "n.json", nested())
     (found,) = squad.read(path, "TRAIN_FILE")
@@ -83,6 +98,10 @@ def test_a_question_knows_its_place(tmp_path: Path) -> None:
         (flat(answers={"text": ["noon"], "answer_start": [20.5]}), "answer_start", "a whole number"),
         (nested(question="Where \ud83d?"), 'qas[0].question (article "T", question "q1")', "character 6 is"),
         (nested(id="\udc00"), "qas[0].id", "half of a surrogate pair"),
+        (nested(id=None), 'paragraphs[0].qas[0].id (article "T")', "not null"),
+        (nested(id={"a": 1}), 'qas[0].id (article "T", question {"a": 1})', 'not {"a": 1}'),
+        (flat(id=None), 'data[0].id (article "T")', "not null"),
+        (flat(title=[]), "title of data[0]", "not []"),
         (nested(question=7), 'qas[0].question (article "T", question "q1")', "a text"),
         (nested(question=7), "data[0].paragraphs[0].qas[0].question", "a text"),
         (nested(answers=[{"text": "noon"}]), "qas[0].answers[0]", "'answer_start' is missing"),

@@ -20,6 +20,9 @@ from .conftest import HYBRID, UNSTRUCTURED, Kit, assert_user_error, run
 MAKE = ["make", "--no-print-directory"]
 
 
+GIVEN = {"input": None, "model": None, "train_file": None, "validation_file": None}
+
+
 def edit(kit: Kit, name: str, keys: Dict[str, Any]) -> List[str]:
     """Change an entry of the launch file; return its lines as they are then."""
     content = jsonc.loads(kit.launch_file.read_text(encoding="utf-8"), "launch.json")
@@ -79,7 +82,55 @@ def test_an_argument_that_names_a_pipe(kit: Kit) -> None:
     words += ["--output_dir", str(kit.folder)]
     edit(kit, "evaluate", {"args": words})
     done = kit.run("evaluate", input=None, model=None, train_file=None, validation_file=None)
-    assert_user_error(done, "no regular file", f"--validation_file {pipe}", "configurations[6].args")
+    assert_user_error(done, "no regular file", f"--validation_file={pipe}", "configurations[6].args")
+
+
+@pytest.mark.parametrize("name", ["configs", "evaluate", HYBRID])
+def test_a_model_that_is_not_there_is_named_with_its_place(kit: Kit, name: str) -> None:
+    text = kit.launch_file.read_text(encoding="utf-8")
+    kit.launch_file.write_text(
+        text.replace("${workspaceFolder}/launch/sample/model", "/nope"), encoding="utf-8"
+    )
+    index = ["configs", *VARIANTS, "evaluate"].index(name)
+    command = ("variant", name) if name == HYBRID else (name, "")
+    done = kit.run(*command, **GIVEN)
+    assert_user_error(done, "not exist", f"configurations[{index}].args: --", "=/nope")
+    assert "loading libraries" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("old", "what"),
+    [
+        ("${workspaceFolder}/launch/qa/run_qa.py", "The program is not there"),
+        ("${workspaceFolder}/launch/sample/train.json", "it does not exist"),
+        ("${workspaceFolder}/launch/sample/model", "it does not exist"),
+    ],
+)
+def test_a_printed_command_says_what_it_lacks(kit: Kit, old: str, what: str) -> None:
+    text = kit.launch_file.read_text(encoding="utf-8")
+    assert old in text
+    kit.launch_file.write_text(text.replace(old, "/nope/run_qa.py"), encoding="utf-8")
+    done = kit.run("command", UNSTRUCTURED, **GIVEN)
+    assert done.returncode == 0
+    assert "/nope/run_qa.py" in done.stdout
+    assert "note: this would not run: " in done.stderr
+    assert what in done.stderr
+    assert f"{kit.launch_file}, line " in done.stderr
+
+
+@pytest.mark.parametrize("command", ["evaluate", "variant"])
+def test_a_program_that_fails_leaves_nothing_that_looks_like_a_result(kit: Kit, command: str) -> None:
+    program = kit.folder / "run_qa.py"
+    program.write_text("raise SystemExit(3)")
+    edit(kit, UNSTRUCTURED if command == "variant" else command, {"program": str(program)})
+    results = [kit.folder / "evaluate" / f"eval_{name}.json" for name in ("results", "predictions")]
+    for path in results:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("{}")
+    done = kit.run(command, UNSTRUCTURED if command == "variant" else "", **GIVEN)
+    assert_user_error(done, "failed with exit status 3")
+    assert not kit.out.exists()
+    assert [path.exists() for path in results] == [command == "variant"] * 2
 
 
 def test_what_is_there_starts(kit: Kit) -> None:

@@ -101,6 +101,16 @@ def test_an_early_interrupt_is_said_in_a_word(command: str, out: Path) -> None:
     assert members(process.pid) == []
 
 
+def test_an_interrupt_while_python_starts_is_said_in_a_word() -> None:
+    process = subprocess.Popen(
+        [str(paths.PACKAGE / "kit.sh"), "lint"], stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    wait_until(lambda: b"launch" in words_of(process.pid), process)
+    os.killpg(process.pid, signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert (process.returncode, said) == (130, "interrupted\n")
+
+
 @pytest.mark.parametrize("command", MEASURE)
 @pytest.mark.parametrize("to_all", [True, False])
 def test_an_interrupt_ends_what_measures(command: str, to_all: bool, out: Path) -> None:

@@ -25,7 +25,7 @@ from launch import convert, digests, paths, sums, trees, variants
 from launch.errors import KitError
 from launch.sparsity import Graph
 from launch.spec import Spec
-from launch.verify import measuring
+from launch.verify import ir_run, measuring
 from launch.verify import tree as verification
 from launch.verify.checks import Check
 from launch.verify.degeneracy import findings
@@ -104,6 +104,11 @@ def test_make_verify_passes_and_states_what_it_measured(originals: Path) -> None
         "one threshold",
     ):
         assert words in done.stdout, words
+
+
+def test_one_tolerance_is_said_of_one_figure() -> None:
+    outputs, check = ir_run.agreement(0.001, None)
+    assert check.text.endswith(f"(at most {outputs['as_run']['tolerance']})")
 
 
 def test_what_is_zero_is_stated_layer_by_layer(originals: Path) -> None:

@@ -178,6 +178,6 @@ def _check_finite(args: Arguments, *logits: Any) -> None:
     if not all(np.isfinite(values).all() for values in logits):
         raise KitError(
             "The model's scores are not all finite numbers, so no answer is the best one.",
-            where=f"--model_name_or_path {args.model_name_or_path}",
+            where=f"--model_name_or_path={args.model_name_or_path}",
             hint="The checkpoint's weights are infinite or no numbers: give another.",
         )

@@ -10,6 +10,7 @@ it for a caller with a key leaves a stamp, by which :func:`is_current` tells the
 
 import importlib.util
 import os
+import subprocess
 import sys
 import sysconfig
 from contextlib import contextmanager
@@ -31,6 +32,24 @@ COMPILING = "compiling NNCF's C++ extension"
 
 _STAMP = ".kit-stamp.json"
 """In the folder, when NNCF was last imported: for which key, from which sources, and what is compiled."""
+
+_WATCH = """
+trap '' INT
+before=" $(echo /proc/[0-9]*) "
+read -r _ && exit  # fails where the other end was closed without a word
+found=1
+while [ "$found" ]; do
+    found=
+    for process in /proc/[0-9]*; do
+        case $before in *" $process "*) continue ;; esac
+        case $(readlink "$process/cwd") in "$1"/*) kill -9 "${process#/proc/}" && found=1 ;; esac
+    done
+done
+"""
+"""A shell script that kills what works below the folder ``$1``, and was started after it, if its input ends.
+
+There ninja and what it starts (g++, cc1plus) work, each in a process group of its own.
+"""
 
 
 def built(folder: Path) -> Path:
@@ -83,6 +102,19 @@ def lock(folder: Path) -> Iterator[None]:
         for stale in _lock_files(folder):
             stale.unlink()
         yield
+
+
+@contextmanager
+def compilers_end_with_this(folder: Path) -> Iterator[None]:
+    """Let nothing that compiles below ``folder`` outlive this process, whatever ends it, a SIGKILL too.
+
+    A shell does that, which debuggers leave alone.  It inherits what this process has, the build's lock too.
+    """
+    argv = ["sh", "-c", _WATCH, "sh", str(folder.resolve())]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, close_fds=False) as watcher:
+        yield
+        assert watcher.stdin is not None
+        watcher.stdin.write(b"\n")
 
 
 def _lock_files(folder: Path) -> Iterator[Path]:
@@ -147,7 +179,7 @@ def load(key: str = "") -> None:
     if compiles(where):
         preflight()
         status.step(COMPILING)
-    with lock(where):
+    with lock(where), compilers_end_with_this(where):
         _clear_damaged(where)
         try:
             import nncf.torch  # noqa: F401  (the import compiles)

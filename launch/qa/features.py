@@ -32,19 +32,19 @@ def load_tokenizer(args: Arguments, vocab_size: int) -> Any:
         # The library raises anything from OSError to bare Exception here, depending on the broken file.
         raise KitError(
             f"The tokenizer cannot be loaded: {' '.join(str(error).split())[:300]}",
-            where=f"MODEL={source}",
+            where=source,
             hint="The folder needs config.json and a tokenizer (vocab.txt or tokenizer.json).",
         ) from None
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
         raise KitError(
             f"The tokenizer is a {type(tokenizer).__name__}, which is not a fast one.",
-            where=f"MODEL={source}",
+            where=source,
             hint="Give a model whose tokenizer has a fast form: a BERT with vocab.txt or tokenizer.json.",
         )
     if len(tokenizer) > vocab_size:
-        raise model_folder.too_many(len(tokenizer), vocab_size, f"MODEL={source}")
+        raise model_folder.too_many(len(tokenizer), vocab_size, source)
     if tokenizer.model_max_length < args.max_seq_length:
-        raise model_folder.too_short(tokenizer.model_max_length, args.max_seq_length, f"MODEL={source}")
+        raise model_folder.too_short(tokenizer.model_max_length, args.max_seq_length, source)
     return tokenizer
 
 

@@ -18,7 +18,7 @@ def load_config(args: Arguments) -> Tuple[Any, bert_config.BertShape]:
     from transformers import BertConfig
 
     source = args.config_source
-    checked = bert_config.read(Path(source), "the model config")
+    checked = bert_config.read(Path(source))
     shape = bert_config.shape(checked, str(bert_config.config_file(Path(source))))
     return BertConfig.from_dict(checked), shape
 

@@ -100,7 +100,7 @@ def agreement(as_run: float, exact: Optional[float]) -> Tuple[Facts, Check]:
     :param exact: without rounding; None where the first is within that tolerance, too.
     """
     outputs = {"as_run": {"difference": as_run, "tolerance": AS_RUN_TOLERANCE}}
-    parts = [("in 8 bits", as_run, AS_RUN_TOLERANCE if exact is not None else WITHOUT_ROUNDING_TOLERANCE)]
+    parts = [("in 8 bits", as_run, AS_RUN_TOLERANCE)]
     if exact is not None:
         outputs["without_rounding"] = {"difference": exact, "tolerance": WITHOUT_ROUNDING_TOLERANCE}
         parts.append(("without rounding", exact, WITHOUT_ROUNDING_TOLERANCE))

@@ -102,7 +102,7 @@ def make(source: Source, size: str, variant: str, repeat: str, to: Path) -> Plan
 
 def config(plan: Plan) -> Dict[str, Any]:
     """Return the dense model's config."""
-    dense = bert_config.read(paths.SAMPLE / "model", "the sample's model config")
+    dense = bert_config.read(paths.SAMPLE / "model")
     return {**dense, **_SMALL} if plan.size == "small" else dense
 
 
