@@ -19,7 +19,7 @@ MARK = '<meta name="generator" content="sparse BERT reproduction kit">'
 
 TEMPLATES = Path(__file__).parent / "templates"
 
-_LINES = {"attention output": "attention\noutput", "intermediate": "inter-\nmediate"}
+_LINES = {"attention output": ["attention", "output"], "intermediate": ["inter-", "mediate"]}
 """Names of matrices that take two lines above a heat map."""
 
 _PANELS = (
@@ -39,11 +39,6 @@ def report(trees: Sequence[Tree], missing: Sequence[str]) -> str:
 
     :param missing: variants that are not there.
     """
-    from markupsafe import Markup
-
-    def figure(tree: Tree) -> List[Dict[str, Any]]:
-        return [{**panel, "svg": Markup(panel["svg"])} for panel in panels(tree)]
-
     return str(
         _environment(autoescape=True)
         .get_template("report.html")
@@ -52,8 +47,8 @@ def report(trees: Sequence[Tree], missing: Sequence[str]) -> str:
             missing=missing,
             damaged=[tree for tree in trees if tree.faults],
             tables=table.TABLES,
-            panels=figure,
-            scale=Markup(heatmap.scale()),
+            panels=panels,
+            colours=heatmap.COLOURS,
             overall=variants.OVERALL_SPARSITY,
         )
     )
@@ -93,6 +88,8 @@ def _environment(**options: Any) -> Any:
         duration=duration,
         share=table.share,
         percent=heatmap.percent,
+        colour=heatmap.colour,
+        ink=heatmap.ink,
         heads=table.heads,
         agreement=table.agreement,
         bits=table.bits,
@@ -106,11 +103,11 @@ def _environment(**options: Any) -> Any:
 
 
 def panels(tree: Tree) -> List[Dict[str, Any]]:
-    """Return the heat maps of a tree: title and SVG of each."""
-    return [{"title": title, "svg": _panel(tree, title, share)} for title, share in _PANELS]
+    """Return the heat maps of a tree: title, text alternative, columns (lines of text), shares by row."""
+    return [_panel(tree, title, share) for title, share in _PANELS]
 
 
-def _panel(tree: Tree, title: str, share: Callable[[Matrix], float]) -> str:
+def _panel(tree: Tree, title: str, share: Callable[[Matrix], float]) -> Dict[str, Any]:
     grid = tree.grid(share)
     ranges = []
     for column, (name, _) in enumerate(COLUMNS):
@@ -120,7 +117,8 @@ def _panel(tree: Tree, title: str, share: Callable[[Matrix], float]) -> str:
             least, most = heatmap.percent(min(known)), heatmap.percent(max(known))
             ranges.append(f"{name} {least}" + ("" if least == most else f" to {most}"))
     label = f"Heat map of {tree.name}. {title}, in percent, over {len(grid)} layers: {'; '.join(ranges)}."
-    return heatmap.panel(grid, [_LINES.get(name, name) for name, _ in COLUMNS], label)
+    columns = [_LINES.get(name, [name]) for name, _ in COLUMNS]
+    return {"title": title, "label": label, "columns": columns, "grid": grid}
 
 
 def _by_column(tree: Tree) -> List[Dict[str, Any]]:
