@@ -17,7 +17,7 @@ import zipfile
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 
-from . import choices, digests, files, git, patch_commits, patches, paths, third_party
+from . import digests, files, git, patch_commits, patches, paths, third_party
 from .errors import KitError
 from .locks import exclusive
 from .progress import output_of
@@ -38,6 +38,10 @@ _LOCK = paths.ENVIRONMENT_DATA / "sources.lock"
 
 _RELEASE = re.compile(r"^([\w.-]+)==([^\s\\;]+)((?:.*\\\n)*.*)$", re.M)
 _HASH = re.compile(r"--hash=sha256:([0-9a-f]{64})")
+
+
+KINDS = ("auto", *patches.SOURCES)
+"""What ``SOURCE=`` may be."""
 
 
 class Source(abc.ABC):
@@ -278,11 +282,11 @@ def choose_source(text: str, fast: bool = True) -> Source:
     :raises KitError: there is no such source; ``fork`` without submodules; or, for ``auto`` too, submodules
         that are there and not as pinned.
     """
-    if text not in choices.SOURCES:
+    if text not in KINDS:
         raise KitError(
             f"There is no source {text!r}.",
             where=f"SOURCE={text}",
-            hint=f"Set SOURCE to {', '.join(choices.SOURCES)}.",
+            hint=f"Set SOURCE to {', '.join(KINDS)}.",
         )
     if text == Fork.name:
         third_party.require_forks()

@@ -16,7 +16,7 @@ import pytest
 from launch import choices, handlers, help, optimizers, options, paths
 from launch.commands import COMMANDS, OPTIONS
 from launch.errors import KitError
-from launch.source import Fork, Registry
+from launch.source import KINDS
 
 from .conftest import HYBRID, Kit, assert_user_error, processor_seconds, run
 
@@ -241,7 +241,7 @@ def test_help_loads_nothing_of_what_the_commands_do() -> None:
 
 
 def test_the_words_to_choose_from_are_those_that_are_acted_on() -> None:
-    assert ("auto", Fork.name, Registry.name) == choices.SOURCES
+    assert choices.SOURCES == KINDS
     assert tuple(optimizers.OPTIMIZERS) == choices.OPTIMIZERS
     assert choices.OPTIMIZERS[0] == optimizers.DEFAULT.name
 

@@ -15,10 +15,9 @@ from typing import Callable, List
 
 import pytest
 
-from launch import choices
 from launch.errors import KitError
 from launch.options import is_yes
-from launch.source import Fork, Registry, choose_source
+from launch.source import KINDS, Fork, Registry, choose_source
 
 from . import small_kit
 from .conftest import assert_user_error
@@ -218,7 +217,7 @@ def test_submodules_that_are_not_as_pinned_are_never_passed_over(
 
 
 def test_choose_gives_what_was_asked_for() -> None:
-    assert ("auto", Fork.name, Registry.name) == choices.SOURCES
+    assert ("auto", Fork.name, Registry.name) == KINDS
     assert isinstance(choose_source("registry"), Registry)
     with pytest.raises(KitError, match="no source ''"):
         choose_source("")
