@@ -110,7 +110,7 @@ def set_threads(rewriter: Rewriter, threads: Optional[int], environ: Mapping[str
         wanted = threads or surroundings.torchs(rewriter.result().environment(environ))
         for name in surroundings.THREADS:
             rewriter.set_variable(name, str(wanted), rule)
-        if wanted > surroundings.cores():
+        if wanted > surroundings.count_cores():
             # Only then: with it, MKL does not choose fewer for a small product either.
             rewriter.set_variable("MKL_DYNAMIC", "FALSE", "more threads than there are cores")
     for name in sorted(environ):

@@ -40,6 +40,10 @@ _RELEASE = re.compile(r"^([\w.-]+)==([^\s\\;]+)((?:.*\\\n)*.*)$", re.M)
 _HASH = re.compile(r"--hash=sha256:([0-9a-f]{64})")
 
 
+KINDS = ("auto", *patches.SOURCES)
+"""What ``SOURCE=`` may be."""
+
+
 class Source(abc.ABC):
     """Where a run's NNCF and transformers come from.
 

@@ -59,15 +59,15 @@ def torchs(env: Mapping[str, str]) -> int:
         found = re.match(r"\s*([0-9]{1,4})(?![0-9])", env.get(name, ""))
         if found and int(found.group(1)) > 0:
             asked = min(int(found.group(1)), _MOST)
-            return asked if _is_false(env.get("MKL_DYNAMIC", "")) else min(asked, cores())
-    return cores(os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None)
+            return asked if _is_false(env.get("MKL_DYNAMIC", "")) else min(asked, count_cores())
+    return count_cores(os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None)
 
 
 def _is_false(text: str) -> bool:
     return text.strip().lower() in ("0", "false", "no", "off")
 
 
-def cores(among: Optional[Set[int]] = None) -> int:
+def count_cores(among: Optional[Set[int]] = None) -> int:
     """Return the number of cores of the machine, or of those to which the processors ``among`` belong."""
     siblings = set()
     processors = among if among is not None else range(os.cpu_count() or 1)
