@@ -3,13 +3,13 @@
 Floors, from the bottom; a module imports only from floors below its own:
 
 0. ``hidden`` < ``errors``, ``variants``, ``choices``, ``paths``, ``files``, ``locks``, ``digests``,
-   ``status``, ``progress`` < ``downloads``, ``json_file`` < ``metric``, ``schema_check``, ``jsonc``, ``git``,
+   ``status``, ``progress`` < ``stamp``, ``requirements``, ``json_file`` < ``metric``, ``schema_check``, ``jsonc``, ``git``,
    ``host``, ``place``, ``sums`` < ``checkpoint``: names, dimensions, folders, the error a user
    sees, tools that know nothing of the rest.
-1. ``vscode`` < ``rewrite``; ``interpreters`` and ``steps`` and ``installer`` < ``environment`` <
-   ``separate`` < ``optimizers``; ``third_party`` and ``patches`` < ``patch_text`` < ``patch_work`` and
+1. ``vscode`` < ``rewrite``; ``interpreters`` and ``installer``, and ``child`` < ``steps``, < ``environment`` <
+   ``optimizers``; ``third_party`` and ``patches`` < ``patch_text`` < ``patch_work`` and
    ``patch_check``; ``patches`` < ``source`` < ``source_fork`` and ``source_registry`` < ``sources`` and
-   ``source_rules`` < ``upstream``; ``child`` and ``separate`` < ``hub``, which runs ``hub_client``;
+   ``source_rules`` < ``upstream``; ``child`` and ``environment`` < ``hub``, which runs ``hub_client``;
    ``squad``, ``bert_config`` < ``model_folder``, and ``hub``, < ``inputs``; ``bert_config`` < ``resources``
    and ``spec``; ``rewrite`` < ``surroundings`` and ``child`` < ``convert`` and ``warm_server`` < ``warm``;
    ``onnx_wire`` < ``onnx_limits`` < ``onnx_outline`` < ``sparsity`` < ``trees`` and ``onnx_model``, <
