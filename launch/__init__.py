@@ -3,9 +3,9 @@
 Floors, from the bottom; a module imports only from floors below its own:
 
 0. ``hidden`` < ``errors``, ``variants``, ``choices``, ``paths``, ``files``, ``locks``, ``digests``,
-   ``status``, ``progress`` < ``stamp``, ``requirements``, ``json_file`` < ``metric``, ``schema_check``, ``jsonc``, ``git``,
-   ``host``, ``place``, ``sums`` < ``checkpoint``: names, dimensions, folders, the error a user
-   sees, tools that know nothing of the rest.
+   ``status``, ``progress`` < ``stamp``, ``requirements``, ``json_file`` < ``metric``, ``schema_check``,
+   ``jsonc``, ``git``, ``host``, ``place``, ``sums`` < ``checkpoint``: names, dimensions, folders, the error
+   a user sees, tools that know nothing of the rest.
 1. ``vscode`` < ``rewrite``; ``interpreters`` and ``installer``, and ``child`` < ``steps``, < ``environment`` <
    ``optimizers``; ``third_party`` and ``patches`` < ``patch_text`` < ``patch_work`` and
    ``patch_check``; ``patches`` < ``source`` < ``source_fork`` and ``source_registry`` < ``sources`` and
