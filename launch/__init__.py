@@ -6,8 +6,8 @@ Floors, from the bottom; a module imports only from floors below its own:
    ``status``, ``progress`` < ``stamp``, ``requirements``, ``json_file`` < ``metric``, ``schema_check``,
    ``jsonc``, ``git``, ``host``, ``place``, ``sums`` < ``checkpoint``: names, dimensions, folders, the error
    a user sees, tools that know nothing of the rest.
-1. ``vscode`` < ``rewrite``; ``interpreters`` and ``installer``, and ``child`` < ``steps``, < ``environment`` <
-   ``optimizers``; ``third_party`` and ``patches`` < ``patch_text`` < ``patch_work`` and
+1. ``vscode`` < ``rewrite``; ``interpreters`` and ``installer``, and ``child`` < ``steps``, <
+   ``environment`` < ``optimizers``; ``third_party`` and ``patches`` < ``patch_text`` < ``patch_work`` and
    ``patch_check``; ``patches`` < ``source`` < ``source_fork`` and ``source_registry`` < ``sources`` and
    ``source_rules`` < ``upstream``; ``child`` and ``environment`` < ``hub``, which runs ``hub_client``;
    ``squad``, ``bert_config`` < ``model_folder``, and ``hub``, < ``inputs``; ``bert_config`` < ``resources``
