@@ -262,10 +262,6 @@ class Registry(Source):
                 patches.apply_patch(patch, staging, f"-p{strip}")
 
 
-KINDS = ("auto", Fork.name, Registry.name)
-"""``SOURCE=``."""
-
-
 def choose_source(text: str, fast: bool = True) -> Source:
     """Return the source that ``SOURCE=text`` means.
 
