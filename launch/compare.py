@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable, Dict, Iterator, List, Optional, Tuple, Union
 
-from . import convert, digests, files, paths, status
+from . import digests, files, paths, status, trees
 from .errors import KitError
 from .onnx_diff import compare_models, counted
 from .onnx_model import Model
@@ -193,7 +193,7 @@ def _compare_files(a: _Tree, b: _Tree, same_onnx: bool) -> Tuple[int, str]:
     """Return how many files have the same bytes, and which have not; the latter is empty for none."""
     count = int(same_onnx)
     faults: Dict[str, List[str]] = {"other bytes in": [] if same_onnx else [a.onnx.name]}
-    for suffix in convert.SUFFIXES if a.whole and b.whole else ():
+    for suffix in trees.IR_SUFFIXES if a.whole and b.whole else ():
         pair = a.ir(suffix), b.ir(suffix)
         there = [path.is_file() for path in pair]
         if not any(there):

@@ -4,15 +4,9 @@ import re
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional, Sequence
 
-from . import child, digests, paths, surroundings
+from . import child, digests, paths, surroundings, trees
 from .errors import KitError
 from .optimizers import DEFAULT, Optimizer
-
-SUFFIXES = (".bin", ".mapping", ".xml")
-"""The IR's files."""
-
-LOG = "mo.log"
-"""Model Optimizer's own words, beside the IR."""
 
 _VOLATILE = re.compile(
     r"^\[ SUCCESS \] (Total execution time|Memory consumed).*\n|^It's been a while.*\n", re.M
@@ -44,11 +38,6 @@ def key(optimizer: Optimizer = DEFAULT) -> Dict[str, Any]:
         "lock": optimizer.lock_digest(),
         "program": digests.of_file(Path(__file__)),
     }
-
-
-def files(stem: str) -> List[str]:
-    """Return the names of the files that a conversion leaves, relative to the tree."""
-    return [f"ir/{stem}{suffix}" for suffix in SUFFIXES] + [f"ir/{LOG}"]
 
 
 def environment(base: Dict[str, str]) -> Dict[str, str]:
@@ -87,7 +76,7 @@ def convert(
     python = optimizer.python(python)
     folder = onnx_path.parent / "ir"
     folder.mkdir(exist_ok=True)
-    log = folder / LOG
+    log = folder / trees.MO_LOG
     usage = child.run(
         command(python, onnx_path, optimizer),
         env=environment(base),
@@ -98,7 +87,7 @@ def convert(
         inherit=inherit,
     )
     stem = onnx_path.with_suffix("").name
-    missing = [name for name in files(stem) if not (onnx_path.parent / name).is_file()]
+    missing = [name for name in trees.ir_files(stem) if not (onnx_path.parent / name).is_file()]
     text = log.read_text(encoding="utf-8", errors="replace")
     if missing or _FALLBACK in text:
         raise KitError(

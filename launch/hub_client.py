@@ -299,7 +299,7 @@ def _reason(error: BaseException) -> str:
 def fetch(request: Entry) -> Entry:
     """Return path and sha256 of each file of a request, by its name.
 
-    :param request: ``repository``, ``revision`` and ``files``, each as :class:`launch.hub.File`.
+    :param request: ``repository``, ``revision`` and ``files``, each as :class:`launch.hub_list.File`.
     :raises KitError: one cannot be had.
     """
     client = _Client(request["repository"], request["revision"])

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Callable, Mapping, Optional
 
-from . import bert_config, checkpoint, digests, files, hub, paths, squad
+from . import bert_config, checkpoint, digests, files, hub, hub_list, paths, squad
 from .errors import KitError
 from .rewrite import Rewriter
 from .variants import Variant
@@ -47,7 +47,7 @@ class Selection:
     seed: Optional[int] = None
     weights: str = ""
     threads: Optional[int] = None
-    listing: Optional[hub.Listing] = None
+    listing: Optional[hub_list.Listing] = None
     ready: Optional[Callable[[], None]] = None
     downloaded: Optional[Mapping[str, Any]] = None
 
@@ -136,7 +136,9 @@ def select(
         validation_file=places["VALIDATION_FILE"],
         seed=int(seed) if seed else None,
         weights=weights,
-        listing=hub.read(files.typed(listing, "HUB") if listing else hub.LIST) if kind == "hub" else None,
+        listing=hub_list.read(files.typed(listing, "HUB") if listing else hub_list.LIST)
+        if kind == "hub"
+        else None,
         ready=ready if kind == "hub" else None,
     )
 

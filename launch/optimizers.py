@@ -29,14 +29,12 @@ class Optimizer:
     """One release of Model Optimizer.
 
     :param name: what ``MO=`` calls it.
-    :param ir_version: version of the IR that it writes, which stands in the first element of the ``.xml``.
     :param lock: the lock that its packages are in.
     :param module: what ``python -m`` runs.
     :param separate: the environment that it has to itself; the others are part of the kit's.
     """
 
     name: str
-    ir_version: int
     lock: str
     module: str
     separate: Optional[Venv] = None
@@ -62,7 +60,7 @@ class Optimizer:
 
 # Not the modules `openvino.tools.mo` and `mo`, which start these as a child of their own: that would not be
 # killed with the kit, and writes on.  Both write the same bytes.
-DEFAULT = Optimizer("2022.1", ir_version=11, lock="runtime.lock", module="openvino.tools.mo.main")
+DEFAULT = Optimizer("2022.1", lock="runtime.lock", module="openvino.tools.mo.main")
 
 OPTIMIZERS: Dict[str, Optimizer] = {
     optimizer.name: optimizer
@@ -70,7 +68,6 @@ OPTIMIZERS: Dict[str, Optimizer] = {
         DEFAULT,
         Optimizer(
             "2021.4",
-            ir_version=10,
             lock="mo2021.lock",
             module="mo.main",
             separate=Venv(

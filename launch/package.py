@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Callable, Iterator, List, Tuple
 
-from . import archive, digests, files, locks, paths, resources, sums, trees, variants
+from . import archive, digests, disk, files, locks, paths, sums, trees, variants
 from .errors import KitError
 from .progress import Progress
 from .provenance import read as read_provenance
@@ -145,7 +145,7 @@ def _is_tar(path: Path, name: str) -> bool:
 
 def _check_disk(name: str, to: Path, need: int) -> None:
     try:
-        resources.check_disk(f"Packaging {name}", to, need)
+        disk.check_disk(f"Packaging {name}", to, need)
     except KitError as error:
         hint = "Free disk space, or set TO= to a folder on another disk."
         raise KitError(error.what, where=error.where, hint=hint) from None

@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, Sequence
 from . import (
     bert_config,
     convert,
+    disk,
     paths,
     place,
     program,
-    provenance,
+    record,
     resources,
     squad,
     startable,
@@ -92,7 +93,7 @@ class Build:
             if todo:
                 self._preflight(todo)
                 self._warn_of_a_slow_optimizer(todo)
-                facts = provenance.facts(todo[0].source, self.optimizer)
+                facts = record.facts(todo[0].source, self.optimizer)
                 self.prepare()
             results = []
             for job, key, outcome in zip(self.jobs, keys, outcomes):
@@ -108,13 +109,13 @@ class Build:
         """Return the job's tree if it is published and current."""
         tree = self.out / job.variant.name
         found = trees.read_provenance(tree)
-        if found is None or found.get("onnx_key") != provenance.recorded(key):
+        if found is None or found.get("onnx_key") != record.recorded(key):
             return None
         whole = set(found["files"]) == set(trees.all_files(job.variant.stem))
         if not whole or not trees.as_listed(tree, found):
             return None
         onnx = found["files"].get(f"{job.variant.stem}.onnx", {}).get("sha256", "")
-        if found.get("ir_key") != provenance.recorded(ir_key(onnx, self.optimizer)):
+        if found.get("ir_key") != record.recorded(ir_key(onnx, self.optimizer)):
             return None
         return Outcome(job.variant, tree, found, built=False)
 
@@ -151,8 +152,8 @@ class Build:
             needs.append(_estimate(job, self.optimizer))
             resources.check_memory(job.variant.name, needs[-1])
         trees.check_writable(self.out)
-        resources.check_disk(f"Making {len(todo)} of the trees", self.out, sum(need.disk for need in needs))
-        resources.check_disk("Building", todo[0].work, max(need.disk for need in needs))
+        disk.check_disk(f"Making {len(todo)} of the trees", self.out, sum(need.disk for need in needs))
+        disk.check_disk("Building", todo[0].work, max(need.disk for need in needs))
 
 
 def _is_ours(work: Path) -> bool:
@@ -213,7 +214,7 @@ class _Tree:
         label: str,
         lock: int,
         optimizer: Optimizer,
-        facts: provenance.Facts,
+        facts: record.Facts,
     ) -> None:
         self.job = job
         self.key = key
@@ -238,7 +239,7 @@ class _Tree:
         found = self._verify()
         third = {"seconds": round(found.seconds, 1), "peak_bytes": found.peak_bytes}
         stages = {"onnx": onnx.made, "ir": ir.made, "verify": third}
-        made = provenance.build(
+        made = record.build(
             self.facts,
             self.job,
             self.shape,
@@ -326,7 +327,7 @@ class _Tree:
         """
         tree = self.out / self.job.variant.name
         found = trees.read_some_provenance(tree)
-        if found.get(f"{stage}_key") != provenance.recorded(key):
+        if found.get(f"{stage}_key") != record.recorded(key):
             return None
         try:
             files = {
@@ -342,7 +343,7 @@ class _Tree:
         return self._finish(stamp, key, files, seconds, peak)
 
     def _ir_stage(self, onnx_sha256: str) -> Stamp:
-        key, names = ir_key(onnx_sha256, self.optimizer), convert.files(self.job.variant.stem)
+        key, names = ir_key(onnx_sha256, self.optimizer), trees.ir_files(self.job.variant.stem)
         progress = Progress(f"{self.label} IR", self.need.ir_seconds)
         found = self._done_before(_IR_STAMP, key, names)
         if found:
@@ -354,7 +355,7 @@ class _Tree:
         if found:
             progress.done("unchanged, taken from the published tree")
             return found
-        progress.note(f"log: {paths.shown(self.work / 'ir' / convert.LOG)}")
+        progress.note(f"log: {paths.shown(self.work / 'ir' / trees.MO_LOG)}")
         with progress:
             usage = convert.convert(
                 Path(self.job.invocation.python),

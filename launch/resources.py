@@ -1,12 +1,10 @@
 """Whether this machine has the memory and disk that a variant takes, and how long it may take."""
 
 import os
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Iterator, Optional, Tuple
 
-from . import paths
 from .bert_config import BertShape
 from .errors import KitError
 
@@ -197,13 +195,6 @@ def available_memory() -> Optional[int]:
     return min(free + [most for most in left if most is not None])
 
 
-def free_disk(folder: Path) -> int:
-    """Return the free bytes of the filesystem that ``folder``, or its nearest existing parent, is on."""
-    while not folder.exists():
-        folder = folder.parent
-    return shutil.disk_usage(folder).free
-
-
 def check_memory(name: str, need: Estimate) -> None:
     """Check that a variant fits into memory.
 
@@ -218,17 +209,3 @@ def check_memory(name: str, need: Estimate) -> None:
         hint="Close other programs, make a smaller variant (`make` lists them), or take a larger machine.\n"
         f"{IGNORE_MEMORY}=1 tries all the same.",
     )
-
-
-def check_disk(what: str, folder: Path, need: int) -> None:
-    """Check that ``need`` bytes are free where ``folder`` is.
-
-    :raises KitError: they are not.
-    """
-    free = free_disk(folder)
-    if free < need:
-        raise KitError(
-            f"{what} needs about {need / GB:.1f} GB of disk; {free / GB:.1f} GB are free.",
-            where=paths.shown(folder),
-            hint="Free disk space, or set OUT= to a folder on another disk.",
-        )

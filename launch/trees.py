@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, NoReturn, Optional
 
-from . import convert, digests, files, locks, paths, schema_check, sparsity, sums
+from . import digests, files, locks, paths, schema_check, sparsity, sums
 from .errors import KitError
 from .variants import Variant
 
@@ -31,6 +31,14 @@ EARLIER_FORMATS = (1, 2)
 MAX_BYTES = 4 << 20
 """What is read of a provenance at most; it has some 40 kB."""
 
+IR_SUFFIXES = (".bin", ".mapping", ".xml")
+
+MO_LOG = "mo.log"
+"""Model Optimizer's own words, beside the IR."""
+
+IR_VERSIONS = {"2022.1": 11, "2021.4": 10}
+"""The version of the IR that each release of Model Optimizer writes, in the first element of the ``.xml``."""
+
 _CANNOT_LINK = (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.ENOSYS)
 """What a filesystem answers that cannot link these two files; anything else is a failure."""
 
@@ -44,9 +52,14 @@ def onnx_files(stem: str) -> List[str]:
     return [onnx.name, *(path.name for path in sparsity.report_paths(onnx))]
 
 
+def ir_files(stem: str) -> List[str]:
+    """Return the files of a tree that Model Optimizer's stage makes, relative to the tree."""
+    return [*(f"ir/{stem}{suffix}" for suffix in IR_SUFFIXES), f"ir/{MO_LOG}"]
+
+
 def all_files(stem: str) -> List[str]:
     """Return all files of a tree but its provenance and its list of checksums, relative to the tree."""
-    return onnx_files(stem) + convert.files(stem)
+    return onnx_files(stem) + ir_files(stem)
 
 
 def describe_files(folder: Path, names: List[str]) -> Dict[str, Dict[str, Any]]:

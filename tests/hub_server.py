@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 from urllib.parse import urlparse
 
-from launch import digests, hub, paths
+from launch import digests, hub, hub_list, paths
 
 REPOSITORY = "google-bert/bert-large-uncased-whole-word-masking-finetuned-squad"
 OLD_NAME = REPOSITORY.partition("/")[2]
@@ -228,10 +228,10 @@ class Place:
 
     @property
     def base(self) -> Path:
-        return paths.BUILD / "hub" / digests.of_value(asdict(hub.read(self.list)))[:12]
+        return paths.BUILD / "hub" / digests.of_value(asdict(hub_list.read(self.list)))[:12]
 
     def local(self, questions: str = "train", weights: bool = False) -> hub.Local:
-        return hub.local(hub.read(self.list), questions, weights, lambda: None)
+        return hub.local(hub_list.read(self.list), questions, weights, lambda: None)
 
     def kept(self) -> List[str]:
         """Return the names of all files of this person's cache that hold something of a download."""

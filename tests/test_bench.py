@@ -10,7 +10,7 @@ from typing import Any, Dict, List, Optional
 
 import pytest
 
-from launch import bert_config, child, patches, paths, resources, variants
+from launch import bert_config, child, disk, patches, paths, resources, variants
 from launch.errors import KitError
 from launch.source import Fork, Registry
 
@@ -369,7 +369,7 @@ def test_memory_and_disk_are_checked_before_anything_runs(
     with pytest.raises(KitError, match=r"90pc_unstructured_sparse \(FAST=0\) needs about .* GB of memory"):
         plan.check_machine(made)
     monkeypatch.setattr(resources, "available_memory", lambda: None)
-    monkeypatch.setattr(resources, "free_disk", lambda folder: GB)
+    monkeypatch.setattr(disk, "free_disk", lambda folder: GB)
     with pytest.raises(KitError, match=r"needs about .* GB of disk; 1\.0 GB are free") as raised:
         plan.check_machine(made)
     assert raised.value.where

@@ -19,7 +19,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from launch import convert, digests, installer, locks, optimizers, paths, requirements
+from launch import convert, digests, installer, locks, optimizers, paths, requirements, trees
 from launch import steps as steps_module
 from launch.environment import Venv
 from launch.errors import KitError
@@ -319,7 +319,7 @@ def converted(optimizer: optimizers.Optimizer, tmp_path_factory: pytest.TempPath
 
 def test_a_conversion_leaves_the_files_it_promises(converted: Path) -> None:
     found = {str(path.relative_to(converted)) for path in (converted / "ir").iterdir()}
-    assert found == set(convert.files(STEM))
+    assert found == set(trees.ir_files(STEM))
     assert {path.name for path in converted.iterdir()} == {"ir", f"{STEM}.onnx"}
 
 
@@ -328,7 +328,7 @@ def test_the_ir_is_of_the_optimizers_version_and_holds_8_bit_weights(
 ) -> None:
     network = ElementTree.parse(str(converted / "ir" / f"{STEM}.xml")).getroot()
     assert network.get("version") == {"2022.1": "11", "2021.4": "10"}[optimizer.name]
-    assert network.get("version") == str(optimizer.ir_version)
+    assert network.get("version") == str(trees.IR_VERSIONS[optimizer.name])
     kinds = Counter(layer.get("type") for layer in network.iter("layer"))
     assert kinds["MatMul"] == 1
     assert kinds["FakeQuantize"] == 1, "that of the inputs; the weights are stored quantized"
@@ -340,10 +340,10 @@ def test_the_ir_is_of_the_optimizers_version_and_holds_8_bit_weights(
 def test_the_log_says_what_ran_and_neither_where_nor_when(
     converted: Path, optimizer: optimizers.Optimizer
 ) -> None:
-    log = (converted / "ir" / convert.LOG).read_text()
+    log = (converted / "ir" / trees.MO_LOG).read_text()
     assert log.startswith(f"$ <venv>/bin/python -m {optimizer.module} --input_model {STEM}.onnx")
     assert re.search(rf"Model Optimizer version:\s+{re.escape(optimizer.name)}", log)
-    assert f"Generated IR version {optimizer.ir_version} model." in log
+    assert f"Generated IR version {trees.IR_VERSIONS[optimizer.name]} model." in log
     assert f"<tree>/ir/{STEM}.xml" in log
     # A path of this machine begins a word; what follows a name in angle brackets or a host's does not.
     assert not re.search(r"(?:^|\s)/\w", log, re.M), log
@@ -356,7 +356,7 @@ def test_a_second_conversion_gives_the_same_bytes(
 ) -> None:
     path = write_onnx(tmp_path / "elsewhere")
     run_convert(path, optimizer, HOME=str(tmp_path / "home"), PYTHONHASHSEED="1")
-    for name in convert.files(STEM):
+    for name in trees.ir_files(STEM):
         assert (path.parent / name).read_bytes() == (converted / name).read_bytes(), name
 
 
@@ -413,7 +413,7 @@ def test_what_the_optimizer_refuses_is_a_user_error(optimizer: optimizers.Optimi
     path.write_text("not an ONNX file")
     with pytest.raises(KitError, match=f"IR by Model Optimizer {optimizer.name}") as error:
         run_convert(path, optimizer)
-    assert convert.LOG in error.value.where
+    assert trees.MO_LOG in error.value.where
 
 
 def test_an_ir_without_the_last_step_is_not_taken(old: optimizers.Optimizer, tmp_path: Path) -> None:

@@ -7,7 +7,18 @@ from typing import Any, Dict, Iterator, List, Tuple
 
 import pytest
 
-from launch import jobs, optimizers, outcome, package, pipeline, provenance, schema_check, trees, variants
+from launch import (
+    jobs,
+    optimizers,
+    outcome,
+    package,
+    pipeline,
+    provenance,
+    record,
+    schema_check,
+    trees,
+    variants,
+)
 from launch.errors import KitError
 from launch.report import command as report
 from launch.source import Registry
@@ -63,8 +74,8 @@ def tree(kit: Kit, job: jobs.TreeJob) -> Path:
     content = sample_trees.document(VARIANT)
     tree = sample_trees.write(kit.out, VARIANT, content)
     content = json.loads((tree / trees.PROVENANCE).read_text())
-    key = provenance.recorded(jobs.onnx_key(job))
-    ir = provenance.recorded(jobs.ir_key(content["files"][ONNX]["sha256"], optimizers.DEFAULT))
+    key = record.recorded(jobs.onnx_key(job))
+    ir = record.recorded(jobs.ir_key(content["files"][ONNX]["sha256"], optimizers.DEFAULT))
     sample_trees.finish(tree, {**content, "onnx_key": key, "ir_key": ir})
     return tree
 

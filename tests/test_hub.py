@@ -14,7 +14,7 @@ from typing import Any, Dict, List
 
 import pytest
 
-from launch import hub, paths
+from launch import hub_list, paths
 from launch.errors import KitError
 
 from . import hub_server
@@ -308,7 +308,7 @@ def test_a_cache_that_cannot_be_written_to_is_named(place: Place, monkeypatch: p
 
 
 def test_the_kits_list_can_be_read_and_is_of_one_revision() -> None:
-    found = hub.read(hub.LIST)
+    found = hub_list.read(hub_list.LIST)
     assert {file.name for file in found.model} >= {"config.json", "vocab.txt"}
     assert [file.bytes for file in (found.train, found.validation)] == [30_288_272, 4_854_279]
 
@@ -338,7 +338,7 @@ def test_a_malformed_list_is_named(place: Place, path: Any, value: Any, word: st
     place.list = place.list.with_name("other.json")
     place.write()
     with pytest.raises(KitError, match=word) as caught:
-        hub.read(place.list)
+        hub_list.read(place.list)
     assert caught.value.where == f"HUB={place.list}"
 
 

@@ -7,7 +7,7 @@ from typing import Any, Dict, Optional
 
 import pytest
 
-from launch import bert_config, digests, hub, inputs, jobs, paths, program, squad
+from launch import bert_config, digests, hub, hub_list, inputs, jobs, paths, program, squad
 from launch.errors import KitError
 from launch.variants import VARIANTS
 
@@ -36,7 +36,7 @@ def chosen(tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) ->
         validation_file=write(tmp_path / "other.json", nested(id="q2")),
     )
 
-    def local(listing: hub.Listing, questions: str, weights: bool, ready: object) -> hub.Local:
+    def local(listing: hub_list.Listing, questions: str, weights: bool, ready: object) -> hub.Local:
         files = {"config.json": "0" * 64, **({"model.safetensors": "1" * 64} if weights else {})}
         return hub.Local(tiny_model, getattr(made, f"{questions}_file", None), {**DOWNLOADED, "files": files})
 
@@ -51,7 +51,7 @@ def load(launch: str, job: str, source: str, selection: inputs.Selection) -> job
 def selected(kind: str, chosen: inputs.Selection) -> inputs.Selection:
     """Return the selection of a kind; what ``hub`` downloads are the files of ``chosen``."""
     if kind == "hub":
-        return inputs.Selection("hub", listing=hub.read(hub.LIST), ready=lambda: None)
+        return inputs.Selection("hub", listing=hub_list.read(hub_list.LIST), ready=lambda: None)
     return chosen if kind == "files" else inputs.Selection(kind)
 
 

@@ -15,7 +15,7 @@ from typing import Dict, List
 import pytest
 import yaml
 
-from launch import archive, package, paths, resources, sums
+from launch import archive, disk, package, paths, sums
 from launch.errors import KitError
 from launch.report import tree as report_tree
 from launch.variants import VARIANTS
@@ -398,7 +398,7 @@ def test_a_killed_run_leaves_the_earlier_package_and_the_next_clears_up(
 def test_a_full_disk_is_known_before_anything_is_written(
     out: Path, to: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(resources, "free_disk", lambda folder: 1000)
+    monkeypatch.setattr(disk, "free_disk", lambda folder: 1000)
     with pytest.raises(KitError, match=r"needs about 0\.0 GB of disk") as raised:
         make(out, to)
     assert "TO=" in raised.value.hint

@@ -13,7 +13,7 @@ from typing import Any, Callable, Dict
 
 import pytest
 
-from launch import digests, host, optimizers, patches, paths, provenance, sums, trees, variants
+from launch import digests, host, optimizers, patches, paths, provenance, record, sums, trees, variants
 from launch.errors import KitError
 from launch.source import Registry
 
@@ -127,8 +127,8 @@ def test_a_provenance_says_what_its_tree_was_made_from(built: Kit, published: Co
 
 
 def test_the_version_of_another_model_optimizer_is_its_own() -> None:
-    default = provenance.facts(Registry(), optimizers.DEFAULT)
-    other = provenance.facts(Registry(), optimizers.get("2021.4"))
+    default = record.facts(Registry(), optimizers.DEFAULT)
+    other = record.facts(Registry(), optimizers.get("2021.4"))
     assert other.model_optimizer == "2021.4"
     assert {**default.versions, "openvino-dev": "2021.4.2"} == other.versions != default.versions
 
@@ -344,7 +344,7 @@ def test_reading_waits_for_nothing(tmp_path: Path) -> None:
 
 # --- the checkout ----------------------------------------------------------------------------------------
 
-CHECKOUT = "import json; from launch import provenance; print(json.dumps(provenance.checkout()))"
+CHECKOUT = "import json; from launch import record; print(json.dumps(record.checkout()))"
 
 
 @pytest.fixture(scope="module")
@@ -434,31 +434,31 @@ def test_where_there_is_no_git_nothing_is_said(small: SmallKit, tmp_path: Path) 
 
 
 def test_the_time_is_the_clocks_or_that_of_the_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(provenance.EPOCH, raising=False)
-    assert provenance.facts(Registry(), optimizers.DEFAULT).epoch is None
-    monkeypatch.setenv(provenance.EPOCH, "1600000000")
-    assert provenance.facts(Registry(), optimizers.DEFAULT).epoch == 1_600_000_000
+    monkeypatch.delenv(record.EPOCH, raising=False)
+    assert record.facts(Registry(), optimizers.DEFAULT).epoch is None
+    monkeypatch.setenv(record.EPOCH, "1600000000")
+    assert record.facts(Registry(), optimizers.DEFAULT).epoch == 1_600_000_000
     for text in ("tomorrow", "-1", "1.5", "\u00b2", str(10**15)):
-        monkeypatch.setenv(provenance.EPOCH, text)
+        monkeypatch.setenv(record.EPOCH, text)
         with pytest.raises(KitError, match="no time") as refused:
-            provenance.facts(Registry(), optimizers.DEFAULT)
+            record.facts(Registry(), optimizers.DEFAULT)
         assert text in refused.value.where
 
 
 def test_a_wrong_time_is_said_before_anything_is_made(kit: Kit, derived_source: Path) -> None:
-    done = run(kit.argv("variant", HYBRID), env={**os.environ, provenance.EPOCH: "tomorrow"})
+    done = run(kit.argv("variant", HYBRID), env={**os.environ, record.EPOCH: "tomorrow"})
     assert_user_error(done, "SOURCE_DATE_EPOCH=tomorrow")
     assert "about" not in done.stderr, "no stage was started"
 
 
 def test_a_key_keeps_no_path_and_stays_another_key() -> None:
     key = {"a": ["${workspaceFolder}/x", "/opt/one/x", 1], "b": {"c": "/opt/two/x", "d": None, "e": True}}
-    recorded = provenance.recorded(key)
+    recorded = record.recorded(key)
     assert recorded["a"][0] == "${workspaceFolder}/x"
     assert recorded["b"]["d"] is None
     assert re.fullmatch(r"\$\{elsewhere\}/x \([0-9a-f]{12}\)", recorded["a"][1])
     assert recorded["a"][1] != recorded["b"]["c"]
-    assert provenance.recorded(recorded) == recorded
+    assert record.recorded(recorded) == recorded
 
 
 def test_a_tree_whose_launch_file_leads_elsewhere_is_current(built: Kit, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 import jsonschema
 import pytest
 
-from launch import cli, hub, paths, sums
+from launch import cli, hub_list, paths, sums
 from launch.errors import KitError
 from launch.report import heatmap, page, reproduce
 from launch.report import table as report_table
@@ -595,7 +595,7 @@ def test_the_commands_name_what_the_provenance_says() -> None:
 
 
 def test_the_commands_name_other_inputs() -> None:
-    listed = hub.read(hub.LIST)
+    listed = hub_list.read(hub_list.LIST)
     read = {"repository": listed.repository, "revision": listed.revision}
     for train, words in ((listed.train.sha256, "INPUT=hub"), ("0" * 64, "INPUT=hub 'HUB=<list>'")):
         files = {"config.json": "1" * 64, "train.json": train}

@@ -6,7 +6,7 @@ from typing import Dict
 
 import pytest
 
-from launch import paths, resources, spec, variants
+from launch import disk, paths, resources, spec, variants
 from launch.errors import KitError
 
 
@@ -44,15 +44,15 @@ def test_too_little_memory_is_said_before_the_start(monkeypatch: pytest.MonkeyPa
 
 
 def test_too_little_disk_is_said_before_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(resources, "free_disk", lambda folder: 10)
+    monkeypatch.setattr(disk, "free_disk", lambda folder: 10)
     with pytest.raises(KitError) as caught:
-        resources.check_disk("Making it", tmp_path, 11)
+        disk.check_disk("Making it", tmp_path, 11)
     assert str(tmp_path) in caught.value.where
-    resources.check_disk("Making it", tmp_path, 10)
+    disk.check_disk("Making it", tmp_path, 10)
 
 
 def test_free_disk_of_a_folder_that_is_yet_to_be(tmp_path: Path) -> None:
-    assert resources.free_disk(tmp_path / "a" / "b") > 0
+    assert disk.free_disk(tmp_path / "a" / "b") > 0
 
 
 # --- limits of control groups ----------------------------------------------------------------------------

@@ -4,7 +4,7 @@ import re
 import shlex
 from typing import Any, Dict, List
 
-from .. import hub
+from .. import hub_list
 
 _KITS_LAUNCH_FILE = re.compile(r"(?: in |\$\{workspaceFolder\}/)(?:\.vscode|launch)/launch\.json$")
 """The kit's own at the commit that the provenance names; earlier commits have it in ``launch/``."""
@@ -40,7 +40,7 @@ def commands(provenance: Dict[str, Any]) -> List[str]:
 
 def _inputs(provenance: Dict[str, Any]) -> List[str]:
     if "hub" in provenance:
-        read, listed = provenance["hub"], hub.read(hub.LIST)
+        read, listed = provenance["hub"], hub_list.read(hub_list.LIST)
         kits = (read["repository"], read["revision"]) == (listed.repository, listed.revision)
         kits = kits and listed.train.sha256 in read["files"].values()
         return ["INPUT=hub"] if kits else ["INPUT=hub", "HUB=<list>"]

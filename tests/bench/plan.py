@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Dict, List, Sequence
 
-from launch import bert_config, checkpoint, paths, resources
+from launch import bert_config, checkpoint, disk, paths, resources
 from launch.bert_config import BertShape
 from launch.errors import KitError
 from launch.source import Source
@@ -149,17 +149,10 @@ def check_machine(plan: Plan) -> None:
         for side in plan.sides:
             needs.append(need(plan, side, variant))
             resources.check_memory(f"{variant.name} ({side.name})", needs[-1])
-    disk = max(one.disk for one in needs) + _SOURCES_BYTES
+    wanted = max(one.disk for one in needs) + _SOURCES_BYTES
     if plan.by_hand:
-        disk += _checkpoint_bytes(config(plan))
-    free = resources.free_disk(sides.FOLDER)
-    if free < disk:
-        raise KitError(
-            f"The benchmark needs about {disk / resources.GB:.1f} GB of disk;"
-            f" {free / resources.GB:.1f} GB are free.",
-            where=paths.shown(sides.FOLDER),
-            hint="Free disk space, or measure a smaller variant (V=) or model (SIZE=small).",
-        )
+        wanted += _checkpoint_bytes(config(plan))
+    disk.check_disk("The benchmark", sides.FOLDER, int(wanted))
 
 
 def weights_file() -> Path:

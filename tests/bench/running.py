@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Dict, Iterator, List
 
-from launch import child, convert, digests, files, host, paths
+from launch import child, convert, digests, files, host, paths, trees
 from launch.jobs import TreeJob
 from launch.program import extension_step, run_job
 from launch.progress import Progress
@@ -120,7 +120,7 @@ def _one(plan: Plan, side: Side, variant: Variant, label: str, lock: int) -> Run
     stages[FLOOR] = _floor(side, job, f"{label}  {FLOOR}", lock)
     if side.kits:
         stages[VERIFICATION] = _verify(job, f"{label}  {VERIFICATION}", need.verify_seconds, lock)
-    made = [job.onnx_path, *(job.work / "ir" / f"{variant.stem}{suffix}" for suffix in convert.SUFFIXES)]
+    made = [job.onnx_path, *(job.work / "ir" / f"{variant.stem}{suffix}" for suffix in trees.IR_SUFFIXES)]
     outputs = {path.name: digests.of_file(path) for path in made}
     shutil.rmtree(str(side.folder))
     return Run(
