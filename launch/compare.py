@@ -20,9 +20,10 @@ from pathlib import Path
 from typing import Callable, Dict, Iterator, List, Optional, Tuple, Union
 
 from . import digests, files, paths, status, trees
-from .errors import KitError
-from .onnx_diff import compare_models, counted
+from .errors import KitError, unknown
+from .onnx_diff import compare_models
 from .onnx_model import Model
+from .progress import counted
 from .verify import measuring
 
 LEVELS = ("bytes", "weights", "structure")
@@ -95,11 +96,7 @@ def _placed(result: Callable[[], Result], a: "_Tree", b: "_Tree") -> Result:
 def _pairs(a: Path, b: Path, level: str) -> List[Tuple[str, Optional["_Tree"], Optional["_Tree"]]]:
     """Return what is to be compared with what, by name; None where one side lacks it."""
     if level not in LEVELS:
-        raise KitError(
-            f"There is no level {level!r}.",
-            where=f"LEVEL={level}",
-            hint="Set LEVEL= to one of the three: " + ", ".join(LEVELS) + ".",
-        )
+        raise unknown("level", level, "LEVEL", LEVELS)
     left, right = _trees(a, "A"), _trees(b, "B")
     if isinstance(left, _Tree) and isinstance(right, _Tree):
         return [(left.name, left, right)]

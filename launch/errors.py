@@ -9,7 +9,7 @@ reach the terminal as they were raised and not as the tail of a log.
 import io
 import signal
 import sys
-from typing import Callable, Dict, NoReturn
+from typing import Callable, Dict, Iterable, NoReturn
 
 from . import hidden
 
@@ -51,6 +51,18 @@ class KitError(Exception):
     def from_dict(cls, parts: Dict[str, str]) -> "KitError":
         """Rebuild an error from :meth:`as_dict`."""
         return cls(parts["what"], where=parts.get("where", ""), hint=parts.get("hint", ""))
+
+
+def unknown(kind: str, name: str, option: str, known: Iterable[str]) -> KitError:
+    """Return the error for a name that is none of those there are.
+
+    :param kind: what it should name (``source``); ``option`` where a person wrote it (``SOURCE``).
+    """
+    return KitError(
+        f"There is no {kind} {name!r}." if name else f"No {kind} was named.",
+        where=f"{option}={name}",
+        hint=f"Set {option}= to one of: {', '.join(known)}.",
+    )
 
 
 def exit_with_message(body: Callable[[], int]) -> NoReturn:

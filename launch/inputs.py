@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Callable, Mapping, Optional
 
 from . import bert_config, checkpoint, digests, files, hub, hub_list, paths, squad
-from .errors import KitError
+from .errors import KitError, unknown
 from .rewrite import Rewriter
 from .variants import Variant
 
@@ -69,11 +69,7 @@ def check_kind(kind: str) -> None:
     :raises KitError: it is none of :data:`KINDS`.
     """
     if kind not in KINDS:
-        raise KitError(
-            f"There is no input {kind!r}.",
-            where=f"INPUT={kind}",
-            hint="Set INPUT to " + ", ".join(KINDS) + ".",
-        )
+        raise unknown("input", kind, "INPUT", KINDS)
 
 
 def select(

@@ -16,6 +16,7 @@ from typing import Any, List, Optional, Set, Tuple
 
 from . import status
 from .onnx_model import Model, bare, constant_value, damaged, type_name
+from .progress import counted
 
 _AT_ONCE = 1 << 20
 """Bytes that are compared at once."""
@@ -299,8 +300,3 @@ def _range_difference(node: Any, a: Model, b: Model) -> float:
 def _percent(share: float) -> str:
     """Return a share in percent, rounded to whole ones, or to two digits where it is below ten."""
     return f"{100 * share:.0f} %" if share >= 0.1 else f"{100 * share:.2g} %"
-
-
-def counted(number: int, noun: str) -> str:
-    """Return ``1 file`` or ``n files``."""
-    return f"{number:,} {noun}" + ("" if number == 1 else "s")

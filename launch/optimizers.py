@@ -10,7 +10,7 @@ from typing import Dict, List, Optional
 
 from . import paths, requirements
 from .environment import KIT, Venv
-from .errors import KitError
+from .errors import unknown
 
 SMOKE_TEST = (
     "import onnx\n"
@@ -91,9 +91,4 @@ def get(text: str) -> Optimizer:
     """
     if text in OPTIMIZERS:
         return OPTIMIZERS[text]
-    choices = " or ".join(f"MO={name}" for name in OPTIMIZERS)
-    raise KitError(
-        f"There is no Model Optimizer {text!r} in the kit." if text else "No Model Optimizer was named.",
-        where=f"MO={text}",
-        hint=f"Set {choices}; without MO it is {DEFAULT.name}.",
-    )
+    raise unknown("Model Optimizer", text, "MO", OPTIMIZERS)

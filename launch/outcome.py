@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, Dict, List, Sequence, Tuple
 
 from . import paths
-from .progress import duration, size
+from .progress import columns_of, duration, size
 from .variants import Variant
 
 
@@ -41,7 +41,4 @@ def table(outcomes: Sequence[Outcome]) -> str:
                 paths.shown(outcome.tree),
             )
         )
-    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
-    return "\n".join(
-        "  ".join(text.ljust(width) for text, width in zip(line, widths)).rstrip() for line in lines
-    )
+    return "\n".join(columns_of(lines))

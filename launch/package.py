@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Callable, Iterator, List, Tuple
 
 from . import archive, digests, disk, files, locks, paths, sums, trees, variants
-from .errors import KitError
+from .errors import KitError, unknown
 from .progress import Progress
 from .provenance import read as read_provenance
 from .report import command as report
@@ -76,11 +76,7 @@ def _check(name: str, out: Path, to: Path, form: str) -> Tuple[Path, Path]:
     """Return where the tree is, and where its package is to be."""
     variants.get(name)
     if form not in FORMATS:
-        raise KitError(
-            f"There is no format {form!r}.",
-            where=f"FORMAT={form}",
-            hint="Set FORMAT= to " + " or ".join(FORMATS) + ".",
-        )
+        raise unknown("format", form, "FORMAT", FORMATS)
     tree = out / name
     if not (tree / trees.PROVENANCE).is_file():
         raise KitError(

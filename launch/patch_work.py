@@ -21,6 +21,7 @@ from .errors import KitError
 from .files import flush, flush_all, write
 from .patch_commits import BASE, MAIL, export_commit, make_commits
 from .patches import Patch
+from .progress import counted
 from .third_party import Fork
 
 _NAME_LENGTH = 48
@@ -63,7 +64,11 @@ def _check_fork(fork: Fork) -> str:
         _check_diff(patch)
     patches.check_order(found, paths.shown(paths.PATCHES / fork.name / "series"))
     fast = sum(patch.fast for patch in found)
-    read = patches.count(len(found)) + (f" ({fast} of the set {patches.FAST})" if fast else "") + " read"
+    read = (
+        counted(len(found), "patch", "patches")
+        + (f" ({fast} of the set {patches.FAST})" if fast else "")
+        + " read"
+    )
     if not third_party.is_checked_out(fork):
         return f"{fork.name}: {read}; {fork.submodule} is not checked out, so none was applied"
     third_party.check_pin(fork)

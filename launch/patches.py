@@ -197,11 +197,6 @@ def choose_patches(name: str, source: str, fast: bool = True) -> List[Patch]:
     return [patch for patch in found if source in patch.sources and (fast or not patch.fast)]
 
 
-def count(number: int) -> str:
-    """Return ``1 patch`` or ``n patches``."""
-    return f"{number} patch{'' if number == 1 else 'es'}"
-
-
 def apply_patch(patch: Patch, folder: Path, *options: str) -> None:
     """Apply a patch in ``folder`` without fuzz, whole or not at all.
 

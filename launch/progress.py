@@ -4,7 +4,7 @@ import shutil
 import subprocess
 import sys
 import time
-from typing import Any, Optional, TextIO
+from typing import Any, Container, List, Optional, Sequence, TextIO
 
 from . import hidden
 
@@ -25,6 +25,26 @@ def duration(seconds: float) -> str:
 def size(count: float) -> str:
     """Return a number of bytes as megabytes (10⁶) or gigabytes (10⁹)."""
     return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
+
+
+def counted(number: int, noun: str, nouns: str = "") -> str:
+    """Return ``1 tree`` or ``n trees``; ``nouns`` where more is said than by an s."""
+    return f"{number:,} {noun if number == 1 else nouns or noun + 's'}"
+
+
+def columns_of(lines: Sequence[Sequence[str]], right: Container[int] = ()) -> List[str]:
+    """Return a table's lines with their words in columns.
+
+    :param right: the columns that are set flush right.
+    """
+    widths = [max(map(len, column)) for column in zip(*lines)]
+    return [
+        "  ".join(
+            word.rjust(width) if place in right else word.ljust(width)
+            for place, (word, width) in enumerate(zip(line, widths))
+        ).rstrip()
+        for line in lines
+    ]
 
 
 def printable(text: str) -> str:

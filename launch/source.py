@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 
 from . import digests, files, git, patch_commits, patches, paths, third_party
-from .errors import KitError
+from .errors import KitError, unknown
 from .locks import LOCK, LOCKED, exclusive
-from .progress import output_of
+from .progress import counted, output_of
 from .stamp import Stamp
 
 _STAMP = ".kit-stamp.json"
@@ -112,7 +112,7 @@ class Source(abc.ABC):
             f"{package} {version[:12] if len(version) == _COMMIT else version}"
             for package, version in self.packages().items()
         )
-        count = patches.count(sum(map(len, self.series().values())))
+        count = counted(sum(map(len, self.series().values())), "patch", "patches")
         return f"{self.name} ({versions}, {count}{'' if self.fast else '; without the fast set'})"
 
     def derived(self) -> str:
@@ -273,11 +273,7 @@ def choose_source(text: str, fast: bool = True) -> Source:
         that are there and not as pinned.
     """
     if text not in KINDS:
-        raise KitError(
-            f"There is no source {text!r}.",
-            where=f"SOURCE={text}",
-            hint=f"Set SOURCE to {', '.join(KINDS)}.",
-        )
+        raise unknown("source", text, "SOURCE", KINDS)
     if text == Fork.name:
         third_party.require_forks()
     elif text == Registry.name or not third_party.has_forks():

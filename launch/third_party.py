@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import List, Optional
 
 from . import git, paths
-from .errors import KitError
+from .errors import KitError, unknown
 
 
 @dataclass(frozen=True)
@@ -64,11 +64,7 @@ def find_fork(name: str) -> Fork:
     known = {fork.name: fork for fork in read_forks()}
     if name in known:
         return known[name]
-    raise KitError(
-        f"There is no fork {name!r}." if name else "No fork was named.",
-        where=f"P={name}",
-        hint="Set P to one of: " + ", ".join(known) + ".",
-    )
+    raise unknown("fork", name, "P", known)
 
 
 def is_checked_out(fork: Fork) -> bool:

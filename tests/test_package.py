@@ -422,7 +422,7 @@ def test_a_place_that_cannot_be_written_to_is_said(out: Path, tmp_path: Path) ->
     [
         ("90pc_sparse-02", "", "folder", "There is no variant '90pc_sparse-02'."),
         (UNSTRUCTURED, "", "folder", f"make variant V={UNSTRUCTURED}"),
-        (HYBRID, "", "zip", "Set FORMAT= to folder or tar."),
+        (HYBRID, "", "zip", "Set FORMAT= to one of: folder, tar."),
         (HYBRID, "nowhere", "tar", f"There is no tree of {HYBRID}."),
     ],
 )

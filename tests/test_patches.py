@@ -10,6 +10,7 @@ import pytest
 
 from launch import git, patch_work, patches, paths, third_party
 from launch.errors import KitError
+from launch.progress import counted
 
 from . import small_kit
 from .conftest import assert_user_error
@@ -809,7 +810,7 @@ def test_the_series_is_sound(kit: SmallKit) -> None:
         name: [one for one in found if one.fields.get(patches.OPTIONAL_SET)] for name, found in read.items()
     }
     counts = [
-        f"{name}: {patches.count(len(found))}"
+        f"{name}: {counted(len(found), 'patch', 'patches')}"
         + (f" ({len(fast[name])} of the set fast)" if fast[name] else "")
         + " read"
         for name, found in read.items()

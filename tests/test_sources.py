@@ -219,7 +219,7 @@ def test_submodules_that_are_not_as_pinned_are_never_passed_over(
 def test_choose_gives_what_was_asked_for() -> None:
     assert KINDS == ("auto", "fork", "registry")
     assert isinstance(choose_source("registry"), Registry)
-    with pytest.raises(KitError, match="no source ''"):
+    with pytest.raises(KitError, match="No source was named"):
         choose_source("")
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Callable, Dict, List, Sequence, Tuple
 
 from .. import variants
-from ..progress import duration, size
+from ..progress import counted, duration, size
 from . import heatmap, reproduce, table
 from .tree import COLUMNS, Matrix, Tree
 
@@ -94,7 +94,7 @@ def _environment(**options: Any) -> Any:
         agreement=table.agreement,
         bits=table.bits,
         count=lambda number: f"{number:,}",
-        counted=table.counted,
+        counted=counted,
         commands=reproduce.commands,
         words=lambda argv: " ".join(shlex.quote(word) if " " in word else word for word in argv),
         column=lambda place: COLUMNS[place][0],

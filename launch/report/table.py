@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
-from ..progress import duration, printable, size
+from ..progress import columns_of, duration, printable, size
 from .heatmap import percent
 from .tree import Tree
 
@@ -37,11 +37,6 @@ class Table:
 
     title: str
     columns: Sequence[Column]
-
-
-def counted(number: int, noun: str) -> str:
-    """Return ``1 tree`` or ``n trees``."""
-    return f"{number:,} {noun}" + ("" if number == 1 else "s")
 
 
 def share(value: float) -> str:
@@ -175,12 +170,6 @@ def text(trees: Sequence[Tree]) -> str:
 def _text(table: Table, trees: Sequence[Tree]) -> str:
     lines: List[List[str]] = [[column.heading for column in table.columns]]
     lines += [[printable(column.cell(tree)).replace("\n", "?") for column in table.columns] for tree in trees]
-    widths = [max(len(line[place]) for line in lines) for place in range(len(table.columns))]
-    rows = [
-        "  ".join(
-            word.rjust(width) if column.number else word.ljust(width)
-            for word, width, column in zip(line, widths, table.columns)
-        ).rstrip()
-        for line in lines
-    ]
+    right = [place for place, column in enumerate(table.columns) if column.number]
+    rows = columns_of(lines, right)
     return "\n".join([table.title, *("  " + row for row in rows)])

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, Dict, List, Mapping, Sequence
 
 from .. import paths
-from ..progress import Progress, printable, size
+from ..progress import Progress, columns_of, printable, size
 from ..sparsity import BLOCK_PREFIX
 from . import tree
 from .tree import Result
@@ -35,14 +35,12 @@ def by_layer(matrices: Sequence[Mapping[str, Any]]) -> List[str]:
     for row in matrices:
         if row["parameter"].startswith(BLOCK_PREFIX):
             layers.setdefault(row["parameter"][len(BLOCK_PREFIX) :].split(".")[0], []).append(row)
-    head = ("layer", "   weights", "zeros in the ONNX file", " in the IR", "zero or removed")
-    lines = ["        " + "  ".join(head)] if layers else []
+    lines = [("layer", "weights", "zeros in the ONNX file", "in the IR", "zero or removed")] if layers else []
     for layer, rows in layers.items():
         size, dense = sum(math.prod(row["shape"]) for row in rows), sum(row["dense"] for row in rows)
         zeros, kept = sum(row["zeros"] for row in rows), sum(row["ir_zeros"] for row in rows)
-        cells = (layer, f"{size:,}", f"{zeros:,}", f"{kept:,}", f"{1 - (size - zeros) / dense:.6f}")
-        lines.append("        " + "  ".join(f"{cell:>{len(name)}}" for cell, name in zip(cells, head)))
-    return lines
+        lines.append((layer, f"{size:,}", f"{zeros:,}", f"{kept:,}", f"{1 - (size - zeros) / dense:.6f}"))
+    return ["        " + line for line in columns_of(lines, range(5))]
 
 
 def summary(result: Result) -> str:
