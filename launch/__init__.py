@@ -3,12 +3,12 @@
 Floors, from the bottom; a module imports only from floors below its own:
 
 0. ``hidden`` < ``errors``, ``variants``, ``paths``, ``files``, ``locks``, ``digests``,
-   ``status``, ``progress`` < ``downloads``, ``json_file`` < ``metric``, ``schema_check``, ``jsonc``, ``git``,
-   ``host``, ``place``, ``sums`` < ``checkpoint``: names, dimensions, folders, the error a user
-   sees, tools that know nothing of the rest.
-1. ``vscode`` < ``rewrite``; ``interpreters`` and ``steps`` and ``installer`` < ``environment`` <
-   ``separate`` < ``optimizers``; ``git`` < ``third_party`` and ``patches`` < ``patch_commits`` <
-   ``patch_work`` and ``source``; ``child`` and ``separate`` < ``hub``, which runs ``hub_client``;
+   ``status``, ``progress`` < ``stamp``, ``requirements``, ``json_file`` < ``metric``, ``schema_check``,
+   ``jsonc``, ``git``, ``host``, ``place``, ``sums`` < ``checkpoint``: names, dimensions, folders, the error
+   a user sees, tools that know nothing of the rest.
+1. ``vscode`` < ``rewrite``; ``interpreters`` and ``installer``, and ``child`` < ``steps``, < ``environment`` <
+   ``optimizers``; ``git`` < ``third_party`` and ``patches`` < ``patch_commits`` <
+   ``patch_work`` and ``source``; ``child`` and ``environment`` < ``hub``, which runs ``hub_client``;
    ``squad``, ``bert_config`` < ``model_folder``, and ``hub``, < ``inputs``; ``bert_config`` < ``resources``
    and ``spec``; ``rewrite`` < ``surroundings`` and ``child`` < ``convert``;
    ``onnx_outline`` < ``sparsity`` < ``trees`` and ``onnx_model``, < ``onnx_diff``: one job each.

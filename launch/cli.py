@@ -274,7 +274,7 @@ def _set_up(given: Given, source: "Source", separate: Sequence["Venv"] = ()) -> 
 
     place.check()
     started = time.monotonic()
-    made = [KIT.ensure(given.python), *(other.ensure() for other in separate), source.ensure(_say)]
+    made = [KIT.ensure(given.python), *[other.ensure() for other in separate], source.ensure(_say)]
     if any(made):
         _say(f"done in {duration(time.monotonic() - started)}")
 
