@@ -15,7 +15,7 @@ COMMANDS := all variant configs command evaluate
 COMMANDS += verify report package compare
 COMMANDS += third_party patches-check patch-edit patch-export
 COMMANDS += bench-pipeline
-COMMANDS += setup test test-forks test-fast lint lock clean distclean
+COMMANDS += setup test test-long test-forks lint lock clean distclean
 
 # A target that is none is a command's name to the kit, too, which knows the nearest.
 TARGETS := help $(COMMANDS) $(filter-out help $(COMMANDS),$(MAKECMDGOALS))

@@ -696,15 +696,29 @@ _WORDS = "arguments for pytest; those that begin with - after --"
 
 @_command("test", _KIT, "python", words=_WORDS)
 def _test(given: Given) -> None:
-    """All tests but test-forks', one tree at full size included.
+    """The tests, side by side.
 
-    Sets up SOURCE=registry, MO=2021.4 and INPUT=hub first, on which they run.
+    Sets up SOURCE=registry and INPUT=hub first, on which they run.  `-n 0` after -- has them run one by one.
 
     $ test
     $ test tests/test_cli.py
     $ test -- -k launch -x
     """
     _set_up_for_tests(given)
+    _pytest(given)
+
+
+@_command("test-long", _KIT, "python", words=_WORDS)
+def _test_long(given: Given) -> None:
+    """The tests that take minutes: full size, MO=2021.4, FAST=0, many made-up cases.
+
+    Sets up SOURCE=registry, MO=2021.4 and INPUT=hub first.  Of what is made up, 500 cases are tried, or as
+    many as KIT_CASES=<number> in the environment says; `test` tries 50.
+
+    $ test-long
+    $ test-long tests/test_full_size.py
+    """
+    _set_up_for_tests(given, every=True)
     _pytest(given)
 
 
@@ -717,26 +731,12 @@ def _test_forks(given: Given) -> None:
     $ test-forks
     $ test-forks --mirror /data/git
     """
-    _set_up_for_tests(given, every=False)
+    _set_up_for_tests(given)
     _third_party(given)
     _pytest(given)
 
 
-@_command("test-fast", _KIT, "python", words=_WORDS)
-def _test_fast(given: Given) -> None:
-    """The tests that take seconds.
-
-    Sets up SOURCE=registry, MO=2021.4 and INPUT=hub first.  KIT_CASES=<number> in the environment
-    tries the launch file's reader on as many made-up files.
-
-    $ test-fast
-    $ test-fast tests/test_vscode.py -- -q
-    """
-    _set_up_for_tests(given)
-    _pytest(given)
-
-
-def _set_up_for_tests(given: Given, every: bool = True) -> None:
+def _set_up_for_tests(given: Given, every: bool = False) -> None:
     """Set up what the tests run on, also where the submodules are checked out: the releases.
 
     :param every: with the environments of all optimizers.
@@ -749,14 +749,19 @@ def _set_up_for_tests(given: Given, every: bool = True) -> None:
     _set_up_alone(given, [*others, hub.ENVIRONMENT])
 
 
-_MARKS = {"test": ("-m", "not forks"), "test-fast": (), "test-forks": ("-m", "forks")}
-"""What each test command tells pytest, whose own settings leave the slow tests and the forks' out."""
+_TESTS = {
+    "test": ("--numprocesses=auto", "--maxprocesses=4", "--dist=worksteal"),
+    "test-long": ("-m", "long or hypothesis"),
+    "test-forks": ("-m", "forks"),
+}
+"""What each test command tells pytest, whose own settings leave the long tests and the forks' out."""
 
 
 def _pytest(given: Given) -> NoReturn:
     """Become pytest; so Ctrl-C reaches it, and its status is the command's.  The last ``-m`` counts."""
     os.chdir(str(paths.REPOSITORY))
-    _become([str(paths.VENV_PYTHON), "-m", "pytest", *_MARKS[given.command], *given.words], os.environ)
+    env = {"KIT_CASES": "500", **os.environ} if given.command == "test-long" else os.environ
+    _become([str(paths.VENV_PYTHON), "-m", "pytest", *_TESTS[given.command], *given.words], env)
 
 
 @_command(

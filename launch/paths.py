@@ -32,18 +32,21 @@ PATCHES = REPOSITORY / "patches"
 VENV = REPOSITORY / ".venv"
 VENV_PYTHON = VENV / "bin" / "python"
 
-BUILD = REPOSITORY / "build"
+_BUILD = REPOSITORY / "build"
+
+BUILD = Path(os.environ.get("KIT_BUILD") or _BUILD)
 """Everything derived that is not a published tree; removing it loses time and nothing else.
 
-But for ``patches/`` in it, where a person may be changing patches; ``make clean`` looks.
+But for ``patches/`` in it, where a person may be changing patches; ``make clean`` looks.  Tests that run side
+by side have a folder each, which ``KIT_BUILD`` names; what setup makes, they share.
 """
 
-DERIVED_SOURCES = BUILD / "src"
-ENVIRONMENTS = BUILD / "env"
+DERIVED_SOURCES = _BUILD / "src"
+ENVIRONMENTS = _BUILD / "env"
 """Environments beside :data:`VENV`, for what cannot be in it."""
 
-EXTENSIONS = BUILD / "torch_extensions"
-WHEELS = BUILD / "wheels"
+EXTENSIONS = _BUILD / "torch_extensions"
+WHEELS = _BUILD / "wheels"
 
 
 def shown(path: Path) -> str:

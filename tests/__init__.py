@@ -1,0 +1,18 @@
+"""The kit's tests.
+
+What they run with is set here, before anything of the kit is imported: what `make` exports is taken away, for
+tests say themselves what they want; the sources are the registry's releases, whether or not the submodules
+are checked out; and each process of tests has a build folder of its own, with its lock and its logs.
+"""
+
+import os
+from pathlib import Path
+
+WORKER = os.environ.get("PYTEST_XDIST_WORKER", "main")
+"""The name of this process among those that run tests side by side."""
+
+for _name in list(os.environ):
+    if _name.startswith("LAUNCH_") or _name in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS"):
+        del os.environ[_name]
+os.environ["LAUNCH_SOURCE"] = "registry"
+os.environ["KIT_BUILD"] = str(Path(__file__).resolve().parent.parent / "build" / "tests" / WORKER)

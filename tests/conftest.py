@@ -1,22 +1,34 @@
 """Shared fixtures: a two-layer BERT, a launch file with other product folders, the commands run for real."""
 
+import contextlib
+import io
 import json
 import os
+import pickle
 import resource
 import shutil
+import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
-from typing import Callable, Dict, Iterator, List, Optional
+from typing import Callable, Dict, Iterator, List, Mapping, NoReturn, Optional, Sequence, Union
+from unittest import mock
 
 import pytest
+from hypothesis import settings
 
-from launch import cli, hub, paths
+from launch import cli, hidden, hub, paths
+from launch.errors import exit_with_message
+from launch.locks import exclusive
 
-from . import hub_server
+from . import WORKER, hub_server, small_kit
 
 # transformers is not installed: the derived tree is where tests find it, as runs do.
 sys.path.insert(0, str(paths.DERIVED_SOURCES / "registry"))
+
+settings.register_profile("kit", max_examples=int(os.environ.get("KIT_CASES", "50")), deadline=None)
+settings.load_profile("kit")
 
 HYBRID = "90pc_sparse-02_head-0512_ffnn"
 UNSTRUCTURED = "90pc_unstructured_sparse"
@@ -30,17 +42,6 @@ TINY = {
 }
 
 
-def pytest_configure() -> None:
-    """Take away what `make` exports: tests, and fixtures of all scopes, say themselves what they want.
-
-    All run on the registry's releases, whether or not the submodules are checked out here.
-    """
-    for name in list(os.environ):
-        if name.startswith("LAUNCH_") or name in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS"):
-            del os.environ[name]
-    os.environ["LAUNCH_SOURCE"] = "registry"
-
-
 def write_model(folder: Path, **changes: object) -> Path:
     """Write the sample's tokenizer with a changed config; a value of None removes the key."""
     shutil.copytree(str(paths.SAMPLE / "model"), str(folder))
@@ -51,8 +52,16 @@ def write_model(folder: Path, **changes: object) -> Path:
 
 
 @pytest.fixture(scope="session")
-def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_model(tmp_path_factory.mktemp("model") / "tiny", **TINY)
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder that all processes of a test run have in common."""
+    own = tmp_path_factory.getbasetemp()
+    return own if WORKER == "main" else own.parent
+
+
+@pytest.fixture(scope="session")
+def tiny_model(shared: Path) -> Path:
+    with exclusive(shared / "model.lock", "the model of the tests"):
+        return shared / "tiny" if (shared / "tiny").exists() else write_model(shared / "tiny", **TINY)
 
 
 @pytest.fixture(scope="session")
@@ -74,6 +83,15 @@ def write_launch_file(folder: Path) -> Path:
     return path
 
 
+def copy_checkout(folder: Path) -> Path:
+    """Copy what a command needs of the checkout, nothing of it set up."""
+    for name in ("launch", "patches", ".vscode"):
+        skipped = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(str(paths.REPOSITORY / name), str(folder / name), ignore=skipped)
+    shutil.copy(str(paths.REPOSITORY / "Makefile"), str(folder))
+    return folder
+
+
 class Kit:
     """Runs `python -m launch` on the tiny model."""
 
@@ -84,7 +102,6 @@ class Kit:
         self.out = folder / "out"
         self.launch_file = write_launch_file(folder)
         self.model = model
-        self.first: Optional[subprocess.CompletedProcess[str]] = None
 
     def argv(self, command: str, variant: str, **options: object) -> List[str]:
         usual: Dict[str, object] = {
@@ -104,17 +121,93 @@ class Kit:
         words = [f"--{name.replace('_', '-')}={value}" for name, value in values.items() if value is not None]
         return [*self.MODULE, command, *words]
 
-    def run(self, command: str, variant: str = "", **options: object) -> "subprocess.CompletedProcess[str]":
-        return run(self.argv(command, variant, **options))
+    def run(
+        self, command: str, variant: str = "", env: Optional[Mapping[str, str]] = None, **options: object
+    ) -> "subprocess.CompletedProcess[str]":
+        return call(self.argv(command, variant, **options)[len(self.MODULE) :], env)
 
     def tree(self, variant: str, out: Optional[Path] = None) -> Path:
         return (out or self.out) / variant
 
 
-def run(argv: List[str], **more: object) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(  # type: ignore[call-overload, no-any-return]
-        argv, cwd=str(paths.REPOSITORY), capture_output=True, text=True, timeout=600, check=False, **more
+class Built(Kit):
+    """The trees that all tests share: they are looked at, and made once.
+
+    :param first: what the command that made them said.
+    """
+
+    first: "subprocess.CompletedProcess[str]"
+
+    def run(self, *_: object, **__: object) -> NoReturn:
+        raise AssertionError("other tests read these trees: make others, of a Kit of the test's own")
+
+
+def run(
+    argv: Sequence[str], cwd: Union[str, Path] = paths.REPOSITORY, env: Optional[Mapping[str, str]] = None
+) -> "subprocess.CompletedProcess[str]":
+    """Run a program to its end and return what it said."""
+    return subprocess.run(
+        argv, cwd=str(cwd), env=env, capture_output=True, text=True, timeout=600, check=False
     )
+
+
+class _BecomesError(BaseException):
+    """A command was about to become another program, which is of the arguments ``os.execve`` got."""
+
+
+def _become(*program: object) -> NoReturn:
+    raise _BecomesError(*program)
+
+
+def call(words: Sequence[str], env: Optional[Mapping[str, str]] = None) -> "subprocess.CompletedProcess[str]":
+    """Run a command as ``python -m launch <words>`` does, but in this process; for what it becomes, in one.
+
+    :param env: the whole environment, if it is to be another one.
+    """
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    with _captured() as texts, contextlib.ExitStack() as stack:
+        stack.callback(os.chdir, str(Path.cwd()))
+        stack.callback(signal.pthread_sigmask, signal.SIG_SETMASK, mask)
+        stack.enter_context(mock.patch.dict(os.environ, env or {}, clear=env is not None))
+        stack.enter_context(mock.patch.dict(hidden._values))
+        stack.enter_context(mock.patch.object(os, "execve", _become))
+        os.chdir(str(paths.REPOSITORY))
+        try:
+            exit_with_message(lambda: cli.main(list(words)))
+        except SystemExit as ended:
+            status = int(ended.code or 0)
+        except _BecomesError as program:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            status = subprocess.run(program.args[1], env=program.args[2], timeout=600, check=False).returncode
+    return subprocess.CompletedProcess([*Kit.MODULE, *words], status, *texts)
+
+
+def _text(file: io.FileIO) -> io.TextIOWrapper:
+    return io.TextIOWrapper(io.BufferedWriter(file), encoding="utf-8")
+
+
+@contextlib.contextmanager
+def _captured() -> Iterator[List[str]]:
+    """Yield a list that standard output and standard error are in afterwards, what children write too."""
+    texts: List[str] = []
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        kept = sys.stdout, sys.stderr, os.dup(1), os.dup(2)
+        os.dup2(out.fileno(), 1)
+        os.dup2(err.fileno(), 2)
+        sys.stdout, sys.stderr = (_text(io.FileIO(number, "w", closefd=False)) for number in (1, 2))
+        try:
+            yield texts
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            sys.stdout, sys.stderr = kept[:2]
+            for number, copy in enumerate(kept[2:], 1):
+                os.dup2(copy, number)
+                os.close(copy)
+            for file in (out, err):
+                file.seek(0)
+                texts.append(file.read().decode("utf-8", "replace").replace("\r\n", "\n"))
 
 
 def processor_seconds(argv: List[str]) -> float:
@@ -136,13 +229,35 @@ def kit(tmp_path: Path, tiny_model: Path) -> Kit:
 
 
 @pytest.fixture(scope="session")
-def built(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, derived_source: Path) -> Iterator[Kit]:
+def built(shared: Path, tiny_model: Path, derived_source: Path) -> Built:
     """The five variants of the tiny model, made once by the command that users run."""
-    kit = Kit(tmp_path_factory.mktemp("built"), tiny_model)
-    kit.first = run(kit.argv("all", ""))
-    assert kit.first.returncode == 0, kit.first.stderr
-    yield kit
-    shutil.rmtree(str(kit.folder), ignore_errors=True)
+    record = shared / "built.pickle"
+    with exclusive(shared / "built.lock", "the trees of the tests"):
+        if not record.exists():
+            folder = shared / "built"
+            folder.mkdir()
+            kit = Built(folder, tiny_model)
+            kit.first = run(kit.argv("all", ""))
+            assert kit.first.returncode == 0, kit.first.stderr
+            record.write_bytes(pickle.dumps(kit))
+        made: Built = pickle.loads(record.read_bytes())
+    return made
+
+
+@pytest.fixture(scope="session")
+def plain_kit(tmp_path_factory: pytest.TempPathFactory) -> small_kit.SmallKit:
+    """A small kit as a plain `git clone` leaves it; whoever changes it, puts it back."""
+    return small_kit.build(tmp_path_factory.mktemp("plain"))
+
+
+@pytest.fixture(scope="session")
+def fetched_kit(
+    plain_kit: small_kit.SmallKit, tmp_path_factory: pytest.TempPathFactory
+) -> small_kit.SmallKit:
+    """A small kit with its submodules checked out; whoever changes it, puts it back."""
+    kit = small_kit.copy(plain_kit, tmp_path_factory.mktemp("fetched"))
+    kit.do("third_party")
+    return kit
 
 
 @pytest.fixture

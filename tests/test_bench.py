@@ -33,7 +33,7 @@ from .bench.figures import (
     value,
 )
 from .bench.stopwatch import UNNAMED, Stopwatch
-from .conftest import HYBRID, UNSTRUCTURED, Kit, assert_user_error, run
+from .conftest import HYBRID, UNSTRUCTURED, assert_user_error, call
 
 GB = 10**9
 SAME = {"a.onnx": "1", "a.bin": "2"}
@@ -358,7 +358,7 @@ def test_the_small_model_is_one_that_every_hybrid_can_be_cut_from(tmp_path: Path
     ],
 )
 def test_the_command_refuses(options: List[str], words: List[str]) -> None:
-    assert_user_error(run([*Kit.MODULE, "bench-pipeline", "--source=registry", *options]), *words)
+    assert_user_error(call(["bench-pipeline", "--source=registry", *options]), *words)
 
 
 def test_memory_and_disk_are_checked_before_anything_runs(

@@ -29,7 +29,7 @@ from launch.cli import COMMANDS, OPTIONS
 from launch.errors import KitError
 
 from . import sample_trees
-from .conftest import HYBRID, Kit, assert_user_error, processor_seconds, run
+from .conftest import HYBRID, Kit, assert_user_error, call, processor_seconds, run
 
 MAKE = ["make", "--no-print-directory"]
 PYTHON = [sys.executable, "-m", "launch"]
@@ -229,7 +229,7 @@ def test_what_a_command_needs_is_marked_and_asked_for(capsys: pytest.CaptureFixt
         shown = " ".join(capsys.readouterr().out.split())
         for option in COMMANDS[name].options:
             assert (f"({option.upper()}=; required)" in shown) == (option in needed)
-        done = run([*PYTHON, name])
+        done = call([name])
         assert_user_error(done, f"{needed[0].upper()}=")
 
 
@@ -270,10 +270,9 @@ def test_the_words_to_choose_from_are_those_that_are_acted_on() -> None:
 
 
 def test_products_are_in_the_checkout_wherever_a_command_is_given(tmp_path: Path) -> None:
-    elsewhere = {"cwd": str(tmp_path), "capture_output": True, "text": True, "check": False}
     env = {**os.environ, "PYTHONPATH": str(paths.REPOSITORY)}
     code = "from launch import cli; print(cli.parse(['all']).out)"
-    printed = subprocess.run([sys.executable, "-c", code], env=env, **elsewhere).stdout
+    printed = run([sys.executable, "-c", code], tmp_path, env).stdout
     assert printed == f"{paths.REPOSITORY / 'gen_hybrid_sparse'}\n"
     given = cli.parse(["package"])
     assert given is not None
@@ -281,8 +280,8 @@ def test_products_are_in_the_checkout_wherever_a_command_is_given(tmp_path: Path
         str(paths.REPOSITORY / "gen_hybrid_sparse"),
         str(paths.REPOSITORY / "packages"),
     )
-    script = subprocess.run([str(paths.PACKAGE / "kit.sh"), "help"], **elsewhere)
-    assert script.stdout == run([*PYTHON, "help"]).stdout
+    script = run([str(paths.PACKAGE / "kit.sh"), "help"], tmp_path)
+    assert script.stdout == call(["help"]).stdout
 
 
 @pytest.mark.parametrize(
@@ -294,30 +293,36 @@ def test_pythons_own_variables_stop_no_command(name: str, value: str) -> None:
 
 
 def test_nothing_and_help_print_the_commands() -> None:
-    assert run(PYTHON).stdout == run([*PYTHON, "--help"]).stdout == cli.overview() + "\n"
-    assert run(MAKE).stdout == run([*PYTHON, "help"]).stdout == cli.help_text() + "\n"
+    assert run(PYTHON).stdout == call(["--help"]).stdout == cli.overview() + "\n"
+    assert run(MAKE).stdout == call(["help"]).stdout == cli.help_text() + "\n"
 
 
 def test_a_wrong_command_line_is_a_user_error() -> None:
-    assert_user_error(run([*PYTHON, "evalute"]), "evalute", "Did you mean 'evaluate'?")
-    assert_user_error(run([*PYTHON, "xyz"]), "patch-export")
-    assert_user_error(run([*PYTHON, "all", "--outt", "x"]), "--outt", "python -m launch all --help")
-    assert_user_error(run([*PYTHON, "all", "--ou", "x"]), "--ou")
-    assert_user_error(run([*PYTHON, "all", "--out"]), "--out", "expected one argument")
-    assert_user_error(run([*PYTHON, "clean", "all"]), "all")
+    assert_user_error(call(["evalute"]), "evalute", "Did you mean 'evaluate'?")
+    assert_user_error(call(["xyz"]), "patch-export")
+    assert_user_error(call(["all", "--outt", "x"]), "--outt", "python -m launch all --help")
+    assert_user_error(call(["all", "--ou", "x"]), "--ou")
+    assert_user_error(call(["all", "--out"]), "--out", "expected one argument")
+    assert_user_error(call(["clean", "all"]), "all")
+
+
+@pytest.mark.parametrize("name", list(COMMANDS))
+def test_each_command_refuses_as_a_process(name: str) -> None:
+    done = run([*PYTHON, name, "--nope"])
+    assert_user_error(done, "unrecognized arguments: --nope", f"python -m launch {name} --help")
 
 
 def test_a_name_without_its_option_is_met_with_it() -> None:
     for name in ("variant", "command", "package", "verify"):
-        done = run([*PYTHON, name, HYBRID])
+        done = call([name, HYBRID])
         assert_user_error(done, f"unrecognized arguments: {HYBRID}", f"python -m launch {name} --v {HYBRID}")
-    assert "--v" not in run([*PYTHON, "command", "--nope"]).stderr
-    assert "--v" not in run([*PYTHON, "clean", HYBRID]).stderr
+    assert "--v" not in call(["command", "--nope"]).stderr
+    assert "--v" not in call(["clean", HYBRID]).stderr
 
 
 def test_help_on_a_command_is_the_commands_help() -> None:
-    assert run([*PYTHON, "help", "command"]).stdout == run([*PYTHON, "command", "--help"]).stdout != ""
-    assert_user_error(run([*PYTHON, "help", "comand"]), "Did you mean 'command'?")
+    assert call(["help", "command"]).stdout == call(["command", "--help"]).stdout != ""
+    assert_user_error(call(["help", "comand"]), "Did you mean 'command'?")
 
 
 def test_options_default_to_the_variables_that_make_exports(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -380,22 +385,22 @@ def test_explain_is_on_or_off_or_an_error(kit: Kit) -> None:
 def test_the_test_commands_tell_pytest_which_tests(tmp_path) -> None:
     """Pytest runs for real, on a file of its own; the kit's tests do not run the kit's tests."""
     file = tmp_path / "test_inner.py"
-    file.write_text("import pytest\n@pytest.mark.forks\ndef test_forks(): pass\ndef test_other(): pass\n")
+    file.write_text(
+        "import os, pytest\n"
+        "@pytest.mark.forks\ndef test_forks(): pass\n"
+        "@pytest.mark.long\ndef test_long(): assert os.environ['KIT_CASES'] == '500'\n"
+        "def test_other(): assert False\n"
+    )
     code = "import sys; from launch import cli; cli._pytest(cli.parse(sys.argv[1:]))"
-
-    settings = ["-p", "no:cacheprovider", "-W", "ignore"]
-
-    def summary(command: str) -> str:
-        argv = [sys.executable, "-c", code, command, "--", str(file), *settings]
-        done = run(argv)
-        assert done.returncode == 0, done.stderr
-        return done.stdout.splitlines()[-1]
-
-    assert "1 passed, 1 deselected" in summary("test")
-    assert "1 passed, 1 deselected" in summary("test-forks")
-    assert "2 passed" in summary("test-fast")
-    file.write_text("def test_fails(): assert False\n")
-    assert run([sys.executable, "-c", code, "test", "--", str(file), *settings]).returncode == 1
+    quick = ["-c", str(paths.REPOSITORY / "pyproject.toml"), "-W", "ignore", "-n", "0"]
+    quick += ["-p", "no:cacheprovider", "-p", "no:hypothesispytest"]
+    for command, code_of_exit, summary in (
+        ("test", 1, "1 failed in"),
+        ("test-long", 0, "1 passed, 2 deselected"),
+        ("test-forks", 0, "1 passed, 2 deselected"),
+    ):
+        done = run([sys.executable, "-c", code, command, "--", str(file), *quick])
+        assert (done.returncode, summary in done.stdout.splitlines()[-1]) == (code_of_exit, True), done.stdout
 
 
 # --- the environment's Python ----------------------------------------------------------------------------

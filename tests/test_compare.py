@@ -11,7 +11,7 @@ from launch import compare
 from launch.compare import Result
 from launch.errors import KitError
 
-from .conftest import HYBRID, UNSTRUCTURED, Kit, assert_user_error, run
+from .conftest import HYBRID, UNSTRUCTURED, Kit, assert_user_error, call
 
 QUERY = "bert.encoder.layer.0.attention.self.query"
 MATRICES, ACTIVATIONS = 16, 29  # of the two-layer model: 45 quantizers in all
@@ -432,7 +432,7 @@ def test_two_variants_differ_in_the_first_shape(built: Kit) -> None:
 
 
 def command(a: object, b: object = "", level: str = "") -> Any:
-    return run([*Kit.MODULE, "compare", f"--a={a}", f"--b={b}", f"--level={level}"])
+    return call(["compare", f"--a={a}", f"--b={b}", f"--level={level}"])
 
 
 def test_folders_of_trees_are_compared_by_name(built: Kit, changed, tmp_path: Path) -> None:

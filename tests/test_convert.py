@@ -38,7 +38,7 @@ def test_the_default_is_the_kits_own() -> None:
     kits = Path("/some/bin/python")
     assert optimizers.DEFAULT.separate is None
     assert optimizers.DEFAULT.python(kits) == kits
-    assert OLD.python(kits) == paths.BUILD / "env" / "mo-2021.4" / "bin" / "python"
+    assert OLD.python(kits) == paths.ENVIRONMENTS / "mo-2021.4" / "bin" / "python"
 
 
 @pytest.mark.parametrize("text", ["2020.1", "2021", "latest", " "])
@@ -99,6 +99,7 @@ def lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A checkout with a small lock."""
     monkeypatch.setattr(paths, "BUILD", tmp_path / "build")
     monkeypatch.setattr(locks, "LOCK", tmp_path / "build" / "build.lock")
+    monkeypatch.setattr(paths, "ENVIRONMENTS", tmp_path / "build" / "env")
     monkeypatch.setattr(paths, "ENVIRONMENT_DATA", tmp_path)
     path = tmp_path / OLD.lock
     path.write_text("a==1 \\\n    --hash=sha256:bb\n    # via x\nb==2 --hash=sha256:cc\n")
@@ -293,11 +294,11 @@ def eight_bit_weights(xml: Path) -> List[numpy.ndarray]:
 def old() -> optimizers.Optimizer:
     """2021.4 with its environment."""
     assert OLD.separate is not None
-    assert OLD.separate.is_ready(), "run the tests with `make test`, or `make setup MO=2021.4` first"
+    assert OLD.separate.is_ready(), "run the tests with `make test-long`, or `make setup MO=2021.4` first"
     return OLD
 
 
-@pytest.fixture(scope="session", params=["2022.1", "2021.4"])
+@pytest.fixture(scope="session", params=["2022.1", pytest.param("2021.4", marks=pytest.mark.long)])
 def optimizer(request: pytest.FixtureRequest) -> optimizers.Optimizer:
     return request.getfixturevalue("old") if request.param == "2021.4" else optimizers.DEFAULT
 
@@ -416,6 +417,7 @@ def test_what_the_optimizer_refuses_is_a_user_error(optimizer: optimizers.Optimi
     assert trees.MO_LOG in error.value.where
 
 
+@pytest.mark.long
 def test_an_ir_without_the_last_step_is_not_taken(old: optimizers.Optimizer, tmp_path: Path) -> None:
     path = write_onnx(tmp_path / "tree")
     # A package of that name in the working directory hides the one with the runtime.
@@ -425,6 +427,7 @@ def test_an_ir_without_the_last_step_is_not_taken(old: optimizers.Optimizer, tmp
         run_convert(path, old)
 
 
+@pytest.mark.long
 def test_a_two_layer_model_by_both(old: optimizers.Optimizer, built: Kit, tmp_path: Path) -> None:
     tree = built.tree(HYBRID)
     path = tmp_path / f"{HYBRID}-8bit.onnx"
@@ -443,6 +446,7 @@ def test_a_two_layer_model_by_both(old: optimizers.Optimizer, built: Kit, tmp_pa
     assert zeros[0] == zeros[1]
 
 
+@pytest.mark.long
 def test_nothing_of_the_optimizers_telemetry_can_be_imported(old: optimizers.Optimizer) -> None:
     done = subprocess.run(
         [str(old.python(paths.VENV_PYTHON)), "-c", "import openvino_telemetry"],

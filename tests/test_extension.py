@@ -1,7 +1,9 @@
 """NNCF's compiled extension: when it is looked after, and when a run can do without."""
 
+import contextlib
 import fcntl
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -18,6 +20,8 @@ from launch.qa import arguments, extension
 from launch.source import Fork, Registry
 from launch.stamp import Stamp
 from launch.vscode import Invocation
+
+from .conftest import run
 
 OTHER = "binarized_functions_cpu"
 """NNCF compiles this one, too."""
@@ -251,14 +255,7 @@ def look_after(key: str, extensions: Path) -> "subprocess.CompletedProcess[str]"
         "CUDA_VISIBLE_DEVICES": "",
         extension.FOLDER: str(extensions),
     }
-    return subprocess.run(
-        [sys.executable, "-m", "launch.qa.extension", *filter(None, [key])],
-        env=env,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+    return run([sys.executable, "-m", "launch.qa.extension", *filter(None, [key])], env=env)
 
 
 def times(extensions: Path) -> Dict[str, int]:
@@ -269,53 +266,54 @@ def times(extensions: Path) -> Dict[str, int]:
     }
 
 
-def test_the_step_compiles_what_is_not_current_and_no_more(derived_source: Path, tmp_path: Path) -> None:
-    """Compiled once here, for some tens of seconds; then nothing, what was removed, what was damaged."""
-    extensions = tmp_path / "extensions"
-    done = look_after("key", extensions)
-    assert done.returncode == 0, done.stderr
-    assert "compiling NNCF's C++ extension" in done.stderr
-    assert extension.is_current(extensions, "key")
-    first = times(extensions)
+@pytest.fixture
+def compiled(derived_source: Path, shared: Path, tmp_path: Path) -> Path:
+    """A copy of the extension that all tests share, which is compiled where no run has done so yet."""
+    with locks.exclusive(shared / "extension.lock", "NNCF's extension"):
+        done = look_after("", Registry().extensions)
+        assert done.returncode == 0, done.stderr
+        shutil.copytree(str(Registry().extensions), str(tmp_path / "extensions"))
+    with contextlib.suppress(FileNotFoundError):
+        (tmp_path / "extensions" / ".kit-stamp.json").unlink()
+    return tmp_path / "extensions"
+
+
+def test_the_step_compiles_what_is_not_current_and_no_more(compiled: Path) -> None:
+    first = times(compiled)
     assert len([name for name in first if name.endswith(".so")]) == 2
 
-    stale = extension.built(extensions).with_name("lock")
+    stale = extension.built(compiled).with_name("lock")
     stale.touch()
-    done = look_after("another", extensions)
+    done = look_after("key", compiled)
     assert done.returncode == 0, done.stderr
     assert not stale.exists()
-    assert times(extensions) == first
-    assert extension.is_current(extensions, "another")
+    assert times(compiled) == first
+    assert extension.is_current(compiled, "key")
 
-    damaged, removed = (extensions / name / f"{name}.so" for name in (extension.NAME, OTHER))
+    removed, damaged = (compiled / name / f"{name}.so" for name in (extension.NAME, OTHER))
     damaged.write_bytes(damaged.read_bytes()[:1000])
     removed.unlink()
-    assert not extension.is_current(extensions, "another")
-    done = look_after("another", extensions)
+    assert not extension.is_current(compiled, "key")
+    done = look_after("key", compiled)
     assert done.returncode == 0, done.stderr
-    assert extension.is_current(extensions, "another")
-    second = times(extensions)
+    assert "compiling NNCF's C++ extension" in done.stderr
+    assert extension.is_current(compiled, "key")
+    second = times(compiled)
     assert {name for name in first if first[name] != second[name]} == {
         f"{name}/{name}.so" for name in (extension.NAME, OTHER)
     }
 
-    extension.built(extensions).unlink()
-    done = look_after("", extensions)
+    removed.write_bytes(removed.read_bytes()[:1000])
+    done = look_after("", compiled)
     assert done.returncode == 0, done.stderr
-    assert not extension.is_current(extensions, "another"), "nobody was asked for a stamp"
+    assert not extension.is_current(compiled, "key"), "nobody was asked for a stamp"
 
-    extension.write_stamp(extensions, "another")
-    damaged.write_bytes(damaged.read_bytes()[:1000])
-    done = look_after("", extensions)
+    third = times(compiled)
+    extension.write_stamp(compiled, "key")
+    done = look_after("", compiled)
     assert done.returncode == 0, done.stderr
-    third = times(extensions)
-    done = look_after("", extensions)
-    assert done.returncode == 0, done.stderr
-    assert times(extensions) == third, "what was compiled is good, and not taken for damaged"
-    extension.write_stamp(extensions, "another")
-    done = look_after("", extensions)
-    assert done.returncode == 0, done.stderr
-    assert extension.is_current(extensions, "another"), "a stamp that is true stays"
+    assert times(compiled) == third, "what was compiled is good, and not taken for damaged"
+    assert extension.is_current(compiled, "key"), "a stamp that is true stays"
 
 
 WORKS = """

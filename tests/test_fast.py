@@ -1,7 +1,6 @@
 """The patch set `fast`: runs with it and without it give the same bytes."""
 
 import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import pytest
 from launch import digests, trees
 from launch.source import Registry
 
-from .conftest import HYBRID, UNSTRUCTURED, Kit, run
+from .conftest import HYBRID, UNSTRUCTURED, Kit, call, run
 
 
 @pytest.fixture(scope="module")
@@ -23,10 +22,11 @@ def without(built: Kit, tmp_path_factory: pytest.TempPathFactory) -> Path:
             assert done.returncode == 0, done.stderr
             assert "without the fast set" in done.stderr
     finally:
-        assert run([*Kit.MODULE, "setup", "--source=registry", "--fast=1"]).returncode == 0
+        assert call(["setup", "--source=registry", "--fast=1"]).returncode == 0
     return kit.out
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", [HYBRID, UNSTRUCTURED])
 def test_the_set_changes_no_byte(built: Kit, without: Path, name: str) -> None:
     for file in trees.onnx_files(f"{name}-8bit"):
@@ -288,7 +288,7 @@ for content in {others!r}:
 
 def _in_nncf(derived_source: Path, script: str, *arguments: Path, **variables: str) -> None:
     """Run a script on the derived tree of the releases, with the extension that the tests' trees use."""
-    done = subprocess.run(
+    done = run(
         [sys.executable, "-c", script, *map(str, arguments)],
         env={
             **os.environ,
@@ -298,9 +298,5 @@ def _in_nncf(derived_source: Path, script: str, *arguments: Path, **variables: s
             "PYTHONPATH": str(derived_source),
             "TORCH_EXTENSIONS_DIR": str(Registry().extensions),
         },
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
     )
     assert done.returncode == 0, done.stderr

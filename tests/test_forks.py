@@ -16,7 +16,7 @@ from launch.source import Fork
 from launch.variants import VARIANTS
 
 from . import checkpoints
-from .conftest import HYBRID, TINY, UNSTRUCTURED, Kit, assert_user_error, run, write_model
+from .conftest import HYBRID, TINY, UNSTRUCTURED, Kit, assert_user_error, call, run, write_model
 from .hub_server import Place
 
 pytestmark = pytest.mark.forks
@@ -39,7 +39,7 @@ def forked(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Kit:
     compiled = extension.built(Fork().extensions)
     compiled.parent.mkdir(parents=True, exist_ok=True)
     compiled.with_name("lock").touch()
-    done = run(kit.argv("all", "", source="fork"))
+    done = kit.run("all", "", source="fork")
     assert done.returncode == 0, done.stderr
     assert done.stderr.startswith("source  fork (nncf 9c2845eeb38b, transformers b8d2f4382295, ")
     assert done.stderr.count("looking after NNCF's extension") == 1
@@ -82,7 +82,7 @@ def test_upstreams_launch_file_reads_the_hub(forked: Kit, place: Place, tmp_path
 def test_the_real_launch_file_offers_every_variant() -> None:
     for name in (*VARIANTS, "configs", "evaluate"):
         for source in ("fork", "registry"):
-            done = run([*Kit.MODULE, "command", "--launch=upstream", f"--source={source}", f"--v={name}"])
+            done = call(["command", "--launch=upstream", f"--source={source}", f"--v={name}"])
             assert done.returncode == 0, done.stderr
             assert not re.search(r"vscode-runs|/data\d|workspaceFolder|DEVICES=1", done.stdout)
     assert rules.find_upstream_file().is_file()
@@ -91,7 +91,7 @@ def test_the_real_launch_file_offers_every_variant() -> None:
 @pytest.mark.parametrize("launch", ["kit", "upstream"])
 def test_configs_are_the_committed_ones(launch: str, tmp_path: Path) -> None:
     options = ["--launch=upstream"] if launch == "upstream" else []
-    done = run([*Kit.MODULE, "configs", "--source=fork", *options])
+    done = call(["configs", "--source=fork", *options])
     assert done.returncode == 0, done.stderr
     written = [Path(line) for line in done.stdout.split()]
     assert len(written) == 4
@@ -127,7 +127,7 @@ def test_both_sources_evaluate_alike(case: Any, kit: Kit, derived_source: Path) 
         assert results["weights"] == weights
         questions = f"--validation-file={paths.SAMPLE / 'validation.json'}"
         predictions = f"--predictions={kit.folder / 'evaluate' / 'eval_predictions.json'}"
-        scored = run([*Kit.MODULE, "evaluate", predictions, questions])
+        scored = call(["evaluate", predictions, questions])
         assert json.loads(scored.stdout)["f1"] == results["eval_f1"], scored.stderr
         found.append([answers, *(results[f"eval_{key}"] for key in ("exact_match", "f1", "samples"))])
     if case != "headless":  # each program draws the head at another place of the random stream

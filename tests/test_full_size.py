@@ -17,7 +17,7 @@ from .conftest import HYBRID, run, write_launch_file
 WEIGHTS = "ddb4a9f24748d22c5086b9c361615193cc17fdaa0283aea0578bcfff4727e595"
 
 
-@pytest.mark.full_size
+@pytest.mark.long
 def test_the_smallest_variant_at_full_size(tmp_path: Path, derived_source: Path) -> None:
     import onnx
     from onnx import numpy_helper

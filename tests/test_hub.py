@@ -18,7 +18,7 @@ from launch import hub_list, paths
 from launch.errors import KitError
 
 from . import hub_server
-from .conftest import HYBRID, TINY, Kit, assert_user_error, run, write_model
+from .conftest import HYBRID, TINY, Kit, assert_user_error, call, run, write_model
 from .hub_server import CHUNK, TOKEN, TRAIN, Place, once, sum_of
 
 # --- what is downloaded ----------------------------------------------------------------------------------
@@ -30,12 +30,8 @@ def test_what_upstream_names_cannot_be_had_by_the_library_of_its_time(
     """Why the kit downloads for it: this is transformers 4.9.1 with the hub of today."""
     code = "import sys, transformers; transformers.AutoConfig.from_pretrained(sys.argv[1])"
     env = {**place.env, "HUGGINGFACE_CO_RESOLVE_ENDPOINT": place.server.address}
-    done = subprocess.run(
-        [sys.executable, "-c", code, hub_server.REPOSITORY],
-        env={**env, "PYTHONPATH": str(derived_source)},
-        capture_output=True,
-        text=True,
-        check=False,
+    done = run(
+        [sys.executable, "-c", code, hub_server.REPOSITORY], env={**env, "PYTHONPATH": str(derived_source)}
     )
     assert done.returncode
     assert "Can't load config" in done.stderr
@@ -222,7 +218,7 @@ def test_without_a_route_it_says_so_and_the_way_out(
     for word in ("HTTPS_PROXY", "HF_ENDPOINT", "INPUT=files", "INPUT=sample", "resumes"):
         assert word in caught.value.hint
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    done = run(kit.argv("variant", HYBRID, input="hub", hub=place.list, **NONE))
+    done = kit.run("variant", HYBRID, input="hub", hub=place.list, **NONE)
     assert_user_error(done, "HF_HUB_OFFLINE", "train.json", "INPUT=files", "INPUT=sample")
 
 
@@ -364,10 +360,10 @@ def test_a_variant_is_made_of_what_the_hub_has(place: Place, kit: Kit, derived_s
     again = run(argv)
     assert again.returncode == 0, again.stderr
     assert "(up to date)" in again.stdout
-    same = run(kit.argv("variant", HYBRID))
+    same = kit.run("variant", HYBRID)
     assert same.stdout == again.stdout, "the run is that of INPUT=files"
     assert len(place.server.requests) == count
-    page = run([*Kit.MODULE, "report", f"--out={kit.out}"])
+    page = call(["report", f"--out={kit.out}"])
     assert page.returncode == 0, page.stderr
     assert "INPUT=hub" in (kit.out / "report.html").read_text()
 
@@ -385,7 +381,7 @@ def test_an_evaluation_reads_the_hubs_weights(place: Place, kit: Kit, tmp_path: 
     place.list_all()
     results = []
     for options in ({"input": "hub", "hub": place.list, **NONE}, {"model": folder, "train_file": None}):
-        done = run(kit.argv("evaluate", "", **options))
+        done = kit.run("evaluate", "", **options)
         assert done.returncode == 0, done.stderr
         results.append(json.loads((kit.folder / "evaluate" / "eval_results.json").read_text()))
     assert results[0] == results[1]

@@ -8,7 +8,7 @@ import pytest
 
 from launch import metric, paths, squad
 
-from .conftest import Kit, assert_user_error, run
+from .conftest import Kit, assert_user_error, call, run
 from .test_squad import CONTEXT, write
 
 REAL = paths.REPOSITORY.parent / "shared" / "data" / "squad" / "dev-v1.1-part1.json"
@@ -158,7 +158,7 @@ def questions(tmp_path: Path) -> Path:
 
 def score(predictions: Path, questions: Path, *more: str) -> Any:
     files = [f"--predictions={predictions}", f"--validation-file={questions}"]
-    return run([*Kit.MODULE, "evaluate", *files, *more])
+    return call(["evaluate", *files, *more])
 
 
 def test_answers_are_scored_without_a_model(tmp_path: Path, questions: Path) -> None:
@@ -218,14 +218,16 @@ def test_what_is_no_file_of_answers_is_named(
 def test_what_does_not_go_together_is_named(questions: Path, options: Dict[str, str], word: str) -> None:
     words = [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]
     words = [text.format(questions=questions) for text in words]
-    assert_user_error(run([*Kit.MODULE, "evaluate", *words]), word)
+    assert_user_error(call(["evaluate", *words]), word)
 
 
-def test_an_evaluations_predictions_are_in_that_form(tmp_path: Path, kit: Kit) -> None:
+def test_evaluate_runs_its_configuration_and_predicts_in_that_form(kit: Kit, derived_source: Path) -> None:
     """They score what the evaluation says, and what it says of them is read again."""
     done = kit.run("evaluate", weights="random")
     assert done.returncode == 0, done.stderr
     said = json.loads(done.stdout)
+    assert (said["eval_questions"], said["weights"]) == (16, "random, seed 42")
+    assert 0 <= said["eval_f1"] <= 100
     again = score(kit.folder / "evaluate" / "eval_predictions.json", paths.SAMPLE / "validation.json")
     assert again.returncode == 0, again.stderr
     found = json.loads(again.stdout)

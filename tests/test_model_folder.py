@@ -213,3 +213,10 @@ def test_the_loaded_tokenizers_length_counts_too(model: Path, derived_source: Pa
     change(model / "tokenizer_config.json", model_max_length=100)
     with pytest.raises(KitError, match="at most 100 tokens"):
         tokenized(model)
+
+
+def test_a_tokenizer_that_is_not_fast_is_named(model: Path, derived_source: Path) -> None:
+    change(model / "tokenizer_config.json", tokenizer_class="ByT5Tokenizer")
+    with pytest.raises(KitError, match="ByT5Tokenizer, which is not a fast one") as caught:
+        tokenized(model)
+    assert str(model) in caught.value.where

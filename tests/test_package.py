@@ -172,7 +172,7 @@ def test_the_cards_snippets_run_on_a_real_tree(built: Kit, to: Path) -> None:
     shown = []
     for block in blocks((made / "README.md").read_text(encoding="utf-8")):
         argv = [sys.executable, "-c", block]
-        done = subprocess.run(argv, cwd=str(made), capture_output=True, text=True, check=False)
+        done = run(argv, cwd=made)
         assert done.returncode == 0, done.stderr
         shown.append(done.stdout)
     assert shown == ["(1, 384) (1, 384)\n", "[(1, 384), (1, 384)]\n"]

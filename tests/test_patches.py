@@ -17,36 +17,24 @@ from .conftest import assert_user_error
 from .small_kit import BOTH, FIELDS, GREET, PATCHES, RUN_QA, SmallKit, diff, message, patch
 
 
-@pytest.fixture(scope="module")
-def _plain(tmp_path_factory: pytest.TempPathFactory) -> SmallKit:
-    return small_kit.build(tmp_path_factory.mktemp("plain"))
-
-
-@pytest.fixture(scope="module")
-def _fetched(_plain: SmallKit, tmp_path_factory: pytest.TempPathFactory) -> SmallKit:
-    kit = small_kit.copy(_plain, tmp_path_factory.mktemp("fetched"))
-    kit.do("third_party")
-    return kit
-
-
 @pytest.fixture
-def kit(_plain: SmallKit) -> Iterator[SmallKit]:
+def kit(plain_kit: SmallKit) -> Iterator[SmallKit]:
     """A kit whose submodules are not checked out."""
-    yield _plain
-    _plain.reset()
+    yield plain_kit
+    plain_kit.reset()
 
 
 @pytest.fixture
-def forked(_fetched: SmallKit) -> Iterator[SmallKit]:
+def forked(fetched_kit: SmallKit) -> Iterator[SmallKit]:
     """A kit whose submodules are checked out.  The tests share it: nothing here may change a submodule."""
-    yield _fetched
-    _fetched.reset()
+    yield fetched_kit
+    fetched_kit.reset()
 
 
 @pytest.fixture(scope="module")
-def source(_fetched: SmallKit) -> Tuple[object, ...]:
+def source(fetched_kit: SmallKit) -> Tuple[object, ...]:
     """The state of the submodules, which has to stay."""
-    return _fetched.submodules_state()
+    return fetched_kit.submodules_state()
 
 
 def edit(kit: SmallKit, name: str) -> Path:

@@ -1,7 +1,6 @@
 """Where a checkout may lie: what a build cannot stand is refused first, and all that builds nothing works."""
 
 import os
-import shutil
 import subprocess
 from pathlib import Path
 from typing import List
@@ -11,7 +10,7 @@ import pytest
 from launch import environment, interpreters, paths, place
 from launch.errors import KitError
 
-from .conftest import HYBRID, assert_user_error
+from .conftest import HYBRID, assert_user_error, copy_checkout, run
 
 UNFIT = {
     "two words": ("a space", "unquoted"),
@@ -62,22 +61,15 @@ def test_headers_that_no_compiler_would_find_are_refused(tmp_path: Path) -> None
 def make(clone: Path, *words: str) -> "subprocess.CompletedProcess[str]":
     env = {"PATH": os.environ["PATH"], "HOME": str(clone.parent), "LAUNCH_SOURCE": "registry"}
     argv: List[str] = ["make", "--no-print-directory", *words]
-    return subprocess.run(argv, cwd=str(clone), env=env, capture_output=True, text=True, check=False)
+    return run(argv, cwd=clone, env=env)
 
 
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("place") / "my kit"
-    for name in ("launch", "patches", ".vscode"):
-        skipped = shutil.ignore_patterns("__pycache__")
-        shutil.copytree(str(paths.REPOSITORY / name), str(folder / name), ignore=skipped)
-    shutil.copy(str(paths.REPOSITORY / "Makefile"), str(folder))
-    return folder
+    return copy_checkout(tmp_path_factory.mktemp("place") / "my kit")
 
 
-@pytest.mark.parametrize(
-    "words", [["setup"], ["variant", f"V={HYBRID}"], ["evaluate"], ["test-fast"], ["all"]]
-)
+@pytest.mark.parametrize("words", [["setup"], ["variant", f"V={HYBRID}"], ["evaluate"], ["test"], ["all"]])
 def test_what_builds_refuses_at_once(clone: Path, words: List[str]) -> None:
     done = make(clone, *words)
     assert done.returncode == 2

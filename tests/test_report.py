@@ -21,7 +21,7 @@ from launch.report import tree as report_tree
 from launch.variants import VARIANTS, Variant
 
 from . import sample_trees
-from .conftest import HYBRID, UNSTRUCTURED, Kit, assert_user_error, run
+from .conftest import HYBRID, UNSTRUCTURED, Kit, assert_user_error, call, run
 
 VOID = {"meta", "wbr", "br", "path"}
 BLOCKS = {"dt", "dd", "td", "th", "li", "p", "h1", "h2", "h3", "summary", "pre"}
@@ -338,7 +338,7 @@ def test_other_folders_count_where_they_are_trees(one: Path) -> None:
 
 
 def test_the_page_goes_where_it_is_told(one: Path, tmp_path: Path) -> None:
-    done = run([*Kit.MODULE, "report", f"--out={one}", f"--to={tmp_path}/new/page.html"])
+    done = call(["report", f"--out={one}", f"--to={tmp_path}/new/page.html"])
     assert done.returncode == 0, done.stderr
     assert f"report  {tmp_path / 'new' / 'page.html'}  (" in done.stdout
     assert Page((tmp_path / "new" / "page.html").read_text(encoding="utf-8"))
@@ -352,7 +352,7 @@ def test_where_there_is_no_tree_there_is_no_report(one: Path, tmp_path: Path) ->
         (tmp_path / "nowhere", "There is no such folder."),
         (one / HYBRID, "There is no tree in this folder."),
     ):
-        assert_user_error(run([*Kit.MODULE, "report", f"--out={folder}"]), words, str(folder))
+        assert_user_error(call(["report", f"--out={folder}"]), words, str(folder))
     assert not (tmp_path / "nowhere").exists()
     assert list((tmp_path / "empty").iterdir()) == []
 

@@ -1,12 +1,11 @@
 """Nothing of the person leaves the machine: values of variables that are not the kit's own stay unwritten."""
 
-import contextlib
 import json
 import os
 import sys
 import tarfile
 from pathlib import Path
-from typing import Dict, Iterator, List
+from typing import Dict, List
 
 import pytest
 
@@ -14,7 +13,7 @@ from launch import child, digests, hidden, inputs, jobs, jsonc, paths, rules, tr
 from launch.source import Fork, Registry
 from launch.variants import VARIANTS
 
-from .conftest import HYBRID, Kit, assert_user_error, run
+from .conftest import HYBRID, Kit, assert_user_error, call, copy_checkout, run
 
 PLANTED = {
     name: f"planted-{name}-3f9c"
@@ -46,21 +45,6 @@ def plant(kit: Kit, **env: str) -> None:
     kit.launch_file.write_text(json.dumps(document), encoding="utf-8")
 
 
-@pytest.fixture
-def env_file() -> Iterator[None]:
-    """An environment file in the checkout, where VS Code reads it; a person's own stays."""
-    path = paths.REPOSITORY / ".env"
-    text = f"HF_TOKEN={PLANTED['file']}\nPLANTED_EXPORTED={PLANTED['file']}\n"
-    if path.exists() and path.read_text(errors="replace") != text:  # a killed test leaves its own
-        pytest.skip("there is a .env here, which is left as it is")
-    path.write_text(text)
-    try:
-        yield
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            path.unlink()
-
-
 def disclosed(text: str) -> List[str]:
     """Return which of the planted values, or plain digests of them, are in ``text``."""
     return [
@@ -84,7 +68,20 @@ def everything_below(folder: Path) -> Dict[str, str]:
     return found
 
 
-def test_no_file_and_no_line_has_a_persons_value(kit: Kit, derived_source: Path, env_file: None) -> None:
+def test_an_environment_file_is_passed_over(kit: Kit) -> None:
+    """One in the checkout, where VS Code reads it."""
+    clone = copy_checkout(kit.folder / "clone")
+    text = f"HF_TOKEN={PLANTED['file']}\nPLANTED_EXPORTED={PLANTED['file']}\n"
+    (clone / ".env").write_text(text)
+    plant(kit)
+    for explain in ("0", "1"):
+        done = run(kit.argv("command", HYBRID, explain=explain), cwd=clone, env={**os.environ, **EXPORTED})
+        assert done.returncode == 0, done.stderr
+        assert "note: VS Code reads .env, and make does not" in done.stderr
+        assert disclosed(done.stdout + done.stderr) == []
+
+
+def test_no_file_and_no_line_has_a_persons_value(kit: Kit, derived_source: Path) -> None:
     plant(kit)
     env = {**os.environ, **EXPORTED}
     said = ""
@@ -100,7 +97,6 @@ def test_no_file_and_no_line_has_a_persons_value(kit: Kit, derived_source: Path,
         assert done.returncode == 0, done.stderr
         assert disclosed(done.stdout + done.stderr) == []
         said += done.stdout + done.stderr
-    assert "note: VS Code reads .env, and make does not" in said
     assert 'HF_TOKEN="${HF_TOKEN:?' in said
     assert 'TOKEN_TOO="${PLANTED_REFERRED}"' in said
     assert '--model_revision "${PLANTED_ARGUMENT}"' in said
@@ -177,7 +173,7 @@ def test_no_error_shows_a_persons_value(tmp_path: Path, env: object, words: List
         del body["env"]
     file = tmp_path / "launch.json"
     file.write_text(json.dumps({"configurations": [body]}), encoding="utf-8")
-    done = run([*Kit.MODULE, "command", f"--v={HYBRID}", f"--launch={file}", "--source=registry"])
+    done = call(["command", f"--v={HYBRID}", f"--launch={file}", "--source=registry"])
     assert_user_error(done, *words)
     assert disclosed(done.stderr) == []
     assert "3917" not in done.stderr
@@ -192,7 +188,7 @@ def test_an_error_about_a_path_shows_the_reference(kit: Kit) -> None:
     folder.mkdir()
     os.mkfifo(str(folder / "nncf.json"))
     env = {**os.environ, **EXPORTED, "PLANTED_HOME": str(folder).lstrip("/")}
-    done = run(kit.argv("variant", HYBRID), env=env)
+    done = kit.run("variant", HYBRID, env=env)
     assert_user_error(done, "where: /${env:PLANTED_HOME}/nncf.json\n")
     assert disclosed(done.stderr) == []
 
@@ -203,7 +199,7 @@ def test_what_is_published_does_not_come_from_a_variable(kit: Kit, option: str) 
     text = text.replace('"--do_eval"', f'"--do_eval", "{option}", "${{env:PLANTED_NUMBER}}"')
     kit.launch_file.write_text(text, encoding="utf-8")
     number = "true" if option == "--do_eval" else "391"
-    done = run(kit.argv("variant", HYBRID), env={**os.environ, "PLANTED_NUMBER": number})
+    done = kit.run("variant", HYBRID, env={**os.environ, "PLANTED_NUMBER": number})
     assert_user_error(done, "${env:PLANTED_NUMBER}", "Write it out")
     assert "391" not in done.stderr
 

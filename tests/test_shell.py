@@ -12,6 +12,8 @@ import pytest
 
 from launch import hidden, paths, vscode
 
+from .conftest import run
+
 FOLDERS = {
     "spaces": "two  words ",
     "quotes": 'it\'s "quoted" `id` \\ $HOME $(id) ${HOME} $$',
@@ -64,14 +66,7 @@ def test_a_checkout_reached_through_a_link_has_the_links_path(tmp_path: Path) ->
     search = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
 
     def done(*argv: str, folder: Path, **env: str) -> str:
-        found = subprocess.run(
-            argv,
-            cwd=str(folder),
-            env={"PATH": search, "HOME": str(tmp_path), **env},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        found = run(argv, cwd=folder, env={"PATH": search, "HOME": str(tmp_path), **env})
         assert found.returncode == 0, found.stderr
         return found.stdout
 

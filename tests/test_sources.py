@@ -65,28 +65,16 @@ REMOTE = {
 """What git runs where it goes to another repository."""
 
 
-@pytest.fixture(scope="module")
-def _plain(tmp_path_factory: pytest.TempPathFactory) -> SmallKit:
-    return small_kit.build(tmp_path_factory.mktemp("plain"))
-
-
-@pytest.fixture(scope="module")
-def _fetched(_plain: SmallKit, tmp_path_factory: pytest.TempPathFactory) -> SmallKit:
-    kit = small_kit.copy(_plain, tmp_path_factory.mktemp("fetched"))
-    kit.do("third_party")
-    return kit
-
-
 @pytest.fixture
-def kit(_plain: SmallKit, tmp_path: Path) -> SmallKit:
+def kit(plain_kit: SmallKit, tmp_path: Path) -> SmallKit:
     """A kit whose submodules are not checked out."""
-    return small_kit.copy(_plain, tmp_path / "plain")
+    return small_kit.copy(plain_kit, tmp_path / "plain")
 
 
 @pytest.fixture
-def forked(_fetched: SmallKit, tmp_path: Path) -> SmallKit:
+def forked(fetched_kit: SmallKit, tmp_path: Path) -> SmallKit:
     """A kit whose submodules are checked out."""
-    return small_kit.copy(_fetched, tmp_path / "forked")
+    return small_kit.copy(fetched_kit, tmp_path / "forked")
 
 
 def derive(kit: SmallKit, source: str, fast: str = "1") -> "subprocess.CompletedProcess[str]":

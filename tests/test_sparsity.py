@@ -4,7 +4,6 @@ import contextlib
 import csv
 import io
 import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any, List, Sequence, Tuple
@@ -12,7 +11,7 @@ from typing import Any, List, Sequence, Tuple
 import numpy
 import onnx
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
@@ -20,7 +19,7 @@ from launch import onnx_outline, paths, sparsity
 from launch.errors import KitError
 from launch.sparsity import COLUMNS, Row
 
-from .conftest import HYBRID, UNSTRUCTURED, Kit
+from .conftest import HYBRID, UNSTRUCTURED, Kit, run
 
 
 def quantized(*weights: Any, others: Sequence[TensorProto] = ()) -> onnx.ModelProto:
@@ -99,7 +98,6 @@ def test_what_comes_in_parts_is_counted(path: Path) -> None:
         onnx_outline.nonzero(OnSlow(path), tensor)
 
 
-@settings(deadline=None, max_examples=60)
 @given(
     sizes=st.lists(st.integers(1, 400), min_size=1, max_size=6),
     text=st.text(max_size=600),
@@ -158,7 +156,6 @@ def test_more_values_than_there_are_is_damage(path: Path) -> None:
         list(sparsity.rows(path))
 
 
-@settings(deadline=None, max_examples=200)
 @given(content=st.binary(min_size=1, max_size=400))
 def test_any_bytes_end_in_a_model_or_an_error(
     content: bytes, tmp_path_factory: pytest.TempPathFactory
@@ -248,12 +245,8 @@ resource.setrlimit(resource.RLIMIT_DATA, (used + 30_000_000, limit))
 sparsity.write_report(Path({str(path)!r}))
 assert "pandas" not in sys.modules
 """
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        env={"PYTHONPATH": str(paths.REPOSITORY), "OPENBLAS_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
+    done = run(
+        [sys.executable, "-c", code], env={"PYTHONPATH": str(paths.REPOSITORY), "OPENBLAS_NUM_THREADS": "1"}
     )
     assert done.returncode == 0, done.stderr
     assert path.stat().st_size > 4 * 4096 * 4096 * 4

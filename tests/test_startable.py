@@ -15,7 +15,7 @@ from launch.inputs import Selection
 from launch.source import Registry
 from launch.variants import VARIANTS
 
-from .conftest import HYBRID, UNSTRUCTURED, Kit, assert_user_error, run
+from .conftest import HYBRID, UNSTRUCTURED, Kit, assert_user_error, copy_checkout, run
 
 MAKE = ["make", "--no-print-directory"]
 
@@ -159,16 +159,12 @@ def test_without_an_interpreter_of_its_own_an_entry_has_the_environments() -> No
 
 
 def test_a_command_that_nothing_is_set_up_for_says_so(tmp_path: Path) -> None:
-    clone = tmp_path / "clone"
-    for name in ("launch", "patches", ".vscode"):
-        skipped = shutil.ignore_patterns("__pycache__")
-        shutil.copytree(str(paths.REPOSITORY / name), str(clone / name), ignore=skipped)
-    shutil.copy(str(paths.REPOSITORY / "Makefile"), str(clone))
+    clone = copy_checkout(tmp_path / "clone")
 
     def make(*words: str) -> "subprocess.CompletedProcess[str]":
         argv = [*MAKE, *words]
         env = {"PATH": os.environ["PATH"], "HOME": str(tmp_path)}
-        return subprocess.run(argv, cwd=str(clone), env=env, capture_output=True, text=True, check=False)
+        return run(argv, cwd=clone, env=env)
 
     def note(path: str) -> str:
         return f"note: `make setup SOURCE=registry` comes first: {clone / path} is not there yet\n"

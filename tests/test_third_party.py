@@ -17,28 +17,16 @@ from .conftest import assert_user_error
 from .small_kit import BRANCHES, FILES, SmallKit
 
 
-@pytest.fixture(scope="module")
-def _plain(tmp_path_factory: pytest.TempPathFactory) -> SmallKit:
-    return small_kit.build(tmp_path_factory.mktemp("plain"))
-
-
-@pytest.fixture(scope="module")
-def _fetched(_plain: SmallKit, tmp_path_factory: pytest.TempPathFactory) -> SmallKit:
-    kit = small_kit.copy(_plain, tmp_path_factory.mktemp("fetched"))
-    kit.do("third_party")
-    return kit
-
-
 @pytest.fixture
-def kit(_plain: SmallKit, tmp_path: Path) -> SmallKit:
+def kit(plain_kit: SmallKit, tmp_path: Path) -> SmallKit:
     """A kit as a plain `git clone` leaves it."""
-    return small_kit.copy(_plain, tmp_path)
+    return small_kit.copy(plain_kit, tmp_path)
 
 
 @pytest.fixture
-def forked(_fetched: SmallKit, tmp_path: Path) -> SmallKit:
+def forked(fetched_kit: SmallKit, tmp_path: Path) -> SmallKit:
     """A kit with its submodules checked out."""
-    return small_kit.copy(_fetched, tmp_path)
+    return small_kit.copy(fetched_kit, tmp_path)
 
 
 def assert_at_pins(kit: SmallKit) -> None:

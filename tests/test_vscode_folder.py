@@ -131,14 +131,7 @@ def test_what_needs_no_setup_runs_in_a_python_with_nothing_installed(tmp_path: P
     invocation = resolve(entry)
     words = [sys.executable, "-S", *invocation.target, *invocation.args]
     words[words.index("--output_dir") + 1] = str(tmp_path)
-    done = subprocess.run(
-        words,
-        cwd=invocation.cwd,
-        env=invocation.environment({}),
-        check=False,
-        capture_output=True,
-        text=True,
-    )
+    done = run(words, cwd=invocation.cwd, env=invocation.environment({}))
     assert done.returncode == 0, done.stderr
     for name in [name for name, variant in VARIANTS.items() if variant.hybrid]:
         made = (tmp_path / name / "config.json").read_bytes()

@@ -1,12 +1,11 @@
 """Whatever a launch file holds: an invocation, or an error that names file, line and key; never a traceback.
 
-Each property is tried on some hundred cases; ``KIT_CASES=10000 python -m launch test-fast <this file>`` tries
+Each property is tried on some hundred cases; ``KIT_CASES=10000 python -m launch test <this file>`` tries
 more.
 """
 
 import contextlib
 import json
-import os
 import pathlib
 import re
 import shlex
@@ -23,9 +22,7 @@ from launch.vscode.file import PLATFORM
 
 from .conftest import HYBRID
 
-CASES = int(os.environ.get("KIT_CASES", "200"))
 cases = settings(
-    max_examples=CASES,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],
 )
