@@ -126,7 +126,7 @@ def test_the_values_reach_the_program_and_count(kit: Kit, monkeypatch: pytest.Mo
     environment = job.invocation.environment({})
     assert environment["HF_TOKEN"] == PLANTED["literal"]
     assert environment["TOKEN_TOO"] == PLANTED["referred"]
-    assert environment["HF_HOME"] == f"{paths.BUILD}/cache/{PLANTED['home']}"
+    assert environment["HF_HOME"] == f"{paths.REPOSITORY}/build/cache/{PLANTED['home']}"
     assert environment["PYTHONPATH"].endswith(f":/{PLANTED['search']}")
     assert job.arguments.model_revision == PLANTED["argument"]
     assert disclosed(json.dumps(key)) == []
@@ -189,7 +189,7 @@ def test_an_error_about_a_path_shows_the_reference(kit: Kit) -> None:
     os.mkfifo(str(folder / "nncf.json"))
     env = {**os.environ, **EXPORTED, "PLANTED_HOME": str(folder).lstrip("/")}
     done = kit.run("variant", HYBRID, env=env)
-    assert_user_error(done, "where: /${env:PLANTED_HOME}/nncf.json\n")
+    assert_user_error(done, "--nncf_config=/${env:PLANTED_HOME}/nncf.json\n")
     assert disclosed(done.stderr) == []
 
 
