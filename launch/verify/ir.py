@@ -46,28 +46,36 @@ def check(tree: Path, spec: Spec) -> Tuple[List[Check], Facts]:
     onnx, xml = tree / f"{stem}.onnx", tree / "ir" / f"{stem}.xml"
     # Beside each other, because reading and compiling keep one core busy.
     with beside(_onnx, onnx, xml, spec) as measured:
+        # Told only what the ONNX file calls its nodes when that is known; it is read meanwhile.
+        nodes: Dict[str, str] = {}
+        unreadable = None
+        try:
+            files = IrFile(xml), Network(xml, nodes)
+        except KitError as error:
+            unreadable = error
         try:
             checks, facts = measured()
         except KitError as error:
             return [Check(onnx_file.READABLE, False, one_line(error.what))], {}
         try:
-            more, found = _ir(onnx, xml, spec, facts, measured)
+            if unreadable is not None:
+                raise unreadable
+            nodes.update(facts["nodes"])
+            more, found = _ir(*files, onnx, spec, facts, measured)
         except KitError as error:
             return [*checks, Check(READABLE, False, one_line(error.what))], facts
     return checks + more, {**facts, **found}
 
 
 def _ir(
-    onnx: Path, xml: Path, spec: Spec, found: Facts, measured: Callable[[], Any]
+    ir_file: IrFile, ir: Network, onnx: Path, spec: Spec, found: Facts, measured: Callable[[], Any]
 ) -> Tuple[List[Check], Facts]:
     """Return the checks of an IR and its facts.
 
     :param found: the facts of the ONNX file.
     :param measured: gives what :func:`_onnx` yields next.
     """
-    status.step("reading the IR")
-    ir_file = IrFile(xml)
-    ir = Network(xml, found["nodes"])
+    xml = ir.path
     ir_ranges, ir_vectors = ranges(ir), vectors(ir)
     checks = [
         Check(READABLE, True, f"version {ir_file.version}, {sum(ir_file.types.values()):,} layers"),

@@ -26,12 +26,6 @@ MAX_BYTES = 8 * 10**9
 It bounds what a file can do that is made to be larger in memory than on disk.
 """
 
-_MALLOC = {"MALLOC_MMAP_THRESHOLD_": str(1 << 24), "MALLOC_TRIM_THRESHOLD_": str(1 << 17)}
-"""Lets glibc give memory back when it is freed: the runtime frees gigabytes before it takes others.
-
-A lower threshold takes less, and a third more time.
-"""
-
 Facts = Dict[str, Any]
 Body = Callable[[Path, Spec], Tuple[List[Check], Facts]]
 
@@ -58,7 +52,7 @@ def ask(
         )
         usage = child.run(
             [str(python), "-m", f"{__package__}.ir", str(request), str(result)],
-            env={**surroundings.inherited(env), **_MALLOC, "PYTHONPATH": str(paths.REPOSITORY)},
+            env={**surroundings.inherited(env), "PYTHONPATH": str(paths.REPOSITORY)},
             cwd=scratch,
             log=scratch / "log",
             what="verification",
