@@ -86,6 +86,10 @@ class Model:
         raw = onnx_outline.raw_data(tensor, self._data)
         return numpy.ravel(self.array(tensor)).view("u1") if raw is None else numpy.frombuffer(raw, "u1")
 
+    def restore(self, tensor: Any) -> None:
+        """Put the values of a constant that stays in the file into it."""
+        onnx_outline.restore(tensor, self._data)
+
     def node_label(self, node: Any) -> str:
         """Return a node's name and the nearest module that the file names."""
         module = self._module(node)

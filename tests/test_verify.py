@@ -614,13 +614,16 @@ def test_paths_of_a_machine_are_told_from_others(text: str, found: List[str]) ->
 
 
 def test_a_process_beside_gives_its_result_or_says_why_not() -> None:
-    def refuse() -> None:
+    def refuse() -> Iterator[int]:
+        yield 1
         raise KitError("No.", where="here", hint="Go.")
 
     with measuring.beside(max, 3, 4) as result:
         assert result() == 4
-    with measuring.beside(refuse) as result, pytest.raises(KitError, match="No") as refused:
-        result()
+    with measuring.beside(refuse) as result:
+        assert result() == 1
+        with pytest.raises(KitError, match="No") as refused:
+            result()
     assert (refused.value.where, refused.value.hint) == ("here", "Go.")
     with measuring.beside(os._exit, 3) as result, pytest.raises(KitError, match="ended with status 3"):
         result()

@@ -63,3 +63,9 @@ def some(items: List[str]) -> str:
     if more <= 1:
         return "; ".join(items)
     return "; ".join(items[:SHOWN]) + f"; and {more:,} more"
+
+
+def one_line(text: str) -> str:
+    """Return an error's first line and the first few of those that explain it."""
+    first, *more = [line.strip() for line in text.splitlines() if line.strip()]
+    return f"{first} {some(more)}" if more else first

@@ -1,30 +1,32 @@
-"""What an IR is, measured in OpenVINO's runtime, against the ONNX file that it was made from.
+"""A tree's ONNX file, and its IR in OpenVINO's runtime against the ONNX file that it was made from.
 
 Run as a process by :func:`launch.verify.measuring.ask`.
 """
 
 from pathlib import Path
-from typing import Any, Dict, List, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Tuple
 
 from .. import status
 from ..errors import KitError
+from ..onnx_model import Model
 from ..spec import Spec
 from ..variants import VARIANTS
-from . import ir_run
-from .checks import Check
+from . import ir_run, onnx_file
+from .checks import Check, one_line
 from .ir_weights import (
-    Ranges,
     Weights,
     check_ranges,
     check_vectors,
     collapsed,
+    comparable,
+    operation,
     ranges,
     stored,
     vectors,
 )
 from .ir_xml import IrFile, check_mapping
 from .measuring import beside, serve
-from .onnx_run import OnnxFile
+from .onnx_run import network, quantized
 from .runtime import Network
 
 READABLE = "IR: readable"
@@ -33,30 +35,55 @@ READABLE = "IR: readable"
 Facts = Dict[str, Any]
 
 
-def check(tree: Path, spec: Spec, found: Facts) -> Tuple[List[Check], Facts]:
-    """Return the checks of a tree's IR beside its ONNX file, and what was measured.
+def check(tree: Path, spec: Spec) -> Tuple[List[Check], Facts]:
+    """Return the checks of a tree's ONNX file and of its IR beside it, and what was measured.
 
-    The facts are ``ir`` and ``outputs`` of a provenance's verification, ``ir_zeros`` by parameter,
-    ``saturated`` (shares by quantizer), ``collapsed`` (ranges that do not fit) and ``constant`` outputs.
-
-    :param found: the facts of :func:`launch.verify.onnx_file.check`.
-    :raises KitError: the IR cannot be read, or one of the two not be run.
+    The facts are those of :func:`launch.verify.onnx_file.check` and, where the IR can be read and both be
+    run, ``ir`` and ``outputs`` of a provenance's verification, ``ir_zeros`` by parameter, ``saturated``
+    (shares by quantizer), ``collapsed`` (ranges that do not fit) and ``constant`` outputs.
     """
     stem = VARIANTS[spec.variant].stem
     onnx, xml = tree / f"{stem}.onnx", tree / "ir" / f"{stem}.xml"
-    ir_file = IrFile(xml)
     # Beside each other, because reading and compiling keep one core busy.
-    with beside(_onnx, onnx, xml, spec, found) as measured:
-        status.step("reading the IR")
-        ir = Network(xml, found["nodes"])
-        ir_ranges, ir_vectors = ranges(ir), vectors(ir)
-        checks = [
-            Check(READABLE, True, f"version {ir_file.version}, {sum(ir_file.types.values()):,} layers"),
-            _attempt("IR: mapping", lambda: _check_mapping(xml, ir_file)),
-        ]
-        ir_runs = ir_run.as_it_is(ir, spec)
-        beyond = ir_run.shares_beyond(ir, spec)
-        weights, onnx_ranges, onnx_runs = measured()
+    with beside(_onnx, onnx, xml, spec) as measured:
+        # Told only what the ONNX file calls its nodes when that is known; it is read meanwhile.
+        nodes: Dict[str, str] = {}
+        unreadable = None
+        try:
+            files = IrFile(xml), Network(xml, nodes)
+        except KitError as error:
+            unreadable = error
+        try:
+            checks, facts = measured()
+        except KitError as error:
+            return [Check(onnx_file.READABLE, False, one_line(error.what))], {}
+        try:
+            if unreadable is not None:
+                raise unreadable
+            nodes.update(facts["nodes"])
+            more, found = _ir(*files, onnx, spec, facts, measured)
+        except KitError as error:
+            return [*checks, Check(READABLE, False, one_line(error.what))], facts
+    return checks + more, {**facts, **found}
+
+
+def _ir(
+    ir_file: IrFile, ir: Network, onnx: Path, spec: Spec, found: Facts, measured: Callable[[], Any]
+) -> Tuple[List[Check], Facts]:
+    """Return the checks of an IR and its facts.
+
+    :param found: the facts of the ONNX file.
+    :param measured: gives what :func:`_onnx` yields next.
+    """
+    xml = ir.path
+    ir_ranges, ir_vectors = ranges(ir), vectors(ir)
+    checks = [
+        Check(READABLE, True, f"version {ir_file.version}, {sum(ir_file.types.values()):,} layers"),
+        _check_mapping(xml, ir_file),
+    ]
+    ir_runs = ir_run.as_it_is(ir, spec)
+    beyond = ir_run.shares_beyond(ir, spec)
+    weights, onnx_ranges, onnx_runs = measured()
     checks += [
         weights.check_count(spec),
         weights.check_values(),
@@ -70,7 +97,8 @@ def check(tree: Path, spec: Spec, found: Facts) -> Tuple[List[Check], Facts]:
     if apart > ir_run.WITHOUT_ROUNDING_TOLERANCE:
         exact_ir = ir_run.without_rounding(ir, spec)
         del ir
-        exact_onnx = ir_run.without_rounding(OnnxFile(onnx, found["names"]).network(found["nodes"]), spec)
+        file = _with_weights(Model(onnx), xml, found)[1]
+        exact_onnx = ir_run.without_rounding(file, spec)
         exact = ir_run.difference(exact_onnx, exact_ir)
     outputs, agreement = ir_run.agreement(apart, exact)
     checks += [ir_run.check_finite(onnx_runs + exact_onnx, ir_runs + exact_ir, spec), agreement]
@@ -88,25 +116,37 @@ def check(tree: Path, spec: Spec, found: Facts) -> Tuple[List[Check], Facts]:
     return checks, facts
 
 
-def _onnx(onnx: Path, xml: Path, spec: Spec, found: Facts) -> Tuple[Weights, Ranges, List[Facts]]:
-    """Return weights of both files, and ranges and outputs of the ONNX file."""
+def _onnx(onnx: Path, xml: Path, spec: Spec) -> Iterator[Any]:
+    """Yield checks and facts of an ONNX file; then weights of both files, its ranges and its outputs."""
+    status.step("reading the ONNX file")
+    model = Model(onnx)
+    checks, found = onnx_file.check(model, spec)
+    yield checks, found
     status.step("comparing weights")
-    file = OnnxFile(onnx, found["names"])
-    weights = Weights(file, stored(Network(xml, found["nodes"])), found["names"])
-    network = file.network(found["nodes"])
-    del file
-    return weights, ranges(network), ir_run.as_it_is(network, spec)
+    weights, file = _with_weights(model, xml, found)
+    del model  # and with it the whole file in memory
+    yield weights, ranges(file), ir_run.as_it_is(file, spec)
 
 
-def _attempt(name: str, body: Any) -> Check:
+def _with_weights(model: Model, xml: Path, found: Facts) -> Tuple[Weights, Network]:
+    """Compare an IR's weights with an ONNX file's, and return the file in the runtime, with the IR's."""
+    matrices = quantized(model, found["names"])
+    constants = stored(Network(xml, found["nodes"]))
+    weights = Weights(matrices, constants, found["names"])
+    operations = {
+        one.name: operation(one, matrices[one.name])
+        for one in constants
+        if one.name in matrices and comparable(one, matrices[one.name])
+    }
+    return weights, network(model, found["nodes"], operations)
+
+
+def _check_mapping(xml: Path, file: IrFile) -> Check:
     try:
-        return Check(name, True, body())
+        count = check_mapping(xml.with_suffix(".mapping"), file)
     except KitError as error:
-        return Check(name, False, error.what)
-
-
-def _check_mapping(xml: Path, file: IrFile) -> str:
-    return f"{check_mapping(xml.with_suffix('.mapping'), file):,} tensors of the ONNX file found in the IR"
+        return Check("IR: mapping", False, error.what)
+    return Check("IR: mapping", True, f"{count:,} tensors of the ONNX file found in the IR")
 
 
 if __name__ == "__main__":

@@ -4,14 +4,14 @@ import hashlib
 import math
 import os
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Dict, Iterable, List, Mapping, Optional, Set, Tuple
+from typing import Any, Dict, Iterable, Iterator, List, Mapping, Optional, Set, Tuple
 
 from .. import status
+from ..onnx_model import AT_ONCE
 from ..spec import BITS, Spec
 from .checks import Check, from_faults
 from .ir_run import RANGE_TOLERANCE, SATURATED
-from .onnx_run import OnnxFile, Quantized
-from .onnx_run import rows_of as _rows
+from .onnx_run import Quantized
 from .runtime import Network, constant, consumer, is_constant
 
 VANISHED = 0.25
@@ -40,6 +40,8 @@ class Stored:
         self.zero: Any = None
         self.scale: Any = None
         """None where the constant goes another way."""
+        self.dequantized: Any = None
+        """The operation that gives the values in 32 bits; None as the scale."""
         self.transposed = False
         """Whether it is transposed on its way into its product."""
         user = consumer(operation)
@@ -52,6 +54,7 @@ class Stored:
         if user is None or user.get_type_name() != "Multiply" or not is_constant(user.input_value(1)):
             return
         self.scale = constant(user.input_value(1)).copy()
+        self.dequantized = user
         self.transposed = _is_transposed(user)
 
     def numbers(self, rows: slice, transposed: bool = False) -> Any:
@@ -70,30 +73,32 @@ class Stored:
 
 def stored(network: Network) -> List[Stored]:
     """Return the int8 constants of a model."""
-    return [Stored(network, operation) for operation in network.int8_constants()]
+    return [Stored(network, operation) for operation in network.constants("i8")]
 
 
 class Weights:
     """The int8 weights of an IR beside the quantized weights of the ONNX file.
 
-    :param file: of which the matrices' ``codes`` are set.
+    :param onnx: the ONNX file's matrices by the name of the constant.
     :param parameters: parameter by name of the constant that holds it.
     """
 
-    def __init__(self, file: OnnxFile, ir: List[Stored], parameters: Mapping[str, str]) -> None:
+    def __init__(
+        self, onnx: Mapping[str, Quantized], ir: List[Stored], parameters: Mapping[str, str]
+    ) -> None:
         self.count = len(ir)
         self.zeros: Dict[str, int] = {}
-        self.beyond: Dict[str, float] = {}
+        self.beyond: Dict[str, int] = {}
         self.faults: List[str] = []
         self.strangers: List[str] = []
         self.missing = set(parameters.values())
         pairs = []
         for matrix in ir:
-            if matrix.name not in parameters or matrix.name not in file.matrices:
+            if matrix.name not in parameters or matrix.name not in onnx:
                 self.strangers.append(matrix.friendly_name)
                 continue
             self.missing.discard(parameters[matrix.name])
-            pairs.append((parameters[matrix.name], matrix, file.matrices[matrix.name]))
+            pairs.append((parameters[matrix.name], matrix, onnx[matrix.name]))
         # numpy lets go of the interpreter while it computes.
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             compared = pool.map(lambda pair: _compare(*pair), pairs)
@@ -125,16 +130,14 @@ class Weights:
 
         :param matrices: ``matrices`` of a provenance's verification.
         """
-        found = [
-            f"{share:.0%} of the weights of {name} are beyond their range"
-            for name, share in self.beyond.items()
-            if share > SATURATED
-        ]
+        found = []
         for row in matrices:
-            left = math.prod(row["shape"]) - row["zeros"]
-            gone = self.zeros.get(row["parameter"], 0) - row["zeros"]
+            name, left = row["parameter"], math.prod(row["shape"]) - row["zeros"]
+            beyond, gone = self.beyond.get(name, 0), self.zeros.get(name, 0) - row["zeros"]
+            if beyond > SATURATED * left:
+                found.append(f"{beyond / max(1, left):.0%} of the weights of {name} are beyond their range")
             if gone > VANISHED * left:
-                found.append(f"{gone / left:.0%} of the weights of {row['parameter']} vanish in its range")
+                found.append(f"{gone / left:.0%} of the weights of {name} vanish in its range")
         return found
 
     def check_zeros(self, zeros: Mapping[str, int]) -> Check:
@@ -153,51 +156,90 @@ class Weights:
         )
 
 
+def comparable(matrix: Stored, quantized: Quantized) -> bool:
+    """Return whether a matrix of an IR has a scale and the shape of that of the ONNX file."""
+    return matrix.scale is not None and _shape(matrix, quantized) == quantized.values.shape
+
+
+def operation(matrix: Stored, quantized: Quantized) -> Any:
+    """Return what gives a matrix of an IR, which is comparable, in 32 bits and as the ONNX file has it."""
+    from openvino.runtime import opset8
+
+    if matrix.transposed == quantized.transposed:
+        return matrix.dequantized
+    return opset8.transpose(matrix.dequantized, [1, 0])
+
+
+def _shape(matrix: Stored, quantized: Quantized) -> Tuple[int, ...]:
+    """Return the shape of a matrix of an IR, seen as the ONNX file has it."""
+    shape: Tuple[int, ...] = matrix.values.shape
+    return shape if matrix.transposed == quantized.transposed else shape[::-1]
+
+
 def _compare(
     parameter: str, matrix: Stored, quantized: Quantized
-) -> Tuple[str, Optional[int], float, Optional[str]]:
-    """Compare one matrix of an IR with that of the ONNX file, whose ``codes`` are set.
+) -> Tuple[str, Optional[int], int, Optional[str]]:
+    """Compare one matrix of an IR with that of the ONNX file.
 
-    :return: the parameter; zeros in the IR, None where they say nothing; the share of the ONNX file's nonzero
-        weights that are beyond their range; what is wrong.
+    Each int8 value must stand for what the quantizer makes of the ONNX file's, up to its rounding
+    (FakeQuantize of OpenVINO's opset1): the value, clipped to the input range and moved to the output range.
+
+    :return: the parameter; zeros in the IR, None where they say nothing; how many of the ONNX file's weights
+        are so far beyond their range that clipping moves them by more than rounding does; what is wrong.
     """
     import numpy
 
-    transposed = matrix.transposed != quantized.transposed
-    shape = matrix.values.shape[::-1] if transposed else matrix.values.shape
-    comparable = matrix.scale is not None and shape == quantized.values.shape
-    there = nonzero = beyond = differ = 0
+    if matrix.scale is None:
+        return parameter, None, 0, f"{parameter} is not dequantized by a scale"
+    if not comparable(matrix, quantized):
+        found, wanted = _shape(matrix, quantized), quantized.values.shape
+        return parameter, None, 0, f"{parameter} is {found} in the IR and {wanted} in the ONNX file"
+    there = beyond = differ = 0
     low, high, out_low, out_high = quantized.ends
     with numpy.errstate(all="ignore"):
-        margin = (high - low) * RANGE_TOLERANCE
-        size = (out_high - out_low) / (quantized.levels - 1)
-        for rows, values, position in quantized.steps():
-            nonzero += int(numpy.count_nonzero(values != 0))
-            inside = values >= _rows(low - margin, rows)
-            inside &= values <= _rows(high + margin, rows)
-            beyond += inside.size - int(numpy.count_nonzero(inside))
-            if comparable:
-                numbers = matrix.numbers(rows, transposed)
-                there += int(numpy.count_nonzero(numbers != 0))
-                numbers -= _rows(out_low, rows)
-                numbers /= _rows(size, rows)
-                numbers -= position
-                numpy.abs(numbers, out=numbers)
-                # What is no number is at no step.
-                differ += numbers.size - int(numpy.count_nonzero(numbers <= 0.5 + STEP_TOLERANCE))
-    fault = None
-    if matrix.scale is None:
-        fault = f"{parameter} is not dequantized by a scale"
-    elif not comparable:
-        fault = f"{parameter} is {shape} in the IR and {quantized.values.shape} in the ONNX file"
-    elif differ:
-        fault = f"{parameter}: {differ:,} of {matrix.values.size:,} values differ"
-    return parameter, matrix.values.size - there if comparable else None, beyond / max(1, nonzero), fault
+        gain = (out_high - out_low) / (high - low)
+        offset = out_low - low * gain
+        moved = bool((gain != 1).any() or (offset != 0).any())
+        allowed = abs(out_high - out_low) / (quantized.levels - 1) * (0.5 + STEP_TOLERANCE)
+        margin = abs(allowed / gain)
+        for rows in _blocks(quantized.values.shape):
+            values = quantized.values[rows]
+            numbers = matrix.numbers(rows, matrix.transposed != quantized.transposed)
+            there += int(numpy.count_nonzero(numbers != 0))
+
+            def apart(wanted: Any, numbers: Any = numbers, rows: slice = rows) -> int:
+                if moved:
+                    wanted = wanted * _rows(gain, rows) + _rows(offset, rows)
+                distance = numpy.subtract(numbers, wanted)
+                numpy.abs(distance, out=distance)
+                # What is no number is near to none.
+                return int(distance.size - numpy.count_nonzero(distance <= _rows(allowed, rows)))
+
+            # Where all are near to the values as they are, clipping changes nothing.
+            if apart(values):
+                inside = values >= _rows(low - margin, rows)
+                inside &= values <= _rows(high + margin, rows)
+                beyond += int(inside.size - numpy.count_nonzero(inside))
+                differ += apart(numpy.clip(values, _rows(low, rows), _rows(high, rows)))
+    fault = f"{parameter}: {differ:,} of {matrix.values.size:,} values differ" if differ else None
+    return parameter, int(matrix.values.size - there), beyond, fault
+
+
+def _blocks(shape: Tuple[int, ...]) -> Iterator[slice]:
+    """Yield the rows of a matrix, some at a time."""
+    count = max(1, AT_ONCE // max(1, shape[-1]))
+    for start in range(0, shape[0], count):
+        yield slice(start, start + count)
+
+
+def _rows(values: Any, rows: slice) -> Any:
+    """Return rows of what is a matrix, or is the same in each row."""
+    return values[rows] if values.ndim > 1 and values.shape[0] > 1 else values
 
 
 def vectors(ir: Network) -> Set[str]:
     """Return the 32-bit constants of more than one value in an IR, by :func:`vector_key`."""
-    constants = (constant(operation.output(0)) for operation in ir.float_constants())
+    constants = (constant(operation.output(0)) for operation in ir.constants("f32"))
     return {vector_key(values) for values in constants if values.size > 1}
 
 

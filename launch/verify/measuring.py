@@ -5,10 +5,12 @@ no more with it.
 """
 
 import contextlib
+import inspect
 import json
 import multiprocessing
 import resource
 import sys
+import tempfile
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, NoReturn, Sequence, Tuple
@@ -24,50 +26,40 @@ MAX_BYTES = 8 * 10**9
 It bounds what a file can do that is made to be larger in memory than on disk.
 """
 
-_MALLOC = {"MALLOC_MMAP_THRESHOLD_": str(1 << 24), "MALLOC_TRIM_THRESHOLD_": str(1 << 17)}
-"""Lets glibc give memory back when it is freed: the runtime frees gigabytes before it takes others.
-
-A lower threshold takes less, and a third more time.
-"""
-
 Facts = Dict[str, Any]
-Body = Callable[[Path, Spec, Facts], Tuple[List[Check], Facts]]
+Body = Callable[[Path, Spec], Tuple[List[Check], Facts]]
 
 
 def ask(
-    module: str,
     python: Path,
     folder: Path,
     spec: Spec,
-    found: Facts,
-    scratch: Path,
     env: Dict[str, str],
     tick: Callable[[Any], None],
     inherit: Sequence[int] = (),
 ) -> Tuple[List[Check], Facts, child.Usage]:
-    """Run a measuring module on the tree in ``folder`` and return its checks, its facts and what that took.
+    """Run :mod:`launch.verify.ir` on the tree in ``folder``; return its checks, its facts and what that took.
 
-    :param module: its name in this package; it calls :func:`serve`.
     :param python: the interpreter of the kit's environment.
-    :param found: facts that it needs.
-    :param scratch: a folder for request, result and log.
-    :raises KitError: the file is not what it should be, or the process failed.
+    :raises KitError: the process failed.
     """
-    request, result = scratch / f"{module}-request.json", scratch / f"{module}-result.json"
-    request.write_text(
-        json.dumps({"tree": str(folder), "variant": spec.variant, "model": spec.model(), "facts": found}),
-        encoding="utf-8",
-    )
-    usage = child.run(
-        [str(python), "-m", f"{__package__}.{module}", str(request), str(result)],
-        env={**surroundings.inherited(env), **_MALLOC, "PYTHONPATH": str(paths.REPOSITORY)},
-        cwd=scratch,
-        log=scratch / f"{module}.log",
-        what="verification",
-        tick=tick,
-        inherit=inherit,
-    )
-    content = json.loads(result.read_text(encoding="utf-8"))
+    with tempfile.TemporaryDirectory(prefix="verify-") as name:
+        scratch = Path(name)
+        request, result = scratch / "request.json", scratch / "result.json"
+        request.write_text(
+            json.dumps({"tree": str(folder), "variant": spec.variant, "model": spec.model()}),
+            encoding="utf-8",
+        )
+        usage = child.run(
+            [str(python), "-m", f"{__package__}.ir", str(request), str(result)],
+            env={**surroundings.inherited(env), "PYTHONPATH": str(paths.REPOSITORY)},
+            cwd=scratch,
+            log=scratch / "log",
+            what="verification",
+            tick=tick,
+            inherit=inherit,
+        )
+        content = json.loads(result.read_text(encoding="utf-8"))
     return [Check(**check) for check in content["checks"]], content["facts"], usage
 
 
@@ -75,9 +67,9 @@ def ask(
 def beside(body: Callable[..., Any], *arguments: Any) -> Iterator[Callable[[], Any]]:
     """Call ``body`` in a copy of this process, which goes on meanwhile; give what waits for its result.
 
-    Nothing that runs threads may be loaded before.  The copy ends with the context, and with this process.
-    It may hold :data:`MAX_BYTES`.  What waits raises :class:`KitError`: the body's own, or that the copy has
-    ended without a result.
+    Where ``body`` is a generator, it waits for what that yields next.  Nothing that runs threads may be
+    loaded before.  The copy ends with the context, and with this process.  It may hold :data:`MAX_BYTES`.
+    What waits raises :class:`KitError`: the body's own, or that the copy has ended without a result.
     """
     receive, send = multiprocessing.Pipe(duplex=False)
     process = multiprocessing.get_context("fork").Process(target=_reply, args=(send, body, *arguments))
@@ -110,7 +102,9 @@ def _reply(send: Connection, body: Callable[..., Any], *arguments: Any) -> None:
     _limit_memory()
     with contextlib.suppress(MemoryError):  # nothing is sent, which says it
         try:
-            send.send((body(*arguments), None))
+            found = body(*arguments)
+            for value in found if inspect.isgenerator(found) else [found]:
+                send.send((value, None))
         except KitError as problem:
             send.send((None, problem.as_dict()))
 
@@ -132,7 +126,7 @@ def serve(body: Body) -> NoReturn:
 def _answer(body: Body, request: Path, result: Path) -> int:
     content = json.loads(request.read_text(encoding="utf-8"))
     spec = Spec.from_model(content["variant"], content["model"])
-    checks, facts = body(Path(content["tree"]), spec, content["facts"])
+    checks, facts = body(Path(content["tree"]), spec)
     result.write_text(
         json.dumps({"checks": [check.as_dict() for check in checks], "facts": facts}), encoding="utf-8"
     )

@@ -1,12 +1,8 @@
-"""What an ONNX file is, measured from the file, against what a tree's spec says.
-
-Run as a process by :func:`launch.verify.measuring.ask`.
-"""
+"""What an ONNX file is, measured from the file, against what a tree's spec says."""
 
 import os
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any, Dict, Iterator, List, Set, Tuple
 
 from .. import status
@@ -17,7 +13,6 @@ from ..variants import VARIANTS
 from .checks import Check, from_faults
 from .ir_weights import vector_key
 from .leaks import absolute_paths
-from .measuring import serve
 
 _BITS_BY_LEVELS = {2**bits - less: bits for bits in range(2, 17) for less in (0, 1)}
 
@@ -27,7 +22,7 @@ READABLE = "ONNX: readable"
 Facts = Dict[str, Any]
 
 
-def check(tree: Path, spec: Spec, _: Facts) -> Tuple[List[Check], Facts]:
+def check(model: Model, spec: Spec) -> Tuple[List[Check], Facts]:
     """Return the checks of a tree's ONNX file and what was measured.
 
     The facts are ``onnx`` and ``matrices`` of a provenance's verification (without the IR's zeros), the three
@@ -37,9 +32,6 @@ def check(tree: Path, spec: Spec, _: Facts) -> Tuple[List[Check], Facts]:
 
     :raises KitError: the file is no whole ONNX file.
     """
-    path = tree / f"{VARIANTS[spec.variant].stem}.onnx"
-    status.step("reading the ONNX file")
-    model = Model(path)
     found = _Matrices(model, spec)
     quantizers = _quantizers(model)
     facts: Facts = {
@@ -61,7 +53,7 @@ def check(tree: Path, spec: Spec, _: Facts) -> Tuple[List[Check], Facts]:
         "nodes": {node.name: node.output[0] for node in model.nodes if node.name},
     }
     checks = [
-        Check(READABLE, True, f"{path.stat().st_size:,} bytes"),
+        Check(READABLE, True, f"{model.path.stat().st_size:,} bytes"),
         _check_opset(facts["onnx"]["opset"]),
         _check_interface(facts["onnx"], spec),
         _check_nodes(model, spec),
@@ -343,7 +335,3 @@ def _share(rows: Any) -> float:
     chosen = list(rows)
     size = sum(map(_size, chosen))
     return sum(row["zeros"] for row in chosen) / size if size else 0.0
-
-
-if __name__ == "__main__":
-    serve(check)

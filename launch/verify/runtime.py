@@ -41,18 +41,11 @@ class Network:
             if operation.get_type_name() == "FakeQuantize":
                 yield operation
 
-    def float_constants(self) -> Iterator[Any]:
-        """Yield the constants of 32-bit numbers."""
+    def constants(self, kind: str) -> Iterator[Any]:
+        """Yield the constants of an element type, as ``f32`` or ``i8``."""
         for operation in self.model.get_ordered_ops():
-            is_float = operation.get_output_element_type(0).get_type_name() == "f32"
-            if operation.get_type_name() == "Constant" and is_float:
-                yield operation
-
-    def int8_constants(self) -> Iterator[Any]:
-        """Yield the constants of type int8."""
-        for operation in self.model.get_ordered_ops():
-            is_int8 = operation.get_output_element_type(0).get_type_name() == "i8"
-            if operation.get_type_name() == "Constant" and is_int8:
+            is_kind = operation.get_output_element_type(0).get_type_name() == kind
+            if operation.get_type_name() == "Constant" and is_kind:
                 yield operation
 
     def fill_in(self, constants: Mapping[str, Any]) -> None:
@@ -90,7 +83,7 @@ class Network:
         """Run the model on the CPU and return the outputs by name for each of ``feeds``.
 
         :param feeds: int64 arrays by the input's name.
-        :param extra: more outputs by name, nodes of one output each.
+        :param extra: more outputs by name, of operations of the model.
         :raises KitError: the runtime does not run it, or the inputs are others.
         """
         from openvino.runtime import Model, opset8
@@ -102,7 +95,7 @@ class Network:
             model = self.model
             if extra:
                 names += list(extra)
-                results += [opset8.result(node) for node in extra.values()]
+                results += [opset8.result(value) for value in extra.values()]
                 model = Model(results, parameters, "with more outputs")
             compiled = self._core.compile_model(model, "CPU")
             found = []
@@ -110,8 +103,11 @@ class Network:
                 values = [
                     feed[parameter.get_friendly_name()].astype(_dtype(parameter)) for parameter in parameters
                 ]
-                outputs = compiled.infer_new_request(dict(enumerate(values)))
-                found.append({name: outputs[port] for name, port in zip(names, compiled.outputs)})
+                # One for each feed, and not `infer`, which copies all outputs.
+                request = compiled.create_infer_request()
+                request.start_async(dict(enumerate(values)))
+                request.wait()
+                found.append({name: request.get_output_tensor(at).data for at, name in enumerate(names)})
         except RuntimeError as error:
             raise self._refused("run", error) from None
         except KeyError as error:
@@ -137,18 +133,6 @@ def constant(value: Any) -> Any:
     import numpy
 
     return numpy.asarray(memoryview(value.get_node()))
-
-
-def room(kind: str, shape: Sequence[int]) -> Any:
-    """Return a new constant of zeros, to be written to through :func:`constant`.
-
-    ``opset8.constant`` makes a list of Python's numbers first, which takes a tenth of a second a million.
-
-    :param kind: element type, as ``i8``.
-    """
-    from openvino.runtime import Shape, Type, op
-
-    return op.Constant(getattr(Type, kind), Shape(list(shape)), [0])
 
 
 def replace(old: Any, new: Any) -> None:

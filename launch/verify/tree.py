@@ -4,7 +4,6 @@ import csv
 import math
 import os
 import shlex
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
@@ -13,8 +12,8 @@ from .. import child, paths, provenance, sparsity, sums, trees
 from ..errors import KitError
 from ..spec import Spec, bert_large
 from ..variants import VARIANTS, Variant
-from . import ir, leaks, measuring, onnx_file
-from .checks import Check, Finding, from_faults, some
+from . import ir, leaks, measuring
+from .checks import Check, Finding, from_faults, one_line
 from .degeneracy import findings
 
 Tick = Callable[[Optional[str]], None]
@@ -91,26 +90,16 @@ def measure(
     :param env: the environment to start from.
     :param tick: called twice a second with the step.
     """
-    checks: List[Check] = []
     facts: Dict[str, Any] = {}
-    usages = []
-    with tempfile.TemporaryDirectory(prefix="verify-") as scratch:
-        for name, readable in (("onnx_file", onnx_file.READABLE), ("ir", ir.READABLE)):
-            try:
-                more, found, usage = measuring.ask(
-                    name, python, folder, spec, facts, Path(scratch), env, tick, inherit
-                )
-            except KitError as error:
-                checks.append(Check(readable, False, _one_line(error.what)))
-                break
-            checks += more
-            facts.update(found)
-            usages.append(usage)
-    used = child.together(usages)
+    used = child.Usage(0.0, 0)
+    try:
+        checks, facts, used = measuring.ask(python, folder, spec, env, tick, inherit)
+    except KitError as error:
+        checks = [Check(ir.READABLE, False, one_line(error.what))]
     took = used.seconds, used.peak_bytes, used.cpu_seconds
     checks.append(_check_texts(folder, trees.all_files(VARIANTS[spec.variant].stem)))
     checks.append(_check_report(folder, spec, facts))
-    if len(usages) < 2:
+    if "ir" not in facts:
         return Result(spec.variant, checks, [], None, *took)
     signs = findings(spec, facts)
     return Result(spec.variant, checks, signs, _document(checks, signs, facts), *took)
@@ -129,7 +118,7 @@ def verify(tree: Path, python: Path, tick: Tick) -> Result:
         faults = list(provenance.disagreements(tree, entries, content))
         checks.append(from_faults("provenance", faults, f"format {trees.FORMAT}, valid"))
     except KitError as error:
-        checks.append(Check("provenance", False, _one_line(error.what)))
+        checks.append(Check("provenance", False, one_line(error.what)))
     spec = _spec(tree, variant)
     contradiction = spec.contradiction()
     checks.append(Check("model", contradiction is None, contradiction or spec.describe()))
@@ -171,7 +160,7 @@ def check_files(tree: Path, variant: Variant, tick: Tick) -> Tuple[List[Check], 
         faults = sums.faults(tree, entries, lambda name: tick(f"checksum of {name}"))
         checks.append(from_faults("files: checksums", faults, f"{len(entries)} files as {sums.NAME} says"))
     except KitError as error:
-        checks.append(Check("files: checksums", False, _one_line(error.what)))
+        checks.append(Check("files: checksums", False, one_line(error.what)))
     return checks, entries
 
 
@@ -242,12 +231,6 @@ def _document(checks: List[Check], signs: List[Finding], facts: Dict[str, Any]) 
         "outputs": facts["outputs"],
         **{name: facts[name] for name in ("block_sparsity", "attention_sparsity", "feed_forward_sparsity")},
     }
-
-
-def _one_line(text: str) -> str:
-    """Return an error's first line and the first few of those that explain it."""
-    first, *more = [line.strip() for line in text.splitlines() if line.strip()]
-    return f"{first} {some(more)}" if more else first
 
 
 def present(out: Path) -> List[Path]:
