@@ -7,7 +7,7 @@ if __name__ == "__main__":
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
 
 from .cli import main
-from .errors import exit_with_message
+from .core.errors import exit_with_message
 
 if __name__ == "__main__":
     exit_with_message(main)

@@ -35,16 +35,17 @@ from typing import (
     Tuple,
 )
 
-from . import paths, status, variants
-from .errors import KitError
-from .locks import LOCK, LOCKED, exclusive
-from .variants import VARIANTS
+from .core import paths, status
+from .core.errors import KitError
+from .core.locks import LOCK, LOCKED, exclusive
+from .model import variants
+from .model.variants import VARIANTS
 
 if TYPE_CHECKING:
-    from .environment import Venv
-    from .inputs import Selection
-    from .optimizers import Optimizer
-    from .source import Source
+    from .build.inputs import Selection
+    from .build.optimizers import Optimizer
+    from .setup.environment import Venv
+    from .sources.source import Source
 
 PROGRAM = "python -m launch"
 
@@ -161,7 +162,7 @@ OPTIONS: Dict[str, Option] = {
     "hub": Option(
         "<file>",
         "INPUT=hub: another list of repository, files and questions, of the same form",
-        otherwise="launch/hub.json",
+        otherwise="launch/model/hub.json",
     ),
     "model": Option("<folder>", "INPUT=files: folder with config.json and a tokenizer"),
     "train_file": Option("<file>", "INPUT=files: questions to calibrate on (SQuAD's JSON, nested or flat)"),
@@ -249,8 +250,8 @@ def _source(given: Given, told: bool = True) -> "Source":
     The tree of one that holds what a launch configuration may name is there then: the forks' scripts, configs
     and launch file refer to each other; the releases hold packages only.
     """
-    from . import rules
-    from .source import choose_source
+    from .build import rules
+    from .sources.source import choose_source
 
     source = choose_source(given.source, is_yes(given.fast, "fast"))
     if told:
@@ -268,9 +269,9 @@ def _set_up(given: Given, source: "Source", separate: Sequence["Venv"] = ()) -> 
 
     :raises KitError: nothing can be built where the checkout lies; see also each of the three.
     """
-    from . import place
-    from .environment import KIT
-    from .progress import duration
+    from .core import place
+    from .core.progress import duration
+    from .setup.environment import KIT
 
     place.check()
     started = time.monotonic()
@@ -281,8 +282,8 @@ def _set_up(given: Given, source: "Source", separate: Sequence["Venv"] = ()) -> 
 
 def _set_up_alone(given: Given, separate: Sequence["Venv"]) -> None:
     """As :func:`_set_up`, where nothing else is done; what is current is told without the lock."""
-    from . import place
-    from .environment import KIT
+    from .core import place
+    from .setup.environment import KIT
 
     place.check()
     source = _source(given)
@@ -301,7 +302,7 @@ def _own(optimizer: "Optimizer") -> Sequence["Venv"]:
 
 def _ready_environment(given: Given) -> None:
     """Make the environment where it is not current."""
-    from .environment import KIT
+    from .setup.environment import KIT
 
     if not KIT.is_ready():
         with exclusive(LOCK, LOCKED):
@@ -316,12 +317,12 @@ def _enter(given: Given) -> None:
     """Go on in the environment's Python, which has the libraries; make it first where it is not current.
 
     Another Python becomes that one and starts over with the same words, so that there is nothing that could
-    outlive it.  A Ctrl-C while it imports is kept for :func:`launch.errors.exit_with_message`.
+    outlive it.  A Ctrl-C while it imports is kept for :func:`launch.core.errors.exit_with_message`.
 
     :raises KitError: it has started over, and is another one still.
     """
-    from .environment import KIT
-    from .surroundings import inherited
+    from .core.surroundings import inherited
+    from .setup.environment import KIT
 
     if KIT.is_ready() and os.path.realpath(sys.prefix) == os.path.realpath(str(paths.VENV)):
         return
@@ -345,7 +346,8 @@ def _become(argv: Sequence[str], env: Mapping[str, str]) -> NoReturn:
 
 
 def _selection(given: Given) -> "Selection":
-    from . import inputs, surroundings
+    from .build import inputs
+    from .core import surroundings
 
     chosen = inputs.select(
         given.input,
@@ -367,8 +369,9 @@ _V = Option("<name>", "the variant; `python -m launch help` lists them")
 
 
 def _make(given: Given, chosen: Sequence[variants.Variant]) -> None:
-    from . import files, jobs, optimizers, pipeline
-    from .outcome import table
+    from .build import jobs, optimizers, pipeline
+    from .build.outcome import table
+    from .core import files
 
     source, selection = _source(given), _selection(given)
     optimizer = optimizers.get(given.mo)
@@ -410,7 +413,7 @@ def _configs(given: Given) -> int:
     They are those in launch/configs/, byte for byte; with INPUT=files, those of your model, below
     build/configs/user/.
     """
-    from . import jobs, other_jobs
+    from .build import jobs, other_jobs
 
     source = _source(given)
     job = jobs.load(given.launch, "configs", _selection(given), source)
@@ -436,7 +439,7 @@ def _print_command(given: Given) -> None:
     $ command --v evaluate --explain
     $ command --v 90pc_unstructured_sparse | sh
     """
-    from . import jobs, startable
+    from .build import jobs, startable
 
     explain = is_yes(given.explain, "explain")
     source = _source(given, told=False)
@@ -474,7 +477,7 @@ def _evaluate(given: Given) -> None:
     $ evaluate --input files --model my-bert --validation-file dev.json
     $ evaluate --predictions answers.json --validation-file dev.json
     """
-    from . import jobs, other_jobs
+    from .build import jobs, other_jobs
 
     if given.predictions:
         _score(given)
@@ -485,7 +488,8 @@ def _evaluate(given: Given) -> None:
 
 
 def _score(given: Given) -> None:
-    from . import files, other_jobs
+    from .build import other_jobs
+    from .core import files
 
     for name in ("input", "hub", "model", "train_file", "seed", "threads", "weights", "launch", "fast"):
         if getattr(given, name) != COMMANDS["evaluate"].options[name].default:
@@ -525,7 +529,7 @@ def _verify(given: Given) -> int:
     $ verify
     $ verify --v 90pc_unstructured_sparse
     """
-    from . import files
+    from .core import files
     from .verify import text, tree
 
     name = variants.get(given.v).name if given.v else ""
@@ -548,8 +552,8 @@ def _report(given: Given) -> int:
     $ report
     $ report --to /tmp/trees.html
     """
-    from .progress import size
-    from .report import command as report
+    from .core.progress import size
+    from .share.report import command as report
 
     out, to = report.check(given.out, given.to)
     _enter(given)
@@ -577,7 +581,7 @@ def _package(given: Given) -> None:
     $ package --v 90pc_unstructured_sparse
     $ package --v 90pc_unstructured_sparse --format tar --to /tmp
     """
-    from . import package
+    from .share import package
 
     checked = package.check(given.v, given.out, given.to, given.format)
     _enter(given)
@@ -593,7 +597,7 @@ def _compare(given: Given) -> int:
 
     $ compare --a gen_hybrid_sparse --b /data/trees --level weights
     """
-    from . import compare
+    from .share import compare
 
     a, b = compare.check(given.a, given.b, given.level)
     _enter(given)
@@ -614,7 +618,8 @@ def _third_party(given: Given) -> None:
     $ third_party
     $ third_party --mirror /data/git
     """
-    from . import files, third_party
+    from .core import files
+    from .sources import third_party
 
     mirror = files.typed(given.mirror, "MIRROR") if given.mirror else None
     with exclusive(LOCK, LOCKED):
@@ -627,7 +632,7 @@ def _patches_check(_: Given) -> None:
 
     Without the submodules the patches are read, and not applied.
     """
-    from . import patch_work
+    from .sources import patch_work
 
     print("\n".join(patch_work.check_patches()))
 
@@ -640,7 +645,7 @@ def _patch_edit(given: Given) -> None:
 
     $ patch-edit --p nncf
     """
-    from . import patch_work, third_party
+    from .sources import patch_work, third_party
 
     fork = third_party.find_fork(given.p)
     with exclusive(LOCK, LOCKED):
@@ -657,7 +662,7 @@ def _patch_export(given: Given) -> None:
 
     $ patch-export --p nncf
     """
-    from . import patch_work, third_party
+    from .sources import patch_work, third_party
 
     fork = third_party.find_fork(given.p)
     with exclusive(LOCK, LOCKED):
@@ -683,7 +688,7 @@ def _setup(given: Given) -> None:
     $ setup
     $ setup --source registry --python /opt/python3.8/bin/python3
     """
-    from . import hub, inputs, optimizers
+    from .build import hub, inputs, optimizers
 
     if given.input:
         inputs.check_kind(given.input)
@@ -701,7 +706,7 @@ def _test(given: Given) -> None:
     Sets up SOURCE=registry and INPUT=hub first, on which they run.  `-n 0` after -- has them run one by one.
 
     $ test
-    $ test tests/test_cli.py
+    $ test tests/cli/test_cli.py
     $ test -- -k launch -x
     """
     _set_up_for_tests(given)
@@ -716,7 +721,7 @@ def _test_long(given: Given) -> None:
     many as KIT_CASES=<number> in the environment says; `test` tries 50.
 
     $ test-long
-    $ test-long tests/test_full_size.py
+    $ test-long tests/build/test_full_size.py
     """
     _set_up_for_tests(given, every=True)
     _pytest(given)
@@ -741,8 +746,8 @@ def _set_up_for_tests(given: Given, every: bool = False) -> None:
 
     :param every: with the environments of all optimizers.
     """
-    from . import hub
-    from .optimizers import OPTIMIZERS
+    from .build import hub
+    from .build.optimizers import OPTIMIZERS
 
     given.source, given.fast = "registry", OPTIONS["fast"].default
     others = [one for found in OPTIMIZERS.values() for one in _own(found)] if every else []
@@ -783,8 +788,8 @@ def _bench(given: Given) -> int:
     """
     from tests.bench import command as bench
 
-    from . import files
-    from .source import choose_source
+    from .core import files
+    from .sources.source import choose_source
 
     source, to = choose_source(given.source), files.typed(given.to, "TO")
     return bench.run(source, given.size, given.v, given.repeat, to, lambda: _set_up(given, source))
@@ -805,7 +810,7 @@ def _lint(given: Given) -> int:
 
 @_command("lock", _KIT, "python")
 def _lock(given: Given) -> int:
-    """Resolve launch/env/*.in into *.lock anew.
+    """Resolve launch/setup/locks/*.in into *.lock anew.
 
     Needs a route to the package index.
     """
@@ -833,7 +838,7 @@ def _distclean(_: Given) -> None:
 
 def _remove(*more: Path) -> None:
     """Remove what is in the build folder, but for the lock that is held meanwhile, and ``more``."""
-    from . import patch_work, third_party
+    from .sources import patch_work, third_party
 
     with exclusive(LOCK, LOCKED):
         for fork in third_party.read_forks():
@@ -884,9 +889,9 @@ def overview() -> str:
 
 def help_text() -> str:
     """Return the help of ``make`` alone: targets, variables with their defaults, the five variants."""
-    from . import resources
-    from .progress import duration
-    from .spec import bert_large
+    from .build import resources
+    from .core.progress import duration
+    from .model.spec import bert_large
 
     def target(name: str, command: Command) -> str:
         words = ["make", name, *(f"{option.upper()}=" for option in command.required), command.shown]

@@ -18,9 +18,11 @@ from unittest import mock
 import pytest
 from hypothesis import settings
 
-from launch import cli, hidden, hub, paths
-from launch.errors import exit_with_message
-from launch.locks import exclusive
+from launch import cli
+from launch.build import hub
+from launch.core import hidden, paths
+from launch.core.errors import exit_with_message
+from launch.core.locks import exclusive
 
 from . import WORKER, hub_server, small_kit
 
@@ -67,7 +69,7 @@ def tiny_model(shared: Path) -> Path:
 @pytest.fixture(scope="session")
 def derived_source() -> Path:
     """The patched tree of nncf and transformers that `make setup` derives."""
-    from launch.source import Registry
+    from launch.sources.source import Registry
 
     assert Registry().is_ready(), "run the tests with `make test`, or `make setup SOURCE=registry` first"
     return Registry().tree
@@ -280,7 +282,7 @@ def place(tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.fixture
 def hashes() -> Callable[[Path], Dict[str, str]]:
     """A function that gives the sha256 of every file of a tree, by relative name."""
-    from launch import digests
+    from launch.core import digests
 
     def of(tree: Path) -> Dict[str, str]:
         return {

@@ -18,7 +18,9 @@ from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 from urllib.parse import urlparse
 
-from launch import digests, hub, hub_list, paths
+from launch.build import hub
+from launch.core import digests, paths
+from launch.model import hub_list
 
 REPOSITORY = "google-bert/bert-large-uncased-whole-word-masking-finetuned-squad"
 OLD_NAME = REPOSITORY.partition("/")[2]

@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Counter as CounterType
 from typing import DefaultDict, List, Optional, Sequence, Set, Tuple
 
-from launch import paths
-from launch.errors import KitError, exit_with_message
+from launch.core import paths
+from launch.core.errors import KitError, exit_with_message
 
 TEXTS = (paths.SAMPLE / "train.json", paths.SAMPLE / "validation.json")
 """The files whose contexts and questions the vocabulary is made from."""

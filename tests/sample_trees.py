@@ -8,9 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Dict, List, Mapping, Optional
 
-from launch import digests, sums, trees
-from launch.spec import Spec, bert_large
-from launch.variants import Variant
+from launch.artifact import sums, trees
+from launch.core import digests
+from launch.model.spec import Spec, bert_large
+from launch.model.variants import Variant
 
 LAYERS = 2
 KNOWN = {

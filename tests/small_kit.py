@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 from typing import Dict, List, Mapping, Tuple
 
-from launch import digests, paths
+from launch.core import digests, paths
 
 QA = "examples/pytorch/question-answering"
 GREET = "nncf/greet.py"

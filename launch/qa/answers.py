@@ -11,7 +11,7 @@ from typing import Any, Dict, Iterable, Mapping, Sequence
 
 import numpy as np
 
-from .. import squad
+from ..model import squad
 
 NO_ANSWER = "empty"
 """The answer to a question for which nothing but an empty text is found; upstream's word for it."""

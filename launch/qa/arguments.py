@@ -9,8 +9,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, List, NoReturn, Optional, Sequence
 
-from .. import checkpoint
-from ..errors import KitError
+from ..core.errors import KitError
+from ..model import checkpoint
 
 
 @dataclass(frozen=True)

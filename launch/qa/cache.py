@@ -13,7 +13,7 @@ import os
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Mapping, Sequence
 
-from .. import digests, paths
+from ..core import digests, paths
 
 FOLDER = paths.BUILD / "cache" / "features"
 

@@ -8,8 +8,8 @@ import sys
 import traceback
 from typing import Sequence
 
-from .. import status
-from ..errors import KitError
+from ..core import status
+from ..core.errors import KitError
 from .arguments import Arguments, parse
 from .program import read_model
 

@@ -13,9 +13,9 @@ are part of what is reproduced; no checkpoint is read here, because none would b
 from pathlib import Path
 from typing import Any, Dict, List, Tuple
 
-from .. import files, status
-from ..bert_config import BertShape
-from ..errors import KitError
+from ..core import files, status
+from ..core.errors import KitError
+from ..model.bert_config import BertShape
 from .arguments import Arguments
 from .features import MODEL_INPUTS
 from .model import build

@@ -13,8 +13,9 @@ import time
 from pathlib import Path
 from typing import Any, Sequence, Tuple
 
-from .. import files, metric, squad, status
-from ..errors import KitError
+from ..core import files, status
+from ..core.errors import KitError
+from ..model import metric, squad
 from .answers import best_spans
 from .arguments import Arguments
 from .features import MODEL_INPUTS

@@ -17,9 +17,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Dict, Iterator, List
 
-from .. import digests, locks, place, status
-from ..errors import KitError
-from ..stamp import Stamp
+from ..core import digests, locks, place, status
+from ..core.errors import KitError
+from ..core.stamp import Stamp
 
 NAME = "quantized_functions_cpu"
 """The extension's name in NNCF."""

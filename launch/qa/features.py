@@ -7,8 +7,8 @@ overlapping windows, everything padded to ``max_seq_length``.
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Sequence
 
-from .. import model_folder, squad
-from ..errors import KitError
+from ..core.errors import KitError
+from ..model import model_folder, squad
 from . import cache
 from .arguments import Arguments
 

@@ -7,11 +7,25 @@ import sys
 from pathlib import Path
 from typing import Any, Callable, List, Sequence, Tuple
 
-from .. import checkpoint, files, status
-from ..errors import KitError
+from ..core import files, status
+from ..core.errors import KitError
+from ..model import bert_config, checkpoint
 from .arguments import Arguments, parse
 
 _HEAD = "qa_outputs."
+
+
+def load_config(args: Arguments) -> Tuple[Any, bert_config.BertShape]:
+    """Return transformers' config of the model that ``args`` name, and its dimensions.
+
+    :raises KitError: it cannot be loaded, is not a BERT's, or contradicts itself.
+    """
+    from transformers import BertConfig
+
+    source = args.config_source
+    checked = bert_config.read(Path(source))
+    shape = bert_config.shape(checked, str(bert_config.config_file(Path(source))))
+    return BertConfig.from_dict(checked), shape
 
 
 def build(config: Any, source: str) -> Any:
@@ -114,8 +128,6 @@ def main(argv: Sequence[str]) -> int:
 
     :raises KitError: as :func:`load`.
     """
-    from .program import load_config
-
     args = parse("run_qa.py", argv)
     weights = load(args, load_config(args)[0])[1]
     files.write(Path(args.output_dir) / checkpoint.ORIGIN, weights + "\n")

@@ -5,22 +5,11 @@ import sys
 from pathlib import Path
 from typing import Any, List, Sequence, Tuple
 
-from .. import bert_config, model_folder, sparsity, status
+from ..core import status
+from ..model import bert_config, model_folder, sparsity
 from . import extension
 from .arguments import Arguments, parse
-
-
-def load_config(args: Arguments) -> Tuple[Any, bert_config.BertShape]:
-    """Return transformers' config of the model that ``args`` name, and its dimensions.
-
-    :raises KitError: it cannot be loaded, is not a BERT's, or contradicts itself.
-    """
-    from transformers import BertConfig
-
-    source = args.config_source
-    checked = bert_config.read(Path(source))
-    shape = bert_config.shape(checked, str(bert_config.config_file(Path(source))))
-    return BertConfig.from_dict(checked), shape
+from .model import load_config
 
 
 def generate_configs(args: Arguments) -> int:

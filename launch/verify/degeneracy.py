@@ -12,8 +12,8 @@ Anything else is a defect, and such a tree is not published.
 
 from typing import Any, Dict, List, Mapping
 
-from ..sparsity import BLOCK_PREFIX
-from ..spec import Spec, is_feed_forward
+from ..model.sparsity import BLOCK_PREFIX
+from ..model.spec import Spec, is_feed_forward
 from .checks import SHOWN, Finding, some
 
 ONE_THRESHOLD = (

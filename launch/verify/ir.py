@@ -6,11 +6,11 @@ Run as a process by :func:`launch.verify.measuring.ask`.
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, Tuple
 
-from .. import status
-from ..errors import KitError
-from ..onnx_model import Model
-from ..spec import Spec
-from ..variants import VARIANTS
+from ..core import status
+from ..core.errors import KitError
+from ..model.onnx_model import Model
+from ..model.spec import Spec
+from ..model.variants import VARIANTS
 from . import ir_run, onnx_file
 from .checks import Check, one_line
 from .ir_weights import (

@@ -2,9 +2,9 @@
 
 from typing import Any, Dict, List, Optional, Tuple
 
-from .. import paths, status
-from ..errors import KitError
-from ..spec import INPUTS, Spec
+from ..core import paths, status
+from ..core.errors import KitError
+from ..model.spec import INPUTS, Spec
 from .checks import Check, from_faults
 from .runtime import Network, constant, is_constant
 

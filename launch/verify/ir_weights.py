@@ -6,9 +6,9 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Dict, Iterable, Iterator, List, Mapping, Optional, Set, Tuple
 
-from .. import status
-from ..onnx_model import AT_ONCE
-from ..spec import BITS, Spec
+from ..core import status
+from ..model.onnx_model import AT_ONCE
+from ..model.spec import BITS, Spec
 from .checks import Check, from_faults
 from .ir_run import RANGE_TOLERANCE, SATURATED
 from .onnx_run import Quantized

@@ -5,8 +5,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, Dict, List, Set
 
-from .. import paths
-from ..errors import KitError
+from ..core import paths
+from ..core.errors import KitError
 
 MAX_BYTES = 64 * 10**6
 """What is read of ``.xml`` or ``.mapping`` at most; those of BERT-large have two million bytes."""

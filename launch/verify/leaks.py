@@ -6,7 +6,7 @@ from typing import Iterable, List
 
 _ABSOLUTE = re.compile(r"(?:^|(?<=[\s\"'`=(,;:>|\[])|(?<=file://))/(?:[\w.+@~-]+/)+[\w.+@~-]+", re.M)
 _NAMED = re.compile(r"<(?:tree|kit|venv)>/")
-"""A path that starts at a folder which the kit has given a name (:mod:`launch.convert`)."""
+"""A path that starts at a folder which the kit has given a name (:mod:`launch.build.convert`)."""
 
 TEXTS = (".csv", ".json", ".log", ".mapping", ".md", ".xml")
 """Suffixes of a tree's text files."""

@@ -15,9 +15,9 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, NoReturn, Sequence, Tuple
 
-from .. import child, paths, status, surroundings
-from ..errors import KitError
-from ..spec import Spec
+from ..core import child, paths, status, surroundings
+from ..core.errors import KitError
+from ..model.spec import Spec
 from .checks import Check
 
 MAX_BYTES = 8 * 10**9

@@ -5,11 +5,11 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Dict, Iterator, List, Set, Tuple
 
-from .. import status
-from ..onnx_model import AT_ONCE, Model, bare, type_name
-from ..sparsity import BLOCK_PREFIX
-from ..spec import BITS, INPUTS, OPSET, SPARSITY_TOLERANCE, Spec, is_feed_forward
-from ..variants import VARIANTS
+from ..core import status
+from ..model.onnx_model import AT_ONCE, Model, bare, type_name
+from ..model.sparsity import BLOCK_PREFIX
+from ..model.spec import BITS, INPUTS, OPSET, SPARSITY_TOLERANCE, Spec, is_feed_forward
+from ..model.variants import VARIANTS
 from .checks import Check, from_faults
 from .ir_weights import vector_key
 from .leaks import absolute_paths
@@ -17,7 +17,7 @@ from .leaks import absolute_paths
 _BITS_BY_LEVELS = {2**bits - less: bits for bits in range(2, 17) for less in (0, 1)}
 
 READABLE = "ONNX: readable"
-"""Name of the check that fails where the file is no ONNX file; see :class:`launch.onnx_model.Model`."""
+"""Name of the check that fails where the file is no ONNX file; see :class:`launch.model.onnx_model.Model`."""
 
 Facts = Dict[str, Any]
 

@@ -7,7 +7,7 @@ constant, which :class:`launch.verify.ir_weights.Weights` compares with the matr
 
 from typing import Any, Dict, Iterable, Mapping, NamedTuple, Tuple
 
-from ..onnx_model import QUANTIZER, Model, constant_value
+from ..model.onnx_model import QUANTIZER, Model, constant_value
 from .runtime import Network
 
 

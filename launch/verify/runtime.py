@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence
 
-from .. import paths
-from ..errors import KitError
+from ..core import paths
+from ..core.errors import KitError
 
 NO_ROUNDING_LEVELS = 2**16
 """Levels of a quantizer whose rounding is as good as none.

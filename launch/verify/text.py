@@ -4,9 +4,9 @@ import math
 from pathlib import Path
 from typing import Any, Dict, List, Mapping, Sequence
 
-from .. import paths
-from ..progress import Progress, columns_of, printable, size
-from ..sparsity import BLOCK_PREFIX
+from ..core import paths
+from ..core.progress import Progress, columns_of, printable, size
+from ..model.sparsity import BLOCK_PREFIX
 from . import tree
 from .tree import Result
 

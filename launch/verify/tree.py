@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
-from .. import child, paths, provenance, sparsity, sums, trees
-from ..errors import KitError
-from ..spec import Spec, bert_large
-from ..variants import VARIANTS, Variant
+from ..artifact import provenance, sums, trees
+from ..core import child, paths
+from ..core.errors import KitError
+from ..model import sparsity
+from ..model.spec import Spec, bert_large
+from ..model.variants import VARIANTS, Variant
 from . import ir, leaks, measuring
 from .checks import Check, Finding, from_faults, one_line
 from .degeneracy import findings

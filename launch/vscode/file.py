@@ -10,8 +10,8 @@ import sys
 from dataclasses import dataclass, field
 from typing import Any, Dict, Mapping, Tuple
 
-from .. import files, hidden, jsonc
-from ..errors import KitError
+from ..core import files, hidden, jsonc
+from ..core.errors import KitError
 
 PLATFORM = {"darwin": "osx", "win32": "windows"}.get(sys.platform, "linux")
 """The key of this platform's properties."""

@@ -4,7 +4,7 @@ import shlex
 from dataclasses import dataclass
 from typing import Dict, List, Mapping, Optional, Tuple
 
-from .. import hidden
+from ..core import hidden
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ import pathlib
 import re
 from typing import Any, Dict, List, Mapping, Optional, Tuple
 
-from .. import hidden
-from ..errors import KitError
-from ..jsonc import ABSENT, KeyPath
+from ..core import hidden
+from ..core.errors import KitError
+from ..core.jsonc import ABSENT, KeyPath
 from . import terminal
 from .file import PLATFORM, Configuration
 from .invocation import Invocation

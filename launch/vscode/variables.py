@@ -9,7 +9,7 @@ import pathlib
 import re
 from typing import Mapping
 
-from .. import hidden
+from ..core import hidden
 from .file import PLATFORM
 
 _REFERENCE = re.compile(r"\$\{(.*?)\}", re.DOTALL)

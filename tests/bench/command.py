@@ -4,9 +4,9 @@ import sys
 from pathlib import Path
 from typing import Callable
 
-from launch import paths
-from launch.locks import LOCK, LOCKED, exclusive
-from launch.source import Source
+from launch.core import paths
+from launch.core.locks import LOCK, LOCKED, exclusive
+from launch.sources.source import Source
 
 from . import plan as planning
 from . import running

@@ -26,7 +26,7 @@ def measure(args: Arguments) -> Dict[str, float]:
 
     from launch.qa.compress import calibration_loader, calibration_samples, draw_model, read_nncf_config
     from launch.qa.features import load_examples, load_tokenizer, tokenize
-    from launch.qa.program import load_config
+    from launch.qa.model import load_config
 
     config, shape = load_config(args)
     questions = load_examples(args, "train")

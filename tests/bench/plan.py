@@ -6,11 +6,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Dict, List, Sequence
 
-from launch import bert_config, checkpoint, disk, paths, resources
-from launch.bert_config import BertShape
-from launch.errors import KitError
-from launch.source import Source
-from launch.variants import VARIANTS, Variant, get
+from launch.build import resources
+from launch.core import disk, paths
+from launch.core.errors import KitError
+from launch.model import bert_config, checkpoint
+from launch.model.bert_config import BertShape
+from launch.model.variants import VARIANTS, Variant, get
+from launch.sources.source import Source
 
 from . import sides
 from .sides import Side
@@ -28,7 +30,7 @@ _SMALL: Dict[str, Any] = {
 _MOST = 100
 
 # The recipe by hand, fitted to five runs at full size (2 cores); with the checkpoint that it reads. Not
-# launch.resources': the kit's own need changes with the kit, this one does not.
+# launch.build.resources': the kit's own need changes with the kit, this one does not.
 _HAND_BASE_BYTES = 0.85e9
 _HAND_BYTES_PER_WEIGHT = 37
 _HAND_BYTES_PER_EMBEDDING = 46

@@ -9,12 +9,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Dict, Iterator, List
 
-from launch import child, convert, digests, files, host, paths, trees
-from launch.jobs import TreeJob
-from launch.program import extension_step, run_job
-from launch.progress import Progress
-from launch.spec import Spec
-from launch.variants import Variant
+from launch.artifact import trees
+from launch.build import convert
+from launch.build.jobs import TreeJob
+from launch.build.program import extension_step, run_job
+from launch.core import child, digests, files, host, paths
+from launch.core.progress import Progress
+from launch.model.spec import Spec
+from launch.model.variants import Variant
 from launch.verify import tree as verification
 
 from . import plan as planning

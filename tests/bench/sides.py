@@ -5,12 +5,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Dict, List, Tuple
 
-from launch import inputs, jobs, patches, paths, rules
-from launch.errors import KitError
-from launch.jobs import TreeJob
+from launch.build import inputs, jobs, rules
+from launch.build.jobs import TreeJob
+from launch.core import paths
+from launch.core.errors import KitError
+from launch.model.variants import Variant
 from launch.qa.arguments import parse
-from launch.source import Fork, Registry, Source
-from launch.variants import Variant
+from launch.sources import patches
+from launch.sources.source import Fork, Registry, Source
 
 FOLDER = paths.BUILD / "bench"
 """Everything of the benchmark."""

@@ -3,7 +3,7 @@
 import time
 from typing import Dict, Optional
 
-from launch.progress import Progress
+from launch.core.progress import Progress
 
 UNNAMED = "before its first step"
 """The time until a program states what it does: the interpreter starts."""

@@ -6,7 +6,8 @@ No output depends on it: upstream's scripts read it and throw it away.  Its weig
 import sys
 from pathlib import Path
 
-from launch import checkpoint, files
+from launch.core import files
+from launch.model import checkpoint
 
 
 def write(folder: Path) -> None:

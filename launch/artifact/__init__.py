@@ -1,0 +1,1 @@
+"""A finished tree: its files, checksums and provenance, and how it is published."""

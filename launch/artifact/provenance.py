@@ -1,0 +1,194 @@
+"""``provenance.json``: what a tree was made from, how, where, and what was measured on it.
+
+``schema/provenance.json`` says which form it has; :mod:`launch.build.record` fills it in.
+"""
+
+import json
+import math
+import stat
+from pathlib import Path
+from typing import Any, Dict, Iterator, List, Mapping, Optional
+
+from ..core import host, paths
+from ..core.errors import KitError
+from ..model.sparsity import BLOCK_PREFIX
+from ..model.variants import VARIANTS
+from . import schema_check, sums, trees
+
+_SHOWN = 10
+"""Problems of a provenance that an error shows."""
+
+Content = Dict[str, Any]
+
+
+def read(tree: Path) -> Content:
+    """Return a published tree's provenance.
+
+    :raises KitError: there is none, it is of another format, or something is wrong in it.
+    """
+    path = tree / trees.PROVENANCE
+    where = paths.shown(path)
+    again = "Make the tree again: make variant V=" + (tree.name if tree.name in VARIANTS else "<name>")
+    try:
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode) or found.st_size > trees.MAX_BYTES:
+            raise KitError(
+                f"The provenance is no regular file of up to {trees.MAX_BYTES:,} bytes.",
+                where=where,
+                hint=again,
+            )
+        content = trees.parse(path.read_bytes())
+    except (FileNotFoundError, NotADirectoryError):
+        raise KitError(
+            "There is no provenance, so this is no tree of the kit's.",
+            where=where,
+            hint="Name a folder in which make has left one, as gen_hybrid_sparse/<V>.",
+        ) from None
+    except OSError as error:
+        raise KitError(
+            f"The provenance cannot be read: {error.strerror}.", where=where, hint="Make it readable."
+        ) from None
+    except (ValueError, RecursionError) as error:
+        raise KitError(
+            f"The provenance is not valid JSON: {str(error)[:200]}.", where=where, hint=again
+        ) from None
+    version = content.get("format") if isinstance(content, dict) else None
+    if version in trees.EARLIER_FORMATS:
+        raise KitError(
+            f"The tree is an earlier kit's: its provenance is of format {version}, not {trees.FORMAT}.",
+            where=where,
+            hint=f"{again}  (its ONNX file and IR are used again where they are current)",
+        )
+    if version != trees.FORMAT:
+        raise KitError(
+            f"The provenance is of a format that this kit does not know: {json.dumps(version)[:60]}.",
+            where=where,
+            hint=again,
+        )
+    found_problems = problems(content)
+    if found_problems:
+        more = len(found_problems) - _SHOWN
+        raise KitError(
+            "The provenance is not as the kit writes it:\n"
+            + "\n".join(found_problems[:_SHOWN] + ([f"and {more} more"] if more > 0 else [])),
+            where=where,
+            hint=again,
+        )
+    assert isinstance(content, dict)
+    return content
+
+
+def disagreements(tree: Path, entries: Mapping[str, str], content: Content) -> Iterator[str]:
+    """Yield where a valid provenance says something else than its folder and the list of checksums in it.
+
+    :param tree: the folder.
+    :param entries: :func:`launch.artifact.sums.read` of the folder; empty where there is no list.
+    """
+    if content["variant"] != tree.name:
+        yield f"{trees.PROVENANCE} is that of {content['variant']}"
+    if not entries:
+        return
+    described = {file: entry["sha256"] for file, entry in content["files"].items()}
+    listed = {file: digest for file, digest in entries.items() if file != trees.PROVENANCE}
+    for file in sorted(set(described) | set(listed)):
+        if file not in listed:
+            yield f"{file} is in {trees.PROVENANCE} and not in {sums.NAME}"
+        elif file not in described:
+            yield f"{file} is in {sums.NAME} and not in {trees.PROVENANCE}"
+        elif described[file] != listed[file]:
+            yield f"{file} has one sum in {sums.NAME} and another in {trees.PROVENANCE}"
+        elif _size(tree / file) not in (None, content["files"][file]["bytes"]):
+            yield f"{file} has not the size that {trees.PROVENANCE} says"
+
+
+def _size(path: Path) -> Optional[int]:
+    try:
+        return path.lstat().st_size
+    except OSError:
+        return None
+
+
+def problems(content: Any) -> List[str]:
+    """Return what is wrong in a provenance, a line each with its place; nothing where all is well.
+
+    It has the schema's form, its parts agree with each other, and no path of a machine is in it.
+    """
+    errors = sorted(trees.form_problems(content), key=lambda error: list(map(str, error[0])))
+    if errors:
+        return [f"{_place(place)}: {_message(value, text)}" for place, value, text in errors]
+    return [*_contradictions(content), *_matrix_faults(content), *_places("$", content)]
+
+
+def _place(parts: schema_check.Place) -> str:
+    return "$" + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts)
+
+
+def _message(value: Any, text: str) -> str:
+    """Return a schema error in one line of readable length."""
+    whole = repr(value)
+    if len(whole) > 80:
+        text = text.replace(whole, whole[:60] + "…")
+    return " ".join(text.split())[:300]
+
+
+def _contradictions(content: Content) -> Iterator[str]:
+    """Yield where two parts of a provenance that is as the schema says do not agree."""
+    name, files, model = content["variant"], content["files"], content["model"]
+    if name not in VARIANTS:
+        yield f"$.variant: there is no variant {name!r}"
+        return
+    stem = VARIANTS[name].stem
+    expected = set(trees.all_files(stem))
+    yield from (f"$.files: {file} is missing" for file in sorted(expected - set(files)))
+    yield from (f"$.files: {file} is no file of a tree" for file in sorted(set(files) - expected))
+    if len(model["heads"]) != model["layers"]:
+        yield f"$.model.heads: {len(model['heads'])} entries for {model['layers']} layers"
+    if max(model["heads"]) * model["head_size"] > model["hidden"]:
+        yield "$.model.heads: more than fit into the hidden size"
+    if model["sequence_length"] > model["max_positions"]:
+        yield "$.model.sequence_length: more tokens than the model has positions"
+    onnx, key = files.get(f"{stem}.onnx", {}).get("sha256"), content["onnx_key"]
+    if onnx is not None and content["ir_key"].get("onnx") != onnx:
+        yield "$.ir_key.onnx: not the sum of the ONNX file in $.files"
+    if key.get("source") != content["source"]["digest"]:
+        yield "$.onnx_key.source: not $.source.digest"
+    arguments = key.get("arguments")
+    if not isinstance(arguments, dict):
+        yield "$.onnx_key.arguments: not an object"
+        return
+    if arguments.get("seed") != content["weights"]["seed"]:
+        yield "$.onnx_key.arguments.seed: not $.weights.seed"
+    if arguments.get("max_seq_length") != model["sequence_length"]:
+        yield "$.onnx_key.arguments.max_seq_length: not $.model.sequence_length"
+    for argument, value in content["inputs"].items():
+        if arguments.get(argument) != value:
+            yield f"$.inputs.{argument}: not what $.onnx_key.arguments has"
+
+
+def _matrix_faults(content: Content) -> Iterator[str]:
+    """Yield where the matrices' counts are impossible, or do not add up to the block sparsity."""
+    verification, left = content["verification"], 0
+    for number, matrix in enumerate(verification["matrices"]):
+        size, place = math.prod(matrix["shape"]), f"$.verification.matrices[{number}]"
+        for count in ("zeros", "ir_zeros"):
+            if matrix[count] > size:
+                yield f"{place}.{count}: {matrix[count]:,} of {size:,} elements"
+        if size > matrix["dense"]:
+            yield f"{place}.dense: fewer elements than are kept"
+        if matrix["parameter"].startswith(BLOCK_PREFIX):
+            left += size - matrix["zeros"]
+    share = max(0.0, 1 - left / content["model"]["dense_block_weights"])
+    if verification["matrices"] and abs(share - verification["block_sparsity"]) > 1e-9:
+        yield f"$.verification.block_sparsity: the matrices add up to {share:.9f}"
+
+
+def _places(place: str, value: Any) -> Iterator[str]:
+    """Yield the places of strings that hold an absolute path."""
+    if isinstance(value, dict):
+        for name, entry in value.items():
+            yield from _places(f"{place}.{name}", entry)
+    elif isinstance(value, list):
+        for number, entry in enumerate(value):
+            yield from _places(f"{place}[{number}]", entry)
+    elif isinstance(value, str) and host.shows_path(value):
+        yield f"{place}: a path of the machine: {value[:60]!r}"

@@ -1,0 +1,116 @@
+"""``SHA256SUMS``: by which anybody can check a folder's files, with the kit or with ``sha256sum -c``.
+
+One line a file, ``<sha256>  <path>``, paths relative to the list with ``/`` between their parts, in the order
+of their bytes.  The list itself is not in it.  A list in any other form is refused, so that no byte of it
+can change unseen.
+"""
+
+import re
+import stat
+from pathlib import Path
+from typing import Callable, Dict, List, Mapping
+
+from ..core import digests, files, paths
+from ..core.errors import KitError
+
+NAME = "SHA256SUMS"
+
+MAX_BYTES = 1 << 20
+"""What is read of a list at most; one of a tree has a thousand bytes."""
+
+_LINE = re.compile(r"([0-9a-f]{64})  ([^\n\\]+)\n")
+
+
+def text(entries: Mapping[str, str]) -> str:
+    """Return the list of ``entries``, sha256 by relative path."""
+    return "".join(f"{entries[name]}  {name}\n" for name in sorted(entries, key=str.encode))
+
+
+def write(folder: Path, known: Mapping[str, str]) -> None:
+    """Write the list of every file below ``folder``.
+
+    :param known: sums that need not be computed again, by relative path.
+    :raises OSError: a file cannot be read or the list not written.
+    """
+    entries = {
+        name: known.get(name) or digests.of_file(folder / name) for name in listed(folder) if name != NAME
+    }
+    files.write(folder / NAME, text(entries))
+
+
+def shown(name: str) -> str:
+    """Return a path as it can be written; one that is not UTF-8 is no text."""
+    return name.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def listed(folder: Path) -> List[str]:
+    """Return what is below ``folder`` and is no folder, as relative paths, in order."""
+    return sorted(
+        path.relative_to(folder).as_posix()
+        for path in folder.rglob("*")
+        if path.is_symlink() or not path.is_dir()
+    )
+
+
+def read(folder: Path) -> Dict[str, str]:
+    """Return the sums that the folder's list gives, by relative path.
+
+    :raises KitError: there is no list, or it has not the form that :func:`text` gives it.
+    """
+    path = folder / NAME
+    where = paths.shown(path)
+    try:
+        found = path.lstat()
+        if not stat.S_ISREG(found.st_mode):
+            # Not followed, and not waited for: it would be read from elsewhere, or never end.
+            raise KitError("The list of checksums is no regular file.", where=where, hint=_HINT)
+        if found.st_size > MAX_BYTES:
+            raise KitError(
+                f"The list of checksums is longer than {MAX_BYTES:,} bytes.", where=where, hint=_HINT
+            )
+        content = path.read_bytes().decode("utf-8")
+    except FileNotFoundError:
+        raise KitError("There is no list of checksums.", where=where, hint=_HINT) from None
+    except UnicodeDecodeError:
+        raise KitError("The list of checksums is not UTF-8 text.", where=where, hint=_HINT) from None
+    except OSError as error:
+        raise KitError(
+            f"The list of checksums cannot be read: {error.strerror}.", where=where, hint="Make it readable."
+        ) from None
+    entries = {name: digest for digest, name in _LINE.findall(content)}
+    if text(entries) != content:
+        raise KitError(
+            "The list of checksums has not the form in which the kit writes it: '<sha256>  <path>', sorted.",
+            where=where,
+            hint=_HINT,
+        )
+    return entries
+
+
+_HINT = "Remove the tree and make it again, or copy it again from where it came."
+
+
+def faults(folder: Path, entries: Mapping[str, str], tick: Callable[[str], None]) -> List[str]:
+    """Return what is wrong with the files of ``folder``, a line each; nothing where all is as listed.
+
+    Nothing outside the folder is read: what is no regular file counts as a fault.
+
+    :param entries: sums by relative path, from :func:`read`.
+    :param tick: called with each path before it is read.
+    """
+    there = [name for name in listed(folder) if name != NAME]
+    found = [f"{name} is missing" for name in sorted(set(entries) - set(there))]
+    for name in there:
+        path = folder / name
+        if name not in entries:
+            found.append(f"{shown(name)} is not in {NAME}")
+        elif not stat.S_ISREG(path.lstat().st_mode):
+            found.append(f"{name} is no regular file")
+        else:
+            tick(name)
+            try:
+                if digests.of_file(path) != entries[name]:
+                    found.append(f"{name} has not the bytes that {NAME} says")
+            except OSError as error:
+                found.append(f"{name} cannot be read: {error.strerror}")
+    return found

@@ -1,0 +1,274 @@
+"""Published artifact trees: what belongs to one, whether one is current, and how one appears.
+
+A tree is built elsewhere and appears under its name by one rename.  ``provenance.json`` in it says what it
+was made from; a tree whose provenance names the same things is current and not made again.  ``SHA256SUMS``
+lists the sums of all its files.
+"""
+
+import ctypes
+import errno
+import json
+import math
+import os
+import shutil
+import stat
+import sys
+from pathlib import Path
+from typing import Any, Dict, Iterator, List, NoReturn, Optional
+
+from ..core import digests, files, locks, paths
+from ..core.errors import KitError
+from ..model import sparsity
+from ..model.variants import Variant
+from . import schema_check, sums
+
+PROVENANCE = "provenance.json"
+SCHEMA = paths.PACKAGE / "artifact" / "schema" / "provenance.json"
+FORMAT = 3
+"""The form of :data:`PROVENANCE` that :data:`SCHEMA` describes."""
+
+EARLIER_FORMATS = (1, 2)
+"""Forms whose files can still be used: they name what those were made from in the same way."""
+
+MAX_BYTES = 4 << 20
+"""What is read of a provenance at most; it has some 40 kB."""
+
+IR_SUFFIXES = (".bin", ".mapping", ".xml")
+
+MO_LOG = "mo.log"
+"""Model Optimizer's own words, beside the IR."""
+
+IR_VERSIONS = {"2022.1": 11, "2021.4": 10}
+"""The version of the IR that each release of Model Optimizer writes, in the first element of the ``.xml``."""
+
+_CANNOT_LINK = (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.ENOSYS)
+"""What a filesystem answers that cannot link these two files; anything else is a failure."""
+
+_AT_FDCWD = -100  # openat(2)
+_RENAME_EXCHANGE = 2  # renameat2(2)
+
+
+def onnx_files(stem: str) -> List[str]:
+    """Return the files of a tree that the first stage makes, relative to the tree."""
+    onnx = Path(f"{stem}.onnx")
+    return [onnx.name, *(path.name for path in sparsity.report_paths(onnx))]
+
+
+def ir_files(stem: str) -> List[str]:
+    """Return the files of a tree that Model Optimizer's stage makes, relative to the tree."""
+    return [*(f"ir/{stem}{suffix}" for suffix in IR_SUFFIXES), f"ir/{MO_LOG}"]
+
+
+def all_files(stem: str) -> List[str]:
+    """Return all files of a tree but its provenance and its list of checksums, relative to the tree."""
+    return onnx_files(stem) + ir_files(stem)
+
+
+def describe_files(folder: Path, names: List[str]) -> Dict[str, Dict[str, Any]]:
+    """Return size and sha256 of each named file below ``folder``."""
+    return {
+        name: {"bytes": (folder / name).stat().st_size, "sha256": digests.of_file(folder / name)}
+        for name in names
+    }
+
+
+def intact(folder: Path, files: Dict[str, Dict[str, Any]], *, by_hash: bool) -> bool:
+    """Return whether the described files are there with their sizes and, on request, their bytes.
+
+    A link is no file of a tree: what it leads to could change without the tree.
+    """
+    try:
+        return all(
+            stat.S_ISREG((folder / name).lstat().st_mode)
+            and (folder / name).lstat().st_size == entry["bytes"]
+            and (not by_hash or digests.of_file(folder / name) == entry["sha256"])
+            for name, entry in files.items()
+        )
+    except (OSError, KeyError, TypeError):
+        return False
+
+
+def as_listed(tree: Path, provenance: Dict[str, Any]) -> bool:
+    """Return whether a tree's list of checksums is that of its provenance, and every file has its size.
+
+    This reads no file of the tree but these two.
+    """
+    try:
+        described = {name: entry["sha256"] for name, entry in provenance["files"].items()}
+        described[PROVENANCE] = digests.of_file(tree / PROVENANCE)
+        return sums.read(tree) == described and intact(tree, provenance["files"], by_hash=False)
+    except (KitError, OSError, KeyError, TypeError, AttributeError):
+        return False
+
+
+def read_provenance(tree: Path) -> Optional[Dict[str, Any]]:
+    """Return a tree's provenance; None where there is none of the form that :data:`SCHEMA` describes."""
+    content = _read(tree / PROVENANCE)
+    return content if next(form_problems(content), None) is None else None
+
+
+def read_some_provenance(tree: Path) -> Dict[str, Any]:
+    """Return what a tree's provenance holds, whatever is wrong in it; empty where there is none.
+
+    It may be of one of :data:`EARLIER_FORMATS`.  Who reads it checks what it reads.
+    """
+    content = _read(tree / PROVENANCE) or {}
+    return content if content.get("format") in (FORMAT, *EARLIER_FORMATS) else {}
+
+
+def form_problems(content: Any) -> Iterator[schema_check.Problem]:
+    """Yield where a provenance has not the form of :data:`SCHEMA`."""
+    return schema_check.problems(json.loads(SCHEMA.read_text(encoding="utf-8")), content)
+
+
+def _read(path: Path) -> Optional[Dict[str, Any]]:
+    """Return the JSON object in a file; None where there is none, or it is longer than :data:`MAX_BYTES`."""
+    try:
+        content = parse(files.read(path, MAX_BYTES))
+    except (OSError, ValueError, RecursionError):
+        return None
+    return content if isinstance(content, dict) else None
+
+
+def parse(content: bytes) -> Any:
+    """Return the value of a JSON text, in which every number is one.
+
+    :raises ValueError: it is no JSON, or has NaN or an infinity in it.
+    :raises RecursionError: it is nested too deep.
+    """
+    return json.loads(content.decode("utf-8"), parse_constant=_refuse, parse_float=_finite)
+
+
+def _finite(text: str) -> float:
+    """Return a number; JSON allows ``1e400``, of which Python makes an infinity."""
+    number = float(text)
+    return number if math.isfinite(number) else _refuse(text)
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is no number")
+
+
+def _write(path: Path, content: Dict[str, Any]) -> None:
+    files.write(path, json.dumps(content, indent=2, sort_keys=True) + "\n")
+
+
+def _aside(out: Path, variant: Variant) -> Path:
+    return out / f".{variant.name}.old"
+
+
+def _staging(out: Path, variant: Variant) -> Path:
+    return out / f".{variant.name}.new"
+
+
+def leftovers(out: Path, variant: Variant) -> bool:
+    """Return whether a killed run left something of ``variant`` in ``out``."""
+    return _aside(out, variant).exists() or _staging(out, variant).exists()
+
+
+def recover(out: Path, variant: Variant) -> None:
+    """Clear away what a killed run left; a tree that it had set aside and not replaced comes back."""
+    tree, aside = out / variant.name, _aside(out, variant)
+    with locks.folder(out):
+        if aside.is_dir() and not tree.exists():
+            aside.rename(tree)
+        shutil.rmtree(aside, ignore_errors=True)
+        shutil.rmtree(_staging(out, variant), ignore_errors=True)
+
+
+def check_writable(out: Path) -> None:
+    """Check that trees can appear in ``out``, there or not yet.
+
+    :raises KitError: they cannot.
+    """
+    if out.exists() and not out.is_dir():
+        raise KitError("OUT is not a folder.", where=f"OUT={out}", hint="Set OUT= to a folder, new or not.")
+    there = next(folder for folder in (out, *out.parents) if os.path.lexists(str(folder)))
+    probe = there / f".write-test-{os.getpid()}"
+    try:
+        probe.mkdir()
+        probe.rmdir()
+    except OSError as error:
+        raise KitError(
+            f"The output folder cannot be made or written to: {error.strerror}.",
+            where=f"OUT={out}",
+            hint="Make it writable, or set OUT= to another folder.",
+        ) from None
+
+
+def publish(work: Path, out: Path, variant: Variant, provenance: Dict[str, Any]) -> Path:
+    """Let the tree in ``work`` appear as ``<out>/<V>`` and return that path.
+
+    The files are linked, or copied where ``out`` is on another filesystem, into a hidden folder beside the
+    tree, and provenance and list of checksums are written there; then one rename makes them the tree.  An
+    earlier tree is exchanged in the same step where the system can do that, and set aside for a moment where
+    it cannot.
+
+    :param provenance: its ``files`` have the sums of the files in ``work``, which are not computed again.
+    :raises KitError: the disk is full or ``out`` is not writable; an earlier tree is untouched then.
+    """
+    tree, staging = out / variant.name, _staging(out, variant)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with locks.folder(out):
+            shutil.rmtree(staging, ignore_errors=True)
+            (staging / "ir").mkdir(parents=True)
+            for name in all_files(variant.stem):
+                link(work / name, staging / name)
+            _write(staging / PROVENANCE, {"format": FORMAT, **provenance})
+            described = provenance.get("files", {})
+            sums.write(staging, {name: entry["sha256"] for name, entry in described.items()})
+            replace(tree, staging, _aside(out, variant))
+    except OSError as error:
+        shutil.rmtree(staging, ignore_errors=True)
+        raise KitError(
+            f"The tree cannot be published: {error.strerror or error}.",
+            where=paths.shown(tree),
+            hint="Free disk space or make the folder writable, then run the same command: it resumes here.",
+        ) from None
+    return tree
+
+
+def replace(tree: Path, staging: Path, aside: Path) -> None:
+    """Let ``staging`` be ``tree``; an earlier tree goes, or stays where this fails.
+
+    What is in it is on disk before, so that a power cut leaves the one or the other.
+    """
+    files.flush_tree(staging)
+    if tree.is_symlink():
+        tree.unlink()  # the link was the user's; what it leads to is not the kit's to change
+    if not tree.exists():
+        staging.rename(tree)
+    elif not _exchange(staging, tree):
+        tree.rename(aside)
+        try:
+            staging.rename(tree)
+        except OSError:
+            aside.rename(tree)
+            raise
+    files.flush(tree.parent)
+    for earlier in (staging, aside):
+        shutil.rmtree(earlier, ignore_errors=True)
+
+
+def link(source: Path, target: Path) -> None:
+    """Make ``target`` the same file as ``source``, or a copy where the filesystem cannot link."""
+    try:
+        os.link(source, target)
+    except OSError as error:
+        if error.errno not in _CANNOT_LINK:
+            raise
+        shutil.copyfile(source, target)
+
+
+def _exchange(first: Path, second: Path) -> bool:
+    """Exchange two folders in one step; return False where the system cannot."""
+    if sys.platform != "linux":
+        return False
+    try:
+        renameat2 = ctypes.CDLL(None, use_errno=True).renameat2
+    except AttributeError:
+        return False
+    return bool(
+        renameat2(_AT_FDCWD, os.fsencode(first), _AT_FDCWD, os.fsencode(second), _RENAME_EXCHANGE) == 0
+    )

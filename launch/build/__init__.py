@@ -1,0 +1,1 @@
+"""One tree, from a launch configuration to the published files."""

@@ -1,0 +1,153 @@
+"""What ``INPUT=hub`` reads: the model and the questions that upstream's launch file names, as local files.
+
+What a list (:mod:`launch.model.hub_list`) names is downloaded once, by :mod:`launch.build.hub_client` in an environment
+that has the hub's own client, into that client's cache.  Folders below ``build/hub/`` link to the files, and
+a stamp there says what was checked, so that a run asks nobody for what is there.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence
+
+from ..core import digests, files, locks, paths
+from ..core.child import die_with_parent
+from ..setup.environment import KIT, Venv
+from ..core.errors import EXIT_INTERRUPTED, KitError
+from ..model.hub_list import File, Listing
+from ..core.progress import columns, output_of
+from ..core.stamp import Stamp
+
+ENVIRONMENT = Venv(
+    paths.ENVIRONMENTS / "hub",
+    "the model hub's client",
+    ("hub.lock",),
+    6e6,
+    "import huggingface_hub, requests",
+    base=KIT,
+)
+
+_VARIABLES = {
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    # Both need packages that the environment does not have.
+    "HF_HUB_DISABLE_XET": "1",
+    "HF_HUB_ENABLE_HF_TRANSFER": "0",
+}
+"""What the client's variables are, whatever the person's say; all others of it stay the person's."""
+
+
+@dataclass(frozen=True)
+class Local:
+    """What a run reads, here.
+
+    :param model: a folder with config and tokenizer, and weights if they were wanted.
+    :param questions: the questions; None where none were wanted.
+    :param downloaded: repository, revision and the sha256 of each file by its name.
+    """
+
+    model: Path
+    questions: Optional[Path]
+    downloaded: Mapping[str, Any]
+
+
+def local(listing: Listing, questions: str, weights: bool, ready: Callable[[], None]) -> Local:
+    """Return what a run reads as local files, downloaded where they are not there yet.
+
+    :param questions: which of them, ``train`` or ``validation``; empty: none.
+    :param weights: whether the run reads the model's weights.
+    :param ready: makes the kit's environment, without which the client's cannot be made.
+    :raises KitError: a file cannot be had, or is not the one that is listed; nothing of it is kept then.
+    """
+    model = (*listing.model, *(listing.weights if weights else ()))
+    chosen = [getattr(listing, questions)] if questions else []
+    wanted = [*model, *chosen]
+    base = paths.BUILD / "hub" / digests.of_value(asdict(listing))[:12]
+    stamp = base / "stamp.json"
+    found = _checked(stamp)
+    if any(file.name not in found for file in wanted):
+        with locks.exclusive(locks.LOCK, locks.LOCKED):
+            found = _checked(stamp)
+            missing = [file for file in wanted if file.name not in found]
+            if missing:
+                ready()
+                ENVIRONMENT.ensure()
+                found.update(_download(listing, missing))
+                files.flush_all()  # what the client wrote, before a stamp says that it is right
+                Stamp(None, found).write(stamp)
+    # Weights in a folder of their own: whoever makes a tree is not to come upon them.
+    folder = base / ("checkpoint" if weights else "model")
+    places = [*((folder, file) for file in model), *((base / "questions", file) for file in chosen)]
+    for place, file in places:
+        _link(place / file.name, found[file.name]["path"])
+    downloaded = {
+        "repository": listing.repository,
+        "revision": listing.revision,
+        "files": {file.name: found[file.name]["sha256"] for file in wanted},
+    }
+    return Local(folder, base / "questions" / chosen[0].name if chosen else None, downloaded)
+
+
+def _checked(stamp: Path) -> Dict[str, Any]:
+    """Return the files of a stamp, by name, that have not changed since their bytes were checked."""
+    content = Stamp.read(stamp)
+    return {
+        name: entry
+        for name, entry in (content.made if content else {}).items()
+        if Path(entry["path"]).is_file() and entry["state"] == _state(entry["path"])
+    }
+
+
+def _state(path: str) -> List[int]:
+    """Return what changes when a file does."""
+    status = Path(path).stat()
+    return [status.st_size, status.st_mtime_ns]
+
+
+def _link(link: Path, target: str) -> None:
+    """Let ``link`` lead to ``target``."""
+    if link.is_symlink() and os.readlink(str(link)) == target:
+        return
+    link.parent.mkdir(parents=True, exist_ok=True)
+    new = link.with_name(f".{link.name}.{os.urandom(8).hex()}.part")
+    new.symlink_to(target)
+    new.replace(link)
+
+
+def _download(listing: Listing, missing: Sequence[File]) -> Dict[str, Any]:
+    """Run the client on the files; return each one's path, sha256 and state by its name.
+
+    :raises KitError: one of them cannot be had.
+    """
+    request = {
+        "repository": listing.repository,
+        "revision": listing.revision,
+        "files": [asdict(file) for file in missing],
+    }
+    # -E and -s: nothing of the person's Python takes the place of what is locked.
+    process = subprocess.Popen(
+        [str(ENVIRONMENT.python), "-E", "-s", "-m", f"{__package__}.hub_client", json.dumps(request)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        # Of a terminal that does not know its size the library thinks that nothing fits.
+        env={**os.environ, **_VARIABLES, "TQDM_NCOLS": str(columns()), "TQDM_NROWS": "20"},
+        cwd=str(paths.REPOSITORY),
+        preexec_fn=die_with_parent,
+    )
+    # On a terminal the client draws bars of its own.
+    output = output_of(process, quiet=sys.stderr.isatty())
+    if process.returncode == EXIT_INTERRUPTED:
+        raise KeyboardInterrupt
+    try:
+        answer = json.loads(output)
+    except ValueError:
+        raise KitError(
+            f"The model hub's client failed with exit status {process.returncode}.",
+            where="launch/build/hub_client.py",
+            hint="What it said stands above.  Run the same command again: it resumes.",
+        ) from None
+    if "error" in answer:
+        raise KitError.from_dict(answer["error"])
+    return {name: {**entry, "state": _state(entry["path"])} for name, entry in answer["files"].items()}

@@ -1,0 +1,352 @@
+"""Which checkpoint, tokenizer and questions a run reads: INPUT, MODEL, TRAIN_FILE, VALIDATION_FILE, SEED
+and WEIGHTS.
+
+The launch file says what a run reads by default.  What a make variable changes of that is rewritten by the
+rules in :func:`apply`, each change with the name of its rule, and nothing else is.
+"""
+
+import json
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Callable, Mapping, Optional
+
+from . import hub
+from ..core import digests, files, paths
+from ..model import bert_config, checkpoint, hub_list, squad
+from ..core.errors import KitError, unknown
+from ..vscode.rewrite import Rewriter
+from ..model.variants import Variant
+
+KINDS = ("sample", "files", "hub")
+
+VARIABLES = ("MODEL", "TRAIN_FILE", "VALIDATION_FILE")
+"""Those that name files, each the rule by which an argument is changed."""
+
+_OFFLINE = ("TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE")
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What the user chose.
+
+    :param kind: one of :data:`KINDS`.
+    :param model: folder with config and tokenizer, for ``files``.
+    :param train_file: questions to calibrate on, for ``files``.
+    :param validation_file: questions to evaluate on, for ``files``.
+    :param seed: None leaves the launch file's.
+    :param weights: ``random``, or empty: what an evaluation reads.
+    :param listing: what to download, for ``hub``.
+    :param ready: makes the kit's environment, for ``hub``: what downloads is made with it.
+    :param downloaded: what the files of ``hub`` are there, once they are here.
+    :param threads: None for as many as torch would take; :mod:`launch.core.surroundings`.
+    """
+
+    kind: str = "sample"
+    model: Optional[Path] = None
+    train_file: Optional[Path] = None
+    validation_file: Optional[Path] = None
+    seed: Optional[int] = None
+    weights: str = ""
+    threads: Optional[int] = None
+    listing: Optional[hub_list.Listing] = None
+    ready: Optional[Callable[[], None]] = None
+    downloaded: Optional[Mapping[str, Any]] = None
+
+    def rule(self, variable: str) -> str:
+        """Return the rule by which a run reads a file: the variable that names it, or the hub it is from."""
+        if self.downloaded is None:
+            return variable
+        return f"INPUT={self.kind}: {self.downloaded['repository']} at {self.downloaded['revision'][:12]}"
+
+
+def user_configs() -> Path:
+    """Return where the configs go that are cut from a person's model."""
+    return paths.BUILD / "configs" / "user"
+
+
+def check_kind(kind: str) -> None:
+    """Check the text of ``INPUT=``.
+
+    :raises KitError: it is none of :data:`KINDS`.
+    """
+    if kind not in KINDS:
+        raise unknown("input", kind, "INPUT", KINDS)
+
+
+def select(
+    kind: str,
+    model: str,
+    train_file: str,
+    validation_file: str,
+    seed: str,
+    weights: str = "",
+    listing: str = "",
+    ready: Optional[Callable[[], None]] = None,
+) -> Selection:
+    """Return the selection that the make variables' texts (empty: not given) make.
+
+    :param listing: the text of ``HUB=``.
+    :param ready: makes the kit's environment.
+    :raises KitError: a value is none of those allowed, or goes with another INPUT.
+    """
+    check_kind(kind)
+    if listing and kind != "hub":
+        raise KitError(
+            f"HUB has no meaning with INPUT={kind}.",
+            where=f"HUB={listing}",
+            hint="Add INPUT=hub, or leave HUB out.",
+        )
+    given = {"MODEL": model, "TRAIN_FILE": train_file, "VALIDATION_FILE": validation_file}
+    if kind != "files":
+        for name, value in given.items():
+            if value:
+                raise KitError(
+                    f"{name} has no meaning with INPUT={kind}.",
+                    where=f"{name}={value}",
+                    hint=f"Add INPUT=files, or leave {name} out.",
+                )
+    elif not model:
+        raise KitError(
+            "INPUT=files needs a model.",
+            where="MODEL is empty",
+            hint="Give MODEL=<folder with config.json and tokenizer>, with TRAIN_FILE=<questions> for trees\n"
+            "and VALIDATION_FILE=<questions> for an evaluation.",
+        )
+    if seed and not (re.fullmatch("[0-9]{1,10}", seed) and int(seed) < 2**32):
+        raise KitError(
+            "The seed is not a whole number from 0 to 4294967295.", where=f"SEED={seed}", hint="Correct SEED."
+        )
+    if weights not in ("", checkpoint.RANDOM):
+        raise KitError(
+            f"There are no weights {weights!r}.",
+            where=f"WEIGHTS={weights}",
+            hint=f"Set WEIGHTS={checkpoint.RANDOM} to draw them; without it the model folder's are read.",
+        )
+    places = {name: files.typed(value, name) if value else None for name, value in given.items()}
+    for name, place in places.items():
+        if place is not None:
+            _check_regular(place, name)
+    return Selection(
+        kind,
+        model=places["MODEL"],
+        train_file=places["TRAIN_FILE"],
+        validation_file=places["VALIDATION_FILE"],
+        seed=int(seed) if seed else None,
+        weights=weights,
+        listing=hub_list.read(files.typed(listing, "HUB") if listing else hub_list.LIST)
+        if kind == "hub"
+        else None,
+        ready=ready if kind == "hub" else None,
+    )
+
+
+def _check_regular(path: Path, name: str) -> None:
+    """Check that a file is no device or pipe, which might never end; the reader says what else is wrong.
+
+    :param name: what the file is to the user (``TRAIN_FILE``), for the error.
+    """
+    reason = files.special(path)
+    if reason:
+        raise KitError(
+            f"The file cannot be read: {reason}.",
+            where=f"{name}={path}",
+            hint=f"Make it readable or correct {name}.",
+        )
+
+
+def _config_for(selection: Selection, variant: Variant, committed: Path) -> Path:
+    """Return the hybrid config that belongs to the user's model, made where it is not there yet.
+
+    The launch file's first configuration computes the hybrid configs from the dense one; with another dense
+    model they are other configs.  A BERT-large gives the committed ones, byte for byte.
+    """
+    assert selection.model is not None
+    where = str(bert_config.config_file(selection.model))
+    dense = bert_config.read(selection.model, "MODEL")
+    bert_config.shape(dense, where)
+    hybrid = bert_config.hybrid(dense, variant, where)
+    bert_config.shape(hybrid, where)
+    text = bert_config.text(hybrid)
+    if committed.is_file() and committed.read_text(encoding="utf-8") == text:
+        return committed
+    path = paths.BUILD / "configs" / digests.of_value(hybrid)[:12] / variant.name / "config.json"
+    if not path.is_file() or path.read_text(encoding="utf-8") != text:
+        files.write(path, text)
+    return path
+
+
+def apply(
+    rewriter: Rewriter,
+    selection: Selection,
+    variant: Optional[Variant],
+    *,
+    sample_is_default: bool,
+    upstreams_script: bool,
+) -> Selection:
+    """Let an invocation read what the user chose, and return that: with ``hub`` as the files that it became.
+
+    :param variant: the variant that the configuration makes; None for a configuration that makes none.
+    :param sample_is_default: whether the launch file names the sample itself, as the kit's does: then its
+        arguments stand as somebody may have edited them.
+    :param upstreams_script: whether the program is upstream's script, which reads flat question files only,
+        wants questions of both kinds, and keeps caches.
+    :raises KitError: a file is missing that this configuration needs, or the model is unfit for the variant.
+    """
+    # The kit's own program computes configs from a folder's dense one, and reads no questions for it.
+    computes_configs = rewriter.has("--gen_sparse_cfg") and not upstreams_script
+    if selection.seed is not None and not computes_configs:
+        rewriter.set("--seed", str(selection.seed), "SEED")
+    if variant is None and rewriter.has("--do_eval") and not rewriter.has("--gen_sparse_cfg"):
+        _choose_weights(rewriter, selection, sample_is_default)
+    elif selection.weights:
+        raise KitError(
+            "WEIGHTS has no meaning here: an evaluation alone reads weights.",
+            where=f"WEIGHTS={selection.weights}",
+            hint="Leave WEIGHTS out.",
+        )
+    rule = f"INPUT={selection.kind}"
+    if upstreams_script or not sample_is_default:
+        for name in _OFFLINE:
+            rewriter.set_variable(name, "1", f"{rule}: no hub is asked")
+    if upstreams_script:
+        cache = str(paths.BUILD / "cache" / "huggingface")
+        rewriter.set_variable("HF_HOME", cache, "caches: below the build folder")
+    if selection.kind == "hub":
+        selection = _downloaded(rewriter, selection, variant)
+    if selection.kind != "sample":
+        _read_files(rewriter, selection, variant, upstreams_script)
+    elif not sample_is_default:
+        rewriter.set("--model_name_or_path", str(paths.SAMPLE / "model"), rule)
+        if not computes_configs:
+            sample = paths.SAMPLE / "train.json", paths.SAMPLE / "validation.json"
+            _read_questions(rewriter, *sample, rule, rule)
+    return selection
+
+
+def _choose_weights(rewriter: Rewriter, selection: Selection, sample_is_default: bool) -> None:
+    """Let an evaluation have drawn weights where they are asked for; the sample has no others."""
+    if selection.weights:
+        rewriter.set("--weights", selection.weights, "WEIGHTS")
+    elif selection.kind != "sample":
+        rewriter.drop("--weights", f"INPUT={selection.kind}: the model's own weights")
+    elif not sample_is_default:
+        rewriter.set("--weights", checkpoint.RANDOM, "INPUT=sample: it comes without weights")
+
+
+def _downloaded(rewriter: Rewriter, selection: Selection, variant: Optional[Variant]) -> Selection:
+    """Return the selection with the hub's names as files here.
+
+    A tree's weights are drawn, and configs are computed from a config: only an evaluation reads weights.
+
+    :raises KitError: a file cannot be had.
+    """
+    assert selection.listing is not None
+    assert selection.ready is not None
+    evaluates = variant is None and not rewriter.has("--gen_sparse_cfg")
+    questions = "train" if variant is not None else "validation" if evaluates else ""
+    weights = evaluates and selection.weights != checkpoint.RANDOM
+    found = hub.local(selection.listing, questions, weights, selection.ready)
+    name = {"train": "train_file", "validation": "validation_file"}.get(questions)
+    read = {name: found.questions} if name else {}
+    return replace(selection, model=found.model, downloaded=found.downloaded, **read)  # type: ignore[arg-type]
+
+
+def _read_files(
+    rewriter: Rewriter, selection: Selection, variant: Optional[Variant], upstreams_script: bool
+) -> None:
+    assert selection.model is not None
+    writes_configs = rewriter.has("--gen_sparse_cfg")
+    check_model_folder(selection.model)
+    if writes_configs:
+        rewriter.set("--output_dir", str(user_configs()), f"INPUT={selection.kind} keeps the kit's own")
+    rewriter.set("--model_name_or_path", str(selection.model), selection.rule("MODEL"))
+    if writes_configs and upstreams_script:
+        # It reads questions on its way and does nothing with them.
+        sample = "upstream's script wants questions: the sample's"
+        _read_questions(
+            rewriter, paths.SAMPLE / "train.json", paths.SAMPLE / "validation.json", sample, sample
+        )
+    elif rewriter.has("--do_eval") and not writes_configs:
+        train, validation = selection.train_file, selection.validation_file
+        needed = "TRAIN_FILE" if variant is not None else "VALIDATION_FILE"
+        if (train if variant is not None else validation) is None:
+            raise KitError(
+                f"INPUT=files needs {needed} here.",
+                where=f"{needed} is empty",
+                hint=f"Give {needed}=<questions in SQuAD's JSON, nested or flat>.",
+            )
+        rules = [selection.rule("TRAIN_FILE"), selection.rule("VALIDATION_FILE")]
+        if upstreams_script and validation is None:
+            validation = train
+            rules[1] = "upstream's script wants some, and does nothing with them"
+        _read_questions(rewriter, train, validation, *rules)
+    config = rewriter.value("--config_name")
+    if variant is not None and variant.hybrid and config is not None:
+        committed = Path(rewriter.cwd.after[0]) / config
+        wanted = _config_for(selection, variant, committed)
+        if wanted != committed:
+            rewriter.set("--config_name", str(wanted), selection.rule("MODEL"))
+
+
+def _read_questions(
+    rewriter: Rewriter,
+    train: Optional[Path],
+    validation: Optional[Path],
+    train_rule: str,
+    validation_rule: str,
+) -> None:
+    """Let questions come from files; an option whose file is None is left out."""
+    rewriter.drop("--dataset_name", "questions come from files")
+    for option, path, rule in (
+        ("--train_file", train, train_rule),
+        ("--validation_file", validation, validation_rule),
+    ):
+        if path is None:
+            rewriter.drop(option, "INPUT=files")
+        else:
+            rewriter.set(option, str(path), rule)
+
+
+def flat(path: Path, name: str) -> Path:
+    """Return the questions of ``path``, nested or flat, as a file in the one flat form.
+
+    That is the form that upstream's script reads.  The file is named after the bytes of ``path``, and made
+    once.
+
+    :param name: what has named the file (``TRAIN_FILE``), for errors.
+    :raises KitError: it cannot be read, or holds no questions in SQuAD's form.
+    """
+    try:
+        files.check_regular(path)
+        made = paths.BUILD / "inputs" / digests.of_file(path)[:16] / "questions.json"
+    except OSError:
+        squad.read(path, name)
+        raise
+    if not made.is_file():
+        rows = [example.flat() for example in squad.read(path, name)]
+        files.write(made, json.dumps({"data": rows}) + "\n")
+    return made
+
+
+def check_model_folder(folder: Path) -> None:
+    """Check that ``folder`` has a BERT's config and a tokenizer.
+
+    :raises KitError: it has not.
+    """
+    where = f"MODEL={folder}"
+    if not folder.is_dir():
+        raise KitError(
+            "The model folder does not exist." if not folder.exists() else "MODEL is not a folder.",
+            where=where,
+            hint="Give a folder with config.json and a tokenizer (vocab.txt or tokenizer.json).",
+        )
+    _check_regular(bert_config.config_file(folder), "MODEL")
+    config = bert_config.read(folder, "MODEL")
+    bert_config.shape(config, str(folder / "config.json"))
+    if not any((folder / name).is_file() for name in ("vocab.txt", "tokenizer.json")):
+        raise KitError(
+            "The model folder has no tokenizer.",
+            where=where,
+            hint="Put the model's vocab.txt or tokenizer.json there.",
+        )

@@ -1,0 +1,440 @@
+"""Jobs: configurations of the launch file, ready to run, and what their products depend on."""
+
+import functools
+import os
+import sys
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Dict, Mapping, Optional, Sequence, Tuple
+
+from .. import vscode
+from . import convert, inputs, rules
+from ..core import digests, files, hidden, host, paths
+from ..model import bert_config, model_folder
+from ..setup import requirements
+from ..core.errors import KitError
+from .optimizers import Optimizer
+from ..qa.arguments import Arguments, parse
+from ..vscode.rewrite import Part, Rewriter, format_parts, option_of
+from ..sources.source import Source
+from ..model.variants import VARIANTS, Variant
+
+_JOBS = ("configs", "evaluate", *VARIANTS)
+"""Configurations that make runs, and whose command lines it reads."""
+
+_FILES = ("model_name_or_path", "config_name", "tokenizer_name", "train_file", "nncf_config")
+"""Arguments that count by the content of the file or folder they name, where there is one."""
+
+_UNREAD = (
+    # where things go, and what only an evaluation or a download acts on
+    "output_dir",
+    "to_onnx",
+    "overwrite_output_dir",
+    "cache_dir",
+    "do_eval",
+    "validation_file",
+    "max_eval_samples",
+    "per_device_eval_batch_size",
+    "n_best_size",
+    "max_answer_length",
+)
+"""Arguments that an ONNX file does not depend on."""
+
+_QUESTIONS = ("train_file", "validation_file")
+
+_FLAT = "the flat form, which upstream's script reads"
+"""The rule by which a question file is converted."""
+
+_UNKEYED_VARIABLES = ("PATH", "TORCH_EXTENSIONS_DIR", "HF_HOME")
+"""Variables that lead to tools and not to what is computed."""
+
+_PROGRAM = ("core", "model", "qa")
+"""The rooms of the kit in which all that its program imports is; ``tests/test_layers.py`` proves it."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One configuration of a launch file as it runs.
+
+    :param name: the configuration's name, or the kit's for one of upstream's.
+    :param origin: the configuration and the launch file that it is from, in words.
+    :param parts: the invocation part by part, as in the launch file and as it runs, with the rules between.
+    """
+
+    name: str
+    invocation: vscode.Invocation
+    origin: str
+    parts: Sequence[Part]
+
+    def explain(self) -> str:
+        """Return each part as in the launch file and, where it differs, as it runs and by which rule."""
+        return f"{self.origin}\n\n{format_parts(list(self.parts))}"
+
+
+@dataclass(frozen=True)
+class Job(Run):
+    """One configuration that runs the question-answering program, the kit's or upstream's.
+
+    :param variant: the variant it makes; None where it makes none.
+    :param arguments: the program's command line, parsed.
+    :param source: what it runs on.
+    :param configuration: its entry in the launch file, for errors; None for one of upstream's.
+    :param downloaded: what its inputs are on the hub (:class:`launch.build.hub.Local`); None for others.
+    :param flattened: from what each question file was made that was converted for upstream's script.
+    """
+
+    variant: Optional[Variant]
+    arguments: Arguments
+    source: Source
+    configuration: Optional[vscode.Configuration] = None
+    downloaded: Optional[Mapping[str, Any]] = None
+    flattened: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def upstreams_script(self) -> bool:
+        """Whether the program is upstream's own script, which knows nothing of the kit."""
+        return rules.is_upstreams(self.source)
+
+    def local(self, path: str) -> Path:
+        """Return a path of the command line, relative ones taken from the working directory."""
+        return Path(self.invocation.cwd) / path
+
+    def questions(self, argument: str) -> Optional[Path]:
+        """Return the file of questions that a person has given as ``argument``; None where there is none."""
+        value = getattr(self.arguments, argument)
+        return None if value is None else self.local(self.flattened.get(value, value))
+
+    def named(self, argument: str) -> str:
+        """Return what has named an argument's file, for errors: a make variable, or its place."""
+        option = f"--{argument}"
+        part = next((part for part in reversed(self.parts) if option_of(part) == option), None)
+        if part is None:
+            return option
+        variable = next((rule for rule in part.rules if rule in inputs.VARIABLES), None)
+        if variable or self.configuration is None or not part.before or {*part.rules} - {_FLAT}:
+            return variable or option
+        return f"{self.configuration.place(self.configuration.path('args'))}: {option}"
+
+    def shape(self) -> bert_config.BertShape:
+        """Return the dimensions of the model that it is about.
+
+        :raises KitError: the config cannot be read or is unsound.
+        """
+        config, where = self.config()
+        return bert_config.shape(config, where)
+
+    def config(self) -> Tuple[Dict[str, Any], str]:
+        """Return the model config and what names it in errors.
+
+        :raises KitError: it cannot be read.
+        """
+        source = self.local(self.arguments.config_source)
+        name = self.named("config_name" if self.arguments.config_name else "model_name_or_path")
+        return bert_config.read(source, name), str(bert_config.config_file(source))
+
+    def check_model(self) -> None:
+        """Check the model's config and what is known of its tokenizer, before anything is loaded.
+
+        :raises KitError: one of them is at fault, or a feature is too long for it.
+        """
+        shape, tokens = self.shape(), self.arguments.max_seq_length
+        bert_config.check_length(shape, tokens, self.arguments.config_source)
+        tokenizer = self.local(self.arguments.tokenizer_source)
+        if not tokenizer.is_dir():
+            name = self.named("tokenizer_name" if self.arguments.tokenizer_name else "model_name_or_path")
+            raise KitError(
+                "The folder of the tokenizer does not exist.",
+                where=f"{name}={tokenizer}",
+                hint="Name a folder with vocab.txt or tokenizer.json.",
+            )
+        model_folder.check(tokenizer, shape, tokens)
+
+    def explain(self) -> str:
+        """As :meth:`Run.explain`, with the source."""
+        origin, _, parts = super().explain().partition("\n")
+        return f"{origin}\non source {self.source.describe()}\n{parts}"
+
+
+@dataclass(frozen=True)
+class TreeJob(Job):
+    """A job that makes a variant's tree."""
+
+    variant: Variant
+
+    @property
+    def onnx_path(self) -> Path:
+        """Where the program puts its ONNX file."""
+        return self.local(str(self.arguments.onnx_path))
+
+    @property
+    def work(self) -> Path:
+        """The folder in which the tree is built."""
+        return self.onnx_path.parent
+
+    def shape(self) -> bert_config.BertShape:
+        """As :meth:`Job.shape`, of a model that has the published graph."""
+        config, where = self.config()
+        bert_config.check_graph(config, where)
+        return bert_config.shape(config, where)
+
+
+def load(launch: str, name: str, selection: inputs.Selection, source: Source) -> Job:
+    """Return the job that the configuration ``name`` of a launch file describes.
+
+    :param launch: the launch file's path, or ``upstream`` for that of the transformers fork.
+    :raises KitError: the launch file or an input is at fault.
+    """
+    if launch != rules.UPSTREAM:
+        return _own_job(_read(launch, name), selection, source)
+    rewriter = rules.rewrite_upstream(name, source)
+    origin = f"{rules.name_upstream(name)!r} in {paths.shown(rules.find_upstream_file())}"
+    read = _select(rewriter, name, selection, source, sample_is_default=False)
+    return _flattened(_job(rewriter, name, origin, source, _arguments(rewriter), read), rewriter)
+
+
+def run_of(launch: str, name: str, selection: inputs.Selection, source: Source) -> Run:
+    """Return what the configuration ``name`` runs: a job, or another program as the file has it.
+
+    Configurations of other programs are for people, as the kit's own ``tests`` is.  Make runs none of them,
+    and source and inputs say nothing about them.
+
+    Parameters and errors as :func:`load`.
+    """
+    if launch == rules.UPSTREAM:
+        return load(launch, name, selection, source)
+    read = _read(launch, name)
+    if name in _JOBS or rules.runs_the_kits(read.rewriter):
+        return _own_job(read, selection, source)
+    return Run(name, read.rewriter.result(), read.origin, read.rewriter.parts())
+
+
+def default_python() -> str:
+    """Return the interpreter of a configuration that names none: the environment's, or the kit's own.
+
+    VS Code takes the selected one: a person's choice, else what it finds, in the kit's folder first.  No
+    setting chooses one (``.vscode/settings.json`` says why).
+    """
+    return str(paths.VENV_PYTHON) if os.access(str(paths.VENV_PYTHON), os.X_OK) else sys.executable
+
+
+@dataclass(frozen=True)
+class _Read:
+    """A configuration as VS Code runs it, its origin in words, and how it stands in the file."""
+
+    rewriter: Rewriter
+    origin: str
+    configuration: vscode.Configuration
+
+
+def _read(launch: str, name: str) -> _Read:
+    launch_file = files.typed(launch, "LAUNCH")
+    configuration = vscode.find(vscode.load(launch_file), name)
+    workspace, env = paths.REPOSITORY, os.environ
+    if configuration.here.get("envFile") is None:
+        _tell_of_env_file()
+    rewriter = Rewriter(
+        vscode.resolve(configuration, workspace=workspace, env=env, default_python=default_python())
+    )
+    variables = vscode.make_variables(configuration, workspace=workspace, env=env)
+    rewriter.as_written(configuration.here, variables.substitute)
+    return _Read(rewriter, f"{name!r} in {paths.shown(launch_file)}", configuration)
+
+
+@functools.lru_cache(maxsize=None)
+def _tell_of_env_file() -> None:
+    """Say, once, that make passes over the environment file that VS Code reads by default."""
+    if (paths.REPOSITORY / ".env").exists():
+        note = "VS Code reads .env, and make does not: what programs are to get belongs into the launch file"
+        print(f"note: {note}", file=sys.stderr, flush=True)
+
+
+def _own_job(read: _Read, selection: inputs.Selection, source: Source) -> Job:
+    """Return the job of a configuration that is not upstream's; errors name its place in the file.
+
+    A program of somebody's own may stand in the kit's place, if it takes the same arguments.
+    """
+    configuration, target = read.configuration, read.rewriter.target.after
+    key = {"-m": "module", "-c": "code"}[target[0]] if len(target) > 1 else "program"
+    where = f"{configuration.place(configuration.path(key))} = {hidden.shown(target[-1])}"
+    hint = 'Set "program" to one of launch/qa/, or give the configuration another name.'
+    if key != "program":
+        what = f"Make runs {configuration.name!r} as the question-answering program, and this is none."
+        raise KitError(what, where=where, hint=hint)
+    kits = rules.runs_the_kits(read.rewriter)
+    rules.move_to_source(read.rewriter, source, where)
+    selected = _select(read.rewriter, configuration.name, selection, source, sample_is_default=True)
+    try:
+        arguments = _arguments(read.rewriter)
+    except KitError as error:
+        if kits:
+            where = configuration.place(configuration.path("args"))
+            raise KitError(error.what, where=where, hint=error.hint) from None
+        what = f"Make runs {configuration.name!r} as the question-answering program, and this is another"
+        raise KitError(f"{what}, or has wrong arguments.  {error.what}", where=where, hint=hint) from None
+    job = _job(read.rewriter, configuration.name, read.origin, source, arguments, selected)
+    return _flattened(replace(job, configuration=configuration), read.rewriter)
+
+
+def _flattened(job: Job, rewriter: Rewriter) -> Job:
+    """Return a job with its questions in the form that upstream's script reads; the sample's are.
+
+    :raises KitError: they cannot be read.
+    """
+    made = {}
+    for name in _QUESTIONS if job.upstreams_script else ():
+        path = job.questions(name)
+        if path is not None and paths.SAMPLE not in path.parents:
+            flat = str(inputs.flat(path, job.named(name)))
+            made[flat] = str(path)
+            rewriter.set(f"--{name}", flat, _FLAT)
+    changed = {"invocation": rewriter.result(), "parts": rewriter.parts(), "arguments": _arguments(rewriter)}
+    return replace(job, **changed, flattened=made) if made else job  # type: ignore[arg-type]
+
+
+def _select(
+    rewriter: Rewriter, name: str, selection: inputs.Selection, source: Source, *, sample_is_default: bool
+) -> inputs.Selection:
+    selected = inputs.apply(
+        rewriter,
+        selection,
+        VARIANTS.get(name),
+        sample_is_default=sample_is_default,
+        upstreams_script=rules.is_upstreams(source),
+    )
+    rules.set_threads(rewriter, selection.threads, os.environ)
+    return selected
+
+
+def _arguments(rewriter: Rewriter) -> Arguments:
+    """Return the program's command line, parsed.
+
+    :raises KitError: it is wrong, or a number or a switch comes from a variable of the environment.
+    """
+    arguments = _parse(rewriter.result())
+    try:
+        _parse(rewriter.result(), shown=True)
+    except KitError as error:
+        hint = "Write it out: what a tree was made from is published with it."
+        raise KitError(error.what, where=error.where, hint=hint) from None
+    return arguments
+
+
+def _parse(invocation: vscode.Invocation, *, shown: bool = False) -> Arguments:
+    args = map(hidden.shown, invocation.args) if shown else invocation.args
+    return parse(Path(invocation.target[-1]).name, list(args))
+
+
+def _job(
+    rewriter: Rewriter,
+    name: str,
+    origin: str,
+    source: Source,
+    arguments: Arguments,
+    selected: inputs.Selection,
+) -> Job:
+    return Job(
+        name,
+        rewriter.result(),
+        origin,
+        rewriter.parts(),
+        VARIANTS.get(name),
+        arguments,
+        source,
+        downloaded=selected.downloaded,
+    )
+
+
+def load_tree(launch: str, variant: Variant, selection: inputs.Selection, source: Source) -> TreeJob:
+    """Return the job that makes ``variant``; parameters as :func:`load`.
+
+    :raises KitError: the launch file or an input is at fault, or the job would make something else, or in a
+        folder that is not the variant's own.
+    """
+    job = TreeJob(**vars(load(launch, variant.name, selection, source)))
+    made = job.arguments.onnx_path
+    where = f"{launch}: {variant.name}"
+    if made is None or made.name != f"{variant.stem}.onnx":
+        raise KitError(
+            f"The configuration does not make {variant.stem}.onnx" + (f" but {made.name}." if made else "."),
+            where=where,
+            hint="Correct --to_onnx, or the folder of --config_name, in the launch file.",
+        )
+    if job.work.name != variant.name:
+        raise KitError(
+            f"The tree would be built in a folder that is not the variant's own: {job.work}.",
+            where=where,
+            hint=f"Point --to_onnx to <folder>/{variant.name}/{made.name} in the launch file.",
+        )
+    return job
+
+
+def onnx_key(job: TreeJob) -> Dict[str, Any]:
+    """Return what the ONNX file of a job depends on, as JSON.
+
+    Files count by their content, folders of this machine not at all; so a moved checkout keeps its trees.
+
+    :raises KitError: a file that the command line names cannot be read.
+    """
+    invocation = job.invocation
+    arguments = {
+        name: _content(job.local(value), value, job.named(name)) if name in _FILES else _recorded(value)
+        for name, value in _shown_apart(job).items()
+        if name not in _UNREAD and value is not None
+    }
+    # Upstream's scripts are part of the source; the report on zeros is the kit's on either.
+    rooms = _PROGRAM[:-1] if job.upstreams_script else _PROGRAM
+    program = [path for room in rooms for path in sorted((paths.PACKAGE / room).glob("*.py"))]
+    return {
+        "arguments": arguments,
+        # Without the variables that are removed: whether the shell has them is nobody's business.
+        "environment": {
+            name: _recorded(value)
+            for name, value in invocation.env.items()
+            if value is not None and name not in _UNKEYED_VARIABLES
+        },
+        "interpreter": [_recorded(word) for word in (invocation.python, *invocation.options)],
+        "target": [_content(job.local(word), word, "program") for word in invocation.target]
+        if not job.upstreams_script
+        else [Path(invocation.target[-1]).name],
+        "lock": requirements.lock_digest("runtime.lock"),
+        "program": digests.of_files(program, paths.PACKAGE),
+        "source": job.source.key(),
+    }
+
+
+def ir_key(onnx_sha256: str, optimizer: Optimizer) -> Dict[str, Any]:
+    """Return what the IR of an ONNX file depends on, as JSON."""
+    return {**convert.key(optimizer), "onnx": onnx_sha256}
+
+
+def _shown_apart(job: Job) -> Dict[str, Any]:
+    """Return the arguments of a job, those with values in them that are not to be shown as such words."""
+    named = vars(_parse(job.invocation, shown=True))
+    return {
+        name: value if value == named[name] else hidden.Word(value, named[name])
+        for name, value in vars(job.arguments).items()
+    }
+
+
+def _recorded(value: Any) -> Any:
+    """Return what a key has of an argument or a variable: no place of the checkout, nothing hidden."""
+    if not isinstance(value, str):
+        return value
+    text = host.named(value, {"${workspaceFolder}": paths.REPOSITORY})
+    if not isinstance(value, hidden.Word):
+        return text
+    return f"{host.named(value.shown, {'${workspaceFolder}': paths.REPOSITORY})} ({digests.keyed(text)[:16]})"
+
+
+def _content(path: Path, word: str, name: str) -> str:
+    """Return the digest of what ``path`` names, or ``word``, as recorded, where it names nothing."""
+    try:
+        if path.is_dir():
+            return "folder:" + digests.of_model_folder(path)
+        return "file:" + digests.of_file(path) if path.exists() else _recorded(word)
+    except OSError as error:
+        raise KitError(
+            f"A file that the launch configuration names cannot be read: {error.strerror}.",
+            where=f"{name}={hidden.shown(word)}",
+            hint="Make it readable, or name another.",
+        ) from None

@@ -1,0 +1,148 @@
+"""The jobs that make no tree: ``configs`` and ``evaluate``."""
+
+import contextlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Callable, List
+
+from . import inputs, startable
+from ..core import child, files, paths
+from ..model import bert_config, checkpoint, metric, squad
+from ..core.errors import KitError
+from .jobs import Job
+from ..core.locks import LOCK, LOCKED, exclusive
+from .program import run_job
+from ..core.progress import Progress
+from ..model.variants import VARIANTS
+
+_GENERATED = Path("gen-hybrid-sparse", "generated_cfg")
+"""Where upstream's script writes configs, below its working folder."""
+
+
+def configs(job: Job, prepare: Callable[[], None], ready_environment: Callable[[], None]) -> int:
+    """Run the job that writes the hybrid configs, and print their names; return the program's status.
+
+    :param prepare: sets up the environment and the sources, which upstream's script needs.
+    :param ready_environment: makes the environment; the kit's program needs none of its own.
+    :raises KitError: an input is at fault, or upstream's script fails.
+    """
+    startable.check(job)
+    job.shape()
+    if job.upstreams_script:
+        for path in _upstreams_configs(job, prepare):
+            print(path)
+        return 0
+    if job.invocation.python == str(paths.VENV_PYTHON):
+        ready_environment()
+    with exclusive(LOCK, LOCKED) as lock:
+        _forget_earlier(job)
+        return subprocess.run(
+            job.invocation.argv(),
+            env=job.invocation.environment(os.environ),
+            cwd=job.invocation.cwd,
+            pass_fds=(lock,),
+            preexec_fn=child.die_with_parent,
+            check=False,
+        ).returncode
+
+
+def _forget_earlier(job: Job) -> None:
+    """Remove the configs that were cut from another model of a person's: not every model has all four."""
+    if job.local(job.arguments.output_dir) == inputs.user_configs():
+        shutil.rmtree(inputs.user_configs(), ignore_errors=True)
+
+
+def _upstreams_configs(job: Job, prepare: Callable[[], None]) -> List[Path]:
+    """Write the hybrid configs with upstream's script, and return them.
+
+    The script writes below its working folder; from there they go where ``--output_dir`` says.
+    """
+    with exclusive(LOCK, LOCKED) as lock:
+        prepare()
+        made = Path(job.invocation.cwd) / _GENERATED
+        shutil.rmtree(made, ignore_errors=True)
+        _forget_earlier(job)
+        progress = Progress("configs", expected=None)
+        run_job(job, "configs", "hybrid configs", progress, lock)
+        progress.done("by upstream's script")
+        written = []
+        for config in sorted(made.glob("*/config.json")):
+            if not _is_cut_from(job, config.parent.name):
+                progress.note(f"{config.parent.name} left out: the dense model is too small for it")
+                continue
+            target = job.local(job.arguments.output_dir) / config.parent.name / config.name
+            files.write(target, config.read_text(encoding="utf-8"))
+            written.append(target)
+    return written
+
+
+def _is_cut_from(job: Job, name: str) -> bool:
+    """Return whether the hybrid ``name`` removes something from the job's dense model.
+
+    Upstream's script does not ask; the kit's leaves such a config out.
+    """
+    dense = job.local(job.arguments.model_name_or_path)
+    try:
+        bert_config.hybrid(bert_config.read(dense, "MODEL"), VARIANTS[name], str(dense))
+    except KitError:
+        return False
+    return True
+
+
+def score(predictions: Path, validation_file: Path) -> str:
+    """Score a file of answers without a model, and return the figures as text.
+
+    As the official script does, an unanswered question counts 0, and this is said.
+
+    :param predictions: ``{"<question id>": "<answer>"}``, as ``eval_predictions.json`` of an evaluation is.
+    :raises KitError: a file is at fault.
+    """
+    examples = squad.read(validation_file, "VALIDATION_FILE")
+    squad.check_scorable(examples)
+    gold = {example.id: example.gold for example in examples}
+    answers = metric.read_answers(predictions, "PREDICTIONS", gold, f"VALIDATION_FILE={validation_file}")
+    missing = [identity for identity in gold if identity not in answers]
+    if missing:
+        shown = ", ".join(missing[:5]) + (", …" if len(missing) > 5 else "")
+        print(f"{len(missing)} of {len(gold)} questions have no answer and count 0: {shown}", file=sys.stderr)
+    return json.dumps({**metric.score(gold, answers), "questions": len(gold)}, indent=2)
+
+
+def evaluate(job: Job, prepare: Callable[[], None]) -> str:
+    """Run an evaluation job and return its result as text.
+
+    :param prepare: sets up the environment and the sources.
+    :raises KitError: an input is at fault, or the evaluation fails.
+    """
+    startable.check(job)
+    questions = job.questions("validation_file")
+    if questions is not None:
+        examples = squad.read(questions, job.named("validation_file"))
+        squad.check_scorable(examples[: job.arguments.max_eval_samples])
+    job.check_model()
+    model, drawn = job.local(job.arguments.model_name_or_path), job.arguments.weights == checkpoint.RANDOM
+    if model.is_dir() and not drawn:
+        checkpoint.find(model)
+    folder = job.local(job.arguments.output_dir)
+    path = folder / "eval_results.json"
+    with exclusive(LOCK, LOCKED) as lock:
+        prepare()
+        for earlier in (path, folder / "eval_predictions.json"):
+            with contextlib.suppress(OSError):
+                earlier.unlink()  # it would pass for this run's, should this one fail
+        progress = Progress("evaluate", expected=None)
+        run_job(job, "evaluate", "evaluation", progress, lock)
+    results = json.loads(path.read_text(encoding="utf-8"))
+    if job.upstreams_script:
+        # The kit's own program says it itself; upstream's numbers would pass for a trained model's.
+        weights = f"random, seed {job.arguments.seed}"
+        if not drawn:
+            weights = (folder / checkpoint.ORIGIN).read_text(encoding="utf-8").strip()
+        results["weights"] = weights
+        files.write(path, json.dumps(results, indent=4, sort_keys=True) + "\n")
+    progress.done(paths.shown(path))
+    return json.dumps(results, indent=2)

@@ -1,0 +1,141 @@
+"""Running a job's program, with the kit's own steps around upstream's scripts."""
+
+import contextlib
+import os
+from pathlib import Path
+from typing import Dict, List, NamedTuple
+
+from ..core import child, digests, paths
+from ..setup import requirements
+from ..core.errors import KitError
+from .jobs import Job
+from ..core.progress import Progress
+from ..qa import extension
+
+_DRAWINGS = ("original_graph.dot", "compressed_graph.dot")
+"""What NNCF draws beside the tree when upstream's script calls it."""
+
+_COMPILES = ("PYTHONPATH", "CUDA_VISIBLE_DEVICES", "CXX")
+"""Variables that decide what is compiled: which sources, whether for a GPU too, and by which compiler.
+
+All that torch 1.9.1 asks besides, in ``torch/utils/cpp_extension.py``, is where CUDA is and for which
+processors, which counts for a GPU alone.
+"""
+
+
+_NAMED = ("model_name_or_path", "train_file", "validation_file")
+"""Arguments that a program's errors name."""
+
+_SCRIPT, _CAUSE = "upstream's script", "looking for the cause"
+
+
+class Step(NamedTuple):
+    """A process of a job, with its name on the terminal."""
+
+    name: str
+    argv: List[str]
+    env: Dict[str, str]
+
+
+def run_job(job: Job, log_name: str, what: str, progress: Progress, lock: int) -> child.Usage:
+    """Run a job's program with its chatter in ``build/log/<log_name>.log``.
+
+    Upstream's scripts have the kit's own steps around them: before, unless it is known to be current, NNCF's
+    extension is compiled under a lock that a killed compiler does not leave behind; after, an ONNX file's
+    report is written in the kit's form; should the script fail, its inputs are looked through.
+
+    :param lock: a descriptor that every process inherits.
+    :raises KitError: see :func:`launch.core.child.run`.
+    """
+    log = paths.BUILD / "log" / f"{log_name}.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    log.write_bytes(b"")
+    progress.note(f"log: {paths.shown(log)}")
+
+    def run(step: Step) -> child.Usage:
+        progress.tick(step.name or None)
+        try:
+            return child.run(
+                step.argv,
+                env=step.env,
+                cwd=Path(job.invocation.cwd),
+                log=log,
+                what=what,
+                tick=lambda stated: progress.tick(stated or step.name or None),
+                inherit=(lock,),
+            )
+        except KitError as error:
+            for name in _NAMED:  # a program knows its command line alone
+                error.where = error.where.replace(f"--{name}=", f"{job.named(name)}=")
+            raise
+
+    usages = []
+    with progress:
+        for step in _steps(job):
+            try:
+                usages.append(run(step))
+            except KitError as error:
+                if step.name == _SCRIPT and not isinstance(error, child.KilledError):
+                    # Upstream's script says nothing of a user's error but a traceback.
+                    run(cause_step(job))
+                raise
+    if job.upstreams_script:
+        for drawing in _DRAWINGS:
+            with contextlib.suppress(FileNotFoundError):
+                (job.local(job.arguments.output_dir) / drawing).unlink()
+    return child.together(usages)
+
+
+def _steps(job: Job) -> List[Step]:
+    """Return what a job runs, one after the other."""
+    own = job.invocation.environment(os.environ)
+    if not job.upstreams_script:
+        return [Step("", job.invocation.argv(), own)]
+    steps = []
+    folder = own.get(extension.FOLDER)
+    if folder is None or not extension.is_current(Path(folder), _extension_key(job)):
+        steps.append(extension_step(job))
+    if job.arguments.evaluates and job.arguments.weights is None:
+        steps.append(_kits(job, "looking at the checkpoint", "qa.model", *job.invocation.args))
+    steps.append(Step(_SCRIPT, job.invocation.argv(), own))
+    made = job.arguments.onnx_path
+    if made is not None:
+        steps.append(_kits(job, "counting zeros", "model.sparsity", str(job.local(str(made)))))
+    return steps
+
+
+def _kits(job: Job, name: str, module: str, *arguments: str) -> Step:
+    """Return the step that runs one of the kit's modules as a job's program runs."""
+    argv = [job.invocation.python, "-m", f"launch.{module}", *arguments]
+    return Step(name, argv, job.invocation.environment(os.environ))
+
+
+def cause_step(job: Job) -> Step:
+    """Return the step that looks for what is wrong with what the person gave a script that failed."""
+    words = [job.flattened.get(word, word) for word in job.invocation.args]
+    return _kits(job, _CAUSE, "qa.check", *words)
+
+
+def extension_step(job: Job) -> Step:
+    """Return the step that has NNCF's extension compiled for a job, where it is not, and leaves a stamp."""
+    return _kits(job, "looking after NNCF's extension", "qa.extension", _extension_key(job))
+
+
+def _extension_key(job: Job) -> str:
+    """Return what decides whether there is something to compile for a job, as a sha256.
+
+    Of the packages the lock tells, for the forks run in the kit's environment alone.  torch looks for itself,
+    too: where this should say too little, what is not current is compiled in upstream's script, and what a
+    compiler that is killed there leaves behind is seen by the next run.
+
+    :raises KitError: the lock cannot be read.
+    """
+    env = job.invocation.environment(os.environ)
+    return digests.of_value(
+        {
+            "python": job.invocation.python,
+            "lock": requirements.lock_digest("runtime.lock"),
+            "source": job.source.derived(),
+            "environment": {name: env.get(name) for name in _COMPILES},
+        }
+    )

@@ -1,0 +1,191 @@
+"""What a provenance records of a run.
+
+Everything in it but times, memory and machine follows from the checkout and the command.
+"""
+
+import datetime
+import os
+import time
+from dataclasses import dataclass
+from typing import Any, Dict, Mapping, Optional
+
+from ..artifact import trees
+from ..core import digests, git, hidden, host, paths, surroundings
+from ..setup import requirements
+from ..model.bert_config import BertShape
+from ..core.errors import KitError
+from .jobs import TreeJob
+from .optimizers import Optimizer
+from ..artifact.provenance import Content
+from ..sources.source import Source
+from ..model.spec import Spec
+
+EPOCH = "SOURCE_DATE_EPOCH"
+"""Variable that says, in seconds since 1970, which time a product is to bear instead of the clock's."""
+
+_LATEST = 253402300799
+"""The last second of the year 9999."""
+
+_OPTIMIZER = "openvino-dev"
+"""The package that Model Optimizer is in."""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the trees of one run have in common, as it was when the run began.
+
+    :param source: ``source`` of a provenance.
+    :param versions: ``versions`` of a provenance.
+    :param kit: ``kit`` of a provenance.
+    :param model_optimizer: its release.
+    :param epoch: the time to bear, in seconds since 1970; None for the clock's.
+    """
+
+    source: Content
+    versions: Dict[str, str]
+    kit: Content
+    model_optimizer: str
+    epoch: Optional[int]
+
+
+def facts(source: Source, optimizer: Optimizer) -> Facts:
+    """Return what the trees of a run on ``source`` have in common.
+
+    :raises KitError: a patch or a lock cannot be read, or ``SOURCE_DATE_EPOCH`` is no time.
+    """
+    versions = requirements.pins("runtime.lock")
+    versions[_OPTIMIZER] = requirements.pins(optimizer.lock)[_OPTIMIZER]
+    applied = [
+        {"name": f"{package}/{patch.path.name}", "sha256": digests.of_file(patch.path)}
+        for package, found in source.series().items()
+        for patch in found
+    ]
+    return Facts(
+        source={
+            "name": source.name,
+            "digest": source.key(),
+            "packages": source.packages(),
+            "patches": applied,
+        },
+        versions=versions,
+        kit=checkout(),
+        model_optimizer=optimizer.name,
+        epoch=_epoch(),
+    )
+
+
+def checkout() -> Content:
+    """Return ``kit`` of a provenance: the checkout's commit, and whether tracked files differ from it.
+
+    Submodules do not count.  Both are None where there is no git, no checkout of the kit's own, or one that
+    git does not look into because it is another user's.
+    """
+    try:
+        commit = git.run(["rev-parse", "--verify", "--quiet", "HEAD^{commit}"], paths.REPOSITORY)
+        # Without the locks, for the sake of which git would write to the index.
+        words = ["--no-optional-locks", "status", "--porcelain=v2", "--untracked-files=no"]
+        state = git.run([*words, "--ignore-submodules=all"], paths.REPOSITORY)
+    except (KitError, OSError):
+        return {"commit": None, "changed": None}
+    if commit.returncode or state.returncode:
+        return {"commit": None, "changed": None}
+    # 1 XY <sub> …: <sub> begins with S for a submodule, with N for anything else.
+    changed = [
+        line for line in state.stdout.splitlines() if line[:1] in "12u" and line.split(" ")[2][0] == "N"
+    ]
+    return {"commit": commit.stdout.strip(), "changed": bool(changed)}
+
+
+def _epoch() -> Optional[int]:
+    text = os.environ.get(EPOCH, "")
+    if not text:
+        return None
+    if not (text.isascii() and text.isdigit() and int(text) <= _LATEST):
+        raise KitError(
+            "This is no time in seconds since 1970.",
+            where=f"{EPOCH}={text[:60]}",
+            hint=f"Correct {EPOCH}, or unset it to have the clock's time recorded.",
+        )
+    return int(text)
+
+
+def _time(epoch: Optional[int]) -> str:
+    moment = datetime.datetime.fromtimestamp(time.time() if epoch is None else epoch, datetime.timezone.utc)
+    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def recorded(key: Any) -> Any:
+    """Return a key as it stands in a provenance: like it, and without paths of this machine.
+
+    Where a path is left out, a digest of it stands beside what is left, so that two keys stay two.
+    """
+    if isinstance(key, dict):
+        return {name: recorded(value) for name, value in key.items()}
+    if isinstance(key, list):
+        return [recorded(value) for value in key]
+    if isinstance(key, str) and host.shows_path(key):
+        return f"{host.placeless(key)} ({digests.of_value(key)[:12]})"
+    return key
+
+
+def build(
+    facts: Facts,
+    job: TreeJob,
+    shape: BertShape,
+    *,
+    onnx_key: Content,
+    ir_key: Content,
+    files: Content,
+    seconds: Mapping[str, float],
+    peak_bytes: Mapping[str, int],
+    verification: Content,
+) -> Content:
+    """Return the provenance of a tree that is about to be published.
+
+    :param shape: the model's dimensions.
+    :param onnx_key: what the ONNX file depends on, :func:`launch.build.jobs.onnx_key`; ``ir_key`` likewise.
+    :param files: size and sha256 by relative path, :func:`launch.artifact.trees.describe_files`.
+    :param seconds: what each stage took; ``peak_bytes`` its largest resident set.
+    :param verification: what was measured on the files, in the form of the schema.
+    """
+    arguments = job.arguments
+    key = recorded(onnx_key)
+    return {
+        "format": trees.FORMAT,
+        "variant": job.variant.name,
+        "finished": _time(facts.epoch),
+        "kit": facts.kit,
+        "model": Spec.of(job.variant, shape, arguments.max_seq_length).model(),
+        "weights": {
+            "kind": "random",
+            "seed": arguments.seed,
+            "threads": surroundings.threads(job.invocation.env),
+        },
+        "source": facts.source,
+        "command": {
+            "argv": [host.placeless(hidden.shown(word)) for word in job.invocation.argv()],
+            "environment": {
+                name: host.placeless(hidden.shown(value))
+                for name, value in job.invocation.env.items()
+                if value is not None
+            },
+            "launch": host.placeless(job.origin),
+            "working_directory": host.placeless(hidden.shown(job.invocation.cwd)),
+        },
+        # What counts and is text names something, but for the revision that the program does not ask for.
+        "inputs": {
+            name: value
+            for name, value in key["arguments"].items()
+            if isinstance(value, str) and name != "model_revision"
+        },
+        **({"hub": dict(job.downloaded)} if job.downloaded else {}),
+        "model_optimizer": facts.model_optimizer,
+        "versions": facts.versions,
+        "host": host.facts(job.invocation.python),
+        "files": files,
+        "onnx_key": key,
+        "ir_key": recorded(ir_key),
+        "seconds": dict(seconds),
+        "peak_bytes": dict(peak_bytes),
+        "verification": verification,
+    }

@@ -1,0 +1,84 @@
+"""What of a person's shell and machine decides what a program computes: the number of threads, and variables.
+
+torch 1.9 adds up the norm of a matrix thread by thread in 32 bits, and masks stand on these norms: the bytes
+of a tree depend on the number of threads.  So a job says how many it takes, and its key with it.
+"""
+
+import os
+import re
+from pathlib import Path
+from typing import Dict, Mapping, Optional, Set
+
+from .errors import KitError
+
+NOT_INHERITED = (
+    *("ATEN_", "DNNL_", "GOMP_", "KMP_", "MKL_", "OMP_", "ONEDNN_"),  # how the libraries compute
+    *("PYTHON", "PYTORCH_", "USE_FLAX", "USE_JAX", "USE_TF", "USE_TORCH"),  # how Python and torch run
+    *("LOCAL_RANK", "RANK", "WORLD_SIZE"),  # that upstream's scripts take for a part in a distributed run
+)
+"""How the variables begin that a job's program does not inherit; what the launch file sets, it gets."""
+
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
+"""The variables by which torch takes a number of threads; where they differ, the second counts."""
+
+_MOST = 1024
+
+_CORES = Path("/sys/devices/system/cpu")
+
+
+def inherited(environ: Mapping[str, str]) -> Dict[str, str]:
+    """Return the variables of a shell that a program of the kit inherits."""
+    return {name: value for name, value in environ.items() if not name.startswith(NOT_INHERITED)}
+
+
+def number(text: str) -> Optional[int]:
+    """Return the number of threads that the text of ``THREADS=`` means; None where it is empty.
+
+    :raises KitError: it is none.
+    """
+    if not text:
+        return None
+    if not (re.fullmatch("[0-9]{1,4}", text) and 1 <= int(text) <= _MOST):
+        raise KitError(
+            f"The number of threads is not a whole number from 1 to {_MOST}.",
+            where=f"THREADS={text}",
+            hint="Correct THREADS, or leave it out for as many as torch would take.",
+        )
+    return int(text)
+
+
+def torchs(env: Mapping[str, str]) -> int:
+    """Return how many threads torch 1.9.1 takes in a process with these variables.
+
+    It asks MKL (``aten/src/ATen/ParallelOpenMP.cpp``), which takes ``MKL_NUM_THREADS``, else
+    ``OMP_NUM_THREADS``, but not more than the machine has cores unless ``MKL_DYNAMIC`` is false, and by
+    default as many as there are cores for the process; threads of one core count as one ("Improving
+    Performance with Threading" in MKL's developer guide).
+    """
+    for name in reversed(THREADS):
+        found = re.match(r"\s*([0-9]{1,4})(?![0-9])", env.get(name, ""))
+        if found and int(found.group(1)) > 0:
+            asked = min(int(found.group(1)), _MOST)
+            return asked if _is_false(env.get("MKL_DYNAMIC", "")) else min(asked, count_cores())
+    return count_cores(os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None)
+
+
+def _is_false(text: str) -> bool:
+    return text.strip().lower() in ("0", "false", "no", "off")
+
+
+def count_cores(among: Optional[Set[int]] = None) -> int:
+    """Return the number of cores of the machine, or of those to which the processors ``among`` belong."""
+    siblings = set()
+    processors = among if among is not None else range(os.cpu_count() or 1)
+    for processor in processors:
+        try:
+            siblings.add((_CORES / f"cpu{processor}/topology/thread_siblings_list").read_text())
+        except OSError:
+            siblings.add(str(processor))
+    return max(1, len(siblings))
+
+
+def threads(env: Mapping[str, Optional[str]]) -> int:
+    """Return the number of threads that an invocation takes (:func:`launch.build.rules.set_threads`)."""
+    return int(env[THREADS[0]] or 0)

@@ -1,0 +1,1 @@
+"""What is made: a variant's dimensions, its config and questions, the metric, its ONNX graph."""

@@ -1,0 +1,420 @@
+"""Model configs: what makes a BERT's config sound, and the hybrid configs that follow from a dense one.
+
+Plain JSON in, plain JSON out, without transformers, so that ``make configs`` and every check answer at once.
+"""
+
+import json
+import math
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Callable, Dict, List, Optional
+
+from ..core import files, json_file, status
+from ..core.errors import KitError
+from .variants import (
+    OVERALL_SPARSITY,
+    VARIANTS,
+    Variant,
+    block_weights,
+    dense_block_weights,
+    unstructured_sparsity,
+)
+
+TRANSFORMERS_VERSION = "4.9.1"
+
+READER = "transformers"
+"""Who reads a model folder's files besides the kit."""
+
+_DEFAULTS: Dict[str, Any] = {
+    # BertConfig's defaults in transformers 4.9.1 for keys that an older config.json leaves out and that
+    # a config saved by 4.9.1 carries.
+    "architectures": ["BertForQuestionAnswering"],
+    "attention_probs_dropout_prob": 0.1,
+    "gradient_checkpointing": False,
+    "hidden_act": "gelu",
+    "hidden_dropout_prob": 0.1,
+    "hidden_size": 768,
+    "initializer_range": 0.02,
+    "intermediate_size": 3072,
+    "layer_norm_eps": 1e-12,
+    "max_position_embeddings": 512,
+    "model_type": "bert",
+    "num_attention_heads": 12,
+    "num_hidden_layers": 12,
+    "pad_token_id": 0,
+    "position_embedding_type": "absolute",
+    "type_vocab_size": 2,
+    "use_cache": True,
+    "vocab_size": 30522,
+}
+
+
+@dataclass(frozen=True)
+class BertShape:
+    """The dimensions of one BERT, read from its config.
+
+    :param heads: heads kept in each layer, by layer.
+    :param overall_sparsity: ``tx_block_overall_sparsity``; a dense config has none and takes the kit's.
+    """
+
+    layers: int
+    hidden: int
+    head_size: int
+    heads: List[int]
+    intermediate_size: int
+    vocab_size: int
+    max_positions: int
+    overall_sparsity: float
+    pruned: bool
+
+    @property
+    def kept_weights(self) -> int:
+        """Transformer-block weights that are left once structure is removed."""
+        return sum(
+            block_weights(1, self.hidden, heads * self.head_size, self.intermediate_size)
+            for heads in self.heads
+        )
+
+    @property
+    def dense_weights(self) -> int:
+        """Transformer-block weights of the dense model that this one is, or is cut from."""
+        if self.pruned:
+            return dense_block_weights(self.layers, self.hidden)
+        return self.kept_weights
+
+    @property
+    def unstructured_sparsity(self) -> float:
+        """Share of :attr:`kept_weights` to prune; see :func:`launch.model.variants.unstructured_sparsity`."""
+        return unstructured_sparsity(self.dense_weights, self.kept_weights, self.overall_sparsity)
+
+
+def config_file(source: Path) -> Path:
+    """Return the config file that ``source``, a model folder or the file itself, stands for."""
+    return source / "config.json" if source.is_dir() else source
+
+
+def read(source: Path, name: str = "") -> Dict[str, Any]:
+    """Return the config in ``source`` (a model folder or a config file), with BERT's defaults filled in.
+
+    :param name: what has named it (``MODEL``), for errors; empty: nothing.
+    :raises KitError: it cannot be read or is not a BERT's.
+    """
+    path = config_file(source)
+    content, where = json_file.read(path, name, others=READER), json_file.place(path, name)
+    if not isinstance(content, dict):
+        raise KitError("The model config is not a JSON object.", where=where, hint=_HINT)
+    kind = content.get("model_type")
+    if kind != "bert":
+        raise KitError(
+            "The model is not a BERT." if kind else "The model config does not say that the model is a BERT.",
+            where=f"{where}: model_type is {json.dumps(kind)}",
+            hint='Give a BERT whose config.json says "model_type": "bert".',
+        )
+    return {**_DEFAULTS, **content}
+
+
+_HINT = "Give a folder or config.json of a BERT, as transformers' save_pretrained writes it."
+
+
+@dataclass(frozen=True)
+class _Form:
+    """What the value of a key must be.
+
+    :param words: the form, after "must be".
+    :param fits: whether a value has it.
+    """
+
+    words: str
+    fits: Callable[[Any], bool]
+
+
+def _only(wanted: Any) -> _Form:
+    return _Form(json.dumps(wanted), lambda value: type(value) is type(wanted) and value == wanted)
+
+
+def _one_of(*wanted: Any) -> _Form:
+    return _Form(f"one of {', '.join(map(json.dumps, wanted))}", lambda value: value in wanted)
+
+
+def _number(words: str, fits: Callable[[float], bool]) -> _Form:
+    def is_number(value: Any) -> bool:
+        return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+    return _Form(words, lambda value: is_number(value) and fits(value))
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_two_labels(value: Any) -> bool:
+    return value is None or (isinstance(value, dict) and sorted(map(str, value)) == ["0", "1"])
+
+
+def _is_pruning(value: Any) -> bool:
+    return isinstance(value, dict) and all(
+        re.fullmatch("[0-9]{1,9}", str(layer)) and isinstance(heads, list) and all(map(_is_whole, heads))
+        for layer, heads in value.items()
+    )
+
+
+_COUNT = _Form("a positive whole number", lambda value: _is_whole(value) and value >= 1)
+_SHARE = _number("a number from 0 to 1", lambda value: 0 <= value <= 1)
+_TEXT = _Form("a text or null", lambda value: value is None or isinstance(value, str))
+_OFF = _only(False)
+
+KEYS: Dict[str, Optional[_Form]] = {
+    "attention_probs_dropout_prob": _SHARE,
+    "hidden_act": _one_of(
+        *("gelu", "gelu_fast", "gelu_new", "linear", "mish", "quick_gelu", "relu"),
+        *("sigmoid", "silu", "swish", "tanh"),
+    ),
+    "hidden_dropout_prob": _SHARE,
+    "hidden_size": _COUNT,
+    "id2label": _Form("null or an object of two labels, 0 and 1", _is_two_labels),
+    "initializer_range": _number("a number of at least 0", lambda value: 0 <= value < math.inf),
+    "intermediate_size": _COUNT,
+    "layer_norm_eps": _number("a number above 0 and below 1", lambda value: 0 < value < 1),
+    "max_position_embeddings": _COUNT,
+    "model_type": _only("bert"),
+    "num_attention_heads": _COUNT,
+    "num_hidden_layers": _COUNT,
+    "num_labels": _only(2),
+    "pad_token_id": _Form("a whole number of at least 0", lambda value: _is_whole(value) and value >= 0),
+    "position_embedding_type": _one_of("absolute", "relative_key", "relative_key_query"),
+    "problem_type": _one_of(None, "regression", "single_label_classification", "multi_label_classification"),
+    "pruned_heads": _Form("an object of layers' numbers and lists of heads' numbers", _is_pruning),
+    "tokenizer_class": _TEXT,  # transformers says whether there is such a class
+    "type_vocab_size": _COUNT,
+    "vocab_size": _COUNT,
+    # These change the traced graph, or the form of what the model returns.
+    "add_cross_attention": _OFF,
+    "chunk_size_feed_forward": _only(0),
+    "is_decoder": _OFF,
+    "is_encoder_decoder": _OFF,
+    "output_attentions": _OFF,
+    "output_hidden_states": _OFF,
+    "return_dict": _only(True),
+    "torchscript": _OFF,
+    # No question-answering BERT looks at these.
+    **dict.fromkeys(
+        (
+            *("_name_or_path", "architectures", "bad_words_ids", "bos_token_id", "decoder_start_token_id"),
+            *("diversity_penalty", "do_sample", "early_stopping", "encoder_no_repeat_ngram_size"),
+            *("eos_token_id", "finetuning_task", "forced_bos_token_id", "forced_eos_token_id"),
+            *("gradient_checkpointing", "label2id", "length_penalty", "max_length", "min_length"),
+            *("name_or_path", "no_repeat_ngram_size", "num_beam_groups", "num_beams"),
+            *("num_return_sequences", "output_scores", "prefix", "remove_invalid_values"),
+            *("repetition_penalty", "return_dict_in_generate", "sep_token_id", "task_specific_params"),
+            *("temperature", "tie_encoder_decoder", "tie_word_embeddings", "top_k", "top_p"),
+            "torch_dtype",
+            *("transformers_version", "use_bfloat16", "use_cache", "xla_device"),
+        )
+    ),
+}
+"""Every key of ``BertConfig`` in transformers 4.9.1, and what its value must be; None: it is neutral.
+
+Neutral is what changes neither the traced graph nor the outputs nor whether transformers reads the config,
+whatever the value is.  So is a key that 4.9.1 does not know, but for :data:`_METHODS`.
+"""
+
+_METHODS = (
+    *("from_dict", "from_json_file", "from_pretrained", "get_config_dict"),
+    *("is_composition", "push_to_hub", "save_pretrained", "to_dict", "to_diff_dict", "to_json_file"),
+    *("to_json_string", "update", "update_from_string", "use_return_dict"),
+)
+"""What ``BertConfig`` has under other names than keys: a key of such a name would take its place."""
+
+_PYTHONS = re.compile("self|__.*")
+"""What Python itself takes for something else than a key of a config."""
+
+_GRAPH = {"hidden_act": "gelu", "position_embedding_type": "absolute", "type_vocab_size": 2}
+"""What else a tree is verified against: with these, all BERTs have the graph of BERT-large."""
+
+
+_EXAMPLES = {**_DEFAULTS, "chunk_size_feed_forward": 0, "num_labels": 2, "pruned_heads": {}}
+_EXAMPLES.update({key: False for key, form in KEYS.items() if form is _OFF}, return_dict=True)
+
+
+def check_keys(config: Dict[str, Any], where: str) -> None:
+    """Check each key's value by itself; see :data:`KEYS`.
+
+    :param where: the config's file, for errors.
+    :raises KitError: the model is not one that the kit can make or evaluate.
+    """
+    for key, value in config.items():
+        form = KEYS.get(key)
+        if key in _METHODS or _PYTHONS.fullmatch(key) or (form is not None and not form.fits(value)):
+            problem, example = f"{key} is no key of a BERT's config", ""
+            if form is not None:
+                problem = f"{key} must be {form.words}"
+                example = f', for example to "{key}": {json.dumps(_EXAMPLES.get(key))}'
+            raise KitError(
+                f"The model config cannot be used: {problem}.",
+                where=f"{where}: {key} = {json_file.shown(value)}",
+                hint=f"Take the key out of the file, or correct it{example}.",
+            )
+
+
+def check_graph(config: Dict[str, Any], where: str) -> None:
+    """Check that a config's model has the graph of BERT-large, which every tree is verified against.
+
+    :param where: the config's file, for errors.
+    :raises KitError: it has another activation function, other position embeddings or other token types.
+    """
+    for key, wanted in _GRAPH.items():
+        if config[key] != wanted:
+            raise KitError(
+                f"A tree of this model could not be verified: {key} must be {json.dumps(wanted)}.",
+                where=f"{where}: {key} = {json_file.shown(config[key])}",
+                hint="Give a BERT that differs from BERT-large in size only.",
+            )
+
+
+def shape(config: Dict[str, Any], where: str) -> BertShape:
+    """Return the dimensions in ``config``.
+
+    :param where: the config's file, for errors.
+    :raises KitError: a key has a value that the kit cannot use, or dimensions contradict each other.
+    """
+
+    def fail(problem: str, key: str) -> KitError:
+        values = ", ".join(f"{name} = {json.dumps(config.get(name))[:60]}" for name in key.split(","))
+        return KitError(
+            f"The model config contradicts itself: {problem}.",
+            where=f"{where}: {values}",
+            hint="Correct the config.",
+        )
+
+    check_keys(config, where)
+    if config["type_vocab_size"] < 2:
+        raise fail("question and context need two token types", "type_vocab_size")
+    if config["pad_token_id"] >= config["vocab_size"]:
+        raise fail("the padding token is none of the vocabulary's", "pad_token_id,vocab_size")
+    layers, hidden, heads = config["num_hidden_layers"], config["hidden_size"], config["num_attention_heads"]
+    if hidden % heads:
+        raise fail(f"{hidden} does not divide into {heads} heads", "hidden_size,num_attention_heads")
+    pruned = config.get("pruned_heads", {})
+    kept = [heads] * layers
+    for layer, gone in pruned.items():
+        if int(layer) >= layers:
+            raise fail(f"pruned_heads names layer {layer!r} of a model of {layers}", "num_hidden_layers")
+        if not isinstance(gone, list) or not all(_is_whole(head) and 0 <= head < heads for head in gone):
+            raise fail(f"pruned_heads of layer {layer} names heads beyond {heads}", "num_attention_heads")
+        kept[int(layer)] = heads - len(set(gone))
+        if not kept[int(layer)]:
+            raise fail(f"pruned_heads leaves layer {layer} without a head", "num_attention_heads")
+    overall = config.get("tx_block_overall_sparsity", OVERALL_SPARSITY)
+    if not isinstance(overall, (int, float)) or not 0 <= overall < 1:
+        raise fail(
+            "tx_block_overall_sparsity must be at least 0 and less than 1", "tx_block_overall_sparsity"
+        )
+    found = BertShape(
+        layers=layers,
+        hidden=hidden,
+        head_size=hidden // heads,
+        heads=kept,
+        intermediate_size=config["intermediate_size"],
+        vocab_size=config["vocab_size"],
+        max_positions=config["max_position_embeddings"],
+        overall_sparsity=float(overall),
+        pruned=bool(pruned) or "tx_block_overall_sparsity" in config,
+    )
+    if found.pruned and not 0 <= found.unstructured_sparsity < 1:
+        raise fail(
+            f"{found.kept_weights:,} of the dense model's {found.dense_weights:,} weights are kept, "
+            f"and from them no pruning of single weights reaches a sparsity of {overall}",
+            "hidden_size,num_attention_heads,intermediate_size",
+        )
+    return found
+
+
+def check_length(found: BertShape, tokens: int, where: str) -> None:
+    """Check that the model has a position for each of a feature's ``tokens``.
+
+    :raises KitError: it has not.
+    """
+    if tokens > found.max_positions:
+        raise KitError(
+            f"The model has {found.max_positions} positions, a feature {tokens} tokens.",
+            where=f"max_position_embeddings of {where}",
+            hint="Use a smaller --max_seq_length or another model.",
+        )
+
+
+def hybrid(dense: Dict[str, Any], variant: Variant, where: str) -> Dict[str, Any]:
+    """Return the config of the hybrid ``variant`` of the model that ``dense`` describes.
+
+    The first ``variant.heads`` heads of every layer stay; transformers removes the others
+    (``pruned_heads``) when it builds the model.
+
+    :param where: the dense config's file, for errors.
+    :raises KitError: the dense model has fewer heads or rows than the hybrid keeps, or its feed-forward
+        layers are not 4 × hidden wide: a hybrid config does not say how wide they were.
+    """
+    assert variant.heads is not None
+    assert variant.intermediate_size is not None
+    layers, heads = dense["num_hidden_layers"], dense["num_attention_heads"]
+    if dense["intermediate_size"] != 4 * dense["hidden_size"]:
+        raise KitError(
+            "Hybrids are cut from models whose feed-forward layers are 4 × hidden wide.",
+            where=f"{where}: hidden_size = {dense['hidden_size']}, "
+            f"intermediate_size = {dense['intermediate_size']}",
+            hint="Make 90pc_unstructured_sparse, or start from another model.",
+        )
+    if variant.heads > heads or variant.intermediate_size > dense["intermediate_size"]:
+        raise KitError(
+            f"{variant.name} keeps {variant.heads} heads and {variant.intermediate_size} feed-forward rows; "
+            "the dense model has fewer.",
+            where=f"{where}: num_attention_heads = {heads}, intermediate_size = {dense['intermediate_size']}",
+            hint="Make another variant, or start from a larger model.",
+        )
+    return {
+        **dense,
+        "intermediate_size": variant.intermediate_size,
+        "pruned_heads": {str(layer): list(range(variant.heads, heads)) for layer in range(layers)},
+        "transformers_version": TRANSFORMERS_VERSION,
+        "tx_block_overall_sparsity": OVERALL_SPARSITY,
+    }
+
+
+def text(config: Dict[str, Any]) -> str:
+    """Return ``config`` as transformers' ``save_pretrained`` formats it."""
+    return json.dumps(config, indent=2, sort_keys=True) + "\n"
+
+
+def write_hybrids(dense_source: Path, folder: Path) -> List[Path]:
+    """Write ``<folder>/<V>/config.json`` for the hybrids that the model ``dense_source`` is large enough for.
+
+    :returns: the files, in the order of the sweep.
+    :raises KitError: the dense config is unsound, too small for every hybrid, or ``folder`` is not writable.
+    """
+    dense = read(dense_source, "--model_name_or_path")
+    where = str(config_file(dense_source))
+    shape(dense, where)
+    written: List[Path] = []
+    too_small: List[KitError] = []
+    for variant in VARIANTS.values():
+        if not variant.hybrid:
+            continue
+        try:
+            config = hybrid(dense, variant, where)
+            shape(config, where)
+        except KitError as error:
+            too_small.append(error)
+            status.step(f"{variant.name} left out: {error.what}")
+            continue
+        path = folder / variant.name / "config.json"
+        try:
+            files.write(path, text(config))
+        except OSError as error:
+            raise KitError(
+                f"The config cannot be written: {error.strerror}.",
+                where=str(path),
+                hint="Make the folder writable, or name another with --output_dir in the launch file.",
+            ) from None
+        written.append(path)
+    if not written:
+        raise too_small[0]
+    return written

@@ -1,0 +1,111 @@
+"""The list of what ``INPUT=hub`` reads: a repository of the model hub at one revision, files of questions.
+
+With the bytes and the sha256 of each file where they are published.
+"""
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Mapping, Optional, Tuple
+
+from ..core import json_file, paths
+from ..core.errors import KitError
+
+LIST = paths.PACKAGE / "model" / "hub.json"
+"""The list that counts unless ``HUB=`` names another."""
+
+
+@dataclass(frozen=True)
+class File:
+    """A file to download.
+
+    :param address: where it is; empty for a file of the model's repository.
+    :param bytes: how long it is; None where the hub is to say so.
+    :param sha256: None where it is not published.
+    """
+
+    name: str
+    address: str = ""
+    bytes: Optional[int] = None
+    sha256: Optional[str] = None
+
+
+@dataclass(frozen=True)
+class Listing:
+    """A list of what ``INPUT=hub`` reads.
+
+    :param repository: the model's, as ``owner/name``.
+    :param revision: the commit of it.
+    :param model: config and tokenizer.
+    :param weights: what an evaluation reads besides.
+    :param train: questions to calibrate on.
+    :param validation: questions to evaluate on.
+    """
+
+    repository: str
+    revision: str
+    model: Tuple[File, ...]
+    weights: Tuple[File, ...]
+    train: File
+    validation: File
+
+
+def read(path: Path) -> Listing:
+    """Return the list in the file ``path``.
+
+    :raises KitError: it cannot be read, or is not of the form of :data:`LIST`.
+    """
+    content = json_file.read(path, "HUB")
+    try:
+        model, questions = content["model"], content["questions"]
+        found = Listing(
+            repository=_matching(r"[\w.-]+(/[\w.-]+)?", model["repository"], "repository"),
+            revision=_matching("[0-9a-f]{40}", model["revision"], "revision (the whole hash of a commit)"),
+            model=tuple(_file(name, entry) for name, entry in model["files"].items()),
+            weights=tuple(_file(name, entry) for name, entry in model["weights"].items()),
+            train=_questions(questions["train"]),
+            validation=_questions(questions["validation"]),
+        )
+    except KeyError as error:
+        raise _malformed(path, f"the key {error} is missing") from None
+    except (AttributeError, TypeError):
+        raise _malformed(path, "a text or an object stands where the other must") from None
+    except ValueError as error:
+        raise _malformed(path, str(error)) from None
+    names = [file.name for file in (*found.model, *found.weights, found.train, found.validation)]
+    if len(set(names)) < len(names):
+        raise _malformed(path, "two files have one name")
+    return found
+
+
+def _malformed(path: Path, problem: str) -> KitError:
+    return KitError(
+        f"The list of what INPUT=hub reads is not of the form it must be: {problem}.",
+        where=f"HUB={path}",
+        hint=f"Write it as {paths.shown(LIST)} is.",
+    )
+
+
+def _matching(pattern: str, value: Any, what: str) -> str:
+    if not isinstance(value, str) or not re.fullmatch(pattern, value):
+        raise ValueError(f"{json.dumps(value)[:60]} is no {what}")
+    return value
+
+
+def _file(name: str, entry: Mapping[str, Any]) -> File:
+    _matching(r"\w[\w.-]*", name, "name of a file")
+    for key, value in entry.items():
+        if key == "sha256":
+            _matching("[0-9a-f]{64}", value, "sha256")
+        elif key == "bytes":
+            if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+                raise ValueError(f"{json.dumps(value)[:60]} is no number of bytes")
+        elif key != "address":
+            raise ValueError(f"the key {key!r} means nothing")
+    return File(name, **entry)
+
+
+def _questions(entry: Mapping[str, Any]) -> File:
+    address = _matching(r"https?://[^\s@]+/\w[\w.-]*", entry["address"], "address of a file")
+    return _file(address.rpartition("/")[2], {**entry, "bytes": entry["bytes"], "sha256": entry["sha256"]})

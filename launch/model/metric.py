@@ -1,0 +1,91 @@
+"""SQuAD v1.1's metric: exact match and F1 of answers, in double precision, and files of answers.
+
+The definition is that of the data set's official script, evaluate-v1.1.py (Rajpurkar et al. 2016, "SQuAD:
+100,000+ Questions for Machine Comprehension of Text"): texts are compared in lower case, without ASCII
+punctuation, without the words a, an and the, and with single spaces.  A question scores the best of its gold
+answers, each figure for itself, and a data set scores the mean of its questions.
+
+Nothing but the standard library: the kit's program, upstream's script (``squad_metric.patch``) and
+``make evaluate PREDICTIONS=`` compute the same figures.
+"""
+
+import math
+import re
+import string
+from collections import Counter
+from pathlib import Path
+from typing import Dict, Mapping, Sequence, Tuple
+
+from ..core import json_file
+from ..core.errors import KitError
+
+_NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
+_ARTICLE = re.compile(r"\b(?:an?|the)\b")
+
+_HINT = 'Give answers in the official form, one object: {"<question id>": "<answer>", …}.'
+
+
+def normalise(text: str) -> str:
+    """Return ``text`` as it is compared.
+
+    Punctuation goes before articles and leaves no space: ``state-of-the-art`` becomes ``stateoftheart``.
+    """
+    return " ".join(_ARTICLE.sub(" ", text.lower().translate(_NO_PUNCTUATION)).split())
+
+
+def question_score(answer: str, gold: Sequence[str]) -> Tuple[float, float]:
+    """Return exact match and F1 of an answer, each the best over ``gold``, which has at least one text.
+
+    Exact match is 1 where two texts are the same once normalised, else 0.  F1 is the harmonic mean of
+    precision and recall over words, each counted as often as it stands there.  Two texts of which nothing is
+    left have no word in common: exact match 1, F1 0.
+    """
+    found, wanted = normalise(answer), [normalise(text) for text in gold]
+    return float(found in wanted), max(_f1(found.split(), text.split()) for text in wanted)
+
+
+def _f1(found: Sequence[str], wanted: Sequence[str]) -> float:
+    common = sum((Counter(found) & Counter(wanted)).values())
+    return 2 * common / (len(found) + len(wanted)) if common else 0.0
+
+
+def score(gold: Mapping[str, Sequence[str]], answers: Mapping[str, str]) -> Dict[str, float]:
+    """Return ``exact_match`` and ``f1`` in percent; a question without an answer counts 0 in both.
+
+    The sums are rounded once (``math.fsum``), so that the order of the questions does not reach the figures.
+
+    :param gold: the gold answers of every question, at least one, by its id.
+    :param answers: answers by the question's id.
+    """
+    scores = [question_score(answers[name], texts) for name, texts in gold.items() if name in answers]
+    exact, f1 = (100 * math.fsum(score[which] for score in scores) / len(gold) for which in range(2))
+    return {"exact_match": exact, "f1": f1}
+
+
+def read_answers(path: Path, name: str, gold: Mapping[str, Sequence[str]], questions: str) -> Dict[str, str]:
+    """Return the answers in a file of the official form, ``{"<question id>": "<answer>"}``.
+
+    :param name: what the file is to the user (``PREDICTIONS``), for errors.
+    :param gold: has the questions' ids.
+    :param questions: names the file of the questions, for errors.
+    :raises KitError: the file cannot be read, is no such object, names an id twice, or one of no question.
+    """
+    content = json_file.read(path, name, unique=True)
+    where = f"{name}={path}"
+    if not isinstance(content, dict):
+        raise KitError("The answers are not one JSON object.", where=where, hint=_HINT)
+    for identity, answer in content.items():
+        if not isinstance(answer, str):
+            raise KitError(
+                f"An answer is no text but {json_file.shown(answer)}.",
+                where=f"{where}: {json_file.shown(identity)}",
+                hint=_HINT,
+            )
+    unknown = [identity for identity in content if identity not in gold]
+    if unknown:
+        raise KitError(
+            f"{len(unknown)} of {len(content)} answers are to no question of {questions}.",
+            where=f"{where}: {', '.join(map(json_file.shown, unknown[:3]))}",
+            hint="Give the questions that were answered, or take these answers out.",
+        )
+    return content

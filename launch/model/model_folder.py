@@ -1,0 +1,180 @@
+"""A model folder's tokenizer: what can be known of it without loading it, and before anything long starts.
+
+The kit's program and upstream's script both let transformers load the tokenizer.  What would fail there, or
+pass in silence and give a model that reads other words, is refused here for both.
+"""
+
+import re
+from pathlib import Path
+from typing import Any, Dict
+
+from ..core import files, json_file
+from ..core.errors import KitError
+from .bert_config import READER, BertShape
+
+_OBJECTS = (
+    "added_tokens.json",
+    "config.json",
+    "special_tokens_map.json",
+    "tokenizer_config.json",
+    "tokenizer.json",
+)
+_VOCABULARY = "vocab.txt"
+
+_SPECIAL = {f"{name}_token": f"[{name.upper()}]" for name in ("unk", "cls", "sep", "pad", "mask")}
+"""A BERT tokenizer's words with a meaning of their own, by the keys that may name others."""
+
+_BERTS = re.compile(
+    "(|Conv|Distil|Mobile|Retri|Squeeze)BertTokenizer(Fast)?|(Electra|LayoutLM|Lxmert)Tokenizer(Fast)?"
+)
+"""transformers' fast tokenizers that read a vocab.txt with these words."""
+
+
+def check(folder: Path, shape: BertShape, tokens: int) -> None:
+    """Check that transformers can read the tokenizer's files, and that its words and lengths fit the model.
+
+    A vocabulary may be smaller than the model's word embedding, as a padded one is.
+
+    :param shape: the model's dimensions.
+    :param tokens: tokens of a feature.
+    :raises KitError: a file is broken, a word has no row in the model, is there twice or, of those with a
+        meaning of their own, not at all; or a feature is longer than the tokenizer makes it.
+    """
+    objects = {name: _object(folder / name) for name in _OBJECTS if (folder / name).exists()}
+    config = objects.get("tokenizer_config.json", {})
+    _check_length(config, folder, tokens)
+    source = folder / ("tokenizer.json" if "tokenizer.json" in objects else _VOCABULARY)
+    if source.name in objects:
+        words = _tokenizer_words(objects[source.name])
+    else:
+        words = _words(source) if source.exists() else {}
+    added = objects.get("added_tokens.json", {})
+    words.update((word, number) for word, number in added.items() if isinstance(number, int))
+    last = max(words.items(), key=lambda item: item[1], default=None)
+    if last is not None and last[1] >= shape.vocab_size:
+        raise too_many(last[1] + 1, shape.vocab_size, f"{source}: {json_file.shown(last[0])}")
+    special = _special(objects, folder, source)
+    lacking = [f"{word} ({key})" for key, word in special.items() if words and word not in words]
+    if lacking:
+        raise KitError(
+            f"The vocabulary lacks words that the tokenizer cannot do without: {', '.join(lacking)}.",
+            where=str(source),
+            hint="Give the model's own vocabulary, or name its words in tokenizer_config.json.",
+        )
+
+
+def _special(objects: Dict[str, Dict[str, Any]], folder: Path, source: Path) -> Dict[str, str]:
+    """Return the words with a meaning of their own by their keys: BERT's, or of other tokenizers those named.
+
+    :raises KitError: the tokenizer is of a class that does not read ``source``, a vocab.txt.
+    """
+    name, key = "tokenizer_config.json", "tokenizer_class"
+    if objects.get(name, {}).get(key) is None:
+        name = "config.json"
+    kind = objects.get(name, {}).get(key) or "BertTokenizer"
+    berts = _BERTS.fullmatch(str(kind))
+    if not berts and source.name == _VOCABULARY:
+        raise KitError(
+            f"A tokenizer of the class {kind} is not made from a vocab.txt, or has no fast form.",
+            where=f"{folder / name}: {key} = {json_file.shown(kind)}",
+            hint="Put its tokenizer.json there, as save_pretrained writes it, or correct the class.",
+        )
+    named = {**objects.get("tokenizer_config.json", {}), **objects.get("special_tokens_map.json", {})}
+    found = {key: named.get(key, word if berts else None) for key, word in _SPECIAL.items()}
+    words = {key: word.get("content") if isinstance(word, dict) else word for key, word in found.items()}
+    return {key: str(word) for key, word in words.items() if word is not None}
+
+
+def too_many(words: int, rows: int, where: str) -> KitError:
+    """Return the error for a tokenizer with words that have no row in the model's word embedding."""
+    return KitError(
+        f"The tokenizer has {words:,} words, the model only {rows:,}.",
+        where=f"{where}; vocab_size of the model config",
+        hint="Use the tokenizer that belongs to the model, or correct vocab_size in its config.json.",
+    )
+
+
+def _object(path: Path) -> Dict[str, Any]:
+    content = json_file.read(path, unique=True, others=READER)
+    if not isinstance(content, dict):
+        raise KitError(
+            "The file is not a JSON object.",
+            where=str(path),
+            hint="Give the tokenizer's files as transformers' save_pretrained writes them.",
+        )
+    return content
+
+
+def _check_length(config: Dict[str, Any], folder: Path, tokens: int) -> None:
+    key = "model_max_length" if "model_max_length" in config else "max_len"
+    longest = config.get(key)
+    if longest is None:
+        return
+    where = f"{folder / 'tokenizer_config.json'}: {key} = {json_file.shown(longest)}"
+    if not isinstance(longest, (int, float)) or isinstance(longest, bool):
+        raise KitError("The tokenizer's longest input is no number.", where=where, hint=f"Correct {key}.")
+    if longest < tokens:
+        raise too_short(longest, tokens, where)
+
+
+def too_short(longest: float, tokens: int, where: str) -> KitError:
+    """Return the error for a tokenizer whose inputs are shorter than features.
+
+    Upstream's script warns and makes shorter features; they are not what NNCF's config traces.
+    """
+    return KitError(
+        f"The tokenizer makes inputs of at most {longest:g} tokens; a feature has {tokens}.",
+        where=where,
+        hint="Use a smaller --max_seq_length (for trees with the same sample_size in the NNCF config),\n"
+        "or correct the tokenizer's model_max_length.",
+    )
+
+
+def _words(path: Path) -> Dict[str, int]:
+    """Return the words of a vocab.txt, one a line, with their numbers; an empty line is no word.
+
+    :raises KitError: it cannot be read, has no word, or one twice, of which transformers takes the later.
+    """
+    where = str(path)
+    try:
+        files.check_no_pointer(path)
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except UnicodeDecodeError as error:
+        raise KitError(
+            f"The vocabulary is not UTF-8 text (byte {error.start}).", where=where, hint="Save it as UTF-8."
+        ) from None
+    except OSError as error:
+        raise KitError(
+            f"The vocabulary cannot be read: {error.strerror}.", where=where, hint="Make it readable."
+        ) from None
+    if lines[0].startswith(json_file.BYTE_ORDER_MARK):
+        raise KitError(
+            "The vocabulary begins with a byte order mark, which would be part of its first word.",
+            where=where,
+            hint="Save it as UTF-8 without a byte order mark.",
+        )
+    words: Dict[str, int] = {}
+    for number, word in enumerate(lines):
+        if word and words.setdefault(word, number) != number:
+            raise KitError(
+                f"The vocabulary has the word {json_file.shown(word)} twice, and one word has one number.",
+                where=f"{path}, lines {words[word] + 1} and {number + 1}",
+                hint="Give the earlier a name that is in no text, [unused1] say: then no number changes.",
+            )
+    if not words:
+        raise KitError("The vocabulary is empty.", where=where, hint="Give the model's own vocab.txt.")
+    return words
+
+
+def _tokenizer_words(content: Dict[str, Any]) -> Dict[str, int]:
+    """Return the words that a tokenizer.json lists, with their numbers; what has another form lists none."""
+    model, added = content.get("model"), content.get("added_tokens")
+    vocabulary: Any = model.get("vocab") if isinstance(model, dict) else None
+    if isinstance(vocabulary, list) and all(isinstance(pair, list) for pair in vocabulary):
+        # A unigram model's: pairs of a word and its score.
+        vocabulary = {str(pair[0]): number for number, pair in enumerate(vocabulary) if pair}
+    found = dict(vocabulary) if isinstance(vocabulary, dict) else {}
+    for token in added if isinstance(added, list) else []:
+        if isinstance(token, dict):
+            found[str(token.get("content"))] = token.get("id")
+    return {str(word): number for word, number in found.items() if isinstance(number, int)}

@@ -1,0 +1,216 @@
+"""Question files: SQuAD's official nested JSON and the flat form that run_qa.py reads.
+
+Nested (Rajpurkar et al. 2016): ``data[].paragraphs[].{context, qas[].{id, question, answers[].{text,
+answer_start}}}``.  Flat: ``data[].{id, title, context, question, answers.{text[], answer_start[]}}``.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Dict, List, Sequence, Tuple
+
+from ..core import json_file
+from ..core.errors import KitError
+
+_HINT = (
+    "Give a file in SQuAD v1.1's form: the official nested one (data[].paragraphs[].qas[]) "
+    "or the flat one (data[] of id, title, context, question, answers)."
+)
+
+
+@dataclass(frozen=True)
+class Example:
+    """One question on one context.
+
+    :param answers: (text, first character in ``context``) pairs; nothing the kit makes depends on the latter.
+    :param place: the file and where in it it stands, for errors.
+    """
+
+    id: str
+    title: str
+    context: str
+    question: str
+    answers: Tuple[Tuple[str, int], ...]
+    place: str = field(default="", compare=False)
+
+    @property
+    def where(self) -> str:
+        """Its file, place, article and id, for errors."""
+        return f"{self.place} {_named(self.title, self.id)}".strip()
+
+    @property
+    def gold(self) -> List[str]:
+        """The answers' texts."""
+        return [text for text, _ in self.answers]
+
+    def flat(self) -> Dict[str, Any]:
+        """Return the example in the flat form."""
+        return {
+            "id": self.id,
+            "title": self.title,
+            "context": self.context,
+            "question": self.question,
+            "answers": {
+                "text": self.gold,
+                "answer_start": [start for _, start in self.answers],
+            },
+        }
+
+
+def _named(title: Any, identity: Any = "") -> str:
+    """Return an article's title and a question's id as errors name them, where there are such."""
+    named = (("article", title), ("question", identity))
+    text = ", ".join(f"{kind} {json_file.shown(name)}" for kind, name in named if name)
+    return f"({text})" if text else ""
+
+
+class _Reader:
+    """Typed access to JSON that names the place where a value is not what it must be.
+
+    :ivar about: the article and the question that are being read, for errors.
+    """
+
+    def __init__(self, where: str) -> None:
+        self.where = where
+        self.about = ""
+
+    def fail(self, place: str, problem: str) -> KitError:
+        return KitError(
+            f"The questions cannot be read: {problem}.",
+            where=f"{self.where}: {place} {self.about}".rstrip(),
+            hint=_HINT,
+        )
+
+    def get(self, value: Any, place: str, key: str, kind: type) -> Any:
+        if not isinstance(value, dict):
+            raise self.fail(place, "an object was expected")
+        if key not in value:
+            raise self.fail(place, f"the key {key!r} is missing")
+        found = value[key]
+        if kind is int and isinstance(found, float) and found.is_integer():
+            found = int(found)
+        if not isinstance(found, kind) or isinstance(found, bool):
+            kinds = {str: "a text", int: "a whole number", list: "a list", dict: "an object"}
+            raise self.fail(f"{place}.{key}", f"{kinds[kind]} was expected, not {json_file.shown(found)}")
+        return self.text(str(found), f"{place}.{key}") if kind is str else found
+
+    def text(self, text: str, place: str) -> str:
+        """Return ``text``, which must be what UTF-8 can say: JSON can write half of a character."""
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            lone = ascii(text[error.start])[1:-1]
+            problem = f"character {error.start} is {lone}, half of a surrogate pair"
+            raise self.fail(place, problem) from None
+        return text
+
+    def names(self, row: Any, place: str, title: Any = None) -> Tuple[str, str]:
+        """Return the title and the id of a question, a number perhaps; its place stands for a missing id.
+
+        :param title: its article's; None where the question has it itself.
+        """
+        if not isinstance(row, dict):
+            raise self.fail(place, "an object was expected")
+        title, identity = row.get("title", "") if title is None else title, row.get("id", "")
+        self.about = _named(title, identity)
+        return self.label(title, f"title of {place}"), self.label(identity, f"{place}.id") or place
+
+    def label(self, value: Any, place: str) -> str:
+        """Return a title or an id as text."""
+        if isinstance(value, bool) or not isinstance(value, (str, int)):
+            raise self.fail(place, f"a text or a whole number was expected, not {json_file.shown(value)}")
+        return self.text(str(value), place)
+
+    def answer(self, context: str, row: Dict[str, Any], place: str) -> Tuple[str, int]:
+        text, start = self.get(row, place, "text", str), self.get(row, place, "answer_start", int)
+        if not -1 <= start <= len(context):  # -1: unknown
+            raise self.fail(
+                place, f"answer_start {start} lies outside the context of {len(context)} characters"
+            )
+        return text, start
+
+    def nested(self, article: Dict[str, Any], place: str) -> List[Example]:
+        examples = []
+        for p, paragraph in enumerate(self.get(article, place, "paragraphs", list)):
+            here = f"{place}.paragraphs[{p}]"
+            self.about = _named(article.get("title", ""))
+            context = self.get(paragraph, here, "context", str)
+            for q, qa in enumerate(self.get(paragraph, here, "qas", list)):
+                spot = f"{here}.qas[{q}]"
+                title, identity = self.names(qa, spot, article.get("title", ""))
+                question = self.get(qa, spot, "question", str)
+                found = self.get(qa, spot, "answers", list) if "answers" in qa else []
+                answers = [
+                    self.answer(context, answer, f"{spot}.answers[{a}]") for a, answer in enumerate(found)
+                ]
+                examples.append(
+                    Example(identity, title, context, question, tuple(answers), f"{self.where}: {spot}")
+                )
+        self.about = ""
+        return examples
+
+    def flat(self, row: Any, place: str) -> Example:
+        title, identity = self.names(row, place)
+        context, question = self.get(row, place, "context", str), self.get(row, place, "question", str)
+        answers = self.get(row, place, "answers", dict)
+        texts = self.get(answers, f"{place}.answers", "text", list)
+        starts = self.get(answers, f"{place}.answers", "answer_start", list)
+        if len(texts) != len(starts):
+            raise self.fail(
+                f"{place}.answers", f"{len(texts)} texts stand beside {len(starts)} answer_starts"
+            )
+        pairs = tuple(
+            self.answer(context, {"text": text, "answer_start": start}, f"{place}.answers.text[{a}]")
+            for a, (text, start) in enumerate(zip(texts, starts))
+        )
+        self.about = ""
+        return Example(identity, title, context, question, pairs, f"{self.where}: {place}")
+
+
+def read(path: Path, name: str) -> List[Example]:
+    """Return the questions in ``path``, in the file's order.
+
+    :param name: what the file is to the user (``TRAIN_FILE``), for errors.
+    :raises KitError: the file cannot be read, is not JSON, has another schema or holds no question.
+    """
+    content = json_file.read(path, name)
+    reader = _Reader(f"{name}={path}")
+    rows = reader.get(content, "top level", "data", list)
+    examples: List[Example] = []
+    for index, row in enumerate(rows):
+        place = f"data[{index}]"
+        if isinstance(row, dict) and "paragraphs" in row:
+            examples.extend(reader.nested(row, place))
+        else:
+            examples.append(reader.flat(row, place))
+    if not examples:
+        raise KitError("The file holds no questions.", where=f"{name}={path}", hint=_HINT)
+    return examples
+
+
+def check_scorable(examples: Sequence[Example]) -> None:
+    """Check that answers to the questions can be scored.
+
+    :raises KitError: two have the same id, or one has no answer to be compared with, or one of unknown place.
+    """
+    seen = set()
+    for example in examples:
+        if example.id in seen:
+            raise KitError(
+                "Two questions have the same id, so their answers cannot be told apart.",
+                where=example.where,
+                hint="Give every question an id of its own.",
+            )
+        seen.add(example.id)
+        if not example.answers:
+            raise KitError(
+                "A question has no answer, so an answer to it cannot be scored.",
+                where=example.where,
+                hint="Give every question of the validation file at least one answer, as SQuAD v1.1 does.",
+            )
+        for text, start in example.answers:
+            if start < 0:
+                raise KitError(
+                    f"An answer's answer_start is {start}, so it is not known to stand in the context.",
+                    where=f"{example.where}: answer {json_file.shown(text)}",
+                    hint="Give the place of its first character in the context, counted from 0.",
+                )

@@ -1,0 +1,109 @@
+"""The five variants: names, dimensions and the arithmetic of hybrid sparsity.
+
+A *hybrid* variant first removes structure from BERT-large (attention heads and rows of the feed-forward
+matrices) and then prunes single weights of what is left, until 90 % of the dense model's transformer-block
+weights are gone.  The *unstructured* variant prunes single weights of the dense model.
+"""
+
+import difflib
+from dataclasses import dataclass
+from typing import Dict, Optional, Tuple
+
+from ..core.errors import KitError
+
+OVERALL_SPARSITY = 0.9
+"""Share of the dense model's transformer-block weights that are zero or removed, in every variant."""
+
+HEAD_STEP = 2
+"""Attention heads that each hybrid keeps more than the one before (upstream's sweep: 2, 4, 6, 8)."""
+
+INTERMEDIATE_STEP = 512
+"""Feed-forward rows that each hybrid keeps more than the one before (upstream's sweep: 512 … 2048)."""
+
+HYBRID_STEPS = 4
+"""Hybrids in upstream's sweep."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One of the five artifact trees.
+
+    :param name: the tree's name, ``V`` on the command line.
+    :param heads: attention heads kept in each layer; None where all are kept.
+    :param intermediate_size: rows of the feed-forward matrices kept; None where all are kept.
+    """
+
+    name: str
+    heads: Optional[int]
+    intermediate_size: Optional[int]
+
+    @property
+    def hybrid(self) -> bool:
+        """Whether structure is removed before single weights are pruned."""
+        return self.heads is not None
+
+    @property
+    def stem(self) -> str:
+        """File name, without suffix, of the tree's ONNX and IR files."""
+        return f"{self.name}-8bit"
+
+
+def hybrid_name(heads: int, intermediate_size: int) -> str:
+    """Return upstream's name of a hybrid, e.g. ``90pc_sparse-02_head-0512_ffnn``."""
+    return f"{OVERALL_SPARSITY * 100:2.0f}pc_sparse-{heads:02d}_head-{intermediate_size:04d}_ffnn"
+
+
+def _sweep() -> Tuple[Variant, ...]:
+    hybrids = []
+    for step in range(1, HYBRID_STEPS + 1):
+        heads, intermediate = step * HEAD_STEP, step * INTERMEDIATE_STEP
+        hybrids.append(Variant(hybrid_name(heads, intermediate), heads, intermediate))
+    return (*hybrids, Variant("90pc_unstructured_sparse", None, None))
+
+
+VARIANTS: Dict[str, Variant] = {variant.name: variant for variant in _sweep()}
+
+
+def get(name: str) -> Variant:
+    """Return the variant called ``name``.
+
+    :raises KitError: there is none; the error lists the five and names the nearest.
+    """
+    if name in VARIANTS:
+        return VARIANTS[name]
+    near = difflib.get_close_matches(name, VARIANTS, n=1, cutoff=0.0) if name else []
+    raise KitError(
+        f"There is no variant {name!r}." if name else "No variant was named.",
+        where="V=" + name,
+        hint=(f"Did you mean V={near[0]}?\n" if near else "") + "The five are:\n  " + "\n  ".join(VARIANTS),
+    )
+
+
+def block_weights(layers: int, hidden: int, attention_width: int, intermediate_size: int) -> int:
+    """Return the number of weights in a BERT's transformer-block matrices (no biases, no layer norms).
+
+    Each layer has query, key, value and attention output, ``hidden × attention_width`` each, and two
+    feed-forward matrices, ``hidden × intermediate_size`` each.
+
+    :param attention_width: kept heads × head size; equals ``hidden`` in a dense model.
+    """
+    return layers * (4 * hidden * attention_width + 2 * hidden * intermediate_size)
+
+
+def dense_block_weights(layers: int, hidden: int) -> int:
+    """Return :func:`block_weights` of the dense BERT, whose feed-forward layers are 4 × hidden wide.
+
+    The factor 4 holds for every BERT of Devlin et al. 2019 (section 3).  BERT-large gives
+    301,989,888, the constant in upstream's script.
+    """
+    return block_weights(layers, hidden, hidden, 4 * hidden)
+
+
+def unstructured_sparsity(dense: int, kept: int, overall: float) -> float:
+    """Return the share of the ``kept`` weights to prune so that ``overall`` of the ``dense`` ones are gone.
+
+    The operations stand in upstream's order: the result selects an order statistic, and another
+    rounding could select its neighbour.
+    """
+    structured = 1 - kept / dense
+    return (overall - structured) * dense / kept

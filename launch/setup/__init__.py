@@ -1,0 +1,1 @@
+"""Python, uv and the environments, from the locks in ``locks/``."""

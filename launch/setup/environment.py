@@ -1,0 +1,229 @@
+"""The virtual environments: each is made from its locks, and brought up to date when those change.
+
+A stamp in an environment says which locks and which interpreter it was made from: a setup that was killed at
+any moment leaves none, and the next one starts over.
+"""
+
+import contextlib
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Dict, Optional, Tuple
+
+from ..core import files, locks, paths, place
+from ..core.errors import KitError
+from ..core.progress import size
+from ..core.stamp import Stamp
+from . import installer, interpreters, requirements
+from .steps import Steps
+
+SPARE = 1.5
+"""Free disk space that a new environment needs, as a multiple of its size: uv unpacks beside it."""
+
+_UNPACK_PIP = """
+import ensurepip, glob, os, sysconfig, zipfile
+here = os.path.join(glob.escape(os.path.dirname(ensurepip.__file__)), "_bundled", "*.whl")
+# Debian has the wheels elsewhere, and pip's parts in wheels of their own.
+for wheel in glob.glob(here) or glob.glob("/usr/share/python-wheels/*.whl"):
+    zipfile.ZipFile(wheel).extractall(sysconfig.get_path("purelib"))
+"""
+"""As ``python -m ensurepip``, which takes ten times as long: it runs pip from the wheel and compiles all."""
+
+
+@dataclass(frozen=True)
+class Venv:
+    """A virtual environment.
+
+    :param folder: where it is.
+    :param purpose: what it is for, in words.
+    :param locks: the locks whose packages are in it; no others are.
+    :param bytes: how large it is.
+    :param smoke_test: the Python code that must work before it counts as made.
+    :param base: the environment whose interpreter and uv it is made with, which must be ready; None: an
+        interpreter is looked for that NNCF's extension can be compiled for.
+    """
+
+    folder: Path
+    purpose: str
+    locks: Tuple[str, ...]
+    bytes: float
+    smoke_test: str
+    base: Optional["Venv"] = None
+
+    @property
+    def python(self) -> Path:
+        """Its interpreter."""
+        return self.folder / "bin" / "python"
+
+    @property
+    def _uv(self) -> Path:
+        return self.folder / "bin" / "uv"
+
+    @property
+    def _stamp_file(self) -> Path:
+        return self.folder / ".kit-stamp.json"
+
+    def _key(self) -> Dict[str, str]:
+        return {name: requirements.lock_digest(name) for name in self.locks}
+
+    def _stamp(self) -> Optional[Stamp]:
+        """Return the stamp, if the environment is where it was made and still has its interpreter."""
+        stamp = Stamp.read(self._stamp_file)
+        whole = (
+            stamp is not None
+            # By whichever link somebody came to the checkout.
+            and _same_file(Path(stamp.made["folder"]).parent, self.folder.parent)
+            and os.access(stamp.made["python"], os.X_OK)
+            and os.access(self.python, os.X_OK)
+        )
+        return stamp if whole else None
+
+    def is_ready(self) -> bool:
+        """Whether the environment is whole and made from the locks as they are now.
+
+        This is asked before every command, so it reads a few small files and starts nothing.
+
+        :raises KitError: a lock cannot be read.
+        """
+        stamp = self._stamp()
+        return stamp is not None and stamp.key == self._key()
+
+    def ensure(self, python: str = "") -> bool:
+        """Make the environment if it is not ready, and return whether there was anything to do.
+
+        :param python: the make variable ``PYTHON``; empty where the kit may choose.  An environment made from
+            another interpreter is made again.
+        :raises KitError: there is no Python 3.8, a thing the setup needs is missing, or a step failed; the
+            next call starts over.
+        """
+        if self._satisfies(python):
+            return False
+        with locks.exclusive(locks.LOCK, locks.LOCKED) as lock:
+            if self._satisfies(python):
+                return False
+            self._make(python, lock)
+        return True
+
+    def _satisfies(self, python: str) -> bool:
+        stamp = self._stamp()
+        if stamp is None or stamp.key != self._key():
+            return False
+        # The interpreter is recognized by its path where possible: asking it takes a process.
+        own = stamp.made["python"]
+        return python in ("", own) or _same_file(Path(interpreters.find(python).path), Path(own))
+
+    def _choose(self, python: str, stamp: Optional[Stamp]) -> interpreters.Interpreter:
+        """Return the interpreter to use."""
+        if self.base is not None:
+            try:
+                return interpreters.probe(str(self.base.python), "the environment's interpreter")
+            except interpreters.Unusable as reason:
+                raise KitError(
+                    f"The interpreter of the kit's environment {reason}.",
+                    where=paths.shown(self.base.python),
+                    hint="make setup",
+                ) from None
+        if stamp is not None and not python:
+            # The environment's own interpreter, even where a search would now find another first.
+            with contextlib.suppress(interpreters.Unusable):
+                return interpreters.probe(stamp.made["python"], "the environment's interpreter")
+        return interpreters.find(python)
+
+    def _make(self, python: str, lock: int) -> None:
+        """Make the environment, or bring it up to date where only the locks have changed."""
+        stamp = self._stamp()
+        interpreter = self._choose(python, stamp)
+        keep = stamp is not None and _same_file(Path(interpreter.path), Path(stamp.made["python"]))
+        if self.base is None:
+            place.find_compiler()
+            _check_interpreter(interpreter)
+        # Taken now: a lock that is edited while its packages are installed must count as changed.
+        key = self._key()
+        shown = paths.shown(self.folder)
+        steps = Steps(paths.BUILD / "log" / f"{self.folder.name.lstrip('.')}.log", lock)
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            self._stamp_file.unlink()
+        if not keep:
+            # Where it is a link somebody wanted it on another disk; venv refuses a link.
+            folder = str(self.folder.resolve())
+            steps.run(
+                f"making {shown} for {self.purpose}, with Python {interpreter.version} ({interpreter.path})",
+                [interpreter.path, "-I", "-m", "venv", "--clear", "--without-pip", folder],
+            )
+            self._check_space()
+        self._install(steps)
+        steps.run("trying the environment", [str(self.python), "-I", "-c", self.smoke_test])
+        files.flush_all()
+        Stamp(key, {"folder": str(self.folder), "python": interpreter.path}).write(self._stamp_file)
+        steps.say(f"{shown} is ready")
+
+    def _check_space(self) -> None:
+        """:raises KitError: the disk has no room for a new environment."""
+        free, wanted = shutil.disk_usage(str(self.folder)).free, SPARE * self.bytes
+        if free < wanted:
+            raise KitError(
+                f"There is too little free disk space: {size(free)}, and making {paths.shown(self.folder)}"
+                f" needs {size(wanted)}.",
+                where=str(self.folder),
+                hint="Free some space, or clone the repository to a larger disk.",
+            )
+
+    def _install(self, steps: Steps) -> None:
+        """Have uv install what the locks name and remove what they do not; it resolves nothing."""
+        python = str(self.python)
+        uv = installer.find_uv([venv._uv for venv in (self, self.base) if venv])
+        if not uv:
+            uv = str(self._uv)
+            steps.run("unpacking pip, to install uv", [python, "-I", "-c", _UNPACK_PIP])
+            pip = [python, "-I", "-m", "pip", "install", "--disable-pip-version-check", "--no-input"]
+            only = ["--no-deps", "--no-compile", "--require-hashes", "--only-binary", ":all:"]
+            steps.run(
+                "installing uv, 18 MB", [*pip, *only, "--requirement", _lock_file(installer.LOCK)], draws=True
+            )
+        packages = len({package for name in self.locks for package in requirements.pins(name)})
+        steps.run(
+            f"installing {packages} packages, {size(self.bytes)}, with {uv}",
+            [
+                *(uv, "pip", "sync", "--python", python, "--require-hashes"),
+                # jstyleson, of which there is only a source archive, is built: what builds it is locked too.
+                *("--preview-features", "build-dependency-hashes", "--require-build-hashes"),
+                *("--build-constraints", _lock_file("runtime.lock")),
+                *("--build-constraints", _lock_file(installer.LOCK)),
+                *map(_lock_file, self.locks),
+            ],
+            environment=installer.uv_settings(os.environ),
+            draws=True,
+        )
+
+
+def _lock_file(name: str) -> str:
+    return str(paths.ENVIRONMENT_DATA / name)
+
+
+def _same_file(one: Path, other: Path) -> bool:
+    return one.resolve() == other.resolve()
+
+
+def _check_interpreter(interpreter: interpreters.Interpreter) -> None:
+    """:raises KitError: the interpreter cannot make environments, or its headers cannot be used."""
+    if interpreter.lacks:
+        raise KitError(
+            f"Python {interpreter.version} has no {' and no '.join(interpreter.lacks)}: ensurepip has the pip"
+            " that environments are made with, and against Python.h NNCF's extension is compiled.",
+            where=f"{interpreter.path} ({interpreter.origin})",
+            hint="Install them (Debian, Ubuntu: apt install python3.8-venv python3.8-dev), or name another"
+            " interpreter with PYTHON=; those of pyenv and uv have everything.",
+        )
+    place.check_headers(Path(interpreter.headers))
+
+
+KIT = Venv(
+    paths.VENV,
+    "the kit",
+    (installer.LOCK, "runtime.lock", "report.lock", "dev.lock"),
+    2.7e9,
+    # The packages with the most compiled code.
+    "import numpy, onnx, openvino.runtime, torch",
+)
+"""What every run uses."""

@@ -1,0 +1,111 @@
+"""uv, which installs what the locks name: one that is here already, and how it reaches the package index.
+
+Without one, pip installs the locked one into the kit's environment (:mod:`launch.setup.environment`).
+"""
+
+import configparser
+import contextlib
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Dict, Iterable, List, Mapping, Optional, Tuple
+
+from . import requirements
+
+LOCK = "installer.lock"
+"""The lock that names uv."""
+
+ANSWER_SECONDS = 30.0
+"""Seconds within which a program says its version, or counts as one that does not start."""
+
+_PIP_TO_UV: Tuple[Tuple[Tuple[str, ...], Tuple[str, ...]], ...] = (
+    (("index-url",), ("UV_DEFAULT_INDEX", "UV_INDEX_URL")),
+    (("trusted-host",), ("UV_INSECURE_HOST",)),
+    (("cert",), ("SSL_CERT_FILE", "SSL_CERT_DIR")),
+    (("proxy",), ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")),
+    (("timeout", "default-timeout"), ("UV_HTTP_TIMEOUT", "UV_REQUEST_TIMEOUT")),
+)
+"""Settings of pip, and uv's variables for the same; the first is set where none of them is.
+
+extra-index-url and find-links are left out on purpose.  The locks' hashes allow only the files that the index
+of the lock had, so one index is enough; and uv takes a package from the first index that knows its name, so
+that another index with other builds of it would end in an error instead of the right file.
+"""
+
+
+def find_uv(candidates: Iterable[Path]) -> str:
+    """Return the first uv that can stand in for the locked one, on PATH at last; else an empty text.
+
+    That is one of the same minor version and no older patch: uv's minor version is raised for changes that
+    break something, and its patch version for others (its documentation, "Versioning").
+    """
+    wanted = _version(requirements.pins(LOCK)["uv"])
+    for uv in (*map(str, candidates), shutil.which("uv") or ""):
+        found = _version(_answer(uv, "--version")) if uv else None
+        if wanted and found and found[:2] == wanted[:2] and found >= wanted:
+            return uv
+    return ""
+
+
+def _version(text: str) -> Optional[List[int]]:
+    # Releases only: a pre-release of 0.13.9 comes before it.
+    match = re.search(r"(?:^|\s)(\d+)\.(\d+)\.(\d+)(?=\s|$)", text)
+    return [int(number) for number in match.groups()] if match else None
+
+
+def _answer(*command: str) -> str:
+    """Return what a command prints; an empty text where it does not start, fails or takes too long."""
+    try:
+        return subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            timeout=ANSWER_SECONDS,
+            check=True,
+        ).stdout.decode("utf-8", "replace")
+    except (OSError, subprocess.SubprocessError):
+        return ""
+
+
+def read_pip_settings(environment: Mapping[str, str]) -> Dict[str, str]:
+    """Return pip's settings for installing, as pip reads them (its documentation, "Configuration").
+
+    A variable goes before the section ``install`` of any file, and that before ``global``.
+
+    :param environment: the person's variables.
+    """
+    own, home = environment.get("PIP_CONFIG_FILE", ""), Path(environment.get("HOME", "/"))
+    folders = (environment.get("XDG_CONFIG_DIRS") or "/etc/xdg").split(os.pathsep)
+    places = [*(Path(folder) / "pip" / "pip.conf" for folder in folders), Path("/etc/pip.conf")]
+    if not Path(own).is_file():
+        person = Path(environment.get("XDG_CONFIG_HOME") or home / ".config")
+        places += [home / ".pip" / "pip.conf", person / "pip" / "pip.conf"]
+    parser = configparser.RawConfigParser(strict=False)
+    with contextlib.suppress(configparser.Error, UnicodeDecodeError):
+        parser.read([] if own == os.devnull else [*places, *filter(None, [own])], encoding="utf-8")
+    found: Dict[str, str] = {}
+    for section in ("global", "install"):
+        if parser.has_section(section):
+            found.update(parser[section])
+    for name, value in environment.items():
+        if name.startswith("PIP_"):
+            found[name[len("PIP_") :].lower().replace("_", "-")] = value
+    return {name: " ".join(value.split()) for name, value in found.items() if value.strip()}
+
+
+def uv_settings(environment: Mapping[str, str]) -> Dict[str, str]:
+    """Return the variables that make uv reach an index as pip does, so that a mirror is set up only once.
+
+    :param environment: the person's variables; what they say to uv stays.
+    """
+    pip = read_pip_settings(environment)
+    settings: Dict[str, str] = {}
+    for keys, variables in _PIP_TO_UV:
+        value = next((pip[key] for key in keys if key in pip), "")
+        if value and not any(environment.get(variable) for variable in variables):
+            folder = variables[0] == "SSL_CERT_FILE" and Path(value).is_dir()
+            settings[variables[1] if folder else variables[0]] = value
+    return settings

@@ -1,0 +1,111 @@
+"""Running the steps of a setup: each is announced on the terminal and kept in a log."""
+
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Dict, List, Mapping, Optional
+
+from ..core import child, paths
+from ..core.errors import KitError
+from ..core.progress import output_of
+
+_ADVICE = (
+    (
+        r"No space left on device|os error 28",
+        "Where the disk is full: free some space, there or in uv's cache (uv cache clean).",
+    ),
+    (
+        r"[Hh]ash mismatch|DO NOT MATCH THE HASHES",
+        "Where the index gave a file that is not the locked one: use another index"
+        " (pip config set global.index-url URL), or clear a damaged cache (uv cache clean).",
+    ),
+    (
+        r"dns error|name resolution|error sending request|[Cc]onnection (refused|reset|timed out)|timed out"
+        r"|Failed to establish a new connection|Network is unreachable|Failed to fetch|certificate"
+        r"|No matching distribution found",
+        "Where there is no route to a package index: check the network; behind a proxy set HTTPS_PROXY;"
+        " for a mirror: pip config set global.index-url URL.",
+    ),
+)
+"""Signs in a failed step's output, and what to do about each."""
+
+_UNSET = ("PYTHONHOME", "PYTHONPATH", "VIRTUAL_ENV", "CONDA_PREFIX", "UV_PYTHON")
+"""Variables that would have a step look at another environment than the one being made."""
+
+_SET = {"PIP_USER": "0", "UV_NO_WRAP": "1"}
+"""pip refuses a setting of the user's, user = true, in a virtual environment; uv would break the lines of an
+error at the terminal's edge, and what :data:`_ADVICE` looks for with them."""
+
+
+class Steps:
+    """The steps of one setup.
+
+    :param log: takes their words.
+    :param lock: a descriptor that each step inherits: where this process is killed, its child works on, and
+        the lock is held until that ends.
+    """
+
+    def __init__(self, log: Path, lock: int) -> None:
+        self._log = log
+        self._lock = lock
+        self._started = time.monotonic()
+        log.parent.mkdir(parents=True, exist_ok=True)
+        log.write_bytes(b"")
+
+    def say(self, text: str) -> None:
+        """Print and log one line."""
+        line = f"[{time.monotonic() - self._started:6.1f} s] setup: {text}"
+        print(line, file=sys.stderr, flush=True)
+        with self._log.open("a", encoding="utf-8") as log:
+            log.write(line + "\n")
+
+    def run(
+        self,
+        doing: str,
+        command: List[str],
+        *,
+        environment: Optional[Mapping[str, str]] = None,
+        draws: bool = False,
+    ) -> None:
+        """Run ``command``; below what it does is shown how long it takes.
+
+        :param doing: what it does, for the terminal.
+        :param environment: variables to set for it.
+        :param draws: it draws on a terminal how far it is, and gets the person's own, where there is one.
+        :raises KitError: it failed; the error has the end of its output.
+        """
+        self.say(doing)
+        variables: Dict[str, str] = {name: os.environ[name] for name in os.environ if name not in _UNSET}
+        draws = draws and sys.stderr.isatty()
+        with self._log.open("ab") as log:
+            output = sys.stderr.fileno() if draws else log.fileno()
+            try:
+                process = subprocess.Popen(
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=output,
+                    env={**variables, **_SET, **(environment or {})},
+                    cwd=str(paths.REPOSITORY),
+                    pass_fds=(self._lock,),
+                )
+            except OSError as error:
+                log.write(os.fsencode(f"{command[0]}: {error.strerror}\n"))
+                status = -1
+            else:
+                output_of(process, quiet=draws)
+                status = process.returncode
+        if status:
+            self._fail(doing, status, "" if draws else child.tail(self._log))
+
+    def _fail(self, doing: str, status: int, words: str) -> None:
+        fitting = [advice for signs, advice in _ADVICE if not words or re.search(signs, words)]
+        advice = "\n".join([*(fitting or ["Mend the cause."]), "Then run the command again."])
+        raise KitError(
+            f"The setup failed while {doing} (exit status {status}).",
+            where=f"the whole output is in {paths.shown(self._log)}" if words else "its words stand above",
+            hint=advice + (f"  Its last lines:\n{words}" if words else ""),
+        )

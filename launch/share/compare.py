@@ -1,0 +1,213 @@
+"""Whether two artifact trees are the same: in their bytes, in their weights, or in their structure.
+
+A and B are an ONNX file, a tree, or a folder of trees.
+
+``bytes``
+    The ONNX files and the IR's files have the same bytes.  Reports, logs and provenance never count, and
+    where A or B is an ONNX file and no folder, neither does the IR.
+``weights``
+    The ONNX graphs are the same (opset, inputs and outputs with types and shapes, nodes in order with their
+    names, operators, domains, edges and attributes), and so is every constant, bit for bit, but for the
+    ranges of activation quantizers: calibration makes those, and their last bits are the processor's.
+``structure``
+    The ONNX graphs are the same, and so are types and shapes of all constants; the values may differ.
+
+Ranges, matrices and masks are defined in :mod:`launch.share.onnx_diff`.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Callable, Dict, Iterator, List, Optional, Tuple, Union
+
+from ..artifact import trees
+from ..core import digests, files, paths, status
+from ..core.errors import KitError, unknown
+from ..core.progress import counted
+from ..model.onnx_model import Model
+from ..verify import measuring
+from .onnx_diff import compare_models
+
+LEVELS = ("bytes", "weights", "structure")
+"""Senses of "same", the strictest first."""
+
+_ENDING = "-8bit"
+
+
+@dataclass(frozen=True)
+class Result:
+    """What one comparison found.
+
+    :param name: the variant, or the ONNX file.
+    :param same: whether the two are the same in the sense that was asked for.
+    :param text: one line: what is the same and what differs.
+    """
+
+    name: str
+    same: bool
+    text: str
+
+
+def compare(a: Path, b: Path, level: str) -> List[Result]:
+    """Compare two ONNX files, two trees, or the trees of two folders by name.
+
+    :param level: one of :data:`LEVELS`.
+    :return: a result for each variant that is in ``a`` or ``b``, in the order of their names.
+    :raises KitError: the level is unknown, a path holds nothing to compare, or a file is no ONNX file.
+    """
+    return list(results(a, b, level))
+
+
+def check(a: str, b: str, level: str) -> Tuple[Path, Path]:
+    """Return what a person named, where it can be compared; this needs no package and no time.
+
+    :param a: the text of ``A=``; ``b`` that of ``B=``, ``level`` that of ``LEVEL=``.
+    :raises KitError: one is not given, the level is unknown, or a path holds nothing to compare.
+    """
+    for text, name in ((a, "A"), (b, "B")):
+        if not text:
+            raise KitError(
+                f"{name} was not named.",
+                where=f"{name}=",
+                hint=f"Set {name}= to an ONNX file, a tree or a folder of trees.",
+            )
+    found = files.typed(a, "A"), files.typed(b, "B")
+    _pairs(*found, level)
+    return found
+
+
+def results(a: Path, b: Path, level: str) -> Iterator[Result]:
+    """Yield each result as soon as it is known; see :func:`compare`."""
+    for name, left, right in _pairs(a, b, level):
+        if left is not None and right is not None:
+            with measuring.beside(_compare_trees, name, left, right, level) as result:
+                yield _placed(result, left, right)
+        else:
+            yield Result(name, False, f"differs: it is in {'A' if left else 'B'} only")
+
+
+def _placed(result: Callable[[], Result], a: "_Tree", b: "_Tree") -> Result:
+    """Return a result; an error that has no place gets both files for one."""
+    try:
+        return result()
+    except KitError as error:
+        where = error.where or f"A={paths.shown(a.onnx)}\nB={paths.shown(b.onnx)}"
+        raise KitError(error.what, where=where, hint=error.hint) from None
+
+
+def _pairs(a: Path, b: Path, level: str) -> List[Tuple[str, Optional["_Tree"], Optional["_Tree"]]]:
+    """Return what is to be compared with what, by name; None where one side lacks it."""
+    if level not in LEVELS:
+        raise unknown("level", level, "LEVEL", LEVELS)
+    left, right = _trees(a, "A"), _trees(b, "B")
+    if isinstance(left, _Tree) and isinstance(right, _Tree):
+        return [(left.name, left, right)]
+    if isinstance(left, dict) and isinstance(right, dict):
+        return [(name, left.get(name), right.get(name)) for name in sorted({**left, **right})]
+    option, trees = ("A", left) if isinstance(left, dict) else ("B", right)
+    assert isinstance(trees, dict)
+    raise KitError(
+        f"{option} is a folder of trees, and the other is one tree or file.",
+        where=f"A={paths.shown(a)}\nB={paths.shown(b)}",
+        hint=f"Name one tree of the folder, e.g. {option}=" + paths.shown(trees[min(trees)].onnx.parent),
+    )
+
+
+@dataclass(frozen=True)
+class _Tree:
+    """The files of a tree that count.
+
+    :param whole: whether the IR does; not so where a file was named and no folder.
+    """
+
+    onnx: Path
+    whole: bool
+
+    @property
+    def name(self) -> str:
+        stem = self.onnx.stem
+        return stem[: -len(_ENDING)] if stem.endswith(_ENDING) else stem
+
+    def ir(self, suffix: str) -> Path:
+        return self.onnx.parent / "ir" / (self.onnx.stem + suffix)
+
+
+def _trees(path: Path, option: str) -> Union[_Tree, Dict[str, _Tree]]:
+    """Return the tree at ``path``, or those in it by name.
+
+    :param option: what the path was given as (``A``), for errors.
+    """
+    where = f"{option}={paths.shown(path)}"
+    if path.is_file():
+        return _Tree(path, whole=False)
+    if not path.is_dir():
+        raise KitError("There is no such file or folder.", where=where, hint=f"Correct {option}.")
+    own = sorted(path.glob(f"*{_ENDING}.onnx"))
+    if len(own) == 1:
+        return _Tree(own[0], whole=True)
+    if own:
+        raise KitError(
+            f"The folder holds {len(own)} files *{_ENDING}.onnx; a tree has one.",
+            where=where,
+            hint=f"Name one of them, e.g. {option}={paths.shown(own[0])}",
+        )
+    found = {}
+    for folder in path.iterdir():
+        onnx = folder / f"{folder.name}{_ENDING}.onnx"
+        if onnx.is_file():
+            found[folder.name] = _Tree(onnx, whole=True)
+    if not found:
+        raise KitError(
+            "There is no tree in this folder.",
+            where=where,
+            hint=f"Set {option}= to a folder that holds <V>{_ENDING}.onnx or <V>/<V>{_ENDING}.onnx,"
+            " or to an ONNX file.",
+        )
+    return found
+
+
+def _compare_trees(name: str, a: _Tree, b: _Tree, level: str) -> Result:
+    status.step(f"{name}: comparing bytes")
+    same_onnx = _same_bytes(a.onnx, b.onnx)
+    other_files = ""
+    if level == "bytes":
+        count, other_files = _compare_files(a, b, same_onnx)
+        if not other_files:
+            return Result(name, True, f"same bytes ({counted(count, 'file')})")
+        if same_onnx:
+            return Result(name, False, f"differs: {other_files}; the ONNX files have the same bytes")
+    elif same_onnx:
+        return Result(name, True, "same bytes (the ONNX file)")
+    status.step(f"{name}: reading both ONNX files")
+    found = compare_models(name, Model(a.onnx), Model(b.onnx))
+    # A damaged file's names may hold anything; a result is one line.
+    text = "".join(letter if letter.isprintable() else "?" for letter in found.text)
+    if other_files:
+        return Result(name, False, f"differs: {other_files}; {text}")
+    same = not found.structure and (level == "structure" or found.same_weights)
+    return Result(name, same, text if same else f"differs: {text}")
+
+
+def _compare_files(a: _Tree, b: _Tree, same_onnx: bool) -> Tuple[int, str]:
+    """Return how many files have the same bytes, and which have not; the latter is empty for none."""
+    count = int(same_onnx)
+    faults: Dict[str, List[str]] = {"other bytes in": [] if same_onnx else [a.onnx.name]}
+    for suffix in trees.IR_SUFFIXES if a.whole and b.whole else ():
+        pair = a.ir(suffix), b.ir(suffix)
+        there = [path.is_file() for path in pair]
+        if not any(there):
+            continue
+        if not all(there):
+            fault = f"in {'A' if there[0] else 'B'} only:"
+        elif not _same_bytes(*pair):
+            fault = "other bytes in"
+        else:
+            count += 1
+            continue
+        faults.setdefault(fault, []).append(f"ir/{pair[there.index(True)].name}")
+    return count, "; ".join(f"{fault} {', '.join(names)}" for fault, names in faults.items() if names)
+
+
+def _same_bytes(a: Path, b: Path) -> bool:
+    if a.samefile(b):  # published trees may be links to one file
+        return True
+    return a.stat().st_size == b.stat().st_size and digests.of_file(a) == digests.of_file(b)

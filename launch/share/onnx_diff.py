@@ -1,0 +1,302 @@
+"""What differs between two ONNX files: the graph, or else the values of constants.
+
+An *activation quantizer* is a FakeQuantize node whose first input is no constant.  Its *range* is low and
+high of its input and of its output, and the *width* of a range is high − low.  The difference between two
+ranges is the larger of |low − low'| and |high − high'|, divided by the larger of the two widths.  A *weight
+matrix* is a constant that a FakeQuantize node has as its first input, and its *mask* says which of its
+elements are zero.  What is neither graph nor value (the producer's name, doc strings, the order of
+initializers) is a file's "other bytes".
+"""
+
+import itertools
+import math
+import time
+from dataclasses import dataclass
+from typing import Any, List, Optional, Set, Tuple
+
+from ..core import status
+from ..core.progress import counted
+from ..model.onnx_model import Model, bare, constant_value, damaged, type_name
+
+_AT_ONCE = 1 << 20
+"""Bytes that are compared at once."""
+
+_SILENCE = 2.0
+"""Seconds after which a long comparison says how far it is."""
+
+
+@dataclass
+class Found:
+    """What a comparison of two ONNX files found.
+
+    :param structure: the first difference of the graphs; where there is one, nothing else was compared.
+    :param matrices: how many weight matrices there are; ``other_matrices`` differ, ``other_masks`` of them in
+        which elements are zero.
+    :param others: how many of the other constants differ, activation ranges excepted.
+    :param ranges: how many activation quantizers there are; ``other_ranges`` differ.
+    :param largest: the largest difference between two ranges, in widths.
+    """
+
+    structure: str = ""
+    matrices: int = 0
+    other_matrices: int = 0
+    other_masks: int = 0
+    first_matrix: str = ""
+    others: int = 0
+    first_other: str = ""
+    ranges: int = 0
+    other_ranges: int = 0
+    largest: float = 0.0
+
+    @property
+    def same_weights(self) -> bool:
+        """Whether the graphs are the same, and all values but for activation ranges."""
+        return not (self.structure or self.other_matrices or self.others)
+
+    @property
+    def text(self) -> str:
+        """All of it in one line."""
+        if self.structure:
+            return f"other graph: {self.structure}"
+        ranges = (
+            f"{self.other_ranges:,} of {self.ranges:,} activation ranges differ, by at most"
+            f" {_percent(self.largest)}"
+            if self.other_ranges
+            else ""
+        )
+        if self.same_weights:
+            if ranges:
+                return f"same graph, weights and masks; {ranges}"
+            return "same graph and values; the files differ in other bytes"
+        matrices = f"{self.other_matrices:,} of {self.matrices:,} weight matrices differ"
+        if self.other_matrices:
+            masks = f"the masks of {self.other_masks:,}" if self.other_masks else "no masks"
+            matrices += f" ({masks}), first {self.first_matrix}"
+        parts = ["same graph and shapes", matrices]
+        if self.others:
+            verb = "differs" if self.others == 1 else "differ"
+            parts.append(f"{counted(self.others, 'other constant')} {verb}, first {self.first_other}")
+        return "; ".join([*parts, ranges] if ranges else parts)
+
+
+def compare_models(name: str, a: Model, b: Model) -> Found:
+    """Compare two graphs and, where they are the same, their values.
+
+    :param name: for what is said on the way.
+    """
+    structure = _graph_difference(a, b)
+    if structure:
+        return Found(structure=structure)
+    found = Found(matrices=len(a.matrices), ranges=len(a.activations))
+    free = a.range_names()
+    other: Set[str] = set()
+    said = time.monotonic()
+    # The graphs are the same: so are the names in both lists, and their order.
+    for done, ((constant, left), (_, right)) in enumerate(zip(a.constants, b.constants)):
+        if time.monotonic() - said > _SILENCE:
+            status.step(f"{name}: compared {done:,} of {len(a.constants):,} constants")
+            said = time.monotonic()
+        if _same_bits(a, left, b, right):
+            continue
+        other.add(constant)
+        if constant in free:
+            continue
+        text, masks = _value_difference(a.array(left), b.array(right), constant in a.matrices)
+        if constant in a.matrices:
+            found.other_matrices += 1
+            found.other_masks += masks
+            found.first_matrix = found.first_matrix or f"{a.constant_label(constant)}: {text}"
+        else:
+            found.others += 1
+            found.first_other = found.first_other or f"{a.constant_label(constant)}: {text}"
+    for node in a.activations:
+        if other.intersection(node.input[1:]):
+            found.other_ranges += 1
+            found.largest = max(found.largest, _range_difference(node, a, b))
+    return found
+
+
+def _graph_difference(a: Model, b: Model) -> str:
+    """Return the first difference between two graphs, values of constants excepted; empty for none."""
+    for kind, left, right in (
+        ("opset", _opset(a.proto), _opset(b.proto)),
+        ("input", _interface(a.proto.graph.input), _interface(b.proto.graph.input)),
+        ("output", _interface(a.proto.graph.output), _interface(b.proto.graph.output)),
+    ):
+        for one, other in itertools.zip_longest(left, right):
+            if one != other:
+                return f"{kind}: {one or 'none'} in A, {other or 'none'} in B"
+    counts = ""
+    if len(a.nodes) != len(b.nodes):
+        counts = f" ({len(a.nodes):,} nodes in A, {len(b.nodes):,} in B)"
+    for one, other in zip(a.nodes, b.nodes):
+        text = _node_difference(one, other)
+        if text:
+            value = constant_value(one)
+            constant = value is not None and constant_value(other) is not None and one.output == other.output
+            return (a.constant_label(one.output[0]) if constant else a.node_label(one)) + f": {text}{counts}"
+    if counts:
+        longer, common = (a, len(b.nodes)) if len(a.nodes) > len(b.nodes) else (b, len(a.nodes))
+        return f"{longer.node_label(longer.nodes[common])}: in {'A' if longer is a else 'B'} only{counts}"
+    return _initializer_difference(a, b)
+
+
+def _initializer_difference(a: Model, b: Model) -> str:
+    names, others = ([name for name, _ in model.initializers] for model in (a, b))
+    if names != others:
+        alone = sorted(set(names).symmetric_difference(others))
+        if not alone:
+            return "initializers: a name is there twice"
+        return f"{bare(alone[0])}: in {'A' if alone[0] in names else 'B'} only"
+    for (name, left), (_, right) in zip(a.initializers, b.initializers):
+        text = _tensor_difference(left, right)
+        if text:
+            return f"{bare(name)}: {text}"
+    # Nothing that the kit makes has these; two files that differ in them are not to pass as the same.
+    for kind, left, right in (
+        ("sparse initializers", a.proto.graph.sparse_initializer, b.proto.graph.sparse_initializer),
+        ("functions", a.proto.functions, b.proto.functions),
+    ):
+        if _serialized(left) != _serialized(right):
+            return f"{kind} differ"
+    return ""
+
+
+def _opset(proto: Any) -> List[str]:
+    return sorted(f"{entry.domain or 'ai.onnx'} {entry.version}" for entry in proto.opset_import)
+
+
+def _interface(values: Any) -> List[str]:
+    """Return name, type and shape of a graph's inputs or outputs."""
+    lines = []
+    for value in values:
+        tensor = value.type.tensor_type
+        sizes = [dim.dim_value if dim.HasField("dim_value") else dim.dim_param for dim in tensor.shape.dim]
+        known = value.type.HasField("tensor_type") and tensor.HasField("shape")
+        what = f"{type_name(tensor.elem_type)} {sizes}" if known else " ".join(str(value.type).split())
+        lines.append(f"{value.name} {what}")
+    return lines
+
+
+def _node_difference(a: Any, b: Any) -> str:
+    """Return what differs between two nodes at the same place; empty for nothing."""
+    for kind, left, right in (
+        ("name", a.name, b.name),
+        ("op type", a.op_type, b.op_type),
+        ("domain", a.domain, b.domain),
+    ):
+        if left != right:
+            return f"{kind}: {left!r} in A, {right!r} in B"
+    for kind, left, right in (("edge, input", a.input, b.input), ("edge, output", a.output, b.output)):
+        for number, (one, other) in enumerate(itertools.zip_longest(left, right)):
+            if one != other:
+                return f"{kind} {number}: {_or_none(one)} in A, {_or_none(other)} in B"
+    left_ones, right_ones = ({attribute.name: attribute for attribute in node.attribute} for node in (a, b))
+    for name in sorted({**left_ones, **right_ones}):
+        if name not in left_ones or name not in right_ones:
+            return f"attribute {name}: in {'A' if name in left_ones else 'B'} only"
+    if len(a.attribute) != len(b.attribute):
+        return f"attributes: {len(a.attribute)} in A, {len(b.attribute)} in B"
+    for name, one in left_ones.items():
+        other = right_ones[name]
+        if name == "value" and a.op_type == "Constant":
+            text = _tensor_difference(one.t, other.t)
+            if text:
+                return text
+        elif _serialized([one]) != _serialized([other]):
+            return f"attribute {name}: {_shown(one)} in A, {_shown(other)} in B"
+    return ""
+
+
+def _tensor_difference(a: Any, b: Any) -> str:
+    """Return how two constants differ in shape or type; empty where they do not."""
+    if list(a.dims) != list(b.dims):
+        return f"shape: {list(a.dims)} in A, {list(b.dims)} in B"
+    if a.data_type != b.data_type:
+        return f"type: {type_name(a.data_type)} in A, {type_name(b.data_type)} in B"
+    return ""
+
+
+def _serialized(messages: Any) -> List[bytes]:
+    # Not by ==, for which a NaN differs from itself.
+    return [message.SerializeToString(deterministic=True) for message in messages]
+
+
+def _shown(attribute: Any) -> str:
+    from onnx import helper
+
+    try:
+        text = str(helper.get_attribute_value(attribute))
+    except ValueError:  # an attribute without a type
+        text = str(attribute)
+    text = " ".join(text.split())
+    return text if len(text) <= 60 else text[:59] + "…"
+
+
+def _or_none(name: Optional[str]) -> str:
+    return "none" if name is None else repr(name)
+
+
+def _same_bits(a: Model, left: Any, b: Model, right: Any) -> bool:
+    import numpy
+
+    one, other = a.content(left), b.content(right)
+    return len(one) == len(other) and all(
+        numpy.array_equal(one[start : start + _AT_ONCE], other[start : start + _AT_ONCE])
+        for start in range(0, len(one), _AT_ONCE)
+    )
+
+
+def _value_difference(a: Any, b: Any, matrix: bool) -> Tuple[str, bool]:
+    """Return how two arrays of one shape and type differ, and whether their masks do.
+
+    :param matrix: whether they have masks.
+    """
+    import numpy
+
+    bits = f"u{a.dtype.itemsize}"
+    different = numpy.atleast_1d(a).view(bits) != numpy.atleast_1d(b).view(bits)
+    count = int(numpy.count_nonzero(different))
+    index = numpy.unravel_index(int(different.argmax()), a.shape)
+    place = f" at {[int(number) for number in index]}" if a.shape else ""
+    text = f"value: {count:,} of {a.size:,} elements differ,{place} {a[index]!s} in A, {b[index]!s} in B"
+    if not matrix:
+        return text, False
+    filled = int(numpy.count_nonzero((a == 0) & (b != 0)))
+    emptied = int(numpy.count_nonzero((a != 0) & (b == 0)))
+    if not filled and not emptied:
+        return text, False
+    masks = f"masks differ: {filled:,} zeros of A are not zero in B, {emptied:,} zeros of B not in A"
+    return f"{text}; {masks}", True
+
+
+def _range_difference(node: Any, a: Model, b: Model) -> float:
+    """Return the difference between a quantizer's ranges in ``a`` and ``b``, in widths.
+
+    A range whose ends are computed and not constant is left out.  Infinite where both widths are zero, and
+    for ends that are no numbers.
+    """
+    import numpy
+
+    largest = 0.0
+    for names in (node.input[1:3], node.input[3:5]):
+        if not all(name in a.tensors for name in names):
+            continue
+        # In doubles, in which neither a difference of two floats nor a width overflows.
+        (low, high), (other_low, other_high) = (
+            [model.array(model.tensors[name]).astype(numpy.float64) for name in names] for model in (a, b)
+        )
+        try:
+            with numpy.errstate(all="ignore"):
+                moved = numpy.maximum(abs(low - other_low), abs(high - other_high))
+                share = moved / numpy.maximum(abs(high - low), abs(other_high - other_low))
+        except ValueError:
+            raise damaged(a.path, f"the ends of {node.name}'s range have shapes that do not fit") from None
+        share = numpy.where(moved == 0, 0.0, numpy.where(numpy.isnan(share), math.inf, share))
+        largest = max(largest, float(share.max(initial=0.0)))
+    return largest
+
+
+def _percent(share: float) -> str:
+    """Return a share in percent, rounded to whole ones, or to two digits where it is below ten."""
+    return f"{100 * share:.0f} %" if share >= 0.1 else f"{100 * share:.2g} %"

@@ -1,0 +1,1 @@
+"""NNCF and transformers with the patches applied: ``build/src/<source>``."""

@@ -1,0 +1,303 @@
+"""Checking the series of patches, and changing it with ordinary git commits.
+
+:func:`edit_patches` makes a scratch clone of a fork at its pin with each patch as one commit; a person
+changes, adds, reorders or drops commits there; :func:`export_patches` writes the commits back as patches.
+What is exported depends on the commits alone, so exporting an unchanged clone changes no byte;
+:func:`check_patches` holds every patch to that.
+"""
+
+import dataclasses
+import hashlib
+import itertools
+import json
+import re
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Dict, List
+
+from ..core import digests, git, paths
+from ..core.errors import KitError
+from ..core.files import flush, flush_all, write
+from ..core.progress import counted
+from . import patches, third_party
+from .patch_commits import BASE, MAIL, export_commit, make_commits
+from .patches import Patch
+from .third_party import Fork
+
+_NAME_LENGTH = 48
+"""Characters of a new patch's file name, at most."""
+
+_EXPORTED = "refs/kit/exported"
+"""Where the clone's branch was when its commits were last equal to the files in ``patches/``."""
+
+_SUMS = "kit-patches.json"
+"""In the clone's git directory: the files of ``patches/<name>/`` as they were then, and their sha256."""
+
+_UNFINISHED = ("rebase-merge", "rebase-apply", "CHERRY_PICK_HEAD", "MERGE_HEAD", "REVERT_HEAD")
+"""In a git directory: what there is while git waits for a person to go on."""
+
+
+def check_patches() -> List[str]:
+    """Check all patches, and return what was checked, one line a fork.
+
+    Without its source, a fork's patches are read: each parses, is listed once and says what it has to say.
+    With it, they are also applied in order without fuzz, and exported again: the same bytes must come out.
+    Required patches come before those of the optional set, so this applies the series with and without it.
+
+    :raises KitError: a patch is at fault, or a folder is in no map.
+    """
+    forks = third_party.read_forks()
+    folders = {entry.name for entry in paths.PATCHES.iterdir() if entry.is_dir()}
+    unknown = sorted(folders - {fork.name for fork in forks})
+    if unknown:
+        raise KitError(
+            f"patches/{unknown[0]} belongs to no fork.",
+            where="patches/config.json",
+            hint="Add it there with its submodule and base commit, or remove the folder.",
+        )
+    return [_check_fork(fork) for fork in forks]
+
+
+def _check_fork(fork: Fork) -> str:
+    found = patches.read_series(fork.name)
+    for patch in found:
+        _check_diff(patch)
+    patches.check_order(found, paths.shown(paths.PATCHES / fork.name / "series"))
+    fast = sum(patch.fast for patch in found)
+    read = (
+        counted(len(found), "patch", "patches")
+        + (f" ({fast} of the set {patches.FAST})" if fast else "")
+        + " read"
+    )
+    if not third_party.is_checked_out(fork):
+        return f"{fork.name}: {read}; {fork.submodule} is not checked out, so none was applied"
+    third_party.check_pin(fork)
+    with tempfile.TemporaryDirectory() as scratch:
+        repository = Path(scratch, fork.name)
+        make_commits(fork, found, repository)
+        commits = git.output(["rev-list", "--reverse", f"{BASE}..HEAD"], repository).split()
+        for patch, commit in zip(found, commits):
+            _check_same(patch, export_commit(repository, commit))
+    both = f" without and with the set {patches.FAST}" if fast else ""
+    return f"{fork.name}: {read}, applied to {fork.base[:12]}{both} and exported again: no difference"
+
+
+def _check_diff(patch: Patch) -> None:
+    """Check that a patch's diff is one, and changes only files of the repository it is for."""
+    where = paths.shown(patch.path)
+    done = git.run(["apply", "--numstat", "-z", str(patch.path)], patch.path.parent)
+    if done.returncode:
+        raise KitError(
+            f"A patch is no unified diff: {git.words(done)}",
+            where=where,
+            hint="Restore it, or make it anew: make patch-edit, make patch-export.",
+        )
+    for line in done.stdout.split("\0")[:-1]:
+        file = line.split("\t", 2)[2]
+        if file.startswith("/") or ".." in file.split("/"):
+            what = "A patch changes a file outside of its repository."
+            raise KitError(what, where=f"{where}: {file}", hint="Remove it.")
+
+
+def _check_same(patch: Patch, again: Patch) -> None:
+    """Check that a patch is as its commit gives it."""
+    lines = itertools.zip_longest(patch.text.split("\n"), again.text.split("\n"))
+    for number, (here, there) in enumerate(lines, 1):
+        if here != there:
+            name = patch.path.parent.name
+            raise KitError(
+                f"Exporting the patch again gives other bytes: {here!r} in the file, {there!r} exported",
+                where=f"{paths.shown(patch.path)}, line {number}",
+                hint=f"make patch-edit P={name} && make patch-export P={name}",
+            )
+
+
+def _clone_of(fork: Fork) -> Path:
+    return paths.BUILD / "patches" / fork.name
+
+
+def edit_patches(fork: Fork) -> Path:
+    """Make the scratch clone and return its folder.
+
+    :raises KitError: the submodule is not checked out as pinned, a patch does not apply, or the clone is
+        there already with work in it that has not been exported.
+    """
+    if not third_party.is_checked_out(fork):
+        raise KitError(
+            f"The patches of {fork.name} are changed on its source, and that is not checked out.",
+            where=fork.submodule,
+            hint="Fetch it: make third_party",
+        )
+    third_party.check_pin(fork)
+    check_exported(fork)
+    clone = _clone_of(fork)
+    # Made beside it: what is at the clone's place is whole, also after a kill.
+    staging = clone.with_name(f".{fork.name}.staging")
+    shutil.rmtree(staging, ignore_errors=True)
+    try:
+        make_commits(fork, patches.read_series(fork.name), staging)
+        git.output(["reset", "--quiet", "--hard"], staging)
+        _remember(fork, staging)
+        shutil.rmtree(clone, ignore_errors=True)
+        flush_all()
+        staging.rename(clone)
+        flush(clone.parent)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    return clone
+
+
+def _remember(fork: Fork, clone: Path) -> None:
+    """Note in the clone that its commits and the files in ``patches/`` are equal now."""
+    write(clone / ".git" / _SUMS, json.dumps(_sums(fork)))
+    git.output(["update-ref", _EXPORTED, "HEAD"], clone)
+
+
+def _sums(fork: Fork) -> Dict[str, str]:
+    folder = paths.PATCHES / fork.name
+    return {path.name: digests.of_file(path) for path in [*folder.glob("*.patch"), *folder.glob("series")]}
+
+
+def check_exported(fork: Fork) -> None:
+    """Check that removing the scratch clone, where there is one, loses nothing.
+
+    :raises KitError: it holds work that ``patches/`` does not.
+    """
+    clone = _clone_of(fork)
+    if clone.exists() and not _is_exported(fork, clone):
+        where = paths.shown(clone)
+        raise KitError(
+            "The scratch clone holds work that is not in patches/ yet.",
+            where=where,
+            hint=f"Go on there and then: make patch-export P={fork.name}\nOr give the work up: rm -r {where}",
+        )
+
+
+def _is_exported(fork: Fork, clone: Path) -> bool:
+    try:
+        changed = git.output(["status", "--porcelain", "--untracked-files=all"], clone)
+        head, exported = git.output(["rev-parse", "HEAD", _EXPORTED], clone).split()
+        # What is stashed, or on another branch, is on no way from here either.
+        more = git.output(["rev-list", "--max-count=1", "--all", "--not", _EXPORTED, BASE], clone)
+        if changed or head != exported or more:
+            return False
+        # An export can be undone in patches/.  Commits that the kit has made are from there, now or earlier.
+        there = {path.read_bytes() for path in (paths.PATCHES / fork.name).glob("*.patch")}
+        log = git.output(["log", "--format=%H %ce", f"{BASE}..HEAD"], clone).splitlines()
+        persons = [line.split()[0] for line in log if line.split()[1:] != [MAIL]]
+        return all(export_commit(clone, commit).text.encode() in there for commit in persons)
+    except KitError:
+        return False
+
+
+def export_patches(fork: Fork) -> List[Path]:
+    """Write the scratch clone's commits to ``patches/<name>/``, in order, and return the files.
+
+    A commit whose subject a patch has already keeps that patch's file name; a new one is named after its
+    subject.  Patches whose commits are gone are removed.
+
+    :raises KitError: there is no clone, something in it is not committed, or a commit does not say what a
+        patch has to say; nothing is written then.
+    """
+    clone = _clone_of(fork)
+    where = paths.shown(clone)
+    if not (clone / ".git").exists():
+        raise KitError("There is no scratch clone.", where=where, hint=f"make patch-edit P={fork.name}")
+    changed = git.output(["status", "--porcelain", "--untracked-files=all"], clone).splitlines()
+    if changed:
+        raise KitError(
+            f"The scratch clone has changes that are in no commit: {changed[0][3:]}"
+            + (f" and {len(changed) - 1} more." if len(changed) > 1 else "."),
+            where=where,
+            hint="Commit them (git commit --fixup and git rebase -i --autosquash change an earlier patch).",
+        )
+    found = _named(fork, [export_commit(clone, commit) for commit in _commits(fork, clone)])
+    patches.check_order(found, where)
+    texts = {patch.path.name: patch.text for patch in found}
+    texts["series"] = "".join(f"{name}\n" for name in texts)
+    _check_unchanged(fork, clone, texts)
+    folder = paths.PATCHES / fork.name
+    for name, text in texts.items():
+        write(folder / name, text)
+    for path in folder.glob("*.patch"):
+        if path.name not in texts:
+            path.unlink()
+    _remember(fork, clone)
+    return [patch.path for patch in found]
+
+
+def _commits(fork: Fork, clone: Path) -> List[str]:
+    """Return the commits on top of the pin, the earliest first.
+
+    :raises KitError: they are no straight line from the pin, or git is in the middle of changing them.
+    """
+    unfinished = [name for name in _UNFINISHED if (clone / ".git" / name).exists()]
+    if unfinished:
+        raise KitError(
+            "git is not done with changing the scratch clone's commits.",
+            where=f"{paths.shown(clone)}: {unfinished[0]}",
+            hint="End it there: git status says how (git rebase --continue, or --abort).",
+        )
+    listed = git.output(["rev-list", "--reverse", "--parents", f"{fork.base}..HEAD"], clone)
+    commits = [line.split() for line in listed.splitlines()]
+    ends = [fork.base, *(commit for commit, *_ in commits)]
+    head = git.output(["rev-parse", "HEAD"], clone).strip()
+    if head != ends[-1] or [parents for _, *parents in commits] != [[end] for end in ends[:-1]]:
+        raise KitError(
+            "The scratch clone's commits are no straight line from the pin, so they are no series.",
+            where=f"{paths.shown(clone)}, pin {fork.base[:12]}",
+            hint=f"Put them on top of it, without merges: git rebase --onto {fork.base[:12]} {BASE}",
+        )
+    return ends[1:]
+
+
+def _named(fork: Fork, found: List[Patch]) -> List[Patch]:
+    """Return the patches with their files.
+
+    An export that was killed may have left a file that the series does not name yet: its name counts, too.
+    """
+    folder = paths.PATCHES / fork.name
+    old = [patches.parse_patch(path, path.read_text("utf-8", "replace")) for path in folder.glob("*.patch")]
+    known = {patch.subject: patch.path for patch in old}
+    named: Dict[Path, Patch] = {}
+    for patch in found:
+        path = known.get(patch.subject, folder / f"{_slug(patch.subject)}.patch")
+        if path in named:
+            raise KitError(
+                f"Two commits give a patch of the same name, {path.name}.",
+                where=f"{paths.shown(_clone_of(fork))}: {patch.subject}",
+                hint="Give each patch its own purpose and subject.",
+            )
+        named[path] = dataclasses.replace(patch, path=path)
+    return list(named.values())
+
+
+def _slug(subject: str) -> str:
+    """Return a subject as a file name, of whole words."""
+    words = re.sub(r"[^a-z0-9]+", " ", subject.lower()).split()
+    while len(words) > 1 and len("_".join(words)) > _NAME_LENGTH:
+        words.pop()
+    return "_".join(words)[:_NAME_LENGTH] or "patch"
+
+
+def _check_unchanged(fork: Fork, clone: Path, texts: Dict[str, str]) -> None:
+    """Check that an export undoes nothing that was changed in ``patches/`` since the clone was made.
+
+    :param texts: what the export will write, by file.
+    :raises KitError: it would.
+    """
+    now = _sums(fork)
+    then: Dict[str, str] = json.loads((clone / ".git" / _SUMS).read_text(encoding="utf-8"))
+    new = {name: hashlib.sha256(text.encode()).hexdigest() for name, text in texts.items()}
+    others = [name for name in {**then, **now} if now.get(name) not in (then.get(name), new.get(name))]
+    if others:
+        folder, here = paths.shown(paths.PATCHES / fork.name), paths.shown(clone)
+        raise KitError(
+            "An export would undo what has changed in patches/ since the scratch clone was made: "
+            + ", ".join(sorted(others)),
+            where=folder,
+            hint=f"Undo the change there (git checkout -- {folder}), or put your commits on top of it:\n"
+            f"mv {here} {here}.mine && git -C {here}.mine format-patch {_EXPORTED}\n"
+            f"make patch-edit P={fork.name} && git -C {here} am $PWD/{here}.mine/*.patch",
+        )

@@ -1,0 +1,212 @@
+"""The patch series: what is in ``patches/``, what a patch must say of itself, and applying one.
+
+``patches/<name>/series`` lists a fork's patches in order, one file name a line.  A patch is a text that says
+why it exists, in fields, and then a unified diff with as little of the code around it as makes it apply.
+"""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Iterable, List, Mapping
+
+from ..core import git, paths
+from ..core.errors import KitError
+
+SOURCES = ("fork", "registry")
+"""What a patch may apply to: the pinned commit, and the release from the package index."""
+
+FIELDS = {
+    "Output-bytes": "unchanged, or changed and how",
+    "Upstream-status": "whether upstream has it, has mended it otherwise, or was not asked",
+    "Remove-when": "when the patch can go",
+    "Applies-to": "fork, registry, or fork and registry; and a word on why",
+}
+"""What every patch says of itself beside its subject and the reason for it."""
+
+OPTIONAL_SET = "Optional-set"
+"""A field that a patch may have: the set it belongs to, which a user can leave out."""
+
+FAST = "fast"
+"""The one optional set: what makes runs faster or smaller and changes no output byte; ``FAST=0``."""
+
+FIELD_LIST = "\n".join(
+    [
+        *(f"{name}: <{meaning}>" for name, meaning in FIELDS.items()),
+        f"{OPTIONAL_SET}: {FAST}  (only where it belongs to that set)",
+    ]
+)
+"""The fields with their meanings, for a hint."""
+
+SUBJECT = "Subject: "
+_SUBJECT_LENGTH = 72
+
+_FIELD = re.compile(r"^([A-Z][a-z]+(?:-[a-z]+)+): (.+(?:\n +\S.*)*)$", re.M)
+"""A field; its later lines are indented."""
+
+_OPTIONAL_SET = re.compile(r"^\s*optional[-_ ]?sets?\s*:.*", re.I | re.M)
+"""A line that means to be the field; misspelt, it would make a patch required in silence."""
+
+_DIFF = re.compile(r"^diff --git ", re.M)
+
+
+@dataclass(frozen=True)
+class Patch:
+    """One patch.
+
+    :param path: its file.
+    :param message: everything before the diff.
+    :param diff: the rest, which alone reaches the patched files.
+    """
+
+    path: Path
+    message: str
+    diff: str
+
+    @property
+    def text(self) -> str:
+        """The whole file."""
+        return self.message + self.diff
+
+    @property
+    def subject(self) -> str:
+        """Its purpose in one line."""
+        return self.message.partition("\n")[0][len(SUBJECT) :].strip()
+
+    @property
+    def fields(self) -> Mapping[str, str]:
+        """:data:`FIELDS`, and :data:`OPTIONAL_SET` where it is given, by name."""
+        return {name: re.sub(r"\n +", " ", value) for name, value in _FIELD.findall(self.message)}
+
+    @property
+    def sources(self) -> List[str]:
+        """The words of Applies-to before the reason, which follows ``;`` or stands in brackets."""
+        return re.findall(r"[a-z]+", re.split(r"[;(]", self.fields.get("Applies-to", ""))[0])
+
+    @property
+    def fast(self) -> bool:
+        """Whether the patch is of the optional set :data:`FAST`."""
+        return self.fields.get(OPTIONAL_SET) == FAST
+
+
+def parse_patch(path: Path, text: str) -> Patch:
+    """Return the patch that ``text`` is; :func:`find_problems` says whether it is one."""
+    start = _DIFF.search(text)
+    end = start.start() if start else len(text)
+    return Patch(path, text[:end], text[end:])
+
+
+def find_problems(patch: Patch) -> List[str]:
+    """Return what a patch lacks, in words; nothing where it is complete."""
+    fields, named = patch.fields, set(patch.sources)
+    problems = []
+    if not patch.message.startswith(SUBJECT) or not patch.subject:
+        problems.append("no subject")
+    elif len(patch.subject) > _SUBJECT_LENGTH:
+        problems.append(f"the subject is longer than {_SUBJECT_LENGTH} characters")
+    if not _FIELD.sub("", patch.message.partition("\n")[2]).strip():
+        problems.append("no reason")
+    problems += [f"no {name}" for name in FIELDS if name not in fields]
+    if "Applies-to" in fields and not (named <= {*SOURCES, "and"} and named & set(SOURCES)):
+        problems.append("Applies-to names neither fork nor registry")
+    meant = _OPTIONAL_SET.findall(patch.message)
+    if meant and not (patch.fast and meant == [f"{OPTIONAL_SET}: {FAST}"]):
+        problems.append(f"{'; '.join(meant).strip()[:60]!r} is not '{OPTIONAL_SET}: {FAST}' in one line")
+    if not patch.diff.strip():
+        problems.append("it changes nothing")
+    if re.search(r"^(GIT binary patch|Binary files .*)$", patch.diff, re.M):
+        problems.append("it changes a file that is no text")
+    if re.search("[\udc80-\udcff]", patch.text):
+        problems.append("its message or a line it changes is not UTF-8")
+    return problems
+
+
+def read_series(name: str) -> List[Patch]:
+    """Return a fork's patches in the order they are applied; none where there is no series.
+
+    :param name: the folder below ``patches/``.
+    :raises KitError: the series names a patch twice or one that does not exist, a patch is in no series, or
+        is not complete.
+    """
+    folder = paths.PATCHES / name
+    listing = folder / "series"
+    names = listing.read_text("utf-8", "replace").splitlines() if listing.is_file() else []
+    for file in names:
+        where = f"{paths.shown(listing)}: {file}"
+        if names.count(file) > 1:
+            raise KitError("The series names a patch twice.", where=where, hint="Take one off the series.")
+        if not (folder / file).is_file():
+            raise KitError(
+                "The series names a patch that does not exist.",
+                where=where,
+                hint="Restore the patch, or take the line out: the series has a file name a line, no more.",
+            )
+    unlisted = sorted(path for path in folder.glob("*.patch") if path.name not in names)
+    if unlisted:
+        raise KitError(
+            "A patch is in no series, so it would never be applied.",
+            where=", ".join(map(paths.shown, unlisted)),
+            hint=f"Add it to {paths.shown(listing)}, or remove it.",
+        )
+    return [read_patch(folder / file) for file in names]
+
+
+def read_patch(path: Path) -> Patch:
+    """Return the patch in a file.
+
+    :raises KitError: it is not complete.
+    """
+    patch = parse_patch(path, path.read_bytes().decode("utf-8", "surrogateescape"))
+    problems = find_problems(patch)
+    if problems:
+        raise KitError(
+            f"A patch is not complete: {'; '.join(problems)}.",
+            where=paths.shown(path),
+            hint=f"Begin it with 'Subject: …', a paragraph on why it exists, and the fields\n{FIELD_LIST}",
+        )
+    return patch
+
+
+def check_order(found: Iterable[Patch], where: str) -> None:
+    """Check that the required patches of a series come before those of the optional set.
+
+    So none builds on an optional one, and the series without the set is its beginning.
+
+    :param where: the series or the repository that they are from, for the error.
+    :raises KitError: one does not.
+    """
+    optional = False
+    for patch in found:
+        if optional and not patch.fast:
+            raise KitError(
+                f"A required patch comes after one of the set {FAST!r}, which can be left out.",
+                where=f"{where}: {patch.path.name} ({patch.subject})",
+                hint=f"Required patches come first: make patch-edit P={patch.path.parent.name}, and there git"
+                f" rebase -i\nputs it before the first with '{OPTIONAL_SET}: {FAST}'.",
+            )
+        optional = patch.fast
+
+
+def choose_patches(name: str, source: str, fast: bool = True) -> List[Patch]:
+    """Return a fork's patches that belong to ``source``, one of :data:`SOURCES`, in order.
+
+    :param fast: with those of the optional set :data:`FAST`.
+    :raises KitError: the series or a patch is at fault.
+    """
+    found = read_series(name)
+    check_order(found, paths.shown(paths.PATCHES / name / "series"))
+    return [patch for patch in found if source in patch.sources and (fast or not patch.fast)]
+
+
+def apply_patch(patch: Patch, folder: Path, *options: str) -> None:
+    """Apply a patch in ``folder`` without fuzz, whole or not at all.
+
+    :param options: of ``git apply``.
+    :raises KitError: it does not apply; the error names the place in the patched file.
+    """
+    done = git.run(["apply", *options, str(patch.path)], folder)
+    if done.returncode:
+        raise KitError(
+            f"A patch does not apply: {git.words(done)}",
+            where=paths.shown(patch.path),
+            hint="Restore the patch, or make it anew against the pinned source: make patch-edit.",
+        )

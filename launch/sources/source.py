@@ -1,0 +1,363 @@
+"""Where NNCF and transformers come from (``SOURCE=``, ``FAST=``): a tree derived from pins and patches.
+
+Nothing is installed and nothing is patched in place: ``build/src/<name>`` is made from what is pinned and the
+patch series, and made anew when either changes, or when somebody has changed a file of it.
+"""
+
+import abc
+import contextlib
+import filecmp
+import os
+import re
+import shutil
+import stat
+import subprocess
+import zipfile
+from pathlib import Path
+from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
+
+from ..core import digests, files, git, paths
+from ..core.errors import KitError, unknown
+from ..core.locks import LOCK, LOCKED, exclusive
+from ..core.progress import counted, output_of
+from ..core.stamp import Stamp
+from . import patch_commits, patches, third_party
+
+_STAMP = ".kit-stamp.json"
+
+_CACHE = "__pycache__"
+"""What Python leaves beside modules that it has imported."""
+
+_COMMIT = 40
+"""Hexadecimal digits of a commit."""
+
+_PARTS = {"nncf": ["nncf"], "transformers": ["src/transformers", "examples/pytorch/question-answering"]}
+"""What of each fork a run reads; all of one that is not named."""
+
+_LOCK = paths.ENVIRONMENT_DATA / "sources.lock"
+"""The pinned releases, a requirement with its accepted sha256 sums each."""
+
+_RELEASE = re.compile(r"^([\w.-]+)==([^\s\\;]+)((?:.*\\\n)*.*)$", re.M)
+_HASH = re.compile(r"--hash=sha256:([0-9a-f]{64})")
+
+
+KINDS = ("auto", *patches.SOURCES)
+"""What ``SOURCE=`` may be."""
+
+
+class Source(abc.ABC):
+    """Where a run's NNCF and transformers come from.
+
+    :param fast: with the patches of the optional set ``fast``.
+    """
+
+    def __init__(self, fast: bool = True) -> None:
+        self.fast = fast
+
+    name: str
+    """What ``SOURCE=`` calls it."""
+
+    @property
+    def tree(self) -> Path:
+        """The derived tree."""
+        return paths.DERIVED_SOURCES / self.name
+
+    @property
+    def extensions(self) -> Path:
+        """Where NNCF's compiled extension goes: each source has code of its own for it."""
+        return paths.EXTENSIONS / self.name
+
+    @property
+    @abc.abstractmethod
+    def python_path(self) -> List[Path]:
+        """What selects the tree on ``PYTHONPATH``, in order."""
+
+    @property
+    @abc.abstractmethod
+    def programs(self) -> Path:
+        """The folder of ``run_qa.py`` and ``gen_hybrid_sparse_qa.py``."""
+
+    @abc.abstractmethod
+    def packages(self) -> Dict[str, str]:
+        """Return the packages in the order they are patched: version of a release, or commit."""
+
+    @abc.abstractmethod
+    def _pins(self) -> Any:
+        """Return what the tree is made from beside the patches, as a value for JSON."""
+
+    @abc.abstractmethod
+    def _fill(self, staging: Path) -> None:
+        """Write the patched files into the empty folder ``staging``.
+
+        :raises KitError: they cannot be had, or a patch does not apply.
+        """
+
+    def series(self) -> Dict[str, List[patches.Patch]]:
+        """Return each package's patches that belong to this source, in order; the optional set's if chosen.
+
+        :raises KitError: a series or a patch is at fault.
+        """
+        return {package: patches.choose_patches(package, self.name, self.fast) for package in self.packages()}
+
+    def key(self) -> str:
+        """Return what the tree depends on, pins and patches, as a sha256.
+
+        :raises KitError: a patch is at fault.
+        """
+        diffs = {package: [patch.diff for patch in series] for package, series in self.series().items()}
+        return digests.of_value([self._pins(), diffs])
+
+    def describe(self) -> str:
+        """Return the source in one line: its name, versions, number of patches and what is left out."""
+        versions = ", ".join(
+            f"{package} {version[:12] if len(version) == _COMMIT else version}"
+            for package, version in self.packages().items()
+        )
+        count = counted(sum(map(len, self.series().values())), "patch", "patches")
+        return f"{self.name} ({versions}, {count}{'' if self.fast else '; without the fast set'})"
+
+    def derived(self) -> str:
+        """Return what the tree was derived from, and its files with their times, as a sha256.
+
+        Another one stands for another tree, or one that was derived anew; empty where there is none.
+        """
+        try:
+            return digests.of_file(self.tree / _STAMP)
+        except OSError:
+            return ""
+
+    def is_ready(self) -> bool:
+        """Return whether the derived tree is there, current, and as it was derived."""
+        return self._stale() is None
+
+    def _stale(self) -> Optional[str]:
+        """Return why the tree has to be derived; None where it has not.
+
+        Empty where nobody has to be told: there is none, or another one is wanted.
+        """
+        stamp = Stamp.read(self.tree / _STAMP)
+        if stamp is None or stamp.key != self.key():
+            return ""
+        if stamp.made == _listing(self.tree):
+            return None
+        return (
+            f"{paths.shown(self.tree)} was changed after it had been derived, and is derived again:"
+            " a change belongs into a patch (make patch-edit)"
+        )
+
+    def ensure(self, say: Callable[[str], None]) -> bool:
+        """Derive the tree where it is missing, stale or changed; return whether anything was done.
+
+        The tree appears by one rename; after a run that was killed it is derived again.
+
+        :param say: takes what happens, in a few words.
+        :raises KitError: the source cannot be had, or a patch does not apply.
+        """
+        if self.is_ready():
+            return False
+        with exclusive(LOCK, LOCKED):
+            reason = self._stale()
+            if reason is None:
+                return False
+            if reason:
+                say(reason)
+            say(f"unpacking and patching {self.describe()}")
+            key = self.key()
+            staging = self.tree.with_name(f".{self.name}.staging")
+            old = self.tree.with_name(f".{self.name}.old")
+            for leftover in (staging, old):
+                shutil.rmtree(leftover, ignore_errors=True)
+            staging.mkdir(parents=True)
+            self._fill(staging)
+            _keep_times(staging, self.tree)
+            files.flush_all()
+            Stamp(key, _listing(staging)).write(staging / _STAMP)
+            if self.tree.exists():
+                self.tree.rename(old)
+            staging.rename(self.tree)
+            files.flush(self.tree.parent)
+            shutil.rmtree(old, ignore_errors=True)
+        return True
+
+
+class Fork(Source):
+    """Upstream's own code and scripts: the submodules at their pins, patched."""
+
+    name = "fork"
+    imports = (
+        "datasets",
+        "torch",
+        "transformers.trainer",
+        "nncf.torch.initialization",
+        "nncf.common.utils.tensorboard",
+        "transformers.models.bert.modeling_bert",
+        "transformers.models.bert.tokenization_bert_fast",
+    )
+
+    @property
+    def python_path(self) -> List[Path]:
+        """Both packages, the scripts' folder, and the kit, whose metric the scripts compute.
+
+        ``gen_hybrid_sparse_qa.py`` is a link into a folder below; Python takes the link's target's folder for
+        the script's own and would not find the modules beside the link.
+        """
+        return [self.tree / "nncf", self.tree / "transformers" / "src", self.programs, paths.REPOSITORY]
+
+    @property
+    def programs(self) -> Path:
+        """Upstream's question-answering examples; the tree is laid out as its author's folder was."""
+        return self.tree / "transformers" / "examples/pytorch/question-answering"
+
+    def packages(self) -> Dict[str, str]:
+        """Return the commit of each fork."""
+        return {fork.name: fork.base for fork in third_party.read_forks()}
+
+    def _pins(self) -> Any:
+        return [self.packages(), _PARTS]
+
+    def _fill(self, staging: Path) -> None:
+        third_party.require_forks()
+        for name, series in self.series().items():
+            folder = staging / name
+            patch_commits.make_commits(third_party.find_fork(name), series, folder)
+            git.output(["checkout", "--quiet", "HEAD", "--", *_PARTS.get(name, ["."])], folder)
+            shutil.rmtree(folder / ".git")
+
+
+class Registry(Source):
+    """The releases from the package index, fetched by hash, patched; the kit's own program runs on them."""
+
+    name = "registry"
+    imports = (
+        "nncf.torch",
+        "transformers.models.bert.modeling_bert",
+        "transformers.models.bert.tokenization_bert_fast",
+        "datasets",
+    )
+
+    @property
+    def python_path(self) -> List[Path]:
+        """The tree, which holds both packages, and the kit, which holds the program."""
+        return [self.tree, paths.REPOSITORY]
+
+    @property
+    def programs(self) -> Path:
+        """The kit's own: the release of transformers has none."""
+        return paths.PACKAGE / "qa"
+
+    def packages(self) -> Dict[str, str]:
+        """Return the version of each release."""
+        return {name: version for name, (version, _) in _read_releases().items()}
+
+    def _pins(self) -> Any:
+        return _read_releases()
+
+    def _fill(self, staging: Path) -> None:
+        for wheel in _fetch_wheels():
+            with zipfile.ZipFile(wheel) as archive:
+                archive.extractall(staging)
+        for name, series in self.series().items():
+            # A wheel holds one folder of the repository that the patch's paths are relative to.
+            strip = 1 + len(Path(third_party.find_fork(name).packed).parts)
+            for patch in series:
+                patches.apply_patch(patch, staging, f"-p{strip}")
+
+
+def choose_source(text: str, fast: bool = True) -> Source:
+    """Return the source that ``SOURCE=text`` means.
+
+    ``auto`` decides from what is on disk, never by asking the network: the submodules if they are checked out
+    at their pins, else the package index's releases.
+
+    :param fast: with the patches of the optional set ``fast``.
+    :raises KitError: there is no such source; ``fork`` without submodules; or, for ``auto`` too, submodules
+        that are there and not as pinned.
+    """
+    if text not in KINDS:
+        raise unknown("source", text, "SOURCE", KINDS)
+    if text == Fork.name:
+        third_party.require_forks()
+    elif text == Registry.name or not third_party.has_forks():
+        return Registry(fast)
+    return Fork(fast)
+
+
+def _read_releases() -> Dict[str, Tuple[str, List[str]]]:
+    """Return the pinned release of each package: version and accepted sha256 sums."""
+    found = _RELEASE.findall(_LOCK.read_text(encoding="utf-8"))
+    return {name: (version, _HASH.findall(rest)) for name, version, rest in found}
+
+
+def _fetch_wheels() -> List[Path]:
+    """Return the pinned wheels, fetched where they are not there yet.
+
+    :raises KitError: they cannot be fetched.
+    """
+    paths.WHEELS.mkdir(parents=True, exist_ok=True)
+    found = _find_wheels()
+    if len(found) == len(_read_releases()):
+        return found
+    command = [str(paths.VENV_PYTHON), "-m", "pip", "download", "--no-deps", "--require-hashes"]
+    command += ["--only-binary", ":all:", "--disable-pip-version-check", "--dest", str(paths.WHEELS)]
+    process = subprocess.Popen(
+        [*command, "--requirement", str(_LOCK)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    said = output_of(process)
+    found = _find_wheels()
+    if process.returncode or len(found) != len(_read_releases()):
+        raise KitError(
+            "The releases of nncf and transformers cannot be fetched:\n" + "\n".join(said.splitlines()[-8:]),
+            where=paths.shown(_LOCK),
+            hint="A route to the package index is needed once. Run `make setup` again when there is one.",
+        )
+    return found
+
+
+def _find_wheels() -> List[Path]:
+    """Return the wheels that are there with one of their pinned sums, in the lock's order."""
+    return [
+        wheel
+        for package, (version, sums) in _read_releases().items()
+        for wheel in sorted(paths.WHEELS.glob(f"{package}-{version}-*.whl"))
+        if digests.of_file(wheel) in sums
+    ]
+
+
+def _files(folder: Path, below: str = "") -> Iterator[Tuple[str, os.stat_result]]:
+    """Yield everything below ``folder`` that is no folder, by relative path, but Python's caches."""
+    with os.scandir(f"{folder}/{below}") as entries:  # a third of the time that pathlib takes
+        for entry in entries:
+            name = below + entry.name
+            if not entry.is_dir(follow_symlinks=False):
+                yield name, entry.stat(follow_symlinks=False)
+            elif entry.name != _CACHE:
+                yield from _files(folder, name + "/")
+
+
+def _listing(folder: Path) -> str:
+    """Return one sha256 over name, size, time and mode of each file below ``folder``; the stamp's not."""
+    return digests.of_value(
+        sorted(
+            (name, found.st_size, found.st_mtime_ns, found.st_mode)
+            for name, found in _files(folder)
+            if name != _STAMP
+        )
+    )
+
+
+def _keep_times(new: Path, old: Path) -> None:
+    """Give each file of ``new`` that has the same bytes in ``old`` the time that it has there.
+
+    By their times alone is seen what has to be compiled again.
+    """
+    for name, found in _files(new):
+        earlier = old / name
+        with contextlib.suppress(OSError):
+            before = earlier.lstat()
+            both_plain = stat.S_ISREG(found.st_mode) and stat.S_ISREG(before.st_mode)
+            if both_plain and filecmp.cmp(new / name, earlier, shallow=False):
+                os.utime(new / name, ns=(before.st_atime_ns, before.st_mtime_ns))

@@ -1,0 +1,248 @@
+"""The pinned forks: git submodules below ``third_party/``, fetched on request and never changed.
+
+``patches/config.json`` names each with the commit its patches start from, which is the commit that the
+submodule is pinned at.
+"""
+
+import json
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import List, Optional
+
+from ..core import git, paths
+from ..core.errors import KitError, unknown
+
+
+@dataclass(frozen=True)
+class Fork:
+    """One submodule.
+
+    :param name: its folder below ``patches/``, and the package it holds.
+    :param submodule: its path in the checkout, ``third_party/<name>``.
+    :param base: the commit it is pinned at and its patches apply to, 40 hexadecimal digits.
+    :param packed: the folder of the repository that its released wheel holds; empty for the whole.
+    """
+
+    name: str
+    submodule: str
+    base: str
+    packed: str
+
+    @property
+    def folder(self) -> Path:
+        """The submodule's folder."""
+        return paths.REPOSITORY / self.submodule
+
+
+def read_forks() -> List[Fork]:
+    """Return the forks in the order of ``patches/config.json``.
+
+    :raises KitError: the file cannot be read or is not what the kit expects.
+    """
+    path = paths.PATCHES / "config.json"
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return [
+            Fork(name, str(entry["submodule"]), str(entry["base"]), str(entry["packed"]))
+            for name, entry in content.items()
+        ]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise KitError(
+            f"The map of the patches cannot be read: {type(error).__name__}: {error}",
+            where=paths.shown(path),
+            hint=f"It belongs to the checkout: git checkout -- {paths.shown(path)}",
+        ) from None
+
+
+def find_fork(name: str) -> Fork:
+    """Return the fork called ``name``.
+
+    :raises KitError: there is none.
+    """
+    known = {fork.name: fork for fork in read_forks()}
+    if name in known:
+        return known[name]
+    raise unknown("fork", name, "P", known)
+
+
+def is_checked_out(fork: Fork) -> bool:
+    """Return whether something is checked out in the submodule's folder."""
+    return (fork.folder / ".git").exists()
+
+
+def check_pin(fork: Fork) -> None:
+    """Check that a checked-out submodule is what the kit builds from.
+
+    :raises KitError: it is at another commit, or files in it are changed.
+    """
+    head = git.run(["rev-parse", "--verify", "--quiet", "HEAD^{commit}"], fork.folder).stdout.strip()
+    if head != fork.base:
+        raise KitError(
+            f"The submodule is at {head[:12] or 'no commit'} and not at its pin.",
+            where=f"{fork.submodule}, pinned at {fork.base}",
+            hint=(
+                f"git submodule update --init {fork.submodule}\n"
+                f"(first give a commit of your own a branch: git -C {fork.submodule} branch mine; a change of"
+                f" your own\nbelongs into a patch: make patch-edit P={fork.name}).  SOURCE=registry does"
+                " without submodules."
+            ),
+        )
+    done = git.run(["status", "--porcelain", "--untracked-files=no"], fork.folder)
+    changed = done.stdout.splitlines()
+    if done.returncode or changed:
+        some = ", ".join(line[3:] for line in changed[:3]) or git.words(done)
+        raise KitError(
+            f"The submodule has local changes, which no build would use: {some}"
+            + (f" and {len(changed) - 3} more." if len(changed) > 3 else "."),
+            where=fork.submodule,
+            hint=(
+                f"Keep them as a patch: git -C {fork.submodule} diff shows them,"
+                f" make patch-edit P={fork.name} opens a place for them.\n"
+                f"Or put them away: git -C {fork.submodule} stash."
+            ),
+        )
+
+
+def has_forks() -> bool:
+    """Return whether the forks are checked out, all of them and as pinned; False where none is.
+
+    :raises KitError: only some are, one is at another commit, or one has local changes.
+    """
+    forks = read_forks()
+    there = [fork for fork in forks if is_checked_out(fork)]
+    if there and len(there) < len(forks):
+        missing = ", ".join(fork.submodule for fork in forks if fork not in there)
+        raise KitError(
+            f"{missing} is not checked out, {', '.join(fork.submodule for fork in there)} is.",
+            where="third_party/",
+            hint="Fetch it: make third_party.  SOURCE=registry does without submodules.",
+        )
+    for fork in there:
+        check_pin(fork)
+    return bool(there)
+
+
+def require_forks() -> None:
+    """Check that the forks can be built from.
+
+    :raises KitError: they are not checked out, or not as pinned.
+    """
+    if not has_forks():
+        raise KitError(
+            "SOURCE=fork needs the submodules, and they are not checked out.",
+            where=", ".join(fork.submodule for fork in read_forks()),
+            hint="Fetch them: make third_party\n"
+            "(without a route to them: make third_party MIRROR=<folder with git directories nncf and"
+            " transformers>)",
+        )
+
+
+def fetch_forks(mirror: Optional[Path]) -> None:
+    """Check every submodule out at its pin; one that is there already is only checked.
+
+    The caller holds the build's lock.
+
+    :param mirror: a folder with git directories of the forks to take the commits from; None for the public
+        addresses in ``.gitmodules``.
+    :raises KitError: a submodule holds something else, or its commit cannot be had.
+    """
+    done = git.run(["rev-parse", "--show-toplevel"], paths.REPOSITORY)
+    if done.returncode or Path(done.stdout.strip()).resolve() != paths.REPOSITORY.resolve():
+        raise KitError(
+            "This copy of the kit is no git checkout, so it has no submodules.",
+            where=str(paths.REPOSITORY),
+            hint="Clone the kit with git, or use SOURCE=registry, which needs none.",
+        )
+    for fork in read_forks():
+        there = is_checked_out(fork)
+        if there:
+            check_pin(fork)
+        elif fork.folder.is_dir() and any(fork.folder.iterdir()):
+            raise KitError(
+                "The submodule's folder holds files that are no checkout of it.",
+                where=fork.submodule,
+                hint="Move them away, and run make third_party again.",
+            )
+        url = git.output(
+            ["config", "--file", ".gitmodules", f"submodule.{fork.submodule}.url"], paths.REPOSITORY
+        )
+        source = None if there or mirror is None else _find_mirrored(fork, mirror, url.strip())
+        state = f"at {fork.base[:12]}, up to date" if there else f"fetching {fork.base[:12]}"
+        print(f"{fork.submodule}  {state}", file=sys.stderr, flush=True)
+        if not there:
+            _fetch(fork, url.strip(), source)
+        _register(fork)
+        check_pin(fork)
+
+
+def _find_mirrored(fork: Fork, mirror: Path, url: str) -> Path:
+    """Return the git directory below ``mirror`` that holds the fork's commit.
+
+    :raises KitError: there is none, or it lacks the commit.
+    """
+    candidates = [mirror / fork.name, mirror / f"{fork.name}.git"]
+    for candidate in candidates:
+        if candidate.is_dir() and not git.run(["rev-parse", "--git-dir"], candidate).returncode:
+            if not git.run(["cat-file", "-e", f"{fork.base}^{{commit}}"], candidate).returncode:
+                return candidate
+            raise KitError(
+                f"The mirror does not have the commit {fork.base}.",
+                where=str(candidate),
+                hint=f"Bring it there: git -C {candidate} fetch {url} {fork.base}",
+            )
+    raise KitError(
+        f"The mirror has no git directory of {fork.name}.",
+        where="MIRROR: " + ", ".join(map(str, candidates)),
+        hint=f"Make one on a machine with a route: git clone --bare {url} {fork.name}.git",
+    )
+
+
+def _fetch(fork: Fork, url: str, source: Optional[Path]) -> None:
+    """Check the submodule out at its pin.
+
+    ``git submodule update`` would also fetch the branch's tip, and leaves half a checkout when it is killed:
+    this one is made beside and appears by one rename.
+
+    :param source: a git directory to fetch from; the public address is the submodule's origin in any case.
+    """
+    address = source.as_uri() if source else url
+    staging = paths.BUILD / "third_party" / fork.name
+    shutil.rmtree(staging, ignore_errors=True)
+    staging.mkdir(parents=True)
+    # A transfer that stands still ends after a minute instead of never.
+    patience = ["-c", "http.lowSpeedLimit=1000", "-c", "http.lowSpeedTime=60", "-c", "protocol.version=2"]
+    fetch = [*patience, "fetch", "--depth", "1", "--no-tags", "--progress", address, fork.base]
+    show = sys.stderr.isatty()
+    try:
+        git.output(["init", "--quiet"], staging)
+        git.output(["remote", "add", "origin", url], staging)
+        done = git.run(fetch, staging, show=show)
+        if done.returncode:
+            raise KitError(
+                f"The submodule cannot be fetched from {source or url}"
+                + ("; git's words are above." if show else f":\n{git.words(done)}"),
+                where=fork.submodule,
+                hint="Without a route to it: make third_party MIRROR=<folder with git directories nncf and"
+                " transformers>,\nor do without the forks: SOURCE=registry.",
+            )
+        git.output(["checkout", "--quiet", "--detach", fork.base], staging)
+        if fork.folder.exists():
+            fork.folder.rmdir()
+        fork.folder.parent.mkdir(exist_ok=True)
+        shutil.move(str(staging), str(fork.folder))
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def _register(fork: Fork) -> None:
+    """Make a checkout a submodule as git makes them, its git directory below the kit's; again does nothing.
+
+    Where an earlier checkout has left its git directory there, the new one keeps its own in the submodule's
+    folder, which git takes as well.
+    """
+    git.output(["submodule", "init", "--quiet", "--", fork.submodule], paths.REPOSITORY)
+    kept = git.output(["rev-parse", "--git-path", f"modules/{fork.submodule}"], paths.REPOSITORY)
+    if not (paths.REPOSITORY / kept.strip()).exists():
+        git.output(["submodule", "absorbgitdirs", "--", fork.submodule], paths.REPOSITORY)

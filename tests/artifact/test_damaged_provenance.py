@@ -1,0 +1,130 @@
+"""A provenance that lacks something, or has something else in a place, ends in no command in a traceback."""
+
+import copy
+import json
+from pathlib import Path
+from typing import Any, Dict, Iterator, List, Tuple
+
+import pytest
+
+from launch.artifact import provenance, schema_check, trees
+from launch.build import jobs, optimizers, outcome, pipeline, record
+from launch.core.errors import KitError
+from launch.model import variants
+from launch.share import package
+from launch.share.report import command as report
+from launch.sources.source import Registry
+from launch.verify import tree as verification
+
+from .. import sample_trees
+from ..conftest import UNSTRUCTURED, Kit
+
+VARIANT = variants.get(UNSTRUCTURED)
+ONNX = f"{VARIANT.stem}.onnx"
+
+Path_ = Tuple[Any, ...]
+
+
+def places(value: Any, place: Path_ = ()) -> Iterator[Path_]:
+    """Yield the way to every key, and in lists to what the first entry has."""
+    if isinstance(value, dict):
+        for name, entry in value.items():
+            yield (*place, name)
+            yield from places(entry, (*place, name))
+    elif isinstance(value, list) and value:
+        yield (*place, 0)
+        yield from places(value[0], (*place, 0))
+
+
+def damaged(content: Dict[str, Any]) -> Iterator[Tuple[str, Dict[str, Any]]]:
+    """Yield the content without each key in turn, and with each value of another type."""
+    for place in places(content):
+        for other in (None, "x", {}):
+            changed = copy.deepcopy(content)
+            holder = changed
+            for part in place[:-1]:
+                holder = holder[part]
+            if other is None:
+                del holder[place[-1]]
+            elif type(holder[place[-1]]) is type(other):
+                continue
+            else:
+                holder[place[-1]] = other
+            yield f"{place} = {other!r}", changed
+
+
+@pytest.fixture
+def job(kit: Kit, derived_source: Path) -> jobs.TreeJob:
+    from launch.build import inputs
+
+    return jobs.load_tree(str(kit.launch_file), VARIANT, inputs.Selection("sample"), Registry())
+
+
+@pytest.fixture
+def tree(kit: Kit, job: jobs.TreeJob) -> Path:
+    """A tree that is current for the job, but for the bytes in it."""
+    content = sample_trees.document(VARIANT)
+    tree = sample_trees.write(kit.out, VARIANT, content)
+    content = json.loads((tree / trees.PROVENANCE).read_text())
+    key = record.recorded(jobs.onnx_key(job))
+    ir = record.recorded(jobs.ir_key(content["files"][ONNX]["sha256"], optimizers.DEFAULT))
+    sample_trees.finish(tree, {**content, "onnx_key": key, "ir_key": ir})
+    return tree
+
+
+def put(tree: Path, content: Dict[str, Any]) -> None:
+    """Put a provenance into a tree, and into its list of checksums."""
+    from launch.artifact import sums
+    from launch.core import digests
+
+    (tree / trees.PROVENANCE).write_text(json.dumps(content))
+    entries = {**sums.read(tree), trees.PROVENANCE: digests.of_file(tree / trees.PROVENANCE)}
+    (tree / sums.NAME).write_text(sums.text(entries))
+
+
+def test_no_command_ends_in_a_traceback(tree: Path, job: jobs.TreeJob) -> None:
+    whole = json.loads((tree / trees.PROVENANCE).read_text())
+    build, key = pipeline.Build([job], tree.parent, lambda: None), jobs.onnx_key(job)
+    current = build._current(job, key)
+    assert current is not None
+    assert "up to date" in outcome.table([current])
+    remade = 0
+    for what, content in damaged(whole):
+        put(tree, content)
+        found = build._current(job, key)
+        if found is None:
+            remade += 1
+        else:
+            assert outcome.table([found]), what
+        if provenance.problems(content):
+            to = tree.parent.parent / "to"
+            with pytest.raises(KitError):
+                package.package(VARIANT.name, tree.parent, to, "folder", lambda tree: None)
+        verification._spec(tree, VARIANT)
+    assert remade > 100
+
+
+def test_a_report_shows_a_tree_whose_provenance_is_damaged(tree: Path) -> None:
+    whole = json.loads((tree / trees.PROVENANCE).read_text())
+    for name in ("command", "files", "host", "verification", "weights"):
+        put(tree, {key: value for key, value in whole.items() if key != name})
+        seen = report.report(tree.parent, tree.parent / "report.html")
+        assert f"$: '{name}' is a required property" in report.text(seen)
+
+
+def test_the_check_says_what_jsonschema_says() -> None:
+    import jsonschema
+
+    schema = json.loads(trees.SCHEMA.read_text(encoding="utf-8"))
+    others = jsonschema.Draft7Validator(schema)
+    content = {**sample_trees.document(VARIANT), "files": {"a": {"bytes": 1, "sha256": "0" * 64}}}
+    content["verification"]["matrices"] = content["verification"]["matrices"][:2]
+
+    def listed(found: List[Tuple[Any, str]]) -> List[str]:
+        return sorted(f"{list(place)}: {text}" for place, text in found)
+
+    for number, (what, changed) in enumerate(damaged(content)):
+        changed["more"] = number if number % 2 else float("1e10")
+        own = listed([(place, text) for place, _, text in schema_check.problems(schema, changed)])
+        theirs = [(error.absolute_path, error.message) for error in others.iter_errors(changed)]
+        assert own == listed(theirs), what

@@ -1,0 +1,184 @@
+"""What a job starts is looked for before anything starts, and missed with its place in the launch file."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, Dict, List
+
+import pytest
+
+from launch.build import jobs, startable
+from launch.core import jsonc, paths
+from launch.build.inputs import Selection
+from launch.sources.source import Registry
+from launch.model.variants import VARIANTS
+
+from ..conftest import HYBRID, Kit, UNSTRUCTURED, assert_user_error, copy_checkout, run
+
+MAKE = ["make", "--no-print-directory"]
+
+
+GIVEN = {"input": None, "model": None, "train_file": None, "validation_file": None}
+
+
+def edit(kit: Kit, name: str, keys: Dict[str, Any]) -> List[str]:
+    """Change an entry of the launch file; return its lines as they are then."""
+    content = jsonc.loads(kit.launch_file.read_text(encoding="utf-8"), "launch.json")
+    for entry in content["configurations"]:
+        if entry["name"] == name:
+            entry.update(keys)
+    text = json.dumps(content, indent=1)
+    kit.launch_file.write_text(text, encoding="utf-8")
+    return text.splitlines()
+
+
+WRONG = [
+    ("cwd", "${workspaceFolder}/nope", "working directory is not there", 'Correct or remove "cwd"'),
+    ("cwd", "${workspaceFolder}/README.md", "working directory is no folder", 'Correct or remove "cwd"'),
+    ("python", "/nope/py", "interpreter is not there", "make setup"),
+    ("python", "no-such-python", "interpreter is not there", "make setup"),
+    ("python", "${workspaceFolder}/README.md", "cannot be run", "make setup"),
+    ("program", "${workspaceFolder}/nope.py", "program is not there", "launch/qa/"),
+    ("program", "${workspaceFolder}/launch", "program is no file", "launch/qa/"),
+]
+
+
+@pytest.mark.parametrize(("key", "value", "what", "hint"), WRONG)
+@pytest.mark.parametrize("name", ["configs", "evaluate", HYBRID])
+def test_what_is_not_there_is_named_with_its_place(
+    kit: Kit, name: str, key: str, value: str, what: str, hint: str
+) -> None:
+    lines = edit(kit, name, {key: value})
+    index = ["configs", *VARIANTS, "evaluate"].index(name)
+    number = next(n for n, line in enumerate(lines, 1) if f'"{key}": "{value}"' in line)
+    where = f'{kit.launch_file}, line {number}, configurations[{index}].{key} = "{value}"'
+    command = ("variant", name) if name == HYBRID else (name, "")
+    given = {"input": None, "model": None, "train_file": None, "validation_file": None}
+    assert_user_error(kit.run(*command, **given), what, where, hint)
+    assert not (kit.folder / "work").exists()
+    assert not kit.out.exists()
+
+
+def test_a_short_value_of_the_environment_is_not_shown(kit: Kit) -> None:
+    edit(kit, "evaluate", {"cwd": "/nope/${env:PLANTED_PIN}"})
+    argv = kit.argv("evaluate", "", input=None, model=None, train_file=None, validation_file=None)
+    done = run(argv, env={**os.environ, "PLANTED_PIN": "4711"})
+    assert_user_error(done, "not there: /nope/${env:PLANTED_PIN}.")
+    assert "4711" not in done.stderr
+
+
+def test_the_old_name_of_the_interpreters_key(kit: Kit) -> None:
+    edit(kit, "configs", {"pythonPath": "/nope/py"})
+    done = kit.run("configs", input=None, model=None, train_file=None, validation_file=None)
+    assert_user_error(done, 'configurations[0].pythonPath = "/nope/py"')
+
+
+def test_an_argument_that_names_a_pipe(kit: Kit) -> None:
+    pipe = kit.folder / "pipe"
+    os.mkfifo(str(pipe))
+    words = ["--model_name_or_path", str(kit.model), "--validation_file", str(pipe), "--do_eval"]
+    words += ["--output_dir", str(kit.folder)]
+    edit(kit, "evaluate", {"args": words})
+    done = kit.run("evaluate", input=None, model=None, train_file=None, validation_file=None)
+    assert_user_error(done, "no regular file", f"--validation_file={pipe}", "configurations[6].args")
+
+
+@pytest.mark.parametrize("name", ["configs", "evaluate", HYBRID])
+def test_a_model_that_is_not_there_is_named_with_its_place(kit: Kit, name: str) -> None:
+    text = kit.launch_file.read_text(encoding="utf-8")
+    kit.launch_file.write_text(
+        text.replace("${workspaceFolder}/launch/sample/model", "/nope"), encoding="utf-8"
+    )
+    index = ["configs", *VARIANTS, "evaluate"].index(name)
+    command = ("variant", name) if name == HYBRID else (name, "")
+    done = kit.run(*command, **GIVEN)
+    assert_user_error(done, "not exist", f"configurations[{index}].args: --", "=/nope")
+    assert "loading libraries" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("old", "what"),
+    [
+        ("${workspaceFolder}/launch/qa/run_qa.py", "The program is not there"),
+        ("${workspaceFolder}/launch/sample/train.json", "it does not exist"),
+        ("${workspaceFolder}/launch/sample/model", "it does not exist"),
+    ],
+)
+def test_a_printed_command_says_what_it_lacks(kit: Kit, old: str, what: str) -> None:
+    text = kit.launch_file.read_text(encoding="utf-8")
+    assert old in text
+    kit.launch_file.write_text(text.replace(old, "/nope/run_qa.py"), encoding="utf-8")
+    done = kit.run("command", UNSTRUCTURED, **GIVEN)
+    assert done.returncode == 0
+    assert "/nope/run_qa.py" in done.stdout
+    assert "note: this would not run: " in done.stderr
+    assert what in done.stderr
+    assert f"{kit.launch_file}, line " in done.stderr
+
+
+@pytest.mark.parametrize("command", ["evaluate", "variant"])
+def test_a_program_that_fails_leaves_nothing_that_looks_like_a_result(kit: Kit, command: str) -> None:
+    program = kit.folder / "run_qa.py"
+    program.write_text("raise SystemExit(3)")
+    edit(kit, UNSTRUCTURED if command == "variant" else command, {"program": str(program)})
+    results = [kit.folder / "evaluate" / f"eval_{name}.json" for name in ("results", "predictions")]
+    for path in results:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("{}")
+    done = kit.run(command, UNSTRUCTURED if command == "variant" else "", **GIVEN)
+    assert_user_error(done, "failed with exit status 3")
+    assert not kit.out.exists()
+    assert [path.exists() for path in results] == [command == "variant"] * 2
+
+
+def test_what_is_there_starts(kit: Kit) -> None:
+    for python in (sys.executable, "sh", str(paths.VENV_PYTHON)):
+        edit(kit, UNSTRUCTURED, {"python": python})
+        startable.check(jobs.load(str(kit.launch_file), UNSTRUCTURED, Selection(), Registry()))
+
+
+def test_the_environment_need_not_be_there_yet(kit: Kit, monkeypatch: pytest.MonkeyPatch) -> None:
+    gone = paths.VENV.with_name("gone") / "bin/python"
+    monkeypatch.setattr(paths, "VENV_PYTHON", gone)
+    edit(kit, UNSTRUCTURED, {"python": str(gone)})
+    job = jobs.load(str(kit.launch_file), UNSTRUCTURED, Selection(), Registry())
+    startable.check(job)
+    assert startable.missing(job) == (
+        f"note: `make setup SOURCE=registry` comes first: {gone} is not there yet"
+    )
+
+
+def test_without_an_interpreter_of_its_own_an_entry_has_the_environments() -> None:
+    """`make` and `python -m launch` print the same, whichever Python runs the kit."""
+    other = shutil.which("python3", path="/usr/bin:/usr/local/bin") or sys.executable
+    done = run([other, "-m", "launch", "command", "--v", "configs"])
+    assert done.stdout == run([*MAKE, "command", "V=configs"]).stdout
+    assert f"{paths.VENV_PYTHON} {paths.PACKAGE}/qa/gen_hybrid_sparse_qa.py" in done.stdout
+
+
+def test_a_command_that_nothing_is_set_up_for_says_so(tmp_path: Path) -> None:
+    clone = copy_checkout(tmp_path / "clone")
+
+    def make(*words: str) -> "subprocess.CompletedProcess[str]":
+        argv = [*MAKE, *words]
+        env = {"PATH": os.environ["PATH"], "HOME": str(tmp_path)}
+        return run(argv, cwd=clone, env=env)
+
+    def note(path: str) -> str:
+        return f"note: `make setup SOURCE=registry` comes first: {clone / path} is not there yet\n"
+
+    done = make("command", f"V={HYBRID}")
+    assert (done.returncode, done.stderr) == (0, note(".venv/bin/python"))
+    assert done.stdout.startswith(f"cd {clone} && ")
+    configs = make("command", "V=configs")  # any Python can
+    assert (configs.returncode, configs.stderr) == (0, "")
+    assert str(clone / ".venv") not in configs.stdout
+    (clone / ".venv/bin").mkdir(parents=True)
+    (clone / ".venv/bin/python").symlink_to(sys.executable)
+    done = make("command", f"V={HYBRID}")
+    assert (done.returncode, done.stderr) == (0, note("build/src/registry"))
+    (clone / "build/src/registry").mkdir(parents=True)
+    assert make("command", f"V={HYBRID}").stderr == ""

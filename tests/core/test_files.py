@@ -1,0 +1,114 @@
+"""Writing files whole: by several at once, through a power cut, and on a full disk."""
+
+import os
+import threading
+import time
+from pathlib import Path
+from typing import List
+
+import pytest
+
+from launch.artifact import trees
+from launch.core import files
+from launch.share import archive
+
+
+def watched(monkeypatch: pytest.MonkeyPatch, base: Path) -> List[str]:
+    """Return a list that grows with each flush and each rename below ``base``, by name, in order."""
+    seen: List[str] = []
+    fsync, replace, rename = os.fsync, Path.replace, Path.rename
+
+    def shown(path: object) -> str:
+        name = os.path.relpath(str(path), str(base))
+        return ".part" if name.endswith(".part") else name
+
+    def flushed(descriptor: int) -> None:
+        fsync(descriptor)
+        seen.append(f"flush {shown(os.readlink(f'/proc/self/fd/{descriptor}'))}")
+
+    def replaced(self: Path, target: Path) -> Path:
+        seen.append(f"rename {shown(self)} {shown(target)}")
+        replace(self, target)
+        return target
+
+    def renamed(self: Path, target: Path) -> Path:
+        seen.append(f"rename {shown(self)} {shown(target)}")
+        rename(self, target)
+        return target
+
+    monkeypatch.setattr(os, "fsync", flushed)
+    monkeypatch.setattr(Path, "replace", replaced)
+    monkeypatch.setattr(Path, "rename", renamed)
+    return seen
+
+
+def test_two_writers_of_one_file_do_not_disturb_each_other(tmp_path: Path) -> None:
+    target, texts, failures = tmp_path / "config.json", ["a" * 200_000, "b" * 300_000], []
+    files.write(target, texts[0])
+
+    def many(text: str) -> None:
+        try:
+            for _ in range(30):
+                files.write(target, text)
+        except OSError as error:
+            failures.append(error)
+
+    writers = [threading.Thread(target=many, args=(text,)) for text in texts]
+    for writer in writers:
+        writer.start()
+    while any(writer.is_alive() for writer in writers):
+        assert target.read_text() in texts
+    assert not failures
+    assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
+
+
+def test_a_file_is_on_disk_before_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = watched(monkeypatch, tmp_path)
+    files.write(tmp_path / "stamp", "made")
+    assert seen == ["flush .part", "rename .part stamp", "flush ."]
+
+
+@pytest.mark.parametrize("exchange", [True, False])
+def test_a_tree_is_on_disk_before_it_has_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, exchange: bool
+) -> None:
+    for name in ("new", "tree"):
+        archive.write_folder(tmp_path / name, {"ir/x.bin": archive.made(name)}, lambda name: None)
+    (tmp_path / "new" / "link").symlink_to("nowhere")
+    if not exchange:
+        monkeypatch.setattr(trees, "_exchange", lambda first, second: False)
+    seen = watched(monkeypatch, tmp_path)
+    trees.replace(tmp_path / "tree", tmp_path / "new", tmp_path / "old")
+    renames = [] if exchange else ["rename tree old", "rename new tree"]
+    assert seen == ["flush new", "flush new/ir/x.bin", "flush new/ir", *renames, "flush ."]
+    assert (tmp_path / "tree" / "ir" / "x.bin").read_text() == "new"
+    assert [path.name for path in tmp_path.iterdir()] == ["tree"]
+
+
+def test_what_cannot_be_flushed_does_not_appear(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(descriptor: int) -> None:
+        raise OSError(5, "Input/output error")
+
+    files.write(tmp_path / "stamp", "old")
+    monkeypatch.setattr(os, "fsync", broken)
+    with pytest.raises(OSError, match="Input/output"):
+        files.write(tmp_path / "stamp", "new")
+    assert (tmp_path / "stamp").read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["stamp"]
+
+
+def test_what_a_killed_writer_left_goes_after_a_day(tmp_path: Path) -> None:
+    for name, age in ((".a.1.part", 90_000), (".a.2.part", 10), (".b.1.part", 90_000)):
+        (tmp_path / name).touch()
+        os.utime(str(tmp_path / name), (time.time() - age, time.time() - age))
+    files.write(tmp_path / "a", "text")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".a.2.part", ".b.1.part", "a"]
+
+
+def test_a_written_file_has_the_mode_that_the_person_wants(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        files.write(tmp_path / "a", "text")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "a").stat().st_mode & 0o777 == 0o640

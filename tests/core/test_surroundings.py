@@ -1,0 +1,193 @@
+"""What of the shell and the machine a program computes with: threads, and variables it does not inherit."""
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, Callable, Dict, Mapping, Optional, Set
+
+import pytest
+
+from launch.build import inputs, jobs
+from launch.core import paths, surroundings
+from launch.core.errors import KitError
+from launch.model import variants
+from launch.sources.source import Registry
+
+from ..conftest import HYBRID, Kit, assert_user_error
+
+NUMBER = "torch.get_num_threads()"
+NORM = "(torch.manual_seed(0), (torch.rand(1024, 1024) - 0.5).norm(2).item())[1]"
+"""The norm of a full-size attention matrix, on which a threshold stands."""
+
+HOSTILE = {
+    **{"OMP_NUM_THREADS": "1", "OMP_THREAD_LIMIT": "1", "MKL_CBWR": "COMPATIBLE", "MKL_DYNAMIC": "FALSE"},
+    **{"ATEN_CPU_CAPABILITY": "default", "DNNL_MAX_CPU_ISA": "SSE41", "KMP_AFFINITY": "compact"},
+    **{"PYTHONOPTIMIZE": "2", "PYTHONWARNINGS": "error", "PYTHONINSPECT": "1", "PYTORCH_JIT": "0"},
+    **{"USE_TF": "1", "USE_TORCH": "0", "LOCAL_RANK": "0", "RANK": "0", "WORLD_SIZE": "2"},
+}
+"""Variables that change what a program computes, or keep it from running."""
+
+HARMLESS = {
+    **{"LC_ALL": "C", "TZ": "Asia/Tokyo", "XDG_CACHE_HOME": "/nowhere", "OPENBLAS_NUM_THREADS": "1"},
+    **{"TOKENIZERS_PARALLELISM": "true", "MPLBACKEND": "none", "HF_HOME": "/nowhere", "HOME": "/nowhere"},
+}
+"""Variables that are inherited."""
+
+
+def torch_says(expression: str, env: Mapping[str, str], processors: Optional[Set[int]] = None) -> Any:
+    """Return what an expression gives in a new process with torch."""
+    done = subprocess.run(
+        [str(paths.VENV_PYTHON), "-c", f"import json, torch; print(json.dumps({expression}))"],
+        env=dict(env),
+        stdout=subprocess.PIPE,
+        preexec_fn=(lambda: os.sched_setaffinity(0, processors or ())) if processors else None,
+        check=True,
+    )
+    return json.loads(done.stdout)
+
+
+def clean() -> Dict[str, str]:
+    return surroundings.inherited(os.environ)
+
+
+def job(kit: Kit, threads: Optional[int] = None) -> jobs.TreeJob:
+    questions = paths.SAMPLE / "train.json"
+    selection = inputs.Selection("files", kit.model, questions, threads=threads)
+    return jobs.load_tree(str(kit.launch_file), variants.get(HYBRID), selection, Registry())
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {},
+        {"OMP_NUM_THREADS": "1"},
+        {"OMP_NUM_THREADS": "64"},
+        {"OMP_NUM_THREADS": "64", "MKL_NUM_THREADS": "1"},
+        {"OMP_NUM_THREADS": " 3,2", "MKL_DYNAMIC": "FALSE"},
+        {"OMP_NUM_THREADS": "0"},
+    ],
+)
+def test_the_default_is_what_torch_takes(given: Dict[str, str]) -> None:
+    env = {**clean(), **given}
+    assert surroundings.torchs(env) == torch_says(NUMBER, env)
+
+
+def test_the_default_is_what_torch_takes_on_one_processor() -> None:
+    before = os.sched_getaffinity(0)
+    one = {min(before)}
+    os.sched_setaffinity(0, one)
+    try:
+        assert surroundings.torchs(clean()) == torch_says(NUMBER, clean(), one) == 1
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+def test_threads_of_one_core_count_as_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for processor in range(4):
+        place = tmp_path / f"cpu{processor}" / "topology"
+        place.mkdir(parents=True)
+        (place / "thread_siblings_list").write_text(f"{processor % 2},{processor % 2 + 2}\n")
+    monkeypatch.setattr(surroundings, "_CORES", tmp_path)
+    monkeypatch.setattr(os, "cpu_count", lambda: 4)
+    for processors, cores in (({0, 1, 2, 3}, 2), ({0, 2}, 1), ({1, 2}, 2)):
+        monkeypatch.setattr(os, "sched_getaffinity", lambda pid, found=processors: found)
+        assert surroundings.torchs({}) == cores
+    assert surroundings.torchs({"OMP_NUM_THREADS": "4"}) == 2
+
+
+def test_a_program_takes_the_number_that_was_asked_for(kit: Kit, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_THREAD_LIMIT", "1")
+    most = 1 + max(2, os.cpu_count() or 1)
+    norms = {}
+    for threads in (1, 2, most):
+        env = job(kit, threads).invocation.environment(os.environ)
+        number, norms[threads] = torch_says(f"[{NUMBER}, {NORM}]", env)
+        assert number == threads
+    assert norms[1] != norms[2], "masks would not depend on the number of threads"
+
+
+def test_a_key_has_the_number_of_threads_wherever_it_comes_from(
+    kit: Kit, derived_source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in HOSTILE:
+        monkeypatch.delenv(name, raising=False)
+    one, two = (jobs.onnx_key(job(kit, threads)) for threads in (1, 2))
+    assert one != two
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    assert jobs.onnx_key(job(kit)) == one
+    assert jobs.onnx_key(job(kit, 2)) == two, "THREADS= counts more than the shell"
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    text = kit.launch_file.read_text(encoding="utf-8")
+    kit.launch_file.write_text(
+        text.replace('"PYTHONHASHSEED"', '"OMP_NUM_THREADS": "1", "PYTHONHASHSEED"'), encoding="utf-8"
+    )
+    assert jobs.onnx_key(job(kit)) == one, "the launch file counts more than the machine"
+    assert surroundings.threads(job(kit).invocation.env) == 1
+
+
+def test_what_changes_the_run_is_neither_inherited_nor_in_the_key(
+    kit: Kit, derived_source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in [*HOSTILE, *HARMLESS]:
+        monkeypatch.delenv(name, raising=False)
+    plain, base = job(kit, 2), jobs.onnx_key(job(kit, 2))
+    for name, value in {**HOSTILE, **HARMLESS}.items():
+        monkeypatch.setenv(name, value)
+    hostile = job(kit, 2)
+    assert jobs.onnx_key(hostile) == base
+    env = hostile.invocation.environment(os.environ)
+    assert {name for name in HOSTILE if name in env} == {"OMP_NUM_THREADS"}
+    assert env == {**plain.invocation.environment(clean()), **HARMLESS}
+    assert "not from the shell" in hostile.explain()
+    # What is printed gives the same in the shell that it was printed for.
+    printed = hostile.invocation.shell()
+    before = printed[: printed.index(f"{paths.VENV_PYTHON} ")]
+    code = "import json, os; print(json.dumps(dict(os.environ)))"
+    line = before + shlex.join([sys.executable, "-c", code])
+    shown = subprocess.run(["sh", "-c", line], stdout=subprocess.PIPE, check=True)
+    passed_on = json.loads(shown.stdout)
+    shells = {"PWD", "OLDPWD", "SHLVL", "_"}  # that a shell sets for itself
+    assert {name: passed_on.get(name) for name in env if name not in shells} == {
+        name: value for name, value in env.items() if name not in shells
+    }
+    assert {name for name in HOSTILE if name in passed_on} == {"OMP_NUM_THREADS"}
+
+
+def test_a_hostile_shell_makes_the_same_bytes(
+    built: Kit, tmp_path: Path, hashes: Callable[[Path], Dict[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {**HOSTILE, **HARMLESS}.items():
+        if not name.startswith("PYTHON"):  # which are the kit's own, too
+            monkeypatch.setenv(name, value)
+    kit = Kit(tmp_path, built.model)
+    before = os.umask(0o077)
+    try:
+        done = kit.run("variant", HYBRID, threads=surroundings.torchs(clean()))
+    finally:
+        os.umask(before)
+    assert done.returncode == 0, done.stderr
+    first, second = hashes(built.tree(HYBRID)), hashes(kit.tree(HYBRID))
+    assert {name for name in first if first[name] != second[name]} <= {"provenance.json", "SHA256SUMS"}
+
+
+def test_the_configs_need_no_threads(kit: Kit) -> None:
+    selection = inputs.Selection("sample", threads=3)
+    run = jobs.load(str(kit.launch_file), "configs", selection, Registry())
+    assert not set(run.invocation.env) & set(surroundings.THREADS)
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "two", "1.5", "1025", "99999", "\u00b2"])
+def test_what_is_no_number_of_threads_is_a_user_error(text: str) -> None:
+    with pytest.raises(KitError, match="whole number from 1 to 1024") as error:
+        surroundings.number(text)
+    assert error.value.where == f"THREADS={text}"
+
+
+def test_the_command_takes_threads(kit: Kit) -> None:
+    assert_user_error(kit.run("command", HYBRID, threads="many"), "THREADS=many")
+    done = kit.run("command", HYBRID, threads=7)
+    assert "OMP_NUM_THREADS=7" in done.stdout
+    assert "MKL_NUM_THREADS=7" in done.stdout
