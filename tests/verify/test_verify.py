@@ -393,7 +393,7 @@ TAMPERINGS = {
         },
     ),
     no_onnx: ("-8bit.onnx", {"ONNX: readable": "no ONNX file"}),
-    bomb: ("-8bit.onnx", {"ONNX: readable": "messages"}),
+    bomb: ("-8bit.onnx", {"ONNX: readable": "not complete"}),
     change_bias: ("-8bit.onnx", {"IR: biases and norms": "0.attention.self.key.bias"}),
     lengthen_bin: (".bin", {"IR: readable": "its last constant ends at byte"}),
     break_report: (".csv", {"sparsity report": "cannot be read"}),
