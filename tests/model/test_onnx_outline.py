@@ -1,6 +1,5 @@
 """ONNX files that nobody knows: what is damaged, or asks for much, ends in an error and not in the memory."""
 
-import resource
 import sys
 from pathlib import Path
 from typing import Any, Callable, Tuple
@@ -152,12 +151,10 @@ def test_a_comparison_has_a_limit_on_its_memory(written, bomb: str, monkeypatch:
 def test_the_command_says_so_without_a_traceback(written) -> None:
     content = within(within(b"", INITIALIZER) * 4 * MANY, GRAPH)
     pair = written(content), written(WHOLE, "whole.onnx")
-    limit = 200_000_000
-
-    def confine() -> None:
-        resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
-
-    done = run([sys.executable, "-m", "launch.share.compare", *map(str, pair), "weights"], preexec_fn=confine)
+    limits = "import resource; resource.setrlimit(resource.RLIMIT_DATA, (200_000_000, 200_000_000)); "
+    words = ["compare", f"--a={pair[0]}", f"--b={pair[1]}", "--level=weights"]
+    code = f"{limits}from launch import cli, core; core.errors.exit_with_message(lambda: cli.main({words!r}))"
+    done = run([sys.executable, "-c", code])
     assert_user_error(done, "takes more than", "model.onnx", "Name a whole file")
 
 
