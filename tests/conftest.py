@@ -149,7 +149,7 @@ def run(
 ) -> "subprocess.CompletedProcess[str]":
     """Run a program to its end and return what it said."""
     return subprocess.run(
-        argv, cwd=str(cwd), env=env, capture_output=True, text=True, timeout=600, check=False
+        argv, cwd=str(cwd), env=env, capture_output=True, text=True, timeout=1800, check=False
     )
 
 
@@ -237,6 +237,7 @@ def built(shared: Path, tiny_model: Path, derived_source: Path) -> Built:
     with exclusive(shared / "built.lock", "the trees of the tests"):
         if not record.exists():
             folder = shared / "built"
+            shutil.rmtree(folder, ignore_errors=True)  # of a try that failed
             folder.mkdir()
             kit = Built(folder, tiny_model)
             kit.first = run(kit.argv("all", ""))
