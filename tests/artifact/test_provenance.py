@@ -348,7 +348,7 @@ def test_reading_waits_for_nothing(tmp_path: Path) -> None:
 
 # --- the checkout ----------------------------------------------------------------------------------------
 
-CHECKOUT = "import json; from launch import record; print(json.dumps(record.checkout()))"
+CHECKOUT = "import json; from launch.build import record; print(json.dumps(record.checkout()))"
 
 
 @pytest.fixture

@@ -377,7 +377,8 @@ def processes_in(folder: Path) -> List[Path]:
 CONVERT = """
 import os, sys
 from pathlib import Path
-from launch import convert, locks, optimizers
+from launch.build import convert, optimizers
+from launch.core import locks
 with locks.exclusive(Path(sys.argv[1]), "it") as lock:
     python, path = map(Path, sys.argv[2:4])
     optimizer = optimizers.get(sys.argv[4])

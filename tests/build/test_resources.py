@@ -149,7 +149,7 @@ def test_a_real_limit_is_seen() -> None:
             pytest.skip("no group can be limited here")
         code = (
             "import os, sys; open(sys.argv[1], 'w').write(str(os.getpid()))\n"
-            "from launch import resources; print(resources.available_memory())"
+            "from launch.build import resources; print(resources.available_memory())"
         )
         done = subprocess.run(
             [sys.executable, "-c", code, str(group / "cgroup.procs")],

@@ -241,7 +241,7 @@ def test_help_loads_nothing_of_what_the_commands_do() -> None:
         loaded = run([sys.executable, "-c", code, *words]).stdout.splitlines()[-1]
         assert "'launch.cli'" in loaded
         for name in ("jobs", "environment", "package", "provenance", "pipeline"):
-            assert f"'launch.{name}'" not in loaded
+            assert f".{name}'" not in loaded
 
 
 def test_the_words_to_choose_from_are_those_that_are_acted_on() -> None:

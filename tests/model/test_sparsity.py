@@ -237,7 +237,7 @@ def test_a_report_takes_neither_the_files_size_in_memory_nor_pandas(path: Path) 
     code = f"""
 import resource, sys
 from pathlib import Path
-from launch import sparsity
+from launch.model import sparsity
 limit = resource.getrlimit(resource.RLIMIT_DATA)[1]
 import numpy, onnx, tabulate
 with open("/proc/self/statm") as file:

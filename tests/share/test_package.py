@@ -380,7 +380,7 @@ def test_a_killed_run_leaves_the_earlier_package_and_the_next_clears_up(
     with (big / sums.listed(big)[0]).open("wb") as handle:
         handle.truncate(1 << 30)
     program = (
-        "import sys; from pathlib import Path; from launch import package;"
+        "import sys; from pathlib import Path; from launch.share import package;"
         f"package.package({HYBRID!r}, Path(sys.argv[1]), Path(sys.argv[2]), {form!r}, lambda tree: None)"
     )
     words = [sys.executable, "-c", program, str(big.parent), str(to)]

@@ -25,7 +25,8 @@ from ..small_kit import FILES, GREET, LINK, LINKED, PATCHES, QA, RUN_QA, SmallKi
 
 DERIVE = """
 import sys
-from launch import cli, errors
+from launch import cli
+from launch.core import errors
 from launch.sources.source import choose_source
 
 def derive():
