@@ -10,7 +10,6 @@ from typing import Iterator
 
 from .errors import KitError
 
-_PART = ".part"
 _DAY = 86400.0
 
 
@@ -28,16 +27,16 @@ def write(path: Path, text: str) -> None:
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a name that nobody else has, beside ``path``; what the block writes there takes its place.
 
-    It is on disk before, so that a power cut leaves the old or the new.  Where the block fails, an earlier
-    file is untouched.  What a killed process left more than a day ago is removed.
+    It is flushed to disk first, so that a power cut leaves the old or the new.  Where the block fails, an
+    earlier file is untouched.  What a killed process left more than a day ago is removed.
     """
     begin = f".{path.name[:100]}."
     for left in path.parent.iterdir():
-        if left.name.startswith(begin) and left.name.endswith(_PART):
+        if left.name.startswith(begin) and left.suffix == ".part":
             with suppress(OSError):
                 if time.time() - left.stat().st_mtime > _DAY:
                     left.unlink()
-    part = path.with_name(f"{begin}{os.urandom(8).hex()}{_PART}")
+    part = path.with_name(f"{begin}{os.urandom(8).hex()}.part")
     try:
         yield part
         flush(part)
@@ -52,7 +51,7 @@ def replacing(path: Path) -> Iterator[Path]:
 def flush(path: Path) -> None:
     """Have the system put a file, or a folder's list of names, on disk.
 
-    :raises OSError: it cannot; but not where a filesystem knows of no such thing for a folder.
+    :raises OSError: it cannot.  A filesystem that does not flush folders is no error.
     """
     descriptor = os.open(str(path), os.O_RDONLY)
     try:
@@ -65,7 +64,7 @@ def flush(path: Path) -> None:
 
 
 def flush_all() -> None:
-    """Have the system put all that was written on disk: of ten thousand files, faster than one by one."""
+    """Have the system put on disk all that was written: faster than ten thousand files one by one."""
     os.sync()
 
 
@@ -79,10 +78,7 @@ def flush_tree(folder: Path) -> None:
 
 
 def check_regular(path: Path) -> None:
-    """Check that reading ``path``, a link perhaps, comes to an end: a device's or a pipe's may not.
-
-    :raises OSError: it is no regular file, or there is none; its ``strerror`` says so.
-    """
+    """:raises OSError: no regular file is there, but a device or a pipe, say, that may never end."""
     mode = path.stat().st_mode
     if stat.S_ISDIR(mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
@@ -93,7 +89,7 @@ def check_regular(path: Path) -> None:
 def special(path: Path) -> str:
     """Return why ``path`` is not to be opened: it is a device, say, or cannot be looked at; empty: it may be.
 
-    Of what is not there, and of a folder, whoever reads it says more.
+    It may be where nothing is there, or a folder: who reads it has more to say of that.
     """
     try:
         check_regular(path)
@@ -107,8 +103,7 @@ def special(path: Path) -> str:
 def read(path: Path, most: int) -> bytes:
     """Return the bytes of a regular file.
 
-    :param most: the number of bytes up to which it is read.
-    :raises OSError: it is no regular file, or it is longer, or it cannot be read; ``strerror`` says which.
+    :raises OSError: it is no regular file, has more than ``most`` bytes, or cannot be read.
     """
     check_regular(path)
     with path.open("rb") as handle:
@@ -119,9 +114,8 @@ def read(path: Path, most: int) -> bytes:
 
 
 def check_no_pointer(path: Path) -> None:
-    """Check that ``path`` is not what git leaves of a file where git-lfs was not asked for the file itself.
+    """:raises KitError: ``path`` is what git leaves in a file's place where git-lfs has not fetched the file.
 
-    :raises KitError: it is.
     :raises OSError: it cannot be read.
     """
     with path.open("rb") as handle:

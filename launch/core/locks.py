@@ -28,8 +28,8 @@ _held: Dict[Path, int] = {}
 def exclusive(path: Path, what: str) -> Iterator[int]:
     """Hold ``path``'s lock and yield its file descriptor; wait, and say so, while another process has it.
 
-    A child that inherits the descriptor holds the lock, too, should it outlive this process.  Whoever holds
-    the lock already goes on at once.
+    A child that inherits the descriptor holds the lock, too, should it outlive this process.  Where this
+    process holds the lock already, there is nothing to wait for.
 
     :param what: what is locked, for the message.
     :raises KitError: the lock's file cannot be made.
@@ -46,7 +46,7 @@ def exclusive(path: Path, what: str) -> Iterator[int]:
                 holder = handle.read().strip() or "unknown"
                 print(f"waiting: another process (pid {holder}) works on {what}", file=sys.stderr, flush=True)
                 fcntl.flock(handle, fcntl.LOCK_EX)
-            if not _is_at(handle, path):
+            if not (path.exists() and os.path.samestat(os.fstat(handle.fileno()), path.stat())):
                 continue  # somebody removed the file meanwhile: this lock locks nothing
             handle.seek(0)
             handle.truncate()
@@ -72,13 +72,6 @@ def _open(path: Path) -> IO[str]:
         ) from None
 
 
-def _is_at(handle: IO[str], path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(handle.fileno()), path.stat())
-    except OSError:
-        return False
-
-
 @contextmanager
 def folder(path: Path, waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
     """Hold the lock of an existing folder itself, which leaves no file behind.
@@ -98,7 +91,7 @@ def folder(path: Path, waiting: Callable[[], None] = lambda: None) -> Iterator[N
 
 
 def is_held(path: Path) -> bool:
-    """Return whether somebody holds the lock of a folder; so does nobody of one that is not there."""
+    """Return whether somebody holds the lock of a folder; nobody does of one that is not there."""
     try:
         descriptor = os.open(str(path), os.O_RDONLY)
     except OSError:

@@ -652,7 +652,8 @@ def test_an_interrupt_ends_the_step(real_steps, monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(progress, "LOOK_INTERVAL", 0.05)
-    monkeypatch.setattr(progress.Elapsed, "tick", interrupt)
+    monkeypatch.setattr(progress, "WAIT_INTERVAL", 0.1)
+    monkeypatch.setattr(progress, "duration", interrupt)
     started = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
         real_steps.run("working", ["/bin/sh", "-c", "exec sleep 60"])
