@@ -1,8 +1,8 @@
 """Values of the person's own variables: handed on and counted, but never written down.
 
-A launch configuration may hand variables of the environment on (``${env:NAME}``) and set variables that the
-kit knows nothing of, a token among them.  Programs get the values.  What the kit prints, logs and publishes
-has the names: a text that came from such a value is a :class:`Word`, which knows how it may be shown.
+A launch configuration may hand variables of the environment on (``${env:NAME}``) and set others, a token
+perhaps.  Programs get the values.  What the kit prints, logs and publishes has the names: a text that came
+from such a value is a :class:`Word`, which knows how it may be shown.
 """
 
 import re
@@ -10,20 +10,9 @@ from typing import Callable, Dict, Iterable, Optional
 
 OWN = frozenset(
     (
-        "CUDA_VISIBLE_DEVICES",
-        "GLIBC_TUNABLES",
-        "HF_DATASETS_OFFLINE",
-        "HF_HOME",
-        "MKL_DYNAMIC",
-        "MKL_NUM_THREADS",
-        "OMP_NUM_THREADS",
-        "PATH",
-        "PYTHONHASHSEED",
-        "PYTHONPATH",
-        "TORCH_DISTRIBUTED_DEBUG",
-        "TORCH_EXTENSIONS_DIR",
-        "TRANSFORMERS_OFFLINE",
-        "WANDB_DISABLED",
+        *("CUDA_VISIBLE_DEVICES", "GLIBC_TUNABLES", "HF_DATASETS_OFFLINE", "HF_HOME", "MKL_DYNAMIC"),
+        *("MKL_NUM_THREADS", "OMP_NUM_THREADS", "PATH", "PYTHONHASHSEED", "PYTHONPATH"),
+        *("TORCH_DISTRIBUTED_DEBUG", "TORCH_EXTENSIONS_DIR", "TRANSFORMERS_OFFLINE", "WANDB_DISABLED"),
     )
 )
 """The kit's variables: those that its launch file, its rules and upstream's launch file set."""
@@ -35,7 +24,7 @@ REFERENCE = re.compile(r"\$\{env:([^}]*)\}")
 """What stands for a value of the environment: the reference, as launch files have it."""
 
 _SHORTEST = 6
-"""Letters from which on a value is looked for in what is printed: a shorter one is part of too many words."""
+"""Letters of a value that is looked for in what is printed: a shorter one is part of too many words."""
 
 _values: Dict[str, str] = {}
 
@@ -49,7 +38,7 @@ class Word(str):
     shown: str
 
     def __new__(cls, text: str, shown: str) -> "Word":
-        """Return ``text``, which remembers ``shown``."""
+        """Return a text that remembers how it is shown."""
         made = super().__new__(cls, text)
         made.shown = shown
         return made
