@@ -1,7 +1,7 @@
 """The virtual environments: each is made from its locks, and brought up to date when those change.
 
-A stamp in an environment says which locks and which interpreter it was made from: a setup that was killed at
-any moment leaves none, and the next one starts over.
+A stamp in an environment says which locks and which interpreter it was made from.  A setup that was killed
+leaves none, and the next one starts over.
 """
 
 import contextlib
@@ -18,9 +18,6 @@ from ..core.stamp import Stamp
 from . import installer, interpreters, requirements
 from .steps import Steps
 
-SPARE = 1.5
-"""Free disk space that a new environment needs, as a multiple of its size: uv unpacks beside it."""
-
 _UNPACK_PIP = """
 import ensurepip, glob, os, sysconfig, zipfile
 here = os.path.join(glob.escape(os.path.dirname(ensurepip.__file__)), "_bundled", "*.whl")
@@ -28,14 +25,13 @@ here = os.path.join(glob.escape(os.path.dirname(ensurepip.__file__)), "_bundled"
 for wheel in glob.glob(here) or glob.glob("/usr/share/python-wheels/*.whl"):
     zipfile.ZipFile(wheel).extractall(sysconfig.get_path("purelib"))
 """
-"""As ``python -m ensurepip``, which takes ten times as long: it runs pip from the wheel and compiles all."""
+"""What ``python -m ensurepip`` does, which takes ten times as long: it runs pip and compiles all."""
 
 
 @dataclass(frozen=True)
 class Venv:
     """A virtual environment.
 
-    :param folder: where it is.
     :param purpose: what it is for, in words.
     :param locks: the locks whose packages are in it; no others are.
     :param bytes: how large it is.
@@ -80,22 +76,19 @@ class Venv:
         return stamp if whole else None
 
     def is_ready(self) -> bool:
-        """Whether the environment is whole and made from the locks as they are now.
-
-        This is asked before every command, so it reads a few small files and starts nothing.
+        """Whether the environment is whole and made from the locks as they are now; starts no process.
 
         :raises KitError: a lock cannot be read.
         """
-        stamp = self._stamp()
-        return stamp is not None and stamp.key == self._key()
+        return self._satisfies("")
 
     def ensure(self, python: str = "") -> bool:
         """Make the environment if it is not ready, and return whether there was anything to do.
 
         :param python: the make variable ``PYTHON``; empty where the kit may choose.  An environment made from
             another interpreter is made again.
-        :raises KitError: there is no Python 3.8, a thing the setup needs is missing, or a step failed; the
-            next call starts over.
+        :raises KitError: there is no Python 3.8, or a compiler, say, is missing, or a step failed; the next
+            call starts over.
         """
         if self._satisfies(python):
             return False
@@ -114,7 +107,6 @@ class Venv:
         return python in ("", own) or _same_file(Path(interpreters.find(python).path), Path(own))
 
     def _choose(self, python: str, stamp: Optional[Stamp]) -> interpreters.Interpreter:
-        """Return the interpreter to use."""
         if self.base is not None:
             try:
                 return interpreters.probe(str(self.base.python), "the environment's interpreter")
@@ -138,8 +130,7 @@ class Venv:
         if self.base is None:
             place.find_compiler()
             _check_interpreter(interpreter)
-        # Taken now: a lock that is edited while its packages are installed must count as changed.
-        key = self._key()
+        key = self._key()  # now: a lock that is edited while its packages are installed has changed
         shown = paths.shown(self.folder)
         steps = Steps(paths.BUILD / "log" / f"{self.folder.name.lstrip('.')}.log", lock)
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
@@ -160,7 +151,8 @@ class Venv:
 
     def _check_space(self) -> None:
         """:raises KitError: the disk has no room for a new environment."""
-        free, wanted = shutil.disk_usage(str(self.folder)).free, SPARE * self.bytes
+        free = shutil.disk_usage(str(self.folder)).free
+        wanted = 1.5 * self.bytes  # uv unpacks beside it
         if free < wanted:
             raise KitError(
                 f"There is too little free disk space: {size(free)}, and making {paths.shown(self.folder)}"
