@@ -34,7 +34,6 @@ class Usage:
 
     :param seconds: wall-clock time.
     :param peak_bytes: the largest resident set of one process.
-    :param cpu_seconds: processor time, in user and in system mode.
     """
 
     seconds: float

@@ -1,8 +1,4 @@
-"""The one kind of error that a user of the kit is meant to see.
-
-Its three parts are kept apart: the terminal, a log and tests use them singly, and they travel between
-processes as JSON, so that the error of a child process reaches the terminal as it was raised.
-"""
+"""The one kind of error that a user of the kit is meant to see."""
 
 import io
 import signal
@@ -19,7 +15,7 @@ EXIT_INTERRUPTED = 130
 
 
 class KitError(Exception):
-    """Something that the user can mend.
+    """Something that the user can mend.  Its parts stay apart, in JSON between processes, too.
 
     :param what: one sentence: what is wrong.
     :param where: the file, key and value it was found in; empty where there is no such place.
@@ -52,11 +48,7 @@ class KitError(Exception):
 
 
 def unknown(kind: str, name: str, option: str, known: Iterable[str]) -> KitError:
-    """Return the error for a name that is none of those there are.
-
-    :param kind: what it should name (``source``).
-    :param option: the variable that a person wrote it in (``SOURCE``).
-    """
+    """Return the error for a name of a ``kind`` (``source``), given in an ``option`` (``SOURCE``)."""
     return KitError(
         f"There is no {kind} {name!r}." if name else f"No {kind} was named.",
         where=f"{option}={name}",
@@ -65,10 +57,10 @@ def unknown(kind: str, name: str, option: str, known: Iterable[str]) -> KitError
 
 
 def exit_with_message(body: Callable[[], int]) -> NoReturn:
-    """Run ``body`` and leave the process with its status; a :class:`KitError` is printed without a traceback.
+    """Run ``body`` and leave the process with its status.
 
-    So is what the operating system refuses (a full disk, a folder without permission).  Anything else that is
-    raised is a defect of the kit, and keeps its traceback.
+    A :class:`KitError`, or what the operating system refuses (a full disk, a folder without permission), is
+    printed without a traceback; anything else is a defect of the kit.
     """
     for stream in (sys.stdout, sys.stderr):
         # A path that is not UTF-8 must not turn a message into a traceback.

@@ -1,23 +1,17 @@
-"""Writing files whole; reading regular files of a bounded size; and paths that a person typed."""
+"""Writing files whole; reading regular files of a bounded size; paths that a person typed."""
 
 import errno
 import os
 import stat
-import time
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Iterator
 
 from .errors import KitError
 
-_DAY = 86400.0
-
 
 def write(path: Path, text: str) -> None:
-    """Write ``text`` to ``path`` whole or not at all, as UTF-8; missing folders are made.
-
-    :raises OSError: it cannot be written; an earlier file is untouched then.
-    """
+    """Write ``text`` to ``path`` as UTF-8, as :func:`replacing` does; missing folders are made."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as part:
         part.write_text(text, encoding="utf-8")
@@ -25,18 +19,11 @@ def write(path: Path, text: str) -> None:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a name that nobody else has, beside ``path``; what the block writes there takes its place.
+    """Yield a new name beside ``path``; the file that the block writes there takes its place.
 
-    It is flushed to disk first, so that a power cut leaves the old or the new.  Where the block fails, an
-    earlier file is untouched.  What a killed process left more than a day ago is removed.
+    Where the block fails, and through a power cut, an earlier file is untouched.
     """
-    begin = f".{path.name[:100]}."
-    for left in path.parent.iterdir():
-        if left.name.startswith(begin) and left.suffix == ".part":
-            with suppress(OSError):
-                if time.time() - left.stat().st_mtime > _DAY:
-                    left.unlink()
-    part = path.with_name(f"{begin}{os.urandom(8).hex()}.part")
+    part = path.with_name(f".{path.name[:100]}.{os.urandom(8).hex()}.part")
     try:
         yield part
         flush(part)
@@ -49,10 +36,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def flush(path: Path) -> None:
-    """Have the system put a file, or a folder's list of names, on disk.
-
-    :raises OSError: it cannot.  A filesystem that does not flush folders is no error.
-    """
+    """Have the system put a file, or a folder's list of names, on disk, where the filesystem can."""
     descriptor = os.open(str(path), os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -87,10 +71,7 @@ def check_regular(path: Path) -> None:
 
 
 def special(path: Path) -> str:
-    """Return why ``path`` is not to be opened: it is a device, say, or cannot be looked at; empty: it may be.
-
-    It may be where nothing is there, or a folder: who reads it has more to say of that.
-    """
+    """Return why ``path`` is not to be opened, a device, say; empty where it may be, or is not there."""
     try:
         check_regular(path)
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
@@ -101,7 +82,7 @@ def special(path: Path) -> str:
 
 
 def read(path: Path, most: int) -> bytes:
-    """Return the bytes of a regular file.
+    """Return the bytes of a file.
 
     :raises OSError: it is no regular file, has more than ``most`` bytes, or cannot be read.
     """
@@ -114,10 +95,7 @@ def read(path: Path, most: int) -> bytes:
 
 
 def check_no_pointer(path: Path) -> None:
-    """:raises KitError: ``path`` is what git leaves in a file's place where git-lfs has not fetched the file.
-
-    :raises OSError: it cannot be read.
-    """
+    """:raises KitError: ``path`` is what git leaves in place of a file that git-lfs has not fetched."""
     with path.open("rb") as handle:
         if handle.read(40).startswith(b"version https://git-lfs"):
             raise KitError(
@@ -128,9 +106,8 @@ def check_no_pointer(path: Path) -> None:
 
 
 def typed(text: str, name: str) -> Path:
-    """Return the absolute path that a person's ``text`` means, ``~`` included.
+    """Return the absolute path that a person's ``text`` in the variable ``name`` means, ``~`` included.
 
-    :param name: the variable it was given in (``OUT``), for the error.
     :raises KitError: it cannot be a path.
     """
     try:

@@ -1,8 +1,7 @@
 """Values of the person's own variables: handed on and counted, but never written down.
 
 A launch configuration may hand variables of the environment on (``${env:NAME}``) and set others, a token
-perhaps.  Programs get the values.  What the kit prints, logs and publishes has the names: a text that came
-from such a value is a :class:`Word`, which knows how it may be shown.
+perhaps.  Programs get the values; what the kit prints, logs and publishes has the names.
 """
 
 import re
@@ -30,10 +29,7 @@ _values: Dict[str, str] = {}
 
 
 class Word(str):
-    """A text with values in it that are not to be shown.
-
-    :param shown: the same text with :data:`REFERENCE` or :data:`NOT_SHOWN` in their place.
-    """
+    """A text with values in it that are not to be shown; ``shown`` has references or NOT_SHOWN instead."""
 
     shown: str
 
@@ -69,11 +65,9 @@ def of_environment(name: str, value: str) -> Word:
 
 
 def of_entry(name: str, written: str, value: Optional[str] = None) -> str:
-    """Return the value of an entry of ``env`` in a launch file.
+    """Return the value of an entry of ``env`` in a launch file; the kit's own are shown.
 
-    One of the kit's variables has nothing to hide but references, nor has another that is one reference.
-
-    :param written: the value as in the file.
+    :param written: the value as in the file; where it is one reference, nothing is left to hide.
     :param value: the value, substituted; None: as written.
     """
     value = written if value is None else value

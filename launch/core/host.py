@@ -62,10 +62,7 @@ def _memory() -> int:
 
 
 def python_version(python: str) -> str:
-    """Return the version of a virtual environment's interpreter, which its ``pyvenv.cfg`` has.
-
-    Empty for an interpreter that is in no virtual environment: asking it would mean to run it.
-    """
+    """Return the version of a virtual environment's interpreter, from ``pyvenv.cfg``; of others nothing."""
     settings = Path(python).parent.parent / "pyvenv.cfg"
     return _search(_VERSION, settings) if settings.is_absolute() else ""
 
@@ -93,8 +90,8 @@ def named(text: str, folders: Mapping[str, Path]) -> str:
 def placeless(text: str) -> str:
     """Return ``text`` without paths of this machine.
 
-    The checkout is ``${workspaceFolder}``, its environment ``${venv}``, the person's home folder itself
-    ``${userHome}``.  Of another absolute path the last part stays: ``${elsewhere}/<name>``.
+    Instead are ``${workspaceFolder}``, ``${venv}``, ``${userHome}`` for the home folder itself, and
+    ``${elsewhere}/<name>`` with the last part of another absolute path.
     """
     text = named(text, _FOLDERS)
     entries = text.split(os.pathsep)

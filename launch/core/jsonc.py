@@ -46,7 +46,7 @@ _TRAILING = re.compile(r'"(?:[^"\\\r\n]|\\.)*"?|[\[{:,][ \r\n]*,|,(?=[ \r\n]*[\]
 
 @dataclass(frozen=True)
 class Document:
-    """A value and the text it was read from, for errors about the value.
+    """A value and the text it was read from.
 
     :param source: what errors call the text: its file name.
     :param starts: where in the text each key and each list's item begins.
@@ -80,10 +80,8 @@ def loads(text: str, source: str) -> Any:
 def parse(text: str, source: str) -> Document:
     """Return the value that ``text`` holds, with the places of its parts.
 
-    :param source: what errors call the text: its file name.
     :raises KitError: the text is not JSON with comments and trailing commas, an object has a key twice, a
-        number is NaN or infinite, or the nesting is deeper than :data:`MAX_DEPTH`.  The error names file,
-        line, column and the key at or after which it is.
+        number is NaN or infinite, or the nesting is deeper than :data:`MAX_DEPTH`.
     """
     plain = _TRAILING.sub(lambda match: " " if match.group() == "," else match.group(), _blank(text))
     value: Any = ABSENT
@@ -156,10 +154,7 @@ def _at(text: str, index: int) -> str:
 
 
 def _walk(text: str) -> Iterator[Tuple["re.Match[str]", KeyPath, bool]]:
-    """Go through the tokens: each with the path it is at, and whether a key or an item begins.
-
-    The text need not be valid; then what follows the first fault means little.
-    """
+    """Go through the tokens of a text with faults, too: each with its path, and whether a key or item begins."""
     path: List[Union[str, int, None]] = []  # for every open list a place, for every open object a key
     for token in _TOKEN.finditer(text):
         found, kind = token.group(), token.lastgroup
@@ -193,7 +188,7 @@ def _invalid(text: str, index: int, source: str, reason: str, hint: str = "") ->
 
 
 def _is_finite(word: str) -> bool:
-    """Tell whether a bare word is anything but a number that JSON cannot hold (also ``1e999``)."""
+    """Return whether a bare word is anything but a number that JSON cannot hold (also ``1e999``)."""
     try:
         return word.lstrip("-").isdigit() or abs(float(word)) < float("inf")
     except ValueError:

@@ -13,8 +13,7 @@ from .errors import KitError
 LOCK = paths.BUILD / "build.lock"
 """Held by whoever writes below ``build/`` or ``.venv/``.
 
-But for NNCF's extension, which has a lock of its own (:mod:`launch.qa.extension`): a program that ``make``
-has started needs it while ``make`` holds this one.
+NNCF's extension has a lock of its own: a program that ``make`` has started needs it, and ``make`` holds this.
 """
 
 LOCKED = "this checkout"
@@ -26,10 +25,9 @@ _held: Dict[Path, int] = {}
 
 @contextmanager
 def exclusive(path: Path, what: str) -> Iterator[int]:
-    """Hold ``path``'s lock and yield its file descriptor; wait, and say so, while another process has it.
+    """Hold a file's lock and yield its descriptor; wait, and say so, while another process has it.
 
-    A child that inherits the descriptor holds the lock, too, should it outlive this process.  Where this
-    process holds the lock already, there is nothing to wait for.
+    A child that inherits the descriptor holds the lock, too, should it outlive this process.
 
     :param what: what is locked, for the message.
     :raises KitError: the lock's file cannot be made.

@@ -1,7 +1,4 @@
-"""What the terminal shows while a build runs.
-
-A line about something that goes on is rewritten in place on a terminal, and printed now and then into a file.
-"""
+"""What the terminal shows while a build runs: a line rewritten in place; a file gets one now and then."""
 
 import shutil
 import subprocess
@@ -39,10 +36,7 @@ def counted(number: int, noun: str, nouns: str = "") -> str:
 
 
 def columns_of(lines: Sequence[Sequence[str]], right: Container[int] = ()) -> List[str]:
-    """Return a table's lines with their words in columns.
-
-    :param right: the columns that are set flush right.
-    """
+    """Return a table's lines with their words in columns, some of them set flush ``right``."""
     widths = [max(map(len, column)) for column in zip(*lines)]
     return [
         "  ".join(
@@ -124,11 +118,9 @@ class Progress:
 
 
 def output_of(process: "subprocess.Popen[Any]", quiet: bool = False) -> Any:
-    """Wait for a process, showing for how long, and return its standard output, which has to be a pipe.
+    """Wait for a process, show for how long unless ``quiet``, and return its standard output, a pipe.
 
     On a terminal the line appears after a second and goes away in the end.
-
-    :param quiet: show nothing, as the process itself shows how far it is.
     """
     started = time.monotonic()
     terminal = sys.stderr.isatty()

@@ -51,9 +51,8 @@ def torchs(env: Mapping[str, str]) -> int:
     """Return how many threads torch 1.9.1 takes in a process with these variables.
 
     It asks MKL (``aten/src/ATen/ParallelOpenMP.cpp``), which takes ``MKL_NUM_THREADS``, else
-    ``OMP_NUM_THREADS``, but not more than the machine has cores unless ``MKL_DYNAMIC`` is false, and by
-    default as many as there are cores for the process; threads of one core count as one ("Improving
-    Performance with Threading" in MKL's developer guide).
+    ``OMP_NUM_THREADS``, but at most the machine's cores unless ``MKL_DYNAMIC`` is false; by default the cores
+    of the process ("Improving Performance with Threading" in MKL's developer guide).
     """
     for name in reversed(THREADS):
         found = re.match(r"\s*([0-9]{1,4})(?![0-9])", env.get(name, ""))
@@ -76,5 +75,5 @@ def count_cores(among: Optional[Set[int]] = None) -> int:
 
 
 def threads(env: Mapping[str, Optional[str]]) -> int:
-    """Return the number of threads that an invocation takes (:func:`launch.build.rules.set_threads`)."""
+    """Return the number of threads that an invocation takes, as the kit's rules have set it."""
     return int(env[THREADS[0]] or 0)

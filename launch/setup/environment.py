@@ -1,7 +1,6 @@
 """The virtual environments: each is made from its locks, and brought up to date when those change.
 
-A stamp in an environment says which locks and which interpreter it was made from.  A setup that was killed
-leaves none, and the next one starts over.
+A stamp in each says which locks and which interpreter it was made from.
 """
 
 import contextlib
@@ -85,10 +84,8 @@ class Venv:
     def ensure(self, python: str = "") -> bool:
         """Make the environment if it is not ready, and return whether there was anything to do.
 
-        :param python: the make variable ``PYTHON``; empty where the kit may choose.  An environment made from
-            another interpreter is made again.
-        :raises KitError: there is no Python 3.8, or a compiler, say, is missing, or a step failed; the next
-            call starts over.
+        :param python: the make variable ``PYTHON``: an environment of another interpreter is made again.
+        :raises KitError: a Python 3.8 or a compiler is missing, or a step failed; the next call starts over.
         """
         if self._satisfies(python):
             return False
@@ -104,12 +101,12 @@ class Venv:
             return False
         # The interpreter is recognized by its path where possible: asking it takes a process.
         own = stamp.made["python"]
-        return python in ("", own) or _same_file(Path(interpreters.find(python).path), Path(own))
+        return python in ("", own) or _same_file(Path(interpreters.find_interpreter(python).path), Path(own))
 
     def _choose(self, python: str, stamp: Optional[Stamp]) -> interpreters.Interpreter:
         if self.base is not None:
             try:
-                return interpreters.probe(str(self.base.python), "the environment's interpreter")
+                return interpreters.probe_interpreter(str(self.base.python), "the environment's interpreter")
             except interpreters.Unusable as reason:
                 raise KitError(
                     f"The interpreter of the kit's environment {reason}.",
@@ -119,8 +116,8 @@ class Venv:
         if stamp is not None and not python:
             # The environment's own interpreter, even where a search would now find another first.
             with contextlib.suppress(interpreters.Unusable):
-                return interpreters.probe(stamp.made["python"], "the environment's interpreter")
-        return interpreters.find(python)
+                return interpreters.probe_interpreter(stamp.made["python"], "the environment's interpreter")
+        return interpreters.find_interpreter(python)
 
     def _make(self, python: str, lock: int) -> None:
         """Make the environment, or bring it up to date where only the locks have changed."""
@@ -184,7 +181,7 @@ class Venv:
                 *("--build-constraints", _lock_file(installer.LOCK)),
                 *map(_lock_file, self.locks),
             ],
-            environment=installer.uv_settings(os.environ),
+            environment=installer.derive_uv_settings(os.environ),
             draws=True,
         )
 
@@ -198,7 +195,7 @@ def _same_file(one: Path, other: Path) -> bool:
 
 
 def _check_interpreter(interpreter: interpreters.Interpreter) -> None:
-    """:raises KitError: the interpreter cannot make environments, or its headers cannot be used."""
+    """:raises KitError: the interpreter cannot make environments, or NNCF's extension be compiled for it."""
     if interpreter.lacks:
         raise KitError(
             f"Python {interpreter.version} has no {' and no '.join(interpreter.lacks)}: ensurepip has the pip"

@@ -1,7 +1,4 @@
-"""uv, which installs what the locks name: one that is here already, and how it reaches the package index.
-
-Without one, pip installs the locked one into the kit's environment (:mod:`launch.setup.environment`).
-"""
+"""uv, which installs what the locks name: one that is here already, and how it reaches the package index."""
 
 import configparser
 import contextlib
@@ -35,10 +32,9 @@ name, and where that has other builds than the lock, it fails.
 
 
 def find_uv(candidates: Iterable[Path]) -> str:
-    """Return the first uv that can stand in for the locked one, PATH's coming last; else an empty text.
+    """Return the first uv, PATH's last, of the locked one's minor version and no older patch; else "".
 
-    That is one of the same minor version and no older patch: uv's minor version is raised for changes that
-    break something, and its patch version for others (its documentation, "Versioning").
+    uv's minor version is raised for changes that break something (its documentation, "Versioning").
     """
     wanted = _version(requirements.pins(LOCK)["uv"])
     for uv in filter(None, (*map(str, candidates), shutil.which("uv"))):
@@ -93,11 +89,8 @@ def read_pip_settings(environment: Mapping[str, str]) -> Dict[str, str]:
     return {name: " ".join(value.split()) for name, value in found.items() if value.strip()}
 
 
-def uv_settings(environment: Mapping[str, str]) -> Dict[str, str]:
-    """Return the variables that make uv reach an index as pip does, so that a mirror is set up only once.
-
-    What the person's ``environment`` says to uv stays.
-    """
+def derive_uv_settings(environment: Mapping[str, str]) -> Dict[str, str]:
+    """Return the variables that, with a person's ``environment``, make uv reach an index as pip does."""
     pip = read_pip_settings(environment)
     settings: Dict[str, str] = {}
     for keys, variables in _PIP_TO_UV:

@@ -41,7 +41,7 @@ headers = sysconfig.get_path("include") or ""
 lacks += [] if os.path.exists(os.path.join(headers, "Python.h")) else ["Python.h"]
 print(json.dumps(dict(
     path=path, implementation=platform.python_implementation(), version=platform.python_version(),
-    wide=sys.maxsize > 2**32, headers=headers, lacks=lacks,
+    headers=headers, lacks=lacks,
 )))
 """
 
@@ -68,7 +68,7 @@ class Unusable(Exception):
     """A candidate is not a CPython 3.8 that starts; the text completes the sentence "it ..."."""
 
 
-def probe(path: str, origin: str) -> Interpreter:
+def probe_interpreter(path: str, origin: str) -> Interpreter:
     """Run ``path`` and return what it is.
 
     :raises Unusable: it does not start, or it is something else.
@@ -98,8 +98,6 @@ def probe(path: str, origin: str) -> Interpreter:
         raise Unusable("does not answer as a Python does") from None
     if not name.startswith(f"CPython {_VERSION}."):
         raise Unusable(f"is {name}")
-    if not facts["wide"]:
-        raise Unusable(f"is a 32-bit {name}")
     return Interpreter(facts["path"], facts["version"], origin, facts["headers"], tuple(facts["lacks"]))
 
 
@@ -107,15 +105,11 @@ def _lines(output: bytes) -> List[str]:
     return output.decode("utf-8", "replace").strip().splitlines()
 
 
-def find(requested: str = "") -> Interpreter:
-    """Return a CPython 3.8 that starts.
-
-    One that lacks nothing (:attr:`Interpreter.lacks`) is preferred wherever it is.  Where there is none, the
-    first that lacks something: the error can then say what to install beside it.
+def find_interpreter(requested: str = "") -> Interpreter:
+    """Return the first CPython 3.8 that starts and lacks nothing, else the first that starts.
 
     :param requested: the make variable ``PYTHON``: a name on PATH or a path; nothing else is looked at then.
-    :raises KitError: the requested one is not a CPython 3.8 that starts; or none was found, and then the
-        error lists each place that was tried.
+    :raises KitError: there is none, and the error lists each place that was tried.
     """
     if requested:
         return _probe_requested(requested)
@@ -123,7 +117,7 @@ def find(requested: str = "") -> Interpreter:
     incomplete: Optional[Interpreter] = None
     for origin, path in _candidates(tried):
         try:
-            found = probe(path, origin)
+            found = probe_interpreter(path, origin)
         except Unusable as reason:
             tried.append(f"{origin}: {path} {reason}")
             continue
@@ -156,7 +150,7 @@ def _probe_requested(requested: str) -> Interpreter:
     if path is None:
         raise KitError(f"There is no program called {requested!r} on PATH.", where=where, hint=hint)
     try:
-        return probe(path, where)
+        return probe_interpreter(path, where)
     except Unusable as reason:
         raise KitError(
             f"PYTHON is not a CPython {_VERSION} that starts: {path} {reason}.", where=where, hint=hint
@@ -164,7 +158,7 @@ def _probe_requested(requested: str) -> Interpreter:
 
 
 def _candidates(tried: List[str]) -> Iterator[Tuple[str, str]]:
-    """Yield the interpreters to try, each with its place in words, nearest first; the last is uv's to fetch.
+    """Yield the interpreters to try, each with its place in words, nearest first; uv fetches the last.
 
     :param tried: receives a line for each place where there is none.
     """
