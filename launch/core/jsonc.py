@@ -154,7 +154,7 @@ def _at(text: str, index: int) -> str:
 
 
 def _walk(text: str) -> Iterator[Tuple["re.Match[str]", KeyPath, bool]]:
-    """Go through the tokens of a text with faults, too: each with its path, and whether a key or item begins."""
+    """Go through a text's tokens: each with its path, and whether a key or an item begins."""
     path: List[Union[str, int, None]] = []  # for every open list a place, for every open object a key
     for token in _TOKEN.finditer(text):
         found, kind = token.group(), token.lastgroup

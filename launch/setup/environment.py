@@ -104,23 +104,14 @@ class Venv:
         return python in ("", own) or _same_file(Path(interpreters.find_interpreter(python).path), Path(own))
 
     def _choose(self, python: str, stamp: Optional[Stamp]) -> interpreters.Interpreter:
-        if self.base is not None:
-            try:
-                return interpreters.probe_interpreter(str(self.base.python), "the environment's interpreter")
-            except interpreters.Unusable as reason:
-                raise KitError(
-                    f"The interpreter of the kit's environment {reason}.",
-                    where=paths.shown(self.base.python),
-                    hint="make setup",
-                ) from None
-        if stamp is not None and not python:
-            # The environment's own interpreter, even where a search would now find another first.
+        """Return the base's interpreter, or its own, even where a search would find another first."""
+        known = str(self.base.python) if self.base else stamp.made["python"] if stamp and not python else ""
+        if known:
             with contextlib.suppress(interpreters.Unusable):
-                return interpreters.probe_interpreter(stamp.made["python"], "the environment's interpreter")
+                return interpreters.probe_interpreter(known, "the environment's interpreter")
         return interpreters.find_interpreter(python)
 
     def _make(self, python: str, lock: int) -> None:
-        """Make the environment, or bring it up to date where only the locks have changed."""
         stamp = self._stamp()
         interpreter = self._choose(python, stamp)
         keep = stamp is not None and _same_file(Path(interpreter.path), Path(stamp.made["python"]))
