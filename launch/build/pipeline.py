@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, Sequence
 
 from ..artifact import trees
 from . import convert, program, record, resources, startable
-from ..core import disk, paths, place
+from ..core import paths, place
 from ..model import bert_config, squad
 from ..core.errors import KitError
 from .jobs import TreeJob, ir_key, onnx_key
@@ -143,8 +143,8 @@ class Build:
             needs.append(_estimate(job, self.optimizer))
             resources.check_memory(job.variant.name, needs[-1])
         trees.check_writable(self.out)
-        disk.check_disk(f"Making {len(todo)} of the trees", self.out, sum(need.disk for need in needs))
-        disk.check_disk("Building", todo[0].work, max(need.disk for need in needs))
+        place.check_disk(f"Making {len(todo)} of the trees", self.out, sum(need.disk for need in needs))
+        place.check_disk("Building", todo[0].work, max(need.disk for need in needs))
 
 
 def _is_ours(work: Path) -> bool:

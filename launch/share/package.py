@@ -15,7 +15,7 @@ from typing import Callable, Iterator, List, Tuple
 
 from ..artifact import sums, trees
 from ..artifact.provenance import read as read_provenance
-from ..core import digests, disk, files, locks, paths
+from ..core import digests, files, locks, paths, place
 from ..core.errors import KitError, unknown
 from ..core.progress import Progress
 from ..model import variants
@@ -144,7 +144,7 @@ def _is_tar(path: Path, name: str) -> bool:
 
 def _check_disk(name: str, to: Path, need: int) -> None:
     try:
-        disk.check_disk(f"Packaging {name}", to, need)
+        place.check_disk(f"Packaging {name}", to, need)
     except KitError as error:
         hint = "Free disk space, or set TO= to a folder on another disk."
         raise KitError(error.what, where=error.where, hint=hint) from None

@@ -2,7 +2,6 @@
 
 import os
 import threading
-import time
 from pathlib import Path
 from typing import List
 
@@ -95,14 +94,6 @@ def test_what_cannot_be_flushed_does_not_appear(tmp_path: Path, monkeypatch: pyt
         files.write(tmp_path / "stamp", "new")
     assert (tmp_path / "stamp").read_text() == "old"
     assert [path.name for path in tmp_path.iterdir()] == ["stamp"]
-
-
-def test_what_a_killed_writer_left_goes_after_a_day(tmp_path: Path) -> None:
-    for name, age in ((".a.1.part", 90_000), (".a.2.part", 10), (".b.1.part", 90_000)):
-        (tmp_path / name).touch()
-        os.utime(str(tmp_path / name), (time.time() - age, time.time() - age))
-    files.write(tmp_path / "a", "text")
-    assert sorted(path.name for path in tmp_path.iterdir()) == [".a.2.part", ".b.1.part", "a"]
 
 
 def test_a_written_file_has_the_mode_that_the_person_wants(tmp_path: Path) -> None:

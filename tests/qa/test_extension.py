@@ -180,7 +180,7 @@ class Runs:
     def calls(self) -> List[str]:
         """Run the job and return its processes; if the extension was looked after, it leaves a stamp."""
         with Path(os.devnull).open("w") as nowhere:
-            progress = Progress("", None, nowhere)
+            progress = Progress("", None)
             program.run_job(self.job(), "test", "a test", progress, nowhere.fileno())
         file = self.folder / "python.calls"
         lines = [line.split() for line in file.read_text().splitlines()]
