@@ -552,14 +552,16 @@ def _report(given: Given) -> int:
     $ report
     $ report --to /tmp/trees.html
     """
+    from .core import files
     from .core.progress import size
-    from .share.report import command as report
+    from .share import report
 
-    out, to = report.check(given.out, given.to)
+    out = files.typed(given.out, "OUT")
+    target = report.find_target(out, given.to)
     _enter(given)
-    trees = report.report(out, to)
-    print(report.text(trees))
-    print(f"\nreport  {paths.shown(to)}  ({size(to.stat().st_size)})")
+    trees = report.write_report(out, target)
+    print(report.write_text(trees))
+    print(f"\nreport  {paths.shown(target)}  ({size(target.stat().st_size)})")
     return 1 if any(tree.faults for tree in trees) else 0
 
 
@@ -581,11 +583,14 @@ def _package(given: Given) -> None:
     $ package --v 90pc_unstructured_sparse
     $ package --v 90pc_unstructured_sparse --format tar --to /tmp
     """
+    from .core import files
     from .share import package
 
-    checked = package.check(given.v, given.out, given.to, given.format)
+    out, to = files.typed(given.out, "OUT"), files.typed(given.to, "TO")
+    tree, target = package.find_place(given.v, out, to, given.format)
     _enter(given)
-    print(f"package  {paths.shown(package.package(*checked, package.verified))}")
+    package.make_package(tree, target)
+    print(f"package  {paths.shown(target)}")
 
 
 @_command("compare", _TRUST, "a b level python", required="a b")
@@ -597,12 +602,21 @@ def _compare(given: Given) -> int:
 
     $ compare --a gen_hybrid_sparse --b /data/trees --level weights
     """
+    from .core import files
     from .share import compare
 
-    a, b = compare.check(given.a, given.b, given.level)
+    for name in ("a", "b"):
+        if not getattr(given, name):
+            raise KitError(
+                f"{name.upper()} was not named.",
+                where=f"{name.upper()}=",
+                hint=f"Set {name.upper()}= to an ONNX file, a tree or a folder of trees.",
+            )
+    a, b = files.typed(given.a, "A"), files.typed(given.b, "B")
+    compare.find_pairs(a, b, given.level)
     _enter(given)
     same = True
-    for result in compare.results(a, b, given.level):
+    for result in compare.compare(a, b, given.level):
         print(f"{result.name}: {result.text}", flush=True)
         same = same and result.same
     return 0 if same else 1

@@ -4,7 +4,7 @@ import re
 import shlex
 from typing import Any, Dict, List
 
-from ...model import hub_list
+from ..model import hub_list
 
 _KITS_LAUNCH_FILE = re.compile(r"(?: in |\$\{workspaceFolder\}/)(?:\.vscode|launch)/launch\.json$")
 """The kit's own at the commit that the provenance names; earlier commits have it in ``launch/``."""
