@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from .setup.environment import Venv
     from .sources.source import Source
 
-PROGRAM = "python -m launch"
+PROG = "python -m launch"
 
 # --- what is declared ------------------------------------------------------------------------------------
 
@@ -107,9 +107,7 @@ Beside them: ``command``; ``argv``, all words of the call; ``words``, where the 
 """
 
 Handler = Callable[[Given], Optional[int]]
-
 COMMANDS: Dict[str, Command] = {}
-"""The commands by name, in the order of the helps."""
 
 _MAKE, _TRUST, _FORKS, _KIT = "Make trees", "Trust and share them", "Forks and patches", "Look after the kit"
 
@@ -287,8 +285,7 @@ def _ready_environment(given: Given) -> None:
         KIT.ensure(given.python)
 
 
-_ENTERED = "LAUNCH_ENTERED"
-"""Set by :func:`_enter` for the process that it becomes."""
+_ENTERED = "LAUNCH_ENTERED"  # set by _enter for the process that it becomes
 
 
 def _enter(given: Given) -> None:
@@ -690,8 +687,7 @@ def _test(given: Given) -> None:
     $ test tests/cli/test_cli.py
     $ test -- -k launch -x
     """
-    _set_up_for_tests(given)
-    _pytest(given)
+    _run_tests(given)
 
 
 @_command("test-long", _KIT, "python", words=_WORDS)
@@ -706,8 +702,7 @@ def _test_long(given: Given) -> None:
     """
     from .build.optimizers import OPTIMIZERS
 
-    _set_up_for_tests(given, *(optimizer.separate for optimizer in OPTIMIZERS.values()))
-    _pytest(given)
+    _run_tests(given, *(optimizer.separate for optimizer in OPTIMIZERS.values()))
 
 
 @_command("test-forks", _KIT, "python mirror", words=_WORDS)
@@ -719,17 +714,8 @@ def _test_forks(given: Given) -> None:
     $ test-forks
     $ test-forks --mirror /data/git
     """
-    _set_up_for_tests(given)
     _third_party(given)
-    _pytest(given)
-
-
-def _set_up_for_tests(given: Given, *separate: Optional["Venv"]) -> None:
-    """Set up what the tests run on, also where the submodules are checked out: the releases."""
-    from .build import hub
-
-    given.source, given.fast = "registry", OPTIONS["fast"].default
-    _set_up_alone(given, hub.ENVIRONMENT, *separate)
+    _run_tests(given)
 
 
 _TESTS = {
@@ -738,6 +724,15 @@ _TESTS = {
     "test-forks": ("-m", "forks"),
 }
 """What each test command tells pytest, whose own settings leave the long tests and the forks' out."""
+
+
+def _run_tests(given: Given, *separate: Optional["Venv"]) -> None:
+    """Set up what the tests run on, the releases, also where the submodules are checked out; run them."""
+    from .build import hub
+
+    given.source, given.fast = "registry", OPTIONS["fast"].default
+    _set_up_alone(given, hub.ENVIRONMENT, *separate)
+    _pytest(given)
 
 
 def _pytest(given: Given) -> NoReturn:
@@ -777,11 +772,10 @@ def _lint(given: Given) -> int:
     """Ruff and mypy."""
     _ready_environment(given)
     for tool, *words in (("ruff", "check", "."), ("ruff", "format", "--check", "."), ("mypy",)):
-        code = subprocess.run(
-            [str(paths.VENV / "bin" / tool), *words], cwd=str(paths.REPOSITORY), check=False
-        )
-        if code.returncode:
-            return code.returncode
+        path = str(paths.VENV / "bin" / tool)
+        code = subprocess.run([path, *words], cwd=str(paths.REPOSITORY), check=False).returncode
+        if code:
+            return code
     return 0
 
 
@@ -796,35 +790,30 @@ def _lock(given: Given) -> int:
 
 
 @_command("clean", _KIT)
-def _clean(_: Given) -> None:
+def _clean(given: Given) -> None:
     """Remove build/ (published trees and the environment stay).
 
     Refuses while patches are being worked on there that are not exported.
     """
-    _remove()
-
-
-@_command("distclean", _KIT)
-def _distclean(_: Given) -> None:
-    """Remove build/ and .venv/.
-
-    As `clean`.
-    """
-    _remove(paths.VENV)
-
-
-def _remove(*more: Path) -> None:
-    """Remove what is in the build folder, but for the lock that is held meanwhile, and ``more``."""
     from .sources import patch_work, third_party
 
     with exclusive(LOCK, LOCKED):
         for fork in third_party.read_forks():
             patch_work.check_exported(fork)
-        for entry in (*paths.BUILD.iterdir(), *more):
+        for entry in (*paths.BUILD.iterdir(), *([paths.VENV] if given.command == "distclean" else [])):
             if entry.is_dir() and not entry.is_symlink():
                 shutil.rmtree(entry)
-            elif entry != LOCK and os.path.lexists(str(entry)):
+            elif entry != LOCK and os.path.lexists(str(entry)):  # the lock is held meanwhile
                 entry.unlink()
+
+
+@_command("distclean", _KIT)
+def _distclean(given: Given) -> None:
+    """Remove build/ and .venv/.
+
+    As `clean`.
+    """
+    _clean(given)
 
 
 @_command("help", _KIT, words="a command, whose own help is wanted")
@@ -849,12 +838,12 @@ def overview() -> str:
     """Return the commands by group, for ``python -m launch --help``."""
     return "\n".join(
         [
-            f"usage: {PROGRAM} <command> [options]",
+            f"usage: {PROG} <command> [options]",
             "",
             *_listing(lambda name, command: f"{name:<15}{command.summary}"),
             "",
-            f"`{PROGRAM} <command> --help` says what a command does, with its options and examples.",
-            f"`{PROGRAM} help` lists the variants and what each takes.",
+            f"`{PROG} <command> --help` says what a command does, with its options and examples.",
+            f"`{PROG} help` lists the variants and what each takes.",
             "Every command is a make target too; there options are variables: --train-file is TRAIN_FILE=.",
             "Exported, they begin with LAUNCH_, for make too: LAUNCH_TRAIN_FILE.",
         ]
@@ -911,9 +900,7 @@ _OTHERS = ("LAUNCH_IGNORE_MEMORY", status.STATUS_FD)
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
-    """Run one command; return the exit status.
-
-    A command that needs the environment's libraries does not return where another Python runs it.
+    """Run one command and return the exit status, or go on in the environment's Python and not return.
 
     :raises KitError: the user's input is at fault.
     :raises SystemExit: only a command's help was wanted, and is printed.
@@ -929,9 +916,9 @@ class _Parser(argparse.ArgumentParser):
         raise _wrong(self.prog, message)
 
 
-def _wrong(program: str, message: str, hint: str = "") -> KitError:
+def _wrong(prog: str, message: str, hint: str = "") -> KitError:
     what = f"The command line is wrong: {message}."
-    return KitError(what, where=program, hint=f"{hint}{program} --help lists what it takes.")
+    return KitError(what, where=prog, hint=f"{hint}{prog} --help lists what it takes.")
 
 
 def parse(words: Sequence[str]) -> Optional[Given]:
@@ -946,7 +933,7 @@ def parse(words: Sequence[str]) -> Optional[Given]:
         print(overview())
         return None
     on_make, entered = os.environ.pop(_MADE, "").split(), bool(os.environ.pop(_ENTERED, ""))
-    _check_command(words[0], "make" if on_make else PROGRAM)
+    _check_command(words[0], "make" if on_make else PROG)
     parser, command = _parser(words[0]), COMMANDS[words[0]]
     given, unknown = parser.parse_known_args(
         words[1:], Given(**dict.fromkeys(OPTIONS, ""), command=words[0], argv=words, entered=entered)
@@ -965,12 +952,12 @@ def parse(words: Sequence[str]) -> Optional[Given]:
     return given
 
 
-def _check_command(name: str, program: str) -> None:
+def _check_command(name: str, prog: str) -> None:
     if name not in COMMANDS:
         hint = _nearest(name, COMMANDS)
         if name in VARIANTS:
             hint = f"It is a variant: make variant V={name}\n"
-        what, where = f"There is no command {name!r}.", f"{program} {name}"
+        what, where = f"There is no command {name!r}.", f"{prog} {name}"
         raise KitError(what, where=where, hint=f"{hint}The commands: {', '.join(COMMANDS)}")
 
 
@@ -1020,7 +1007,7 @@ def _nearest(name: str, known: Iterable[str], prefix: str = "") -> str:
 def _parser(name: str) -> argparse.ArgumentParser:
     command = COMMANDS[name]
     summary, details, examples = command.help
-    after = ["examples:", *(f"  {PROGRAM} {example}" for example in examples)]
+    after = ["examples:", *(f"  {PROG} {example}" for example in examples)]
     after.append("  " + as_make(examples[0]))
     if command.options:
         last = list(command.options)[-1]
@@ -1029,10 +1016,10 @@ def _parser(name: str) -> argparse.ArgumentParser:
             "The variable of each option on make's command line stands in brackets.  With LAUNCH_ before it,",
             f"it may be exported: --{last} is {last.upper()}= and {_PREFIX}{last.upper()}.",
         ]
-    program, width = f"{PROGRAM} {name}", 100
+    prog, width = f"{PROG} {name}", 100
     parser = _Parser(
-        prog=program,
-        usage=program + " [options]" * bool(command.options) + " [<word> ...]" * bool(command.words),
+        prog=prog,
+        usage=prog + " [options]" * bool(command.options) + " [<word> ...]" * bool(command.words),
         description="\n".join([summary, *textwrap.wrap(details, width)]),
         epilog="\n".join(after),
         formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(

@@ -240,7 +240,14 @@ def test_help_loads_nothing_of_what_the_commands_do() -> None:
     for words in (["--help"], ["all", "--help"], ["help", "all"], ["help"]):
         loaded = run([sys.executable, "-c", code, *words]).stdout.splitlines()[-1]
         assert "'launch.cli'" in loaded
-        for name in ("jobs", "environment", "package", "provenance", "pipeline"):
+        for name in (
+            "build.jobs",
+            "setup.environment",
+            "share.package",
+            "artifact.provenance",
+            "build.pipeline",
+        ):
+            assert (paths.PACKAGE / f"{name.replace('.', '/')}.py").is_file()
             assert f"'launch.{name}'" not in loaded
 
 
