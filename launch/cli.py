@@ -291,8 +291,8 @@ _ENTERED = "LAUNCH_ENTERED"  # set by _enter for the process that it becomes
 def _enter(given: Given) -> None:
     """Go on in the environment's Python, which has the libraries; make it first where it is not current.
 
-    Another Python becomes that one and starts over with the same words, so that there is nothing that could
-    outlive it.  A Ctrl-C while it imports is kept for :func:`launch.core.errors.exit_with_message`.
+    Another Python becomes that one and starts over with the same words.  A Ctrl-C while it imports is kept
+    for :func:`launch.core.errors.exit_with_message`.
 
     :raises KitError: it has started over, and is another one still.
     """
@@ -964,8 +964,8 @@ def _check_command(name: str, prog: str) -> None:
 def _check_variables(targets: Sequence[str], on_make: Sequence[str]) -> None:
     """Check that each variable on make's command line is one of its targets', before the first of them runs.
 
-    One in the environment that nothing knows may be another program's, so it is only told.  No value is
-    shown, for it may be anything.
+    One in the environment that nothing knows is only told: it may not be meant for the kit.  Values may be
+    secret, and are not shown.
 
     :param targets: the targets, or the command that is run where no target is named.
     :param on_make: make's command line, as :data:`_MADE` has it.

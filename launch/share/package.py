@@ -36,20 +36,16 @@ _SLACK = 4 << 20
 """Bytes on disk beside the files': what a filesystem and an archive need."""
 
 Content = Union[bytes, Path]
-"""What a file is to hold: these bytes, or those of a file."""
-
 Contents = Dict[str, Tuple[Content, str]]
-"""Content and sha256 by relative path, with ``/`` between its parts."""
+"""By relative path: the bytes, or the file that has them, and their sha256."""
 
 
 # --- where it goes ---------------------------------------------------------------------------------------
 
 
 def find_place(name: str, out: Path, to: Path, form: str) -> Tuple[Path, Path]:
-    """Return a variant's tree, and where its package is to be; this needs no package and no time.
+    """Return a variant's tree in ``out``, and where in ``to`` its package is to be.
 
-    :param out: the folder that the tree is in.
-    :param to: the folder that the package appears in.
     :param form: one of :data:`FORMATS`.
     :raises KitError: there is no such tree, or it cannot be packaged there.
     """
@@ -122,10 +118,7 @@ def _is_tar(path: Path, name: str) -> bool:
 
 
 def verify_tree(tree: Path) -> None:
-    """Verify a tree as ``make verify`` does, in the kit's environment.
-
-    :raises KitError: it does not pass.
-    """
+    """Verify a tree as ``make verify`` does; one that does not pass is a :class:`KitError`."""
     with Progress(f"{tree.name} verify", None) as progress:
         result = verification.verify(tree, paths.VENV_PYTHON, progress.tick)
         progress.done(f"{len(result.checks) - len(result.failed)} of {len(result.checks)} checks passed")
@@ -136,7 +129,6 @@ def make_package(tree: Path, target: Path, verify: Callable[[Path], None] = veri
     """Package a tree; ``target`` appears in one step, as a whole, and so is an earlier one replaced.
 
     :param tree: with ``target``, what :func:`find_place` gives.
-    :param verify: called with the tree first; raises :class:`KitError` where it does not pass.
     :raises KitError: it does not pass, it changes meanwhile, there is something else where the package is to
         be, or the disk is full.
     """

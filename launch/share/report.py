@@ -1,5 +1,6 @@
 """The report on a folder of trees: one HTML page, and its overview in the terminal."""
 
+import os
 from pathlib import Path
 from typing import List, Sequence
 
@@ -16,9 +17,8 @@ _HEAD = 4096
 
 
 def find_target(out: Path, to: str) -> Path:
-    """Return the page's path, where a report can be made; this needs no package and no time.
+    """Return the page's path, where a report on the trees in ``out`` can be made; this needs no package.
 
-    :param out: the folder that the trees are in.
     :param to: the text of ``TO=``; empty for ``OUT/report.html``.
     :raises KitError: there is no tree in ``OUT``, or the page cannot be where ``TO`` says.
     """
@@ -44,10 +44,8 @@ def find_target(out: Path, to: str) -> Path:
 
 def _may_be_written(target: Path) -> bool:
     """Return whether there is nothing, or an earlier page."""
-    if not target.exists():
-        return not target.is_symlink()
     if not target.is_file():
-        return False
+        return not os.path.lexists(str(target))
     try:
         with target.open("rb") as handle:
             return page.MARK.encode() in handle.read(_HEAD)

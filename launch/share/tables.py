@@ -17,9 +17,8 @@ Part = Dict[str, Any]
 class Column:
     """A column of a table.
 
-    :param heading: what it holds.
     :param text: gives the text for a tree, from its provenance and the ``verification`` in that.
-    :param number: whether that is a number, which is set flush right.
+    :param number: whether that is set flush right.
     :param always: whether it needs no provenance.
     """
 
@@ -44,10 +43,7 @@ class Table:
 
 
 def percent(share: float, digits: int = 1) -> str:
-    """Return a share in percent without its sign; ``0`` and ``100`` stand for exactly none and all.
-
-    :param digits: after the point.
-    """
+    """Return a share in percent, without the sign; ``0`` and ``100`` stand for exactly none and all."""
     if share in (0, 1):
         return str(int(100 * share))
     least = 10.0**-digits

@@ -92,10 +92,7 @@ class Tree:
         return any(matrix.size < matrix.dense for matrix in self.matrices())
 
     def grid(self, share: Callable[[Matrix], float]) -> List[List[Optional[float]]]:
-        """Return a share of each transformer-block matrix, by layer and by :data:`COLUMNS`.
-
-        A layer beyond those that the model has is left out.
-        """
+        """Return a share of each transformer-block matrix, by the model's layers and by :data:`COLUMNS`."""
         rows: Dict[int, List[Optional[float]]] = {}
         for matrix in self.matrices():
             if matrix.layer is not None and matrix.column is not None:
