@@ -819,7 +819,7 @@ def _distclean(given: Given) -> None:
 @_command("help", _KIT, words="a command, whose own help is wanted")
 def _help(_: Given) -> None:
     """Targets, variables with their defaults, variants."""
-    print(help_text())
+    print(write_help())
 
 
 # --- help ------------------------------------------------------------------------------------------------
@@ -834,7 +834,7 @@ def _listing(row: Callable[[str, Command], str]) -> List[str]:
     return lines
 
 
-def overview() -> str:
+def write_overview() -> str:
     """Return the commands by group, for ``python -m launch --help``."""
     return "\n".join(
         [
@@ -850,7 +850,7 @@ def overview() -> str:
     )
 
 
-def help_text() -> str:
+def write_help() -> str:
     """Return the help of ``make`` alone: targets, variables with their defaults, the five variants."""
     from .build import resources
     from .model.spec import bert_large
@@ -882,7 +882,7 @@ def help_text() -> str:
     return "\n".join([*lines, "", setup])
 
 
-def as_make(example: str) -> str:
+def write_for_make(example: str) -> str:
     """Return an example of a command line, whose options have values, as make takes it."""
     name, *words = shlex.split(example)
     values = {word[2:].replace("-", "_"): value for word, value in zip(words[::2], words[1::2])}
@@ -930,7 +930,7 @@ def parse(words: Sequence[str]) -> Optional[Given]:
     :raises KitError: there is no such command or option.
     """
     if not words or words[0] in ("-h", "--help"):
-        print(overview())
+        print(write_overview())
         return None
     on_make, entered = os.environ.pop(_MADE, "").split(), bool(os.environ.pop(_ENTERED, ""))
     _check_command(words[0], "make" if on_make else PROG)
@@ -1008,7 +1008,7 @@ def _parser(name: str) -> argparse.ArgumentParser:
     command = COMMANDS[name]
     summary, details, examples = command.help
     after = ["examples:", *(f"  {PROG} {example}" for example in examples)]
-    after.append("  " + as_make(examples[0]))
+    after.append("  " + write_for_make(examples[0]))
     if command.options:
         last = list(command.options)[-1]
         after += [

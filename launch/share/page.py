@@ -42,7 +42,7 @@ class Markdown(str):
     """Text that is Markdown already."""
 
 
-def missing(trees: Sequence[Tree]) -> List[str]:
+def find_missing(trees: Sequence[Tree]) -> List[str]:
     """Return those of the five variants of which there is no tree."""
     return [name for name in variants.VARIANTS if name not in {tree.name for tree in trees}]
 
@@ -101,7 +101,7 @@ def _environment(**options: Any) -> Any:
         bits=tables.bits,
         count=lambda number: f"{number:,}",
         counted=counted,
-        commands=reproduce.commands,
+        commands=reproduce.list_commands,
         words=lambda argv: " ".join(shlex.quote(word) if " " in word else word for word in argv),
         column=lambda place: COLUMNS[place],
     )

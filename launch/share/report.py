@@ -60,7 +60,7 @@ def write_report(out: Path, target: Path) -> List[Tree]:
     :raises OSError: the page cannot be written; an earlier one is untouched then.
     """
     trees = [check_tree(folder) for folder in find_trees(out)]
-    files.write(target, page.draw_page(trees, page.missing(trees)))
+    files.write(target, page.draw_page(trees, page.find_missing(trees)))
     return trees
 
 
@@ -72,5 +72,5 @@ def write_text(trees: Sequence[Tree]) -> str:
             kind = "warning" if finding["known"] else "NOT EXPECTED"
             lines.append(f"{kind}: {tree.name}: {finding['kind']}: {finding['text']}")
         lines += [f"DAMAGED: {tree.name}: {fault}" for fault in tree.faults]
-    lines += [f"missing: {name}" for name in page.missing(trees)]
+    lines += [f"missing: {name}" for name in page.find_missing(trees)]
     return printable("\n".join(lines).rstrip())

@@ -14,7 +14,7 @@ _SAMPLE = "launch/sample/"
 _READ = ("--model_name_or_path", "--train_file")
 
 
-def commands(provenance: Dict[str, Any]) -> List[str]:
+def list_commands(provenance: Dict[str, Any]) -> List[str]:
     """Return the commands, in order, for a shell in a checkout of the kit.
 
     What was named by a path of a machine stands as ``<…>``, quoted; its digest is among the inputs.

@@ -581,7 +581,7 @@ def test_only_none_and_all_are_round_numbers(share: float, text: str) -> None:
 def commands(**changes: Any) -> Iterator[str]:
     content = sample_trees.document(PRINTED)
     content["command"] = {**content["command"], **changes.pop("command", {})}
-    return iter(reproduce.commands({**content, **changes}))
+    return iter(reproduce.list_commands({**content, **changes}))
 
 
 def test_the_commands_name_what_the_provenance_says() -> None:
