@@ -11,8 +11,7 @@ from launch.artifact import provenance, schema_check, trees
 from launch.build import jobs, optimizers, outcome, pipeline, record
 from launch.core.errors import KitError
 from launch.model import variants
-from launch.share import package
-from launch.share.report import command as report
+from launch.share import package, report
 from launch.sources.source import Registry
 from launch.verify import tree as verification
 
@@ -99,7 +98,9 @@ def test_no_command_ends_in_a_traceback(tree: Path, job: jobs.TreeJob) -> None:
         if provenance.problems(content):
             to = tree.parent.parent / "to"
             with pytest.raises(KitError):
-                package.package(VARIANT.name, tree.parent, to, "folder", lambda tree: None)
+                package.make_package(
+                    *package.find_place(VARIANT.name, tree.parent, to, "folder"), lambda tree: None
+                )
         verification._spec(tree, VARIANT)
     assert remade > 100
 
@@ -108,8 +109,8 @@ def test_a_report_shows_a_tree_whose_provenance_is_damaged(tree: Path) -> None:
     whole = json.loads((tree / trees.PROVENANCE).read_text())
     for name in ("command", "files", "host", "verification", "weights"):
         put(tree, {key: value for key, value in whole.items() if key != name})
-        seen = report.report(tree.parent, tree.parent / "report.html")
-        assert f"$: '{name}' is a required property" in report.text(seen)
+        seen = report.write_report(tree.parent, tree.parent / "report.html")
+        assert f"$: '{name}' is a required property" in report.write_text(seen)
 
 
 def test_the_check_says_what_jsonschema_says() -> None:

@@ -9,7 +9,6 @@ import pytest
 
 from launch.artifact import trees
 from launch.core import files
-from launch.share import archive
 
 
 def watched(monkeypatch: pytest.MonkeyPatch, base: Path) -> List[str]:
@@ -72,7 +71,8 @@ def test_a_tree_is_on_disk_before_it_has_its_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, exchange: bool
 ) -> None:
     for name in ("new", "tree"):
-        archive.write_folder(tmp_path / name, {"ir/x.bin": archive.made(name)}, lambda name: None)
+        (tmp_path / name / "ir").mkdir(parents=True)
+        (tmp_path / name / "ir" / "x.bin").write_text(name)
     (tmp_path / "new" / "link").symlink_to("nowhere")
     if not exchange:
         monkeypatch.setattr(trees, "_exchange", lambda first, second: False)
