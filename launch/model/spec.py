@@ -10,7 +10,7 @@ from typing import Any, Dict, List, Mapping, Optional, Tuple
 
 from .bert_config import BertShape
 from .sparsity import BLOCK_PREFIX
-from .variants import OVERALL_SPARSITY, VARIANTS, Variant, block_weights, unstructured_sparsity
+from .variants import OVERALL_SPARSITY, VARIANTS, Variant, block_weights, dense_block_weights
 
 OPSET = 10
 """Version of ONNX's own operators; NNCF exports with this one."""
@@ -46,55 +46,30 @@ def bert_large(variant: Variant) -> BertShape:
         layers=24,
         hidden=1024,
         head_size=64,
-        heads=[variant.heads or 16] * 24,
+        heads=(variant.heads or 16,) * 24,
         intermediate_size=variant.intermediate_size or 4096,
         vocab_size=30522,
         max_positions=512,
+        dense_block_weights=dense_block_weights(24, 1024),
         overall_sparsity=OVERALL_SPARSITY,
-        pruned=variant.hybrid,
     )
 
 
 @dataclass(frozen=True)
-class Spec:
+class Spec(BertShape):
     """What the tree of one variant must be.
 
     :param variant: the tree's name.
-    :param heads: attention heads kept, by layer.
-    :param intermediate_size: rows of the feed-forward matrices kept.
     :param sequence_length: tokens of a feature.
-    :param dense_block_weights: weights in the dense model's transformer-block matrices.
-    :param overall_sparsity: share of those that are zero or removed.
     """
 
     variant: str
-    layers: int
-    hidden: int
-    head_size: int
-    heads: Tuple[int, ...]
-    intermediate_size: int
-    vocab_size: int
-    max_positions: int
     sequence_length: int
-    dense_block_weights: int
-    overall_sparsity: float
 
     @classmethod
     def of(cls, variant: Variant, shape: BertShape, sequence_length: int = 384) -> "Spec":
         """Return the spec of a variant whose model has the dimensions ``shape``."""
-        return cls(
-            variant=variant.name,
-            layers=shape.layers,
-            hidden=shape.hidden,
-            head_size=shape.head_size,
-            heads=tuple(shape.heads),
-            intermediate_size=shape.intermediate_size,
-            vocab_size=shape.vocab_size,
-            max_positions=shape.max_positions,
-            sequence_length=sequence_length,
-            dense_block_weights=shape.dense_weights,
-            overall_sparsity=shape.overall_sparsity,
-        )
+        return cls(**vars(shape), variant=variant.name, sequence_length=sequence_length)
 
     @classmethod
     def from_model(cls, variant: str, model: Mapping[str, Any]) -> "Spec":
@@ -109,18 +84,14 @@ class Spec:
 
     def describe(self) -> str:
         """Return the model in a few words."""
-        large = Spec.of(VARIANTS[self.variant], bert_large(VARIANTS[self.variant])) if self.known else None
-        heads = sorted(set(self.heads))
+        variant = VARIANTS.get(self.variant)
         text = (
-            f"{self.layers} layers, hidden {self.hidden}, heads {' or '.join(map(str, heads))},"
+            f"{self.layers} layers, hidden {self.hidden},"
+            f" heads {' or '.join(map(str, sorted(set(self.heads))))},"
             f" intermediate {self.intermediate_size}, sequence length {self.sequence_length}"
         )
-        return text + ("" if self == large else " (not BERT-large)")
-
-    @property
-    def known(self) -> bool:
-        """Whether the variant is one of the five."""
-        return self.variant in VARIANTS
+        large = variant is not None and self == Spec.of(variant, bert_large(variant))
+        return text + ("" if large else " (not BERT-large)")
 
     def contradiction(self) -> Optional[str]:
         """Return how the dimensions contradict each other or the variant; None where they do not."""
@@ -138,9 +109,7 @@ class Spec:
             )
         if self.overall_sparsity != OVERALL_SPARSITY:
             return f"the kit's models are {OVERALL_SPARSITY:.0%} sparse, not {self.overall_sparsity:.0%}"
-        dense = (
-            self.layers * 4 * self.hidden**2 + 2 * self.layers * self.hidden * self.dense_intermediate_size
-        )
+        dense = block_weights(self.layers, self.hidden, self.hidden, self.dense_intermediate_size)
         if self.kept_weights > self.dense_block_weights or dense != self.dense_block_weights:
             return f"{self.dense_block_weights:,} dense weights do not fit the other dimensions"
         whole = {heads * self.head_size for heads in self.heads} == {self.hidden}
@@ -152,14 +121,6 @@ class Spec:
     def dense_intermediate_size(self) -> int:
         """Rows of the dense model's feed-forward matrices."""
         return (self.dense_block_weights // self.layers - 4 * self.hidden**2) // (2 * self.hidden)
-
-    @property
-    def kept_weights(self) -> int:
-        """Transformer-block weights that are left once structure is removed."""
-        return sum(
-            block_weights(1, self.hidden, heads * self.head_size, self.intermediate_size)
-            for heads in self.heads
-        )
 
     def matrices(self) -> Dict[str, Tuple[int, int]]:
         """Return rows and columns of every quantized weight matrix, by parameter, in the graph's order."""
@@ -216,12 +177,12 @@ class Spec:
             for name, (rows, columns) in self.matrices().items()
             if name.startswith(BLOCK_PREFIX)
         }
-        wanted = unstructured_sparsity(self.dense_block_weights, self.kept_weights, self.overall_sparsity)
+        wanted = self.unstructured_sparsity * self.kept_weights
         low, high = 0.0, 1.0
         for _ in range(80):
             middle = (low + high) / 2
             gone = sum(min(1.0, middle * math.sqrt(size)) * size for size in sizes.values())
-            low, high = (middle, high) if gone < wanted * self.kept_weights else (low, middle)
+            low, high = (middle, high) if gone < wanted else (low, middle)
         return {name: min(1.0, high * math.sqrt(size)) for name, size in sizes.items()}
 
 
