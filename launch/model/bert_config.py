@@ -1,6 +1,6 @@
 """Model configs: what makes a BERT's config sound, and the hybrid configs that follow from a dense one.
 
-Plain JSON in, plain JSON out, without transformers, so that ``make configs`` and every check answer at once.
+Without transformers, so that ``make configs`` and every check answer at once.
 """
 
 import json
@@ -217,7 +217,6 @@ _EXAMPLES.update({key: False for key, form in KEYS.items() if form is _OFF}, ret
 def check_keys(config: Dict[str, Any], where: str) -> None:
     """Check each key's value by itself; see :data:`KEYS`.
 
-    :param where: the config's file, for errors.
     :raises KitError: the model is not one that the kit can make or evaluate.
     """
     for key, value in config.items():
@@ -239,7 +238,6 @@ def check_keys(config: Dict[str, Any], where: str) -> None:
 def check_graph(config: Dict[str, Any], where: str) -> None:
     """Check that a config's model has the graph of BERT-large, which every tree is verified against.
 
-    :param where: the config's file, for errors.
     :raises KitError: it has another activation function, other position embeddings or other token types.
     """
     for key, wanted in _GRAPH.items():
@@ -329,8 +327,7 @@ def check_length(found: BertShape, tokens: int, where: str) -> None:
 def hybrid(dense: Dict[str, Any], variant: Variant, where: str) -> Dict[str, Any]:
     """Return the config of the hybrid ``variant`` of the model that ``dense`` describes.
 
-    The first ``variant.heads`` heads of every layer stay; transformers removes the others
-    (``pruned_heads``) when it builds the model.
+    The first ``variant.heads`` heads of every layer stay.
 
     :param where: the dense config's file, for errors.
     :raises KitError: the dense model has fewer heads or rows than the hybrid keeps, or its feed-forward
@@ -378,9 +375,7 @@ def write_hybrids(dense_source: Path, folder: Path) -> List[Path]:
     shape(dense, where)
     written: List[Path] = []
     too_small: List[KitError] = []
-    for variant in VARIANTS.values():
-        if not variant.hybrid:
-            continue
+    for variant in (variant for variant in VARIANTS.values() if variant.hybrid):
         try:
             config = hybrid(dense, variant, where)
             shape(config, where)

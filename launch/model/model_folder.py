@@ -1,8 +1,4 @@
-"""A model folder's tokenizer: what can be known of it without loading it, and before anything long starts.
-
-The kit's program and upstream's script both let transformers load the tokenizer.  What would fail there, or
-pass in silence and give a model that reads other words, is refused here for both.
-"""
+"""A model folder's tokenizer: refused is what transformers would fail at, or silently read as other words."""
 
 import re
 from pathlib import Path
@@ -33,9 +29,6 @@ _BERTS = re.compile(
 def check(folder: Path, shape: BertShape, tokens: int) -> None:
     """Check that transformers can read the tokenizer's files, and that its words and lengths fit the model.
 
-    A vocabulary may be smaller than the model's word embedding, as a padded one is.
-
-    :param shape: the model's dimensions.
     :param tokens: tokens of a feature.
     :raises KitError: a file is broken, a word has no row in the model, is there twice or, of those with a
         meaning of their own, not at all; or a feature is longer than the tokenizer makes it.
@@ -118,10 +111,7 @@ def _check_length(config: Dict[str, Any], folder: Path, tokens: int) -> None:
 
 
 def too_short(longest: float, tokens: int, where: str) -> KitError:
-    """Return the error for a tokenizer whose inputs are shorter than features.
-
-    Upstream's script warns and makes shorter features; they are not what NNCF's config traces.
-    """
+    """Return the error for a tokenizer whose inputs are shorter than features, which NNCF's config traces."""
     return KitError(
         f"The tokenizer makes inputs of at most {longest:g} tokens; a feature has {tokens}.",
         where=where,

@@ -1,8 +1,4 @@
-"""What a tree must be: the numbers that follow from a model's dimensions, whatever its size.
-
-The counts of nodes and quantizers and the names of the outputs are linear in the number of layers.  Measured
-on what upstream's scripts export at the pinned commits with 2 and with 24 layers.
-"""
+"""What a tree must be: the numbers that follow from a model's dimensions, whatever its size."""
 
 import math
 from dataclasses import dataclass
@@ -24,12 +20,7 @@ BITS = 8
 SPARSITY_TOLERANCE = 1e-4
 """By how much a tree's block sparsity may be off: upstream's threshold is a weight, and ties go with it."""
 
-ATTENTION = (
-    "attention.self.query",
-    "attention.self.key",
-    "attention.self.value",
-    "attention.output.dense",
-)
+ATTENTION = (*(f"attention.self.{name}" for name in ("query", "key", "value")), "attention.output.dense")
 FEED_FORWARD = ("intermediate.dense", "output.dense")
 
 HEAD = "qa_outputs.weight"
@@ -37,7 +28,7 @@ HEAD = "qa_outputs.weight"
 _NODES = (62, 163)
 _ACTIVATIONS = (3, 13)
 _OUTPUT = (104, 275)
-"""At no layer, and more for each."""
+"""At no layer, and more for each: as upstream's scripts export 2 and 24 layers at the pinned commits."""
 
 
 def bert_large(variant: Variant) -> BertShape:
@@ -103,10 +94,8 @@ class Spec(BertShape):
         if variant.hybrid and set(self.heads) != {variant.heads}:
             return f"{self.variant} keeps {variant.heads} heads, not {sorted(set(self.heads))}"
         if variant.hybrid and self.intermediate_size != variant.intermediate_size:
-            return (
-                f"{self.variant} keeps {variant.intermediate_size} feed-forward rows,"
-                f" not {self.intermediate_size}"
-            )
+            rows = variant.intermediate_size
+            return f"{self.variant} keeps {rows} feed-forward rows, not {self.intermediate_size}"
         if self.overall_sparsity != OVERALL_SPARSITY:
             return f"the kit's models are {OVERALL_SPARSITY:.0%} sparse, not {self.overall_sparsity:.0%}"
         dense = block_weights(self.layers, self.hidden, self.hidden, self.dense_intermediate_size)
@@ -125,9 +114,7 @@ class Spec(BertShape):
     def matrices(self) -> Dict[str, Tuple[int, int]]:
         """Return rows and columns of every quantized weight matrix, by parameter, in the graph's order."""
         rows = {"word": self.vocab_size, "token_type": 2, "position": self.max_positions}
-        found = {
-            f"bert.embeddings.{name}_embeddings.weight": (count, self.hidden) for name, count in rows.items()
-        }
+        found = {f"bert.embeddings.{name}_embeddings.weight": (n, self.hidden) for name, n in rows.items()}
         for layer, heads in enumerate(self.heads):
             width = heads * self.head_size
             for name in (*ATTENTION, *FEED_FORWARD):
@@ -148,21 +135,23 @@ class Spec(BertShape):
         rows, columns = self.matrices()[parameter]
         return rows * columns
 
+    def _linear(self, numbers: Tuple[int, int]) -> int:
+        return numbers[0] + numbers[1] * self.layers
+
     @property
     def nodes(self) -> int:
         """Nodes of the ONNX graph."""
-        return _linear(_NODES, self.layers)
+        return self._linear(_NODES)
 
     @property
     def activation_quantizers(self) -> int:
         """FakeQuantize nodes that quantize no constant."""
-        return _linear(_ACTIVATIONS, self.layers)
+        return self._linear(_ACTIVATIONS)
 
     @property
     def outputs(self) -> List[str]:
         """Names of the outputs, start and end logits: the exporter numbers what has no name."""
-        first = _linear(_OUTPUT, self.layers)
-        return [str(first), str(first + 1)]
+        return [str(self._linear(_OUTPUT) + number) for number in (0, 1)]
 
     def expected_zeros(self) -> Dict[str, float]:
         """Return the share of zeros to expect in each transformer-block matrix of random weights.
@@ -187,9 +176,5 @@ class Spec(BertShape):
 
 
 def is_feed_forward(parameter: str) -> bool:
-    """Return whether a transformer-block parameter is one of the feed-forward matrices."""
+    """Return whether a transformer-block parameter is a feed-forward matrix."""
     return ".attention." not in parameter
-
-
-def _linear(numbers: Tuple[int, int], layers: int) -> int:
-    return numbers[0] + numbers[1] * layers
