@@ -9,11 +9,8 @@ from ..core.errors import KitError
 from .bert_config import READER, BertShape
 
 _OBJECTS = (
-    "added_tokens.json",
-    "config.json",
-    "special_tokens_map.json",
-    "tokenizer_config.json",
-    "tokenizer.json",
+    *("added_tokens.json", "config.json", "special_tokens_map.json"),
+    *("tokenizer_config.json", "tokenizer.json"),
 )
 _VOCABULARY = "vocab.txt"
 
@@ -125,34 +122,30 @@ def _words(path: Path) -> Dict[str, int]:
 
     :raises KitError: it cannot be read, has no word, or one twice, of which transformers takes the later.
     """
-    where = str(path)
+
+    def fail(problem: str, hint: str, lines: str = "") -> KitError:
+        return KitError(f"The vocabulary {problem}", where=f"{path}{lines}", hint=hint)
+
     try:
         files.check_no_pointer(path)
         lines = path.read_text(encoding="utf-8").split("\n")
     except UnicodeDecodeError as error:
-        raise KitError(
-            f"The vocabulary is not UTF-8 text (byte {error.start}).", where=where, hint="Save it as UTF-8."
-        ) from None
+        raise fail(f"is not UTF-8 text (byte {error.start}).", "Save it as UTF-8.") from None
     except OSError as error:
-        raise KitError(
-            f"The vocabulary cannot be read: {error.strerror}.", where=where, hint="Make it readable."
-        ) from None
+        raise fail(f"cannot be read: {error.strerror}.", "Make it readable.") from None
     if lines[0].startswith(json_file.BYTE_ORDER_MARK):
-        raise KitError(
-            "The vocabulary begins with a byte order mark, which would be part of its first word.",
-            where=where,
-            hint="Save it as UTF-8 without a byte order mark.",
-        )
+        problem = "begins with a byte order mark, which would be part of its first word."
+        raise fail(problem, "Save it as UTF-8 without a byte order mark.")
     words: Dict[str, int] = {}
     for number, word in enumerate(lines):
         if word and words.setdefault(word, number) != number:
-            raise KitError(
-                f"The vocabulary has the word {json_file.shown(word)} twice, and one word has one number.",
-                where=f"{path}, lines {words[word] + 1} and {number + 1}",
-                hint="Give the earlier a name that is in no text, [unused1] say: then no number changes.",
+            raise fail(
+                f"has the word {json_file.shown(word)} twice, and one word has one number.",
+                "Give the earlier a name that is in no text, [unused1] say: then no number changes.",
+                f", lines {words[word] + 1} and {number + 1}",
             )
     if not words:
-        raise KitError("The vocabulary is empty.", where=where, hint="Give the model's own vocab.txt.")
+        raise fail("is empty.", "Give the model's own vocab.txt.")
     return words
 
 

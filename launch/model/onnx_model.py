@@ -31,11 +31,11 @@ RANGE_ENDS = ("low", "high", "output low", "output high")
 _INPUTS = {QUANTIZER: 1 + len(RANGE_ENDS), "Gather": 2}
 """Operators whose inputs are looked at by their place, and how many they have."""
 
-_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+_VARINT, _BYTES = 0, 2
 """Wire types; 3 and 4 are groups, which ONNX has none of, 6 and 7 are nothing."""
 
-_WIDTHS = {_FIXED64: 8, _FIXED32: 4}
-"""Bytes of what is not preceded by its length."""
+_WIDTHS = {1: 8, 5: 4}
+"""Bytes by wire type, where they are fixed."""
 
 _VARINT_BYTES = 10
 """Bytes that a number takes at most."""
@@ -48,9 +48,6 @@ _SMALL = 256
 
 _HERE = secrets.token_hex(16)
 """The name of the file that is read."""
-
-_PLACE_KEYS = 3
-"""Entries that say where in the file values are."""
 
 _Fields = Dict[int, Optional[Dict[int, Any]]]
 """By number, the fields that lead to raw data and those within them; None for raw data itself."""
@@ -125,24 +122,16 @@ class Model:
         self.tensors: Dict[str, Any] = dict(self.constants)
         quantizers = [node for node in self.nodes if node.op_type == QUANTIZER]
         self.activations = [node for node in quantizers if node.input[0] not in self.tensors]
-        self.matrices: Dict[str, Any] = {
-            node.input[0]: node for node in quantizers if node.input[0] in self.tensors
-        }
+        self.matrices = {node.input[0]: node for node in quantizers if node.input[0] in self.tensors}
         """The quantizer of each weight matrix."""
 
     def range_names(self) -> Set[str]:
         """Return the constants that are ends of activation quantizers' ranges and nothing else."""
         activations = {node.output[0] for node in self.activations}
-
-        def only_a_range(name: str) -> bool:
-            return all(
-                user.output[0] in activations and user.input[0] != name for user in self.graph.consumers[name]
-            )
-
-        named = {name for node in self.activations for name in node.input[1:]}
-        return {name for name in named if only_a_range(name)} - {
-            output.name for output in self.proto.graph.output
-        }
+        others = {output.name for output in self.proto.graph.output}
+        for node in self.nodes:
+            others.update(node.input[:1] if node.output[0] in activations else node.input)
+        return {name for node in self.activations for name in node.input[1:]} - others
 
     def array(self, tensor: Any) -> Any:
         """Return a constant's values, where they are many a view of the file.
@@ -334,7 +323,7 @@ def _is_elsewhere(tensor: Any) -> bool:
     """Return whether the values of a tensor are in another file, or it does not say plainly where."""
     if not tensor.external_data:
         return bool(tensor.data_location == tensor.EXTERNAL)
-    return len(tensor.external_data) != _PLACE_KEYS or _left_out(tensor) is None
+    return len(tensor.external_data) != 3 or _left_out(tensor) is None  # the entries of _place
 
 
 def _ways() -> _Fields:
@@ -342,8 +331,7 @@ def _ways() -> _Fields:
     from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto
 
     tensor: _Fields = {TensorProto.RAW_DATA_FIELD_NUMBER: None}
-    attribute: _Fields = {AttributeProto.T_FIELD_NUMBER: tensor}
-    node: _Fields = {NodeProto.ATTRIBUTE_FIELD_NUMBER: attribute}
+    node: _Fields = {NodeProto.ATTRIBUTE_FIELD_NUMBER: {AttributeProto.T_FIELD_NUMBER: tensor}}
     graph: _Fields = {GraphProto.NODE_FIELD_NUMBER: node, GraphProto.INITIALIZER_FIELD_NUMBER: tensor}
     return {ModelProto.GRAPH_FIELD_NUMBER: graph}
 

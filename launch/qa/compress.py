@@ -40,42 +40,34 @@ def read_nncf_config(args: Arguments) -> Any:
     import jsonschema
     from nncf import NNCFConfig
 
-    where = f"--nncf_config {args.nncf_config}"
+    def fail(problem: str, hint: str, place: str = "") -> KitError:
+        where = f"--nncf_config {args.nncf_config}{place}"
+        return KitError(f"The NNCF config {problem}", where=where, hint=hint)
+
     try:
         config = NNCFConfig.from_json(args.nncf_config)
     except OSError as error:
-        raise KitError(
-            f"The NNCF config cannot be read: {error.strerror}.", where=where, hint="Correct --nncf_config."
-        ) from None
+        raise fail(f"cannot be read: {error.strerror}.", "Correct --nncf_config.") from None
     except jsonschema.ValidationError as error:
-        raise KitError(
-            f"The NNCF config is not valid: {error.message[:300]}",
-            where=f"{where}: {'.'.join(map(str, error.absolute_path))}",
-            hint="Correct the config; its schema is NNCF's.",
-        ) from None
+        place = f": {'.'.join(map(str, error.absolute_path))}"
+        hint = "Correct the config; its schema is NNCF's."
+        raise fail(f"is not valid: {error.message[:300]}", hint, place) from None
     except ValueError as error:
-        raise KitError(
-            f"The NNCF config is not valid JSON: {error}", where=where, hint="Mend the file at that place."
-        ) from None
+        raise fail(f"is not valid JSON: {error}", "Mend the file at that place.") from None
     if "compression" not in config:
-        raise KitError(
-            "The NNCF config names no compression.", where=where, hint="Name the algorithms to apply."
-        )
+        raise fail("names no compression.", "Name the algorithms to apply.")
     missing = {"magnitude_sparsity", "quantization"} - {a.get("algorithm") for a in _algorithms(config)}
     if missing:
-        raise KitError(
-            f"The NNCF config lacks {' and '.join(sorted(missing))}.",
-            where=f"{where}: compression",
-            hint="A variant is pruned and quantized: name both algorithms.",
-        )
+        hint = "A variant is pruned and quantized: name both algorithms."
+        raise fail(f"lacks {' and '.join(sorted(missing))}.", hint, ": compression")
     inputs = config.get("input_info")
     inputs = inputs if isinstance(inputs, list) else [inputs or {}]
     shapes = [info.get("sample_size") for info in inputs]
     if shapes != [[1, args.max_seq_length]] * len(MODEL_INPUTS):
-        raise KitError(
-            f"The NNCF config traces inputs of {shapes}, the features are {args.max_seq_length} tokens long.",
-            where=f"{where}: input_info[].sample_size",
-            hint=f"Set three inputs of [1, {args.max_seq_length}], or change --max_seq_length.",
+        raise fail(
+            f"traces inputs of {shapes}, the features are {args.max_seq_length} tokens long.",
+            f"Set three inputs of [1, {args.max_seq_length}], or change --max_seq_length.",
+            ": input_info[].sample_size",
         )
     return config
 
