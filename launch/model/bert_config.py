@@ -101,7 +101,8 @@ def read(source: Path, name: str = "") -> Dict[str, Any]:
     path = config_file(source)
     content, where = json_file.read(path, name, others=READER), json_file.place(path, name)
     if not isinstance(content, dict):
-        raise KitError("The model config is not a JSON object.", where=where, hint=_HINT)
+        hint = "Give a folder or config.json of a BERT, as transformers' save_pretrained writes it."
+        raise KitError("The model config is not a JSON object.", where=where, hint=hint)
     kind = content.get("model_type")
     if kind != "bert":
         raise KitError(
@@ -110,9 +111,6 @@ def read(source: Path, name: str = "") -> Dict[str, Any]:
             hint='Give a BERT whose config.json says "model_type": "bert".',
         )
     return {**_DEFAULTS, **content}
-
-
-_HINT = "Give a folder or config.json of a BERT, as transformers' save_pretrained writes it."
 
 
 class _Form(NamedTuple):
@@ -154,7 +152,6 @@ def _is_pruning(value: Any) -> bool:
 
 _COUNT = _Form("a positive whole number", lambda value: _is_whole(value) and value >= 1)
 _SHARE = _number("a number from 0 to 1", lambda value: 0 <= value <= 1)
-_TEXT = _Form("a text or null", lambda value: value is None or isinstance(value, str))
 _OFF = _only(False)
 
 KEYS: Dict[str, _Form] = {
@@ -178,7 +175,8 @@ KEYS: Dict[str, _Form] = {
     "position_embedding_type": _one_of("absolute", "relative_key", "relative_key_query"),
     "problem_type": _one_of(None, "regression", "single_label_classification", "multi_label_classification"),
     "pruned_heads": _Form("an object of layers' numbers and lists of heads' numbers", _is_pruning),
-    "tokenizer_class": _TEXT,  # transformers says whether there is such a class
+    # transformers says whether there is such a class.
+    "tokenizer_class": _Form("a text or null", lambda value: value is None or isinstance(value, str)),
     "type_vocab_size": _COUNT,
     "vocab_size": _COUNT,
     # These change the traced graph, or the form of what the model returns.
@@ -258,11 +256,8 @@ def shape(config: Dict[str, Any], where: str) -> BertShape:
 
     def fail(problem: str, key: str) -> KitError:
         values = ", ".join(f"{name} = {json.dumps(config.get(name))[:60]}" for name in key.split(","))
-        return KitError(
-            f"The model config contradicts itself: {problem}.",
-            where=f"{where}: {values}",
-            hint="Correct the config.",
-        )
+        what = f"The model config contradicts itself: {problem}."
+        return KitError(what, where=f"{where}: {values}", hint="Correct the config.")
 
     check_keys(config, where)
     if config["type_vocab_size"] < 2:
@@ -287,8 +282,10 @@ def shape(config: Dict[str, Any], where: str) -> BertShape:
         raise fail(
             "tx_block_overall_sparsity must be at least 0 and less than 1", "tx_block_overall_sparsity"
         )
-    is_hybrid = bool(pruned) or "tx_block_overall_sparsity" in config
     intermediate = config["intermediate_size"]
+    dense = block_weights(layers, hidden, hidden, intermediate)
+    if pruned or "tx_block_overall_sparsity" in config:
+        dense = dense_block_weights(layers, hidden)
     found = BertShape(
         layers=layers,
         hidden=hidden,
@@ -297,9 +294,7 @@ def shape(config: Dict[str, Any], where: str) -> BertShape:
         intermediate_size=intermediate,
         vocab_size=config["vocab_size"],
         max_positions=config["max_position_embeddings"],
-        dense_block_weights=dense_block_weights(layers, hidden)
-        if is_hybrid
-        else block_weights(layers, hidden, hidden, intermediate),
+        dense_block_weights=dense,
         overall_sparsity=float(overall),
     )
     if not 0 <= found.unstructured_sparsity < 1:

@@ -29,7 +29,7 @@ RANGE_ENDS = ("low", "high", "output low", "output high")
 """A quantizer's inputs after the first."""
 
 _INPUTS = {QUANTIZER: 1 + len(RANGE_ENDS), "Gather": 2}
-"""Operators whose inputs are looked at by their place, and how many they have."""
+"""How many inputs the operators have whose inputs are looked at by their place."""
 
 _VARINT, _BYTES = 0, 2
 """Wire types; 3 and 4 are groups, which ONNX has none of, 6 and 7 are nothing."""
@@ -68,7 +68,7 @@ class Graph:
     def layer_name(self, quantizer: Any) -> str:
         """Return the name of the parameter that ``quantizer`` quantizes; empty where the graph is unknown.
 
-        The exporter keeps the names of biases alone: that which is added to the matrix's product tells.
+        The exporter keeps the names of biases alone: the name is that of the bias added to the product.
         """
         for node in self.consumers.get(quantizer.output[0], []):
             if node.op_type == "Gather":
@@ -341,7 +341,7 @@ def _outline(data: mmap.mmap, start: int, end: int, ways: _Fields) -> bytes:
 
     :param ways: the fields of the message that lead there.
     :raises ValueError: the bytes are no message.
-    :raises _TooMuch: of one, too much would be left.
+    :raises _TooMuch: more than :data:`_MOST` bytes on end are no large raw data.
     """
     kept: List[bytes] = []
     position = start

@@ -30,7 +30,7 @@ _STAMP = ".kit-stamp.json"
 """In the folder: for which key NNCF was last imported, from which sources, and what is compiled."""
 
 _LOCK_FILES = "*/lock"
-"""Torch's."""
+"""Torch's, below the folder."""
 
 _WATCH = """
 trap '' INT
@@ -45,9 +45,9 @@ while [ "$found" ]; do
     done
 done
 """
-"""A shell script that kills what works below the folder ``$1``, and was started after it, if its input ends:
+"""A shell script: if its input ends without a line, it kills what works below ``$1`` and was started later.
 
-ninja and what it starts (g++, cc1plus), each in a process group of its own.
+That is ninja and what it starts (g++, cc1plus), each in a process group of its own.
 """
 
 
@@ -93,7 +93,7 @@ def _check_compiler() -> None:
 def lock(folder: Path) -> Iterator[None]:
     """Hold the folder's lock, and remove the lock files that a killed compiler left in it.
 
-    Waiting is said: a process that a debugger has stopped while it imports NNCF may hold it for long.
+    The terminal is told of waiting: a process that a debugger has stopped may hold the lock for long.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with locks.folder(folder, lambda: status.step("waiting for another run, which imports or compiles NNCF")):
