@@ -122,7 +122,7 @@ def _shape(dense: Dict[str, Any], variant: Variant) -> BertShape:
 
 def _checkpoint_bytes(dense: Dict[str, Any]) -> int:
     shape = bert_config.shape(dense, "the benchmark's model")
-    return 4 * (shape.dense_weights + _embeddings(shape))
+    return 4 * (shape.dense_block_weights + _embeddings(shape))
 
 
 def _embeddings(shape: BertShape) -> int:

@@ -27,7 +27,7 @@ from launch.build import convert
 from launch.core import digests, paths
 from launch.core.errors import KitError
 from launch.model import variants
-from launch.model.sparsity import Graph
+from launch.model.onnx_model import Graph
 from launch.model.spec import Spec
 from launch.model.variants import VARIANTS
 from launch.verify import ir_run, measuring

@@ -197,7 +197,7 @@ OTHERS_ARGS = ["--model_name_or_path", "m", "--output_dir", "o", "--do_eval", "-
     [
         {"program": "/opt/hf/run_qa.py"},
         {"program": "launch/run_qa.py"},
-        {"program": "launch/qa/answers.py"},
+        {"program": "launch/qa/evaluate.py"},
         {"module": "run_qa.py"},
         {"code": "run_qa.py"},
     ],

@@ -8,7 +8,7 @@ import pytest
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from launch.core.errors import KitError
-from launch.model import onnx_outline
+from launch.model.onnx_model import read_outline
 from launch.share import compare
 from launch.verify import measuring
 
@@ -104,7 +104,7 @@ def test_values_in_other_files_are_refused_wherever_they_are(written, place: str
     model = small()
     change(PLACES[place](model))
     with pytest.raises(KitError, match="keeps its values in other files") as caught:
-        onnx_outline.read(written(model.SerializeToString()))
+        read_outline(written(model.SerializeToString()))
     assert "onnx.save_model" in caught.value.hint
 
 
@@ -165,7 +165,7 @@ def test_what_is_large_beside_weights_is_refused_at_once(written, tmp_path: Path
         handle.write(start)
         handle.truncate(len(start) + (1 << 28))
     with pytest.raises(KitError, match="more than 64,000,000 bytes beside its weights") as caught:
-        onnx_outline.read(path)
+        read_outline(path)
     assert "raw data" in caught.value.hint
 
 
@@ -184,6 +184,6 @@ def test_weights_are_not_read(tmp_path: Path) -> None:
         handle.write(head)
         handle.truncate(len(head) + (1 << 30))
     before = memory_of_this()
-    model = onnx_outline.read(path)
+    model, _ = read_outline(path)
     assert len(model.graph.initializer) == 1
     assert memory_of_this() - before < 10_000_000
