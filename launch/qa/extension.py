@@ -9,7 +9,6 @@ Importing NNCF compiles, and takes seconds where there is nothing to compile: a 
 
 import importlib.util
 import os
-import subprocess
 import sys
 import sysconfig
 from contextlib import contextmanager
@@ -31,24 +30,6 @@ _STAMP = ".kit-stamp.json"
 
 _LOCK_FILES = "*/lock"
 """Torch's, below the folder."""
-
-_WATCH = """
-trap '' INT
-before=" $(echo /proc/[0-9]*) "
-read -r _ && exit  # fails where the other end was closed without a word
-found=1
-while [ "$found" ]; do
-    found=
-    for process in /proc/[0-9]*; do
-        case $before in *" $process "*) continue ;; esac
-        case $(readlink "$process/cwd") in "$1"/*) kill -9 "${process#/proc/}" && found=1 ;; esac
-    done
-done
-"""
-"""A shell script: if its input ends without a line, it kills what works below ``$1`` and was started later.
-
-That is ninja and what it starts (g++, cc1plus), each in a process group of its own.
-"""
 
 
 def built(folder: Path) -> Path:
@@ -100,19 +81,6 @@ def lock(folder: Path) -> Iterator[None]:
         for stale in folder.glob(_LOCK_FILES):
             stale.unlink()
         yield
-
-
-@contextmanager
-def compilers_end_with_this(folder: Path) -> Iterator[None]:
-    """Let nothing that compiles below ``folder`` outlive this process, whatever ends it, a SIGKILL too.
-
-    A shell sees to it, which debuggers leave alone; it inherits the build's lock.
-    """
-    argv = ["sh", "-c", _WATCH, "sh", str(folder.resolve())]
-    with subprocess.Popen(argv, stdin=subprocess.PIPE, close_fds=False) as watcher:
-        yield
-        assert watcher.stdin is not None
-        watcher.stdin.write(b"\n")
 
 
 def is_current(folder: Path, key: str) -> bool:
@@ -171,7 +139,7 @@ def load(key: str = "") -> None:
     if compiles(where):
         _check_compiler()
         status.step("compiling NNCF's C++ extension")
-    with lock(where), compilers_end_with_this(where):
+    with lock(where):
         _clear_damaged(where)
         try:
             import nncf.torch  # noqa: F401  (the import compiles)
