@@ -58,32 +58,28 @@ def read(folder: Path) -> Dict[str, str]:
     :raises KitError: there is no list, or it has not the form that :func:`text` gives it.
     """
     path = folder / NAME
-    where = paths.shown(path)
+    content, hint = "", _HINT
     try:
         found = path.lstat()
         if not stat.S_ISREG(found.st_mode):
             # Not followed, and not waited for: it would be read from elsewhere, or never end.
-            raise KitError("The list of checksums is no regular file.", where=where, hint=_HINT)
-        if found.st_size > MAX_BYTES:
-            raise KitError(
-                f"The list of checksums is longer than {MAX_BYTES:,} bytes.", where=where, hint=_HINT
-            )
-        content = path.read_bytes().decode("utf-8")
+            problem = "The list of checksums is no regular file."
+        elif found.st_size > MAX_BYTES:
+            problem = f"The list of checksums is longer than {MAX_BYTES:,} bytes."
+        else:
+            content, problem = path.read_bytes().decode("utf-8"), ""
     except FileNotFoundError:
-        raise KitError("There is no list of checksums.", where=where, hint=_HINT) from None
+        problem = "There is no list of checksums."
     except UnicodeDecodeError:
-        raise KitError("The list of checksums is not UTF-8 text.", where=where, hint=_HINT) from None
+        problem = "The list of checksums is not UTF-8 text."
     except OSError as error:
-        raise KitError(
-            f"The list of checksums cannot be read: {error.strerror}.", where=where, hint="Make it readable."
-        ) from None
+        problem, hint = f"The list of checksums cannot be read: {error.strerror}.", "Make it readable."
     entries = {name: digest for digest, name in _LINE.findall(content)}
-    if text(entries) != content:
-        raise KitError(
-            "The list of checksums has not the form in which the kit writes it: '<sha256>  <path>', sorted.",
-            where=where,
-            hint=_HINT,
-        )
+    if not problem and text(entries) != content:
+        problem = "The list of checksums has not the form in which the kit writes it:"
+        problem += " '<sha256>  <path>', sorted."
+    if problem:
+        raise KitError(problem, where=paths.shown(path), hint=hint)
     return entries
 
 
