@@ -62,37 +62,27 @@ def feeds(spec: Spec) -> List[Dict[str, Any]]:
     return drawn
 
 
-def as_it_is(network: Network, spec: Spec) -> List[Facts]:
-    """Run a model, in 8 bits, on each of :func:`feeds`.
-
-    :raises KitError: the runtime does not run it.
-    """
+def run_as_is(network: Network, spec: Spec) -> List[Facts]:
+    """Run a model, in 8 bits, on each of :func:`feeds`; raises what :meth:`Network.run` does."""
     status.step(f"running {network.path.name}")
     return network.run(feeds(spec))
 
 
-def without_rounding(network: Network, spec: Spec) -> List[Facts]:
-    """Run a model on the last of :func:`feeds` with quantizers that do not round, and leave it with them.
-
-    :raises KitError: the runtime does not run it.
-    """
+def run_without_rounding(network: Network, spec: Spec) -> List[Facts]:
+    """Run a model on the last of :func:`feeds` with quantizers that do not round, and leave it with them."""
     status.step(f"running {network.path.name} without rounding")
     network.disable_rounding()
     return network.run(feeds(spec)[-1:])
 
 
-def shares_beyond(network: Network, spec: Spec) -> Dict[str, float]:
-    """Run a model on the last of :func:`feeds`; return the share of values beyond a range, by quantizer.
-
-    :raises KitError: the runtime does not run it.
-    """
+def measure_beyond(network: Network, spec: Spec) -> Dict[str, float]:
+    """Run a model on the last of :func:`feeds`; return the share of values beyond a range, by quantizer."""
     import numpy
 
     status.step(f"measuring the ranges of {network.path.name}")
     quantizers = {
         network.tensor_name(one): [one.input_value(index) for index in range(3)]
         for one in network.quantizers()
-        if not is_constant(one.input_value(0))
     }
     for name, (_, *ends) in quantizers.items():
         if not all(map(is_constant, ends)):
@@ -109,10 +99,10 @@ def shares_beyond(network: Network, spec: Spec) -> Dict[str, float]:
     return shares
 
 
-def agreement(as_run: float, exact: Optional[float]) -> Tuple[Facts, Check]:
+def check_agreement(as_run: float, exact: Optional[float]) -> Tuple[Facts, Check]:
     """Return ``outputs`` of a provenance's verification, and whether all are within their tolerances.
 
-    :param as_run: by how much the outputs of ONNX file and IR differ in 8 bits; see :func:`difference`.
+    :param as_run: :func:`measure_difference` of ONNX file and IR in 8 bits.
     :param exact: without rounding; None where the first is within that tolerance, too.
     """
     outputs = {"as_run": {"difference": as_run, "tolerance": AS_RUN_TOLERANCE}}
@@ -124,18 +114,6 @@ def agreement(as_run: float, exact: Optional[float]) -> Tuple[Facts, Check]:
         f"{words} {apart:.2g} of a standard deviation apart (at most {most})" for words, apart, most in parts
     )
     return outputs, Check("outputs: agreement", all(apart <= most for _, apart, most in parts), text)
-
-
-def signs(ir: List[Facts], beyond: Dict[str, float]) -> Facts:
-    """Return what the runs of an IR tell of the model: ``saturated`` and ``constant``.
-
-    :param ir: of :func:`as_it_is`.
-    :param beyond: of :func:`shares_beyond`.
-    """
-    return {
-        "saturated": {name: share for name, share in beyond.items() if not share < SATURATED},
-        "constant": _constant_outputs(ir),
-    }
 
 
 def check_finite(onnx: List[Facts], ir: List[Facts], spec: Spec) -> Check:
@@ -156,7 +134,7 @@ def check_finite(onnx: List[Facts], ir: List[Facts], spec: Spec) -> Check:
     return from_faults("outputs: finite", faults, f"{len(onnx) + len(ir)} runs of {count:,} values")
 
 
-def difference(one: List[Facts], other: List[Facts]) -> float:
+def measure_difference(one: List[Facts], other: List[Facts]) -> float:
     """Return the largest difference between the outputs of two models.
 
     The root mean square of the difference over the standard deviation of ``one``'s output; 1e9 where that
@@ -176,7 +154,7 @@ def difference(one: List[Facts], other: List[Facts]) -> float:
     return largest
 
 
-def _constant_outputs(runs: List[Facts]) -> List[str]:
+def find_constant(runs: List[Facts]) -> List[str]:
     """Return the outputs that are the same at every token, or for every input."""
     found = []
     for name, values in runs[0].items():

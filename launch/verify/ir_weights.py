@@ -11,8 +11,7 @@ from ..model.onnx_model import AT_ONCE
 from ..model.spec import BITS, Spec
 from .checks import Check, from_faults
 from .ir_run import RANGE_TOLERANCE, SATURATED
-from .onnx_run import Quantized
-from .runtime import Network, constant, consumer, is_constant
+from .runtime import Network, Quantized, constant, consumer, is_constant
 
 VANISHED = 0.25
 """Share of a matrix's nonzero weights that are zero in int8 from which on its range counts as too wide.
@@ -71,11 +70,6 @@ class Stored:
         return found
 
 
-def stored(network: Network) -> List[Stored]:
-    """Return the int8 constants of a model."""
-    return [Stored(network, operation) for operation in network.constants("i8")]
-
-
 class Weights:
     """The int8 weights of an IR beside the quantized weights of the ONNX file.
 
@@ -125,7 +119,7 @@ class Weights:
             "IR: made of this ONNX file", self.faults, "int8 weights equal the ONNX file's quantized weights"
         )
 
-    def signs(self, matrices: Iterable[Mapping[str, Any]]) -> List[str]:
+    def find_misfits(self, matrices: Iterable[Mapping[str, Any]]) -> List[str]:
         """Return which weight ranges are too narrow or too wide for their weights.
 
         :param matrices: ``matrices`` of a provenance's verification.
@@ -142,29 +136,26 @@ class Weights:
 
     def check_zeros(self, zeros: Mapping[str, int]) -> Check:
         """Check that no matrix has fewer zeros than in the ONNX file; rounding may add some."""
+        known = [(name, self.zeros[name], count) for name, count in zeros.items() if name in self.zeros]
         faults = [
-            f"{name}: {self.zeros[name]:,} zeros, {count:,} in the ONNX file"
-            for name, count in zeros.items()
-            if name in self.zeros and self.zeros[name] < count
+            f"{name}: {found:,} zeros, {count:,} in the ONNX file"
+            for name, found, count in known
+            if found < count
         ]
-        known = [name for name in zeros if name in self.zeros]
-        total, before = sum(self.zeros[name] for name in known), sum(zeros[name] for name in known)
-        return from_faults(
-            "IR: zeros",
-            faults,
-            f"{total:,} in {len(known)} matrices, {before:,} in the ONNX file; in none fewer",
-        )
+        total, before = sum(found for _, found, _ in known), sum(count for *_, count in known)
+        text = f"{total:,} in {len(known)} matrices, {before:,} in the ONNX file; in none fewer"
+        return from_faults("IR: zeros", faults, text)
 
 
-def comparable(matrix: Stored, quantized: Quantized) -> bool:
-    """Return whether a matrix of an IR has a scale and the shape of that of the ONNX file."""
-    return matrix.scale is not None and _shape(matrix, quantized) == quantized.values.shape
+def find_operation(matrix: Stored, quantized: Quantized) -> Any:
+    """Return what gives a matrix of an IR in 32 bits and as the ONNX file has it.
 
-
-def operation(matrix: Stored, quantized: Quantized) -> Any:
-    """Return what gives a matrix of an IR, which is comparable, in 32 bits and as the ONNX file has it."""
+    None where the matrix has no scale, or another shape.
+    """
     from openvino.runtime import opset8
 
+    if matrix.scale is None or _shape(matrix, quantized) != quantized.values.shape:
+        return None
     if matrix.transposed == quantized.transposed:
         return matrix.dequantized
     return opset8.transpose(matrix.dequantized, [1, 0])
@@ -191,8 +182,8 @@ def _compare(
 
     if matrix.scale is None:
         return parameter, None, 0, f"{parameter} is not dequantized by a scale"
-    if not comparable(matrix, quantized):
-        found, wanted = _shape(matrix, quantized), quantized.values.shape
+    found, wanted = _shape(matrix, quantized), quantized.values.shape
+    if found != wanted:
         return parameter, None, 0, f"{parameter} is {found} in the IR and {wanted} in the ONNX file"
     there = beyond = differ = 0
     low, high, out_low, out_high = quantized.ends
@@ -237,7 +228,7 @@ def _rows(values: Any, rows: slice) -> Any:
     return values[rows] if values.ndim > 1 and values.shape[0] > 1 else values
 
 
-def vectors(ir: Network) -> Set[str]:
+def read_vectors(ir: Network) -> Set[str]:
     """Return the 32-bit constants of more than one value in an IR, by :func:`vector_key`."""
     constants = (constant(operation.output(0)) for operation in ir.constants("f32"))
     return {vector_key(values) for values in constants if values.size > 1}
@@ -261,28 +252,26 @@ def check_vectors(onnx: Mapping[str, str], neutral: Iterable[str], ir: Set[str])
 def _is_transposed(operation: Any) -> bool:
     """Return whether a matrix is transposed on its way from ``operation`` into its product."""
     user = consumer(operation)
-    if user is not None and user.get_type_name() == "Transpose":
-        return True
-    is_product = user is not None and user.get_type_name() == "MatMul"
-    return bool(is_product and user.get_attributes().get("transpose_b"))
+    kind = "" if user is None else user.get_type_name()
+    return bool(kind == "Transpose" or (kind == "MatMul" and user.get_attributes().get("transpose_b")))
 
 
 Ranges = Dict[str, Tuple[int, List[Any]]]
 """Levels and the four ends of the ranges, by quantizer."""
 
 
-def ranges(network: Network) -> Ranges:
+def read_ranges(network: Network) -> Ranges:
     """Return the ranges of the activation quantizers of a model."""
     found: Ranges = {}
     for quantizer in network.quantizers():
         ends = [quantizer.input_value(index) for index in range(1, 5)]
-        if not is_constant(quantizer.input_value(0)) and all(map(is_constant, ends)):
+        if all(map(is_constant, ends)):
             levels = quantizer.get_attributes()["levels"]
             found[network.tensor_name(quantizer)] = (levels, [constant(end).copy() for end in ends])
     return found
 
 
-def collapsed(found: Ranges) -> List[str]:
+def find_collapsed(found: Ranges) -> List[str]:
     """Return which ranges are none: without width, upside down or not finite."""
     import numpy
 

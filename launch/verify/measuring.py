@@ -1,8 +1,4 @@
-"""Measuring in a process of its own: a request goes in as JSON, checks and facts come out as JSON.
-
-What a file of a gigabyte takes is given back when the process ends, and a file that crashes the runtime takes
-no more with it.
-"""
+"""Measuring in a process of its own, with a limit on memory: a file that crashes it takes no more with it."""
 
 import contextlib
 import inspect
@@ -21,10 +17,7 @@ from ..model.spec import Spec
 from .checks import Check
 
 MAX_BYTES = 8 * 10**9
-"""Data that such a process may hold; checking the largest tree takes a quarter of it.
-
-It bounds what a file can do that is made to be larger in memory than on disk.
-"""
+"""Data that such a process may hold, whatever its file is made to be; the largest tree takes a quarter."""
 
 Facts = Dict[str, Any]
 Body = Callable[[Path, Spec], Tuple[List[Check], Facts]]
@@ -45,13 +38,10 @@ def ask(
     """
     with tempfile.TemporaryDirectory(prefix="verify-") as name:
         scratch = Path(name)
-        request, result = scratch / "request.json", scratch / "result.json"
-        request.write_text(
-            json.dumps({"tree": str(folder), "variant": spec.variant, "model": spec.model()}),
-            encoding="utf-8",
-        )
+        result = scratch / "result.json"
+        words = str(folder), spec.variant, json.dumps(spec.model()), str(result)
         usage = child.run(
-            [str(python), "-m", f"{__package__}.ir", str(request), str(result)],
+            [str(python), "-m", f"{__package__}.ir", *words],
             env={**surroundings.inherited(env), "PYTHONPATH": str(paths.REPOSITORY)},
             cwd=scratch,
             log=scratch / "log",
@@ -118,16 +108,13 @@ def _limit_memory() -> None:
 
 
 def serve(body: Body) -> NoReturn:
-    """Answer the request that the command line names, and leave the process."""
+    """Answer the request that the command line is, and leave the process."""
     _limit_memory()
-    sys.exit(status.run(_answer, body, *map(Path, sys.argv[1:])))
+    sys.exit(status.run(_answer, body, *sys.argv[1:]))
 
 
-def _answer(body: Body, request: Path, result: Path) -> int:
-    content = json.loads(request.read_text(encoding="utf-8"))
-    spec = Spec.from_model(content["variant"], content["model"])
-    checks, facts = body(Path(content["tree"]), spec)
-    result.write_text(
-        json.dumps({"checks": [check.as_dict() for check in checks], "facts": facts}), encoding="utf-8"
-    )
+def _answer(body: Body, folder: str, variant: str, model: str, result: str) -> int:
+    checks, facts = body(Path(folder), Spec.from_model(variant, json.loads(model)))
+    content = {"checks": [vars(check) for check in checks], "facts": facts}
+    Path(result).write_text(json.dumps(content), encoding="utf-8")
     return 0

@@ -134,7 +134,7 @@ def test_make_verify_passes_and_states_what_it_measured(originals: Path) -> None
 
 
 def test_one_tolerance_is_said_of_one_figure() -> None:
-    outputs, check = ir_run.agreement(0.001, None)
+    outputs, check = ir_run.check_agreement(0.001, None)
     assert check.text.endswith(f"(at most {outputs['as_run']['tolerance']})")
 
 
