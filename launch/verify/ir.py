@@ -68,11 +68,7 @@ def check(tree: Path, spec: Spec) -> Tuple[List[Check], Facts]:
 def _ir(
     ir_file: IrFile, ir: Network, onnx: Path, spec: Spec, found: Facts, measured: Callable[[], Any]
 ) -> Tuple[List[Check], Facts]:
-    """Return the checks of an IR and its facts.
-
-    :param found: the facts of the ONNX file.
-    :param measured: gives what :func:`_onnx` yields next.
-    """
+    """Return the checks of an IR and its facts; ``found`` are the ONNX file's."""
     xml = ir.path
     ir_ranges, ir_vectors = read_ranges(ir), read_vectors(ir)
     text = f"version {ir_file.version}, {sum(ir_file.types.values()):,} layers"

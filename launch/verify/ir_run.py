@@ -9,31 +9,22 @@ from .checks import Check, from_faults
 from .runtime import Network, constant, is_constant
 
 AS_RUN_TOLERANCE = 0.25
-"""By how much the outputs of ONNX file and IR may differ as they run, in standard deviations of the output.
+"""By how much the outputs of ONNX file and IR may differ in 8 bits, in standard deviations of the output.
 
-Where the runtime computes the two in other ways, each rounding to 8 bits that falls otherwise moves all that
-follows: by 0.08 to 0.12 in the five at full size.  Outputs that have nothing to do with each other are 1.4
-apart.
+Measured where the runtime computes the two in other ways: 0.08 to 0.12; unrelated outputs are 1.4 apart.
 """
 
 WITHOUT_ROUNDING_TOLERANCE = 0.005
 """The same with :data:`launch.verify.runtime.NO_ROUNDING_LEVELS`.  Measured: at most 0.0006.
 
-Outputs that are as near with rounding need no run without it: they would not be, had one rounding fallen
-otherwise.
+Outputs that are as near with rounding need no run without it: no rounding has fallen otherwise.
 """
 
 RANGE_TOLERANCE = 1e-5
-"""By how much an end of a range may differ between ONNX file and IR, in widths of the range.
-
-Model Optimizer 2022.1 keeps them bit for bit; 2021.4 computes some anew.
-"""
+"""By how much an end of a range may differ, in widths of the range: Model Optimizer 2021.4 computes some."""
 
 SATURATED = 0.05
-"""Share of values beyond a quantizer's range from which on the range counts as saturated.
-
-Measured on the five: at most 0.007, on inputs that calibration has not seen.
-"""
+"""Share of values beyond a range from which on it counts as saturated; measured on the five: up to 0.007."""
 
 _SEED = 0
 _PADDING = (0, 84)
@@ -43,14 +34,11 @@ Facts = Dict[str, Any]
 
 
 def feeds(spec: Spec) -> List[Dict[str, Any]]:
-    """Return the fixed inputs: int64 arrays of 1 × sequence length by the input's name.
-
-    Tokens are drawn by numpy's legacy generator, whose numbers are the same in every release and on every
-    machine.
-    """
+    """Return the fixed inputs: int64 arrays of 1 × sequence length by the input's name."""
     import numpy
 
     drawn = []
+    # numpy's legacy generator: its numbers are the same in every release and on every machine.
     generator = numpy.random.RandomState(_SEED)
     length = spec.sequence_length
     for padding in _PADDING:

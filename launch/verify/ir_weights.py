@@ -16,14 +16,11 @@ from .runtime import Network, Quantized, constant, consumer, is_constant
 VANISHED = 0.25
 """Share of a matrix's nonzero weights that are zero in int8 from which on its range counts as too wide.
 
-Measured on the five: at most 0.07, in the embeddings, whose weights are normally distributed.
+Measured on the five: at most 0.07, in the embeddings.
 """
 
 STEP_TOLERANCE = 0.01
-"""How far, in steps of 8 bits, an int8 weight may be from half a step beside the ONNX file's weight.
-
-Rounding moves a weight by half a step at most; the rest is the arithmetic of 32 bits.
-"""
+"""How far, in steps of 8 bits, an int8 weight may be beyond the half a step that rounding takes at most."""
 
 
 class Stored:
@@ -37,12 +34,9 @@ class Stored:
         self.friendly_name = str(operation.get_friendly_name())
         self.values = constant(operation.output(0))
         self.zero: Any = None
-        self.scale: Any = None
-        """None where the constant goes another way."""
-        self.dequantized: Any = None
-        """The operation that gives the values in 32 bits; None as the scale."""
-        self.transposed = False
-        """Whether it is transposed on its way into its product."""
+        self.scale: Any = None  # and stays so where the constant goes another way
+        self.dequantized: Any = None  # the operation that gives the values in 32 bits
+        self.transposed = False  # on its way into its product
         user = consumer(operation)
         if user is None or user.get_type_name() != "Convert":
             return
@@ -57,10 +51,7 @@ class Stored:
         self.transposed = _is_transposed(user)
 
     def numbers(self, rows: slice, transposed: bool = False) -> Any:
-        """Return some rows in 32 bits.
-
-        :param transposed: whether they are columns of the constant.
-        """
+        """Return some rows in 32 bits; ``transposed``: which are columns of the constant."""
         import numpy
 
         found = _rows(self.values.T if transposed else self.values, rows).astype(numpy.float32)
@@ -115,9 +106,8 @@ class Weights:
 
     def check_values(self) -> Check:
         """Check that the constants are the ONNX file's quantized weights."""
-        return from_faults(
-            "IR: made of this ONNX file", self.faults, "int8 weights equal the ONNX file's quantized weights"
-        )
+        text = "int8 weights equal the ONNX file's quantized weights"
+        return from_faults("IR: made of this ONNX file", self.faults, text)
 
     def find_misfits(self, matrices: Iterable[Mapping[str, Any]]) -> List[str]:
         """Return which weight ranges are too narrow or too wide for their weights.
@@ -148,10 +138,7 @@ class Weights:
 
 
 def find_operation(matrix: Stored, quantized: Quantized) -> Any:
-    """Return what gives a matrix of an IR in 32 bits and as the ONNX file has it.
-
-    None where the matrix has no scale, or another shape.
-    """
+    """Return what gives a matrix of an IR in 32 bits as the ONNX file has it; None for another shape."""
     from openvino.runtime import opset8
 
     if matrix.scale is None or _shape(matrix, quantized) != quantized.values.shape:
@@ -242,8 +229,8 @@ def vector_key(values: Any) -> str:
 def check_vectors(onnx: Mapping[str, str], neutral: Iterable[str], ir: Set[str]) -> Check:
     """Check that the ONNX file's biases and norms are in the IR, bit for bit.
 
-    :param onnx: the ONNX file's vectors by parameter, as :func:`vector_key`.
-    :param neutral: those that Model Optimizer may leave out: factors of one, terms of zero.
+    :param onnx: the ONNX file's, by parameter, as :func:`vector_key`; ``neutral`` those that Model Optimizer
+        may leave out, factors of one and terms of zero.
     """
     faults = [f"{name} is not in the IR" for name in sorted(set(onnx) - set(neutral)) if onnx[name] not in ir]
     return from_faults("IR: biases and norms", faults, f"{len(onnx)} vectors of the ONNX file, bit for bit")

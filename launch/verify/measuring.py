@@ -55,11 +55,11 @@ def ask(
 
 @contextlib.contextmanager
 def beside(body: Callable[..., Any], *arguments: Any) -> Iterator[Callable[[], Any]]:
-    """Call ``body`` in a copy of this process, which goes on meanwhile; give what waits for its result.
+    """Call ``body`` in a copy of this process, and give a function that waits for its result.
 
     Where ``body`` is a generator, it waits for what that yields next.  Nothing that runs threads may be
     loaded before.  The copy ends with the context, and with this process.  It may hold :data:`MAX_BYTES`.
-    What waits raises :class:`KitError`: the body's own, or that the copy has ended without a result.
+    The function raises :class:`KitError`: the body's own, or that the copy has ended without a result.
     """
     receive, send = multiprocessing.Pipe(duplex=False)
     process = multiprocessing.get_context("fork").Process(target=_reply, args=(send, body, *arguments))

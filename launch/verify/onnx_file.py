@@ -135,11 +135,7 @@ class _Matrices:
         return ""
 
     def _sparsities(self) -> Dict[str, float]:
-        """Return block, attention and feed-forward sparsity.
-
-        Block sparsity is 1 − nonzero / dense (:func:`launch.model.sparsity.block_sparsity`).  The other two
-        are shares of zeros in the matrices as they are.
-        """
+        """Return block sparsity (as :func:`launch.model.sparsity.block_sparsity`) and the parts' own."""
         block = [row for row in self.rows if row["parameter"].startswith(BLOCK_PREFIX)]
         left = sum(math.prod(row["shape"]) - row["zeros"] for row in block)
         return {
@@ -241,10 +237,7 @@ def _check_quantizers(model: Model, spec: Spec, found: _Matrices) -> Check:
 
 
 def _bits(quantizer: Any) -> int:
-    """Return a quantizer's bit width; 0 where its levels are those of none.
-
-    They are 2^bits, or one less where the range is symmetric.
-    """
+    """Return a quantizer's bit width: levels are 2^bits, or one less; 0 for any other number of them."""
     levels = next((int(attribute.i) for attribute in quantizer.attribute if attribute.name == "levels"), 0)
     return _BITS_BY_LEVELS.get(levels, 0)
 

@@ -13,10 +13,9 @@ from ..core.errors import KitError
 from ..model.onnx_model import QUANTIZER, Model, constant_value
 
 NO_ROUNDING_LEVELS = 2**16
-"""Levels of a quantizer whose rounding is as good as none.
+"""Levels of a quantizer whose rounding is as good as none; its range still clips.
 
-Rounding to 8 bits makes a deep network chaotic: two ways to compute the same sum give outputs that are some
-percent apart after 24 layers.  With 16 bits the ranges still clip and the outputs agree.
+With 8 bits, two ways to compute the same sum give outputs that are some percent apart after 24 layers.
 """
 
 
@@ -54,16 +53,13 @@ class Network:
             if operation.get_type_name() == "Constant" and is_kind:
                 yield operation
 
-    def fill_in(self, constants: Mapping[str, Any]) -> None:
-        """Put operations in the place of inputs of the model.
-
-        :param constants: the operations by the input's name.
-        """
+    def fill_inputs(self, operations: Mapping[str, Any]) -> None:
+        """Put operations in the place of inputs of the model, by the input's name."""
         from openvino.runtime import Model as Graph
 
         kept = []
         for parameter in self.model.get_parameters():
-            filling = constants.get(parameter.get_friendly_name())
+            filling = operations.get(parameter.get_friendly_name())
             if filling is None:
                 kept.append(parameter)
                 continue
@@ -72,10 +68,8 @@ class Network:
         self.model = Graph(self.model.get_results(), kept, self.model.get_friendly_name())
 
     def tensor_name(self, operation: Any) -> str:
-        """Return the name that the ONNX graph gives the first output of an operation.
-
-        What Model Optimizer makes of a constant has the constant's name and a suffix after a slash.
-        """
+        """Return the name that the ONNX graph gives the first output of an operation."""
+        # What Model Optimizer makes of a constant has the constant's name and a suffix after a slash.
         name = str(operation.get_friendly_name()).split("/")[0]
         return self._nodes.get(name, name)
 
@@ -89,8 +83,7 @@ class Network:
     ) -> List[Dict[str, Any]]:
         """Run the model on the CPU and return the outputs by name for each of ``feeds``.
 
-        :param feeds: int64 arrays by the input's name.
-        :param extra: more outputs by name, of operations of the model.
+        :param feeds: int64 arrays by the input's name; ``extra`` more outputs, of the model's operations.
         :raises KitError: the runtime does not run it, or the inputs are others.
         """
         from openvino.runtime import Model as Graph
@@ -99,8 +92,8 @@ class Network:
         results = list(self.model.get_results())
         names = [self.tensor_name(result.input_value(0).get_node()) for result in results]
         parameters = list(self.model.get_parameters())
+        model = self.model
         try:
-            model = self.model
             if extra:
                 names += list(extra)
                 results += [opset8.result(value) for value in extra.values()]
@@ -215,5 +208,5 @@ def read_network(model: Model, nodes: Mapping[str, str], operations: Mapping[str
     del graph.node[:]
     graph.node.extend(kept)
     found = Network(model.path, nodes, model.proto.SerializeToString())
-    found.fill_in(filled)
+    found.fill_inputs(filled)
     return found

@@ -28,8 +28,7 @@ class Result:
     """What verifying one tree gave.
 
     :param measured: ``verification`` of a provenance; None where ONNX file or IR could not be measured.
-    :param peak_bytes: the largest process.
-    :param cpu_seconds: processor time of all processes.
+    :param peak_bytes: the largest process; ``cpu_seconds`` is of all processes.
     """
 
     variant: str
@@ -93,8 +92,7 @@ def measure(
     except KitError as error:
         checks = [Check(ir.READABLE, False, one_line(error.what))]
     took = used.seconds, used.peak_bytes, used.cpu_seconds
-    names = [*trees.all_files(VARIANTS[spec.variant].stem), trees.PROVENANCE]
-    faults = leaks.in_files(folder, names)
+    faults = leaks.in_files(folder, [*trees.all_files(VARIANTS[spec.variant].stem), trees.PROVENANCE])
     checks.append(from_faults("files: no machine paths", faults, "no absolute path in the text files"))
     checks.append(_check_report(folder, spec, facts))
     if "ir" not in facts:
@@ -142,10 +140,7 @@ def _spec(tree: Path, variant: Variant) -> Spec:
 
 
 def check_files(tree: Path, variant: Variant, tick: Tick) -> Tuple[List[Check], Dict[str, str]]:
-    """Check that the files of a tree are there, no others are, and all are as listed.
-
-    :return: the checks, and the sums that are listed.
-    """
+    """Check that the files of a tree are there, no others are, and all are as listed; return the list too."""
     wanted = {*trees.all_files(variant.stem), trees.PROVENANCE, sums.NAME}
     there = set(sums.listed(tree))
     faults = [f"{name} is missing" for name in sorted(wanted - there)]
