@@ -1,8 +1,7 @@
 """``SHA256SUMS``: by which anybody can check a folder's files, with the kit or with ``sha256sum -c``.
 
-One line a file, ``<sha256>  <path>``, paths relative to the list with ``/`` between their parts, in the order
-of their bytes.  The list itself is not in it.  A list in any other form is refused, so that no byte of it
-can change unseen.
+One line a file, ``<sha256>  <path>``, in the order of the paths' bytes.  A list in any other form is refused,
+so that no byte of it can change unseen.
 """
 
 import re
@@ -27,9 +26,8 @@ def text(entries: Mapping[str, str]) -> str:
 
 
 def write(folder: Path, known: Mapping[str, str]) -> None:
-    """Write the list of every file below ``folder``.
+    """Write the list of every file below ``folder``; sums that are ``known`` are not computed again.
 
-    :param known: sums that need not be computed again, by relative path.
     :raises OSError: a file cannot be read or the list not written.
     """
     entries = {
@@ -87,12 +85,11 @@ _HINT = "Remove the tree and make it again, or copy it again from where it came.
 
 
 def faults(folder: Path, entries: Mapping[str, str], tick: Callable[[str], None]) -> List[str]:
-    """Return what is wrong with the files of ``folder``, a line each; nothing where all is as listed.
+    """Return what is wrong with the files of ``folder``, a line each.
 
     Nothing outside the folder is read: what is no regular file counts as a fault.
 
-    :param entries: sums by relative path, from :func:`read`.
-    :param tick: called with each path before it is read.
+    :param entries: of :func:`read`; ``tick`` is called with each path before it is read.
     """
     there = [name for name in listed(folder) if name != NAME]
     found = [f"{name} is missing" for name in sorted(set(entries) - set(there))]

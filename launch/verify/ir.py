@@ -3,6 +3,8 @@
 Run as a process by :func:`launch.verify.measuring.ask`.
 """
 
+import json
+import sys
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, Tuple
 
@@ -24,7 +26,7 @@ from .ir_weights import (
     read_vectors,
 )
 from .ir_xml import IrFile, check_mapping
-from .measuring import beside, serve
+from .measuring import beside, limit_memory
 from .runtime import Network, find_quantized, read_network
 
 READABLE = "IR: readable"
@@ -127,5 +129,13 @@ def _with_weights(model: Model, xml: Path, found: Facts) -> Tuple[Weights, Netwo
     return weights, read_network(model, found["nodes"], operations)
 
 
+def _answer(folder: str, variant: str, model: str, result: str) -> int:
+    limit_memory()
+    checks, facts = check(Path(folder), Spec.from_model(variant, json.loads(model)))
+    content = {"checks": [vars(check) for check in checks], "facts": facts}
+    Path(result).write_text(json.dumps(content), encoding="utf-8")
+    return 0
+
+
 if __name__ == "__main__":
-    serve(check)
+    sys.exit(status.run(_answer, *sys.argv[1:]))

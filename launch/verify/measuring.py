@@ -5,13 +5,12 @@ import inspect
 import json
 import multiprocessing
 import resource
-import sys
 import tempfile
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List, NoReturn, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Sequence, Tuple
 
-from ..core import child, paths, status, surroundings
+from ..core import child, paths, surroundings
 from ..core.errors import KitError
 from ..model.spec import Spec
 from .checks import Check
@@ -20,7 +19,6 @@ MAX_BYTES = 8 * 10**9
 """Data that such a process may hold, whatever its file is made to be; the largest tree takes a quarter."""
 
 Facts = Dict[str, Any]
-Body = Callable[[Path, Spec], Tuple[List[Check], Facts]]
 
 
 def ask(
@@ -89,7 +87,7 @@ def beside(body: Callable[..., Any], *arguments: Any) -> Iterator[Callable[[], A
 
 def _reply(send: Connection, body: Callable[..., Any], *arguments: Any) -> None:
     child.die_with_parent()
-    _limit_memory()
+    limit_memory()
     with contextlib.suppress(MemoryError):  # nothing is sent, which says it
         try:
             found = body(*arguments)
@@ -99,22 +97,9 @@ def _reply(send: Connection, body: Callable[..., Any], *arguments: Any) -> None:
             send.send((None, problem.as_dict()))
 
 
-def _limit_memory() -> None:
+def limit_memory() -> None:
     """Let this process hold :data:`MAX_BYTES` of data, and leave no core file where it wants more."""
     hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
     limit = MAX_BYTES if hard == resource.RLIM_INFINITY else min(MAX_BYTES, hard)
     resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-
-
-def serve(body: Body) -> NoReturn:
-    """Answer the request that the command line is, and leave the process."""
-    _limit_memory()
-    sys.exit(status.run(_answer, body, *sys.argv[1:]))
-
-
-def _answer(body: Body, folder: str, variant: str, model: str, result: str) -> int:
-    checks, facts = body(Path(folder), Spec.from_model(variant, json.loads(model)))
-    content = {"checks": [vars(check) for check in checks], "facts": facts}
-    Path(result).write_text(json.dumps(content), encoding="utf-8")
-    return 0

@@ -22,10 +22,9 @@ With 8 bits, two ways to compute the same sum give outputs that are some percent
 class Network:
     """A model in the runtime.
 
-    :param path: an ONNX file, or the ``.xml`` of an IR.
+    :param path: an ONNX file, or the ``.xml`` of an IR; ``content`` is read in its place.
     :param nodes: name of the first output by name of the node, of the ONNX graph: Model Optimizer 2021.4
         names what is left of a node by the node, everything else by the output.
-    :param content: what is read in the file's place.
     :raises KitError: the runtime does not take the file.
     """
 
