@@ -356,6 +356,14 @@ def test_a_patch_that_is_for_the_registry_alone_is_left_out(forked: SmallKit) ->
     assert "sixth" not in (tree(forked, "fork") / "nncf" / GREET).read_text()
 
 
+@pytest.mark.parametrize("source", ["fork", "registry"])
+def test_a_patch_that_leads_out_of_its_repository_is_refused(forked: SmallKit, source: str) -> None:
+    write_wheels(forked)
+    forked.change(forked.patch("nncf", "greeting.patch"), GREET, "../../../../launch/__init__.py")
+    assert_user_error(derive(forked, source), "does not apply", "invalid path", "/greeting.patch")
+    assert not tree(forked, source).exists()
+
+
 def test_a_killed_derivation_leaves_the_earlier_tree(forked: SmallKit) -> None:
     greet = tree(forked, "fork") / "nncf" / GREET
     assert forked.run(sys.executable, "-c", DIE).returncode == -signal.SIGKILL
