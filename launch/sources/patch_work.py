@@ -18,7 +18,7 @@ from typing import Dict, Iterable, List
 
 from ..core import digests, git, paths
 from ..core.errors import KitError
-from ..core.files import flush, flush_all, write
+from ..core.files import write
 from ..core.progress import counted
 from . import patches, third_party
 from .patches import FIELD_LIST, SUBJECT, Patch, parse_patch
@@ -56,9 +56,9 @@ _SHOW = (
 def check_patches() -> List[str]:
     """Check all patches, and return what was checked, one line a fork.
 
-    Without its source, a fork's patches are read: each parses, is listed once and says what it has to say.
-    With it, they are also applied in order without fuzz, and exported again: the same bytes must come out.
-    Required patches come before those of the optional set, so this applies the series with and without it.
+    Without a fork's source its patches are read.  With it, they are also applied in order without fuzz, and
+    exported again: the same bytes must come out.  As required patches come first, that is the series with
+    and without the optional set.
 
     :raises KitError: a patch is at fault, or a folder is in no map.
     """
@@ -102,7 +102,6 @@ def _check_fork(fork: Fork) -> str:
 
 
 def _check_same(patch: Patch, again: Patch) -> None:
-    """Check that a patch is as its commit gives it."""
     lines = itertools.zip_longest(patch.text.split("\n"), again.text.split("\n"))
     for number, (here, there) in enumerate(lines, 1):
         if here != there:
@@ -115,12 +114,9 @@ def _check_same(patch: Patch, again: Patch) -> None:
 
 
 def _make_commits(fork: Fork, series: Iterable[Patch], folder: Path) -> None:
-    """Make a repository in ``folder``: the pin, and each patch as one commit on top.
+    """Make a repository in a new folder: the pin, and each patch as one commit on top.
 
     The files are in its index and not in the folder; the submodule's objects stay where they are.
-
-    :param folder: a new one.
-    :raises KitError: a patch does not apply without fuzz.
     """
     folder.mkdir(parents=True)
     git.output(["init", "--quiet"], folder)
@@ -140,10 +136,7 @@ def _make_commits(fork: Fork, series: Iterable[Patch], folder: Path) -> None:
 
 
 def _export_commit(repository: Path, commit: str) -> Patch:
-    """Return a commit as a patch that has no file yet; the same commit gives the same bytes with every git.
-
-    :raises KitError: the message lacks what a patch has to say, or the commit changes nothing or no text.
-    """
+    """Return a commit as a patch that has no file yet; a KitError where something is missing."""
     shown = parse_patch(Path(), git.output([*_SHOW, commit], repository))
     # Object names and the heading that git guesses for a hunk say nothing that a reader needs.
     diff = re.sub(r"^index [0-9a-f]+\.\.[0-9a-f]+(?: \d+)?\n", "", shown.diff, flags=re.M)
@@ -186,9 +179,7 @@ def edit_patches(fork: Fork) -> Path:
         git.output(["reset", "--quiet", "--hard"], staging)
         _remember(fork, staging)
         shutil.rmtree(clone, ignore_errors=True)
-        flush_all()
         staging.rename(clone)
-        flush(clone.parent)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     return clone
@@ -206,10 +197,7 @@ def _sums(fork: Fork) -> Dict[str, str]:
 
 
 def check_exported(fork: Fork) -> None:
-    """Check that removing the scratch clone, where there is one, loses nothing.
-
-    :raises KitError: it holds work that ``patches/`` does not.
-    """
+    """Raise a KitError where the scratch clone holds work that ``patches/`` does not."""
     clone = _clone_of(fork)
     if clone.exists() and not _is_exported(fork, clone):
         where = paths.shown(clone)
@@ -248,8 +236,8 @@ def export_patches(fork: Fork) -> List[Path]:
     A commit whose subject a patch has already keeps that patch's file name; a new one is named after its
     subject.  Patches whose commits are gone are removed.
 
-    :raises KitError: there is no clone, something in it is not committed, or a commit does not say what a
-        patch has to say; nothing is written then.
+    :raises KitError: there is no clone, something in it is not committed, git is in the middle of changing
+        commits, they are no straight line from the pin, or one lacks something; nothing is written then.
     """
     clone = _clone_of(fork)
     where = paths.shown(clone)
@@ -279,10 +267,7 @@ def export_patches(fork: Fork) -> List[Path]:
 
 
 def _list_commits(fork: Fork, clone: Path) -> List[str]:
-    """Return the commits on top of the pin, the earliest first.
-
-    :raises KitError: they are no straight line from the pin, or git is in the middle of changing them.
-    """
+    """Return the commits on top of the pin, the earliest first."""
     unfinished = [name for name in _UNFINISHED if (clone / ".git" / name).exists()]
     if unfinished:
         raise KitError(
@@ -304,10 +289,8 @@ def _list_commits(fork: Fork, clone: Path) -> List[str]:
 
 
 def _name_patches(fork: Fork, found: List[Patch]) -> List[Patch]:
-    """Return the patches with their files.
-
-    An export that was killed may have left a file that the series does not name yet: its name counts, too.
-    """
+    """Return the patches with their files."""
+    # An export that was killed may have left a file that the series does not name yet: its name counts, too.
     folder = paths.PATCHES / fork.name
     old = [patches.parse_patch(path, path.read_text("utf-8", "replace")) for path in folder.glob("*.patch")]
     known = {patch.subject: patch.path for patch in old}

@@ -22,11 +22,8 @@ FIELDS = {
 }
 """What every patch says of itself beside its subject and the reason for it."""
 
-OPTIONAL_SET = "Optional-set"
-"""A field that a patch may have: the set it belongs to, which a user can leave out."""
-
-FAST = "fast"
-"""The one optional set: what makes runs faster or smaller and changes no output byte; ``FAST=0``."""
+OPTIONAL_SET, FAST = "Optional-set", "fast"
+"""A field that a patch may have, and the one set: runs are faster or smaller with it, and no byte changes."""
 
 FIELD_LIST = "\n".join(f"{name}: <{meaning}>" for name, meaning in FIELDS.items())
 FIELD_LIST += f"\n{OPTIONAL_SET}: {FAST}  (only where it belongs to that set)"
@@ -108,10 +105,7 @@ def find_problems(patch: Patch) -> List[str]:
 
 
 def read_patch(path: Path) -> Patch:
-    """Return the patch in a file.
-
-    :raises KitError: it is not complete.
-    """
+    """Return the patch in a file; a KitError where it is not complete."""
     patch = parse_patch(path, path.read_bytes().decode("utf-8", "surrogateescape"))
     problems = find_problems(patch)
     if problems:
@@ -153,10 +147,9 @@ def read_series(name: str) -> List[Patch]:
 
 
 def check_order(found: Iterable[Patch], where: str) -> None:
-    """Check that the required patches come first, so that none builds on one of the optional set.
+    """Raise a KitError unless the required patches come first: none may build on one of the optional set.
 
     :param where: the series or the repository that they are from, for the error.
-    :raises KitError: one does not.
     """
     optional = False
     for patch in found:
@@ -171,10 +164,9 @@ def check_order(found: Iterable[Patch], where: str) -> None:
 
 
 def choose_patches(name: str, source: str, fast: bool = True) -> List[Patch]:
-    """Return the patches in ``patches/<name>/`` for ``source``, one of :data:`SOURCES`, in order.
+    """Return the patches in ``patches/<name>/`` for one of :data:`SOURCES`; errors as :func:`read_series`.
 
     :param fast: with those of the optional set :data:`FAST`.
-    :raises KitError: the series or a patch is at fault.
     """
     found = read_series(name)
     check_order(found, paths.shown(paths.PATCHES / name / "series"))
@@ -185,7 +177,7 @@ def apply_patch(patch: Patch, folder: Path, *options: str) -> None:
     """Apply a patch in ``folder`` without fuzz, whole or not at all; git refuses a path that leads out of it.
 
     :param options: of ``git apply``.
-    :raises KitError: it does not apply; the error names the place in the patched file.
+    :raises KitError: it does not apply.
     """
     done = git.run(["apply", *options, str(patch.path)], folder)
     if done.returncode:

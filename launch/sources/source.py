@@ -39,10 +39,7 @@ KINDS = ("auto", *patches.SOURCES)
 
 
 class Source(abc.ABC):
-    """Where a run's NNCF and transformers come from.
-
-    :param fast: with the patches of the optional set ``fast``.
-    """
+    """Where a run's NNCF and transformers come from; ``fast``: with the patches of that optional set."""
 
     def __init__(self, fast: bool = True) -> None:
         self.fast = fast
@@ -76,23 +73,14 @@ class Source(abc.ABC):
 
     @abc.abstractmethod
     def _fill(self, staging: Path) -> None:
-        """Write the patched files into the empty folder ``staging``.
-
-        :raises KitError: they cannot be had, or a patch does not apply.
-        """
+        """Write the patched files into the empty folder ``staging``; errors as :meth:`ensure`."""
 
     def series(self) -> Dict[str, List[patches.Patch]]:
-        """Return each package's patches for this source, in order.
-
-        :raises KitError: a series or a patch is at fault.
-        """
+        """Return each package's patches, in order; a KitError where a series or a patch is at fault."""
         return {package: patches.choose_patches(package, self.name, self.fast) for package in self.packages()}
 
     def key(self) -> str:
-        """Return a sha256 of the pins and the patches.
-
-        :raises KitError: a patch is at fault.
-        """
+        """Return a sha256 of the pins and the patches; errors as :meth:`series`."""
         diffs = {package: [patch.diff for patch in series] for package, series in self.series().items()}
         return digests.of_value([self.packages(), _PARTS, diffs])
 
@@ -120,9 +108,7 @@ class Source(abc.ABC):
         return stamp if stamp is not None and stamp.key == self.key() else None
 
     def ensure(self, say: Callable[[str], None]) -> bool:
-        """Derive what is missing, stale or changed; return whether anything was done.
-
-        It appears by one rename; after a run that was killed it is derived again.
+        """Derive what is missing, stale or changed, whole or not at all; return whether anything was done.
 
         :param say: takes what happens, in a few words.
         :raises KitError: the source cannot be had, or a patch does not apply.
@@ -163,10 +149,8 @@ class Fork(Source):
 
     @property
     def python_path(self) -> List[Path]:
-        """Both packages, the scripts' folder, and the kit, whose metric the scripts compute.
-
-        ``gen_hybrid_sparse_qa.py`` is a link: Python looks beside its target, and the modules are beside it.
-        """
+        """Both packages, the scripts' folder, and the kit, whose metric the scripts compute."""
+        # gen_hybrid_sparse_qa.py is a link: Python looks beside its target, and its modules are beside it.
         return [self.tree / "nncf", self.tree / "transformers" / "src", self.programs, paths.REPOSITORY]
 
     @property

@@ -33,10 +33,7 @@ class Fork:
 
 
 def read_forks() -> List[Fork]:
-    """Return the forks, in the order of the file.
-
-    :raises KitError: it cannot be read, or lacks something.
-    """
+    """Return the forks, in the order of the file; a KitError where it lacks something."""
     path = paths.PATCHES / "config.json"
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -61,15 +58,12 @@ def find_fork(name: str) -> Fork:
 
 
 def is_checked_out(fork: Fork) -> bool:
-    """Return whether something is checked out in the submodule's folder."""
+    """Return whether anything is checked out there."""
     return (fork.folder / ".git").exists()
 
 
 def check_pin(fork: Fork) -> None:
-    """Check that a checked-out submodule is what the kit builds from.
-
-    :raises KitError: it is at another commit, or files in it are changed.
-    """
+    """Raise a KitError where a checked-out submodule is at another commit, or files in it are changed."""
     head = git.run(["rev-parse", "--verify", "--quiet", "HEAD^{commit}"], fork.folder).stdout.strip()
     if head != fork.base:
         raise KitError(
@@ -99,10 +93,7 @@ def check_pin(fork: Fork) -> None:
 
 
 def has_forks() -> bool:
-    """Return whether the forks are checked out.
-
-    :raises KitError: only some are, one is at another commit, or one has local changes.
-    """
+    """Return whether the forks are checked out; a KitError where only some are, or not as pinned."""
     forks = read_forks()
     there = [fork for fork in forks if is_checked_out(fork)]
     if there and len(there) < len(forks):
@@ -134,8 +125,7 @@ def fetch_forks(mirror: Optional[Path]) -> None:
 
     The caller holds the build's lock.
 
-    :param mirror: a folder with git directories of the forks to take the commits from; None for the public
-        addresses in ``.gitmodules``.
+    :param mirror: a folder with git directories of the forks; None for the addresses in ``.gitmodules``.
     :raises KitError: a submodule holds something else, or its commit cannot be had.
     """
     done = git.run(["rev-parse", "--show-toplevel"], paths.REPOSITORY)

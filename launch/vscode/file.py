@@ -22,13 +22,7 @@ MAX_BYTES = 4 << 20
 
 @dataclass(frozen=True)
 class Configuration:
-    """One entry of ``configurations``, as written.
-
-    :param name: its ``name``, unique in the file.
-    :param body: the entry; nothing is substituted.
-    :param index: its place in the list, from 0, for errors.
-    :param document: the file, for the lines in errors.
-    """
+    """One entry of ``configurations``, as written; ``index`` is its place there, from 0."""
 
     name: str
     body: Dict[str, Any]
@@ -78,29 +72,18 @@ def load(path: pathlib.Path) -> LaunchFile:
     source = str(path)
     try:
         text = files.read(path, MAX_BYTES).decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        # The decoder counts from behind a byte order mark.
-        line = error.object.count(b"\n", 0, error.start) + 1
-        raise KitError(
-            f"{source} is not UTF-8.",
-            where=f"{source}, line {line}, byte {error.start}: {error.object[error.start]:#04x}",
-            hint="Save the file as UTF-8.",
-        ) from None
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise KitError(
             f"The launch file cannot be read: {reason}.",
             where=source,
-            hint="Name a regular file that you may read.",
+            hint="Name a regular file in UTF-8 that you may read.",
         ) from None
     return parse(text, source)
 
 
 def parse(text: str, source: str) -> LaunchFile:
-    """Return the configurations that the text of a launch file holds; errors as those of :func:`load`.
-
-    :param source: what errors call the text: its file name.
-    """
+    """Return the configurations in the text of the launch file ``source``; errors as :func:`load`."""
     document = jsonc.parse(text, source)
     if not isinstance(document.value, dict):
         raise _error(document, (), "A launch file is an object.", 'Put { "configurations": [ … ] }.')
@@ -124,10 +107,7 @@ def parse(text: str, source: str) -> LaunchFile:
 
 
 def find(file: LaunchFile, name: str) -> Configuration:
-    """Return the configuration called ``name``.
-
-    :raises KitError: there is none; the error lists the names and the nearest.
-    """
+    """Return the configuration called ``name``; the KitError where there is none lists all names."""
     names = [configuration.name for configuration in file.configurations]
     if name in names:
         return file.configurations[names.index(name)]

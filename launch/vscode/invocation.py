@@ -1,5 +1,6 @@
 """A program to run, resolved: what every launch configuration ends in."""
 
+import itertools
 import shlex
 from dataclasses import dataclass
 from typing import Dict, List, Mapping, Optional, Tuple
@@ -43,9 +44,9 @@ class Invocation:
         """
         lines = []
         if self.env:
-            removed = [word for name, value in self.env.items() if value is None for word in ("-u", name)]
-            lines.append(["env", *removed])
-            lines += [[assignment(name, value)] for name, value in self.env.items() if value is not None]
+            removed = [format_variable(name, None) for name, value in self.env.items() if value is None]
+            lines.append(["env", *itertools.chain(*removed)])
+            lines += [format_variable(name, value) for name, value in self.env.items() if value is not None]
         # Both env(1) and the shell could take an interpreter with = in its path for one more variable.
         detour = ["nice", "-n", "0"] if "=" in self.python else []
         lines.append([*detour, self.python, *self.options, *self.target])
@@ -61,9 +62,9 @@ class Invocation:
         return f"cd {_quoted(self.cwd)} && \\\n" + " \\\n  ".join(quoted)
 
 
-def assignment(name: str, value: str) -> str:
-    """Return ``name=value``, with what is not to be shown still hidden."""
-    return hidden.joined("=", [name, value])
+def format_variable(name: str, value: Optional[str]) -> List[str]:
+    """Return the words by which env(1) sets or removes a variable, what is not to be shown still hidden."""
+    return ["-u", name] if value is None else [hidden.joined("=", [name, value])]
 
 
 def _quoted(word: str) -> str:

@@ -28,23 +28,13 @@ _TERMINAL, _EXTERNAL, _NO_SHELL = "integratedTerminal", "externalTerminal", "int
 _INSTEAD = f'Or set "console": "{_NO_SHELL}", which has no shell.'
 
 _CONTROL = re.compile("[\x01-\x1f\x7f]")
-_CONTROL_NAMES = {
-    "\n": "A line end",
-    "\r": "A carriage return",
-    "\t": "A tab",
-    "\x1b": "Escape",
-    "\x7f": "Delete",
-}
+_CONTROL_NAMES = dict(zip("\n\r\t\x1b\x7f", ("A line end", "A carriage return", "A tab", "Escape", "Delete")))
 
 _TILDE = re.compile(r"~|[A-Za-z_]\w*\+?=(.*:)?~", re.ASCII | re.DOTALL)
 
 
 def resolve(
-    configuration: Configuration,
-    *,
-    workspace: pathlib.Path,
-    env: Mapping[str, str],
-    default_python: str,
+    configuration: Configuration, *, workspace: pathlib.Path, env: Mapping[str, str], default_python: str
 ) -> Invocation:
     """Return what VS Code would run for a configuration.
 

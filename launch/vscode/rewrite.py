@@ -5,14 +5,14 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Callable, List, Mapping, Optional, Tuple
 
 from ..core import hidden
-from .invocation import Invocation, assignment
+from .invocation import Invocation, format_variable
 
 
 @dataclass
 class Part:
     """One part of an invocation: the interpreter, the program, an argument with its values, a variable …
 
-    :param what: ``python``, ``cwd``, ``program``, ``env``, ``args`` or ``type``.
+    :param what: ``python``, ``cwd``, ``program``, ``env`` or ``args``.
     :param before: as in the launch file, a word each; empty where the file does not have it.
     :param after: as it runs; empty where it is left out.
     :param rules: the rules that changed it, in order.
@@ -45,9 +45,9 @@ class Rewriter:
         self.cwd = _unchanged("cwd", (invocation.cwd,))
         self.target = _unchanged("program", invocation.target)
         self.env = {
-            name: _unchanged("env", _assignment(name, value)) for name, value in invocation.env.items()
+            name: _unchanged("env", tuple(format_variable(name, value)))
+            for name, value in invocation.env.items()
         }
-        self.kind: List[Part] = []
         self._values = dict(invocation.env)
         self.args = _grouped(invocation.args)
 
@@ -57,8 +57,6 @@ class Rewriter:
         :param body: one that was resolved.
         :param substitute: replaces VS Code's variables in a text.
         """
-        if body.get("type") == "python" and body.get("python"):
-            self.kind = [Part("type", ("python",), ("debugpy",), [_ACTIVATED])]
         self.cwd.before = _words(body.get("cwd"))
         for key, words in (("program", ()), ("module", ("-m",)), ("code", ("-c",))):
             if key in body:
@@ -69,7 +67,7 @@ class Rewriter:
         for name, value in body.get("env", {}).items():
             if substitute(name) in self.env:
                 shown = None if value is None else hidden.of_entry(substitute(name), value)
-                self.env[substitute(name)].before = _assignment(name, shown)
+                self.env[substitute(name)].before = tuple(format_variable(name, shown))
         written = body.get("args", ())
         if not isinstance(written, str):
             rest = iter(written)
@@ -93,7 +91,7 @@ class Rewriter:
 
     def parts(self) -> List[Part]:
         """Return every part in the order of a command line."""
-        return [*self.kind, self.cwd, *self.env.values(), self.python, self.target, *self.args]
+        return [self.cwd, *self.env.values(), self.python, self.target, *self.args]
 
     def value(self, option: str) -> Optional[str]:
         """Return the value that ``option`` has now; None where it has none."""
@@ -141,7 +139,7 @@ class Rewriter:
         """Set an environment variable; None removes one that would be inherited."""
         part = self.env.setdefault(name, Part("env", (), ()))
         self._values[name] = value
-        part.change(_assignment(name, value), rule)
+        part.change(tuple(format_variable(name, value)), rule)
 
     def drop_variable(self, name: str, rule: str) -> None:
         """Leave out an environment variable that the file sets."""
@@ -170,10 +168,6 @@ def _words(value: object) -> Tuple[str, ...]:
     return (value,) if isinstance(value, str) else ()
 
 
-def _assignment(name: str, value: Optional[str]) -> Tuple[str, ...]:
-    return ("-u", name) if value is None else (assignment(name, value),)
-
-
 def _grouped(args: Tuple[str, ...]) -> List[Part]:
     """Return an option with the words up to the next option as one part."""
     groups: List[Tuple[str, ...]] = []
@@ -183,10 +177,6 @@ def _grouped(args: Tuple[str, ...]) -> List[Part]:
         else:
             groups[-1] += (word,)
     return [_unchanged("args", group) for group in groups]
-
-
-_ACTIVATED = 'VS Code activates the environment of "python", too, for this type: it sets VIRTUAL_ENV and PATH'
-"""Why a configuration of type ``python`` that names its interpreter runs otherwise in VS Code."""
 
 
 def format_parts(parts: List[Part]) -> str:

@@ -13,7 +13,9 @@ NAME = re.compile(r"[A-Za-z_]\w*", re.ASCII)
 """A name of a variable of the environment that every shell can refer to."""
 
 _REFERENCE = re.compile(r"\$\{(.*?)\}", re.DOTALL)
-_UNCLOSED = re.compile(r"\$\{[A-Za-z/][^}]*\Z")
+_UNCLOSED = re.compile(r"(\$\{(?=[A-Za-z/])(?:env:)?\w*)[^}]*\Z")
+"""The name without what follows it, which may be a secret, and the rest."""
+
 _EDITORS = re.compile(r"(file|relativeFile)([A-Z]\w*)?|lineNumber|columnNumber|selectedText")
 _ELSEWHERE = {
     "command": "A command of VS Code or of an extension gives its value.",
@@ -71,7 +73,7 @@ class Variables:
         """
         unclosed = _UNCLOSED.search(text)
         if unclosed:
-            raise self._not_closed(unclosed.group())
+            raise NoValueError(f"{unclosed.group(1)} has no closing brace.", "Add the closing brace.")
         pieces, end = [], 0
         for match in _REFERENCE.finditer(text):
             pieces += [text[end : match.start()], self._value(match.group(), match.group(1), env)]
@@ -93,15 +95,6 @@ class Variables:
         if name == "env" and NAME.fullmatch(argument):
             return hidden.of_environment(argument, self._env.get(argument, ""))
         raise self._problem(reference, name, env)
-
-    def _not_closed(self, reference: str) -> NoValueError:
-        known = [
-            name for name in (*self._values, "userHome", *_OLD_NAMES) if reference.startswith("${" + name)
-        ]
-        hint = f"Write ${{{max(known, key=len)}}}." if known else "Add the closing brace."
-        # What follows the name may be a secret.
-        name = re.match(r"\$\{(?:env:)?\w*", reference)
-        return NoValueError(f"{name.group() if name else reference[:2]} has no closing brace.", hint)
 
     def _home(self, reference: str) -> str:
         try:

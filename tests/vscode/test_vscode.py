@@ -236,7 +236,7 @@ def test_unreadable_file_is_a_user_error(tmp_path):
     failure(vscode.load, tmp_path)
     failure(vscode.load, pathlib.Path("a\0b"))
     (tmp_path / "latin.json").write_bytes(b'{"a": "\xe9"}')
-    assert "byte 7: 0xe9" in failure(vscode.load, tmp_path / "latin.json").where
+    assert "byte 0xe9 in position 7" in failure(vscode.load, tmp_path / "latin.json").what
 
 
 @pytest.mark.parametrize("kind", ["device", "pipe", "large", "link"])
@@ -469,9 +469,9 @@ def test_search_paths_are_put_before_the_inherited_ones(tmp_path):
         ({"args": "a 'b c'"}, ["args = ", "list"]),
         ({"args": "a b", "console": "internalConsole"}, ['args = "a b"', '"internalConsole"', "list"]),
         ({PLATFORM: {"args": "", "console": "internalConsole"}}, [f'{PLATFORM}.args = ""', "list"]),
-        ({"program": "${workspaceFolder"}, ['program = "${workspaceFolder"', "Write ${workspaceFolder}."]),
-        ({"args": ["a", "${cwd}/${userHome/x"]}, ["args[1]", "${userHome has no", "Write ${userHome}."]),
-        ({"cwd": "${workspaceFolderBasename"}, ["Write ${workspaceFolderBasename}."]),
+        ({"program": "${workspaceFolder"}, ['program = "${workspaceFolder"', "closing brace"]),
+        ({"args": ["a", "${cwd}/${userHome/x"]}, ["args[1]", "${userHome has no", "closing brace"]),
+        ({"cwd": "${workspaceFolderBasename"}, ["${workspaceFolderBasename has no closing brace"]),
         ({"env": {"A": "${env:HOME"}}, ["env.A", "${env:HOME has no closing brace"]),
         ({"args": ["a\0"]}, ["args[0]", "NUL"]),
         ({"args": ["\ud800"]}, ["args[0]", "surrogate"]),
