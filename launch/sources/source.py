@@ -73,7 +73,7 @@ class Source(abc.ABC):
 
     @abc.abstractmethod
     def _fill(self, staging: Path) -> None:
-        """Write the patched files into the empty folder ``staging``; errors as :meth:`ensure`."""
+        """Write the patched files into an empty folder; errors as :meth:`ensure`."""
 
     def series(self) -> Dict[str, List[patches.Patch]]:
         """Return each package's patches, in order; a KitError where a series or a patch is at fault."""

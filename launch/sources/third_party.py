@@ -69,12 +69,10 @@ def check_pin(fork: Fork) -> None:
         raise KitError(
             f"The submodule is at {head[:12] or 'no commit'} and not at its pin.",
             where=f"{fork.submodule}, pinned at {fork.base}",
-            hint=(
-                f"git submodule update --init {fork.submodule}\n"
-                f"(first give a commit of your own a branch: git -C {fork.submodule} branch mine; a change of"
-                f" your own\nbelongs into a patch: make patch-edit P={fork.name}).  SOURCE=registry does"
-                " without submodules."
-            ),
+            hint=f"git submodule update --init {fork.submodule}\n"
+            f"(first give a commit of your own a branch: git -C {fork.submodule} branch mine; a change of"
+            f" your own\nbelongs into a patch: make patch-edit P={fork.name}).  SOURCE=registry does without"
+            " submodules.",
         )
     done = git.run(["status", "--porcelain", "--untracked-files=no"], fork.folder)
     changed = done.stdout.splitlines()
@@ -84,11 +82,8 @@ def check_pin(fork: Fork) -> None:
             f"The submodule has local changes, which no build would use: {some}"
             + (f" and {len(changed) - 3} more." if len(changed) > 3 else "."),
             where=fork.submodule,
-            hint=(
-                f"Keep them as a patch: git -C {fork.submodule} diff shows them,"
-                f" make patch-edit P={fork.name} opens a place for them.\n"
-                f"Or put them away: git -C {fork.submodule} stash."
-            ),
+            hint=f"Keep them as a patch: git -C {fork.submodule} diff shows them, make patch-edit"
+            f" P={fork.name} opens a place for them.\nOr put them away: git -C {fork.submodule} stash.",
         )
 
 

@@ -62,20 +62,15 @@ class _Keys:
         self.configuration = configuration
         self.variables = variables
         self.values = configuration.here
+        self.path = configuration.path
         override = configuration.body.get(PLATFORM, {})
         if not isinstance(override, dict):
             raise configuration.error((PLATFORM,), "This must be an object.", "Put { … } there.")
         if "type" in override:
             raise self.error("type", '"type" cannot depend on the platform.', f'Move it out of "{PLATFORM}".')
 
-    def __contains__(self, key: str) -> bool:
-        return key in self.values
-
     def get(self, key: str) -> Any:
         return self.values.get(key, ABSENT)
-
-    def path(self, key: str) -> KeyPath:
-        return self.configuration.path(key)
 
     def depends_on_platform(self, key: str) -> bool:
         return len(self.path(key)) > 1
@@ -142,7 +137,7 @@ def _check_kind(keys: _Keys) -> None:
 
 
 def _interpreter(keys: _Keys, default: str) -> str:
-    if "pythonPath" in keys:
+    if "pythonPath" in keys.values:
         raise keys.error("pythonPath", '"pythonPath" is the old name of "python".', 'Write "python".')
     found = keys.get("python")
     if isinstance(found, list):
@@ -157,7 +152,7 @@ def _interpreter(keys: _Keys, default: str) -> str:
 
 
 def _target(keys: _Keys) -> Tuple[str, ...]:
-    given = [key for key in ("program", "module", "code") if key in keys]
+    given = [key for key in ("program", "module", "code") if key in keys.values]
     if len(given) != 1:
         what = '"program", "module" and "code" exclude each other.' if given else "Nothing is to be run."
         hint = 'Set exactly one of "program", "module" and "code".'

@@ -13,8 +13,8 @@ class Part:
     """One part of an invocation: the interpreter, the program, an argument with its values, a variable …
 
     :param what: ``python``, ``cwd``, ``program``, ``env`` or ``args``.
-    :param before: as in the launch file, a word each; empty where the file does not have it.
-    :param after: as it runs; empty where it is left out.
+    :param before: its words in the launch file; empty where the file does not have it.
+    :param after: its words as it runs; empty where it is left out.
     :param rules: the rules that changed it, in order.
     """
 
