@@ -162,7 +162,7 @@ OPTIONS: Dict[str, Option] = {
     ),
     "threads": Option(
         "<number>",
-        "threads of a program, on which masks depend; README's sums are for 2",
+        "threads of a program, on which masks depend; the published sums are for 2",
         otherwise="as many as torch would take",
     ),
     "launch": Option(
