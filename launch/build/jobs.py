@@ -235,7 +235,7 @@ def _read(launch: str, name: str) -> _Read:
     rewriter = Rewriter(
         vscode.resolve(configuration, workspace=workspace, env=env, default_python=default_python())
     )
-    variables = vscode.Variables(workspace, env)
+    variables = vscode.make_variables(configuration, workspace=workspace, env=env)
     rewriter.as_written(configuration.here, variables.substitute)
     return _Read(rewriter, f"{name!r} in {paths.shown(launch_file)}", configuration)
 

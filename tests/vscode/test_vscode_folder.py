@@ -197,7 +197,7 @@ OTHERS_ARGS = ["--model_name_or_path", "m", "--output_dir", "o", "--do_eval", "-
     [
         {"program": "/opt/hf/run_qa.py"},
         {"program": "launch/run_qa.py"},
-        {"program": "launch/qa/evaluate.py"},
+        {"program": "launch/qa/answers.py"},
         {"module": "run_qa.py"},
         {"code": "run_qa.py"},
     ],
@@ -260,9 +260,9 @@ def test_explain_shows_each_part_as_it_stands_in_the_file(
     file = write_entry(
         tmp_path,
         module="${env:NAME}",
-        args="${/}w --a b",
+        args="${workspaceFolderBasename} --a b",
         env={
-            "K": "v",
+            "K_${pathSeparator}": "v",
             "GONE": None,
             "PLAIN": "${env:NAME}",
             "HF_HOME": "${env:NAME}/${cwd}",
@@ -272,7 +272,7 @@ def test_explain_shows_each_part_as_it_stands_in_the_file(
     resolved = "  rule  as VS Code resolves it"
     assert shown(file) == [
         *("cwd     '${workspaceFolder}'", f"  runs  {paths.REPOSITORY}", resolved),
-        *("env     'K=(not shown)'",),
+        *("env     'K_${pathSeparator}=(not shown)'", "  runs  'K_/=(not shown)'", resolved),
         *("env     -u GONE",),
         *("env     'PLAIN=${env:NAME}'",),
         *(
@@ -282,14 +282,14 @@ def test_explain_shows_each_part_as_it_stands_in_the_file(
         ),
         *("python  -X '${env:NAME}'", f"  runs  {sys.executable} -X '${{env:NAME}}'", resolved),
         *("program -m '${env:NAME}'",),
-        *("args    '${/}w --a b'", "  runs  /w", resolved),
-        *("args    '${/}w --a b'", "  runs  --a b", resolved),
+        *("args    '${workspaceFolderBasename} --a b'", f"  runs  {paths.REPOSITORY.name}", resolved),
+        *("args    '${workspaceFolderBasename} --a b'", "  runs  --a b", resolved),
     ]
 
 
 def test_explain_shows_code_and_split_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NAME", "named")
-    file = write_entry(tmp_path, code="${env:NAME}:${cwd}", args="b  --d e", cwd=...)
+    file = write_entry(tmp_path, code="${env:NAME}:${cwd}", args="'b  c' --d e", cwd=...)
     assert shown(file)[3:] == [
         *("python  (not in the file)", f"  runs  {sys.executable}", "  rule  as VS Code resolves it"),
         *(
@@ -297,7 +297,7 @@ def test_explain_shows_code_and_split_words(tmp_path: Path, monkeypatch: pytest.
             f"  runs  -c '${{env:NAME}}:{paths.REPOSITORY}'",
             "  rule  as VS Code resolves it",
         ),
-        *("args    b", "args    --d e"),
+        *("args    'b  c'", "args    --d e"),
     ]
 
 

@@ -60,7 +60,10 @@ def check(text):
             assert all(b"\0" not in word.encode("utf-8", "surrogateescape") for word in words)
             assert all(invocation.argv()[:1])
             # shlex does not know lines that go on in the next one; in a word the same two characters go too.
-            printed = shlex.split(invocation.shell().replace("\\\n", ""))
+            shell = invocation.shell().replace("\\\n", "")
+            if "$(printenv" in shell:
+                continue  # quotes within quotes, which shlex does not know either
+            printed = shlex.split(shell)
             argv = [as_printed(word) for word in invocation.argv()]
             assert printed[1] == as_printed(invocation.cwd)
             assert printed[-len(argv) :] == argv
@@ -176,7 +179,7 @@ def test_commented_json_reads_as_the_plain_one(value, data):
 @given(VALUES, st.data())
 def test_any_json_with_comments(value, data):
     check(data.draw(commented(value)))
-    check(data.draw(commented({"configurations": value, "inputs": value})))
+    check(data.draw(commented({"configurations": value, "inputs": value, "compounds": value})))
 
 
 KEYS = [
@@ -300,7 +303,7 @@ PRINTABLE = st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size
 
 @cases
 @given(st.one_of(PRINTABLE, st.text("ab '\"\\$\n!`", max_size=12)))
-@example("a  b --c=d /e")
+@example('a\\ b "c d" \'e $f\' g\\"h "\\\\ \\x" i=j')
 def test_args_in_one_string_are_what_a_shell_makes_of_them(text):
     body = {"name": "n", "type": "debugpy", "request": "launch", "program": "p", "args": text}
     try:
