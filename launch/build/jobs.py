@@ -8,15 +8,15 @@ from pathlib import Path
 from typing import Any, Dict, Mapping, Optional, Sequence, Tuple
 
 from .. import vscode
-from . import convert, inputs, rules
+from . import inputs, rules
 from ..core import digests, files, hidden, host, paths
 from ..model import bert_config, model_folder
 from ..setup import requirements
 from ..core.errors import KitError
-from .optimizers import Optimizer
 from ..qa.arguments import Arguments, parse
 from ..vscode.rewrite import Part, Rewriter, format_parts, option_of
 from ..sources.source import Source
+from ..model.spec import Spec
 from ..model.variants import VARIANTS, Variant
 
 _JOBS = ("configs", "evaluate", *VARIANTS)
@@ -176,6 +176,10 @@ class TreeJob(Job):
         config, where = self.config()
         bert_config.check_graph(config, where)
         return bert_config.shape(config, where)
+
+    def spec(self) -> Spec:
+        """Return what the tree must be."""
+        return Spec.of(self.variant, self.shape(), self.arguments.max_seq_length)
 
 
 def load(launch: str, name: str, selection: inputs.Selection, source: Source) -> Job:
@@ -400,11 +404,6 @@ def onnx_key(job: TreeJob) -> Dict[str, Any]:
         "program": digests.of_files(program, paths.PACKAGE),
         "source": job.source.key(),
     }
-
-
-def ir_key(onnx_sha256: str, optimizer: Optimizer) -> Dict[str, Any]:
-    """Return what the IR of an ONNX file depends on, as JSON."""
-    return {**convert.key(optimizer), "onnx": onnx_sha256}
 
 
 def _shown_apart(job: Job) -> Dict[str, Any]:

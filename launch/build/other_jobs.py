@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Callable, List
 
-from . import inputs, startable
+from . import inputs, preflight
 from ..core import child, files, paths
 from ..model import bert_config, checkpoint, metric, squad
 from ..core.errors import KitError
@@ -30,7 +30,7 @@ def configs(job: Job, prepare: Callable[[], None], ready_environment: Callable[[
     :param ready_environment: makes the environment; the kit's program needs none of its own.
     :raises KitError: an input is at fault, or upstream's script fails.
     """
-    startable.check(job)
+    preflight.check_job(job)
     job.shape()
     if job.upstreams_script:
         for path in _upstreams_configs(job, prepare):
@@ -118,7 +118,7 @@ def evaluate(job: Job, prepare: Callable[[], None]) -> str:
     :param prepare: sets up the environment and the sources.
     :raises KitError: an input is at fault, or the evaluation fails.
     """
-    startable.check(job)
+    preflight.check_job(job)
     questions = job.questions("validation_file")
     if questions is not None:
         examples = squad.read(questions, job.named("validation_file"))

@@ -12,13 +12,11 @@ from typing import Any, Dict, Mapping, Optional
 from ..artifact import trees
 from ..core import digests, git, hidden, host, paths, surroundings
 from ..setup import requirements
-from ..model.bert_config import BertShape
 from ..core.errors import KitError
 from .jobs import TreeJob
-from .optimizers import Optimizer
+from .convert import Optimizer
 from ..artifact.provenance import Content
 from ..sources.source import Source
-from ..model.spec import Spec
 
 EPOCH = "SOURCE_DATE_EPOCH"
 """Variable that says, in seconds since 1970, which time a product is to bear instead of the clock's."""
@@ -48,13 +46,11 @@ class Facts:
     epoch: Optional[int]
 
 
-def facts(source: Source, optimizer: Optimizer) -> Facts:
+def collect_facts(source: Source, optimizer: Optimizer) -> Facts:
     """Return what the trees of a run on ``source`` have in common.
 
     :raises KitError: a patch or a lock cannot be read, or ``SOURCE_DATE_EPOCH`` is no time.
     """
-    versions = requirements.pins("runtime.lock")
-    versions[_OPTIMIZER] = requirements.pins(optimizer.lock)[_OPTIMIZER]
     applied = [
         {"name": f"{package}/{patch.path.name}", "sha256": digests.of_file(patch.path)}
         for package, found in source.series().items()
@@ -67,14 +63,17 @@ def facts(source: Source, optimizer: Optimizer) -> Facts:
             "packages": source.packages(),
             "patches": applied,
         },
-        versions=versions,
-        kit=checkout(),
+        versions={
+            **requirements.pins("runtime.lock"),
+            _OPTIMIZER: requirements.pins(optimizer.lock)[_OPTIMIZER],
+        },
+        kit=read_checkout(),
         model_optimizer=optimizer.name,
         epoch=_epoch(),
     )
 
 
-def checkout() -> Content:
+def read_checkout() -> Content:
     """Return ``kit`` of a provenance: the checkout's commit, and whether tracked files differ from it.
 
     Submodules do not count.  Both are None where there is no git, no checkout of the kit's own, or one that
@@ -85,9 +84,10 @@ def checkout() -> Content:
         # Without the locks, for the sake of which git would write to the index.
         words = ["--no-optional-locks", "status", "--porcelain=v2", "--untracked-files=no"]
         state = git.run([*words, "--ignore-submodules=all"], paths.REPOSITORY)
+        known = not (commit.returncode or state.returncode)
     except (KitError, OSError):
-        return {"commit": None, "changed": None}
-    if commit.returncode or state.returncode:
+        known = False
+    if not known:
         return {"commit": None, "changed": None}
     # 1 XY <sub> …: <sub> begins with S for a submodule, with N for anything else.
     changed = [
@@ -128,37 +128,33 @@ def recorded(key: Any) -> Any:
     return key
 
 
-def build(
+def make_provenance(
     facts: Facts,
     job: TreeJob,
-    shape: BertShape,
     *,
     onnx_key: Content,
     ir_key: Content,
     files: Content,
-    seconds: Mapping[str, float],
-    peak_bytes: Mapping[str, int],
+    stages: Mapping[str, Mapping[str, Any]],
     verification: Content,
 ) -> Content:
     """Return the provenance of a tree that is about to be published.
 
-    :param shape: the model's dimensions.
-    :param onnx_key: what the ONNX file depends on, :func:`launch.build.jobs.onnx_key`; ``ir_key`` likewise.
-    :param files: size and sha256 by relative path, :func:`launch.artifact.trees.describe_files`.
-    :param seconds: what each stage took; ``peak_bytes`` its largest resident set.
+    :param onnx_key: what the ONNX file depends on; ``ir_key`` likewise.
+    :param files: size and sha256 by relative path.
+    :param stages: ``seconds`` and ``peak_bytes`` of each stage.
     :param verification: what was measured on the files, in the form of the schema.
     """
-    arguments = job.arguments
     key = recorded(onnx_key)
     return {
         "format": trees.FORMAT,
         "variant": job.variant.name,
         "finished": _time(facts.epoch),
         "kit": facts.kit,
-        "model": Spec.of(job.variant, shape, arguments.max_seq_length).model(),
+        "model": job.spec().model(),
         "weights": {
             "kind": "random",
-            "seed": arguments.seed,
+            "seed": job.arguments.seed,
             "threads": surroundings.threads(job.invocation.env),
         },
         "source": facts.source,
@@ -185,7 +181,8 @@ def build(
         "files": files,
         "onnx_key": key,
         "ir_key": recorded(ir_key),
-        "seconds": dict(seconds),
-        "peak_bytes": dict(peak_bytes),
+        **{
+            taken: {stage: made[taken] for stage, made in stages.items()} for taken in ("seconds", "peak_bytes")
+        },
         "verification": verification,
     }

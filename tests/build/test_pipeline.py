@@ -19,7 +19,16 @@ from launch.core import paths
 from launch.model import bert_config, sparsity, variants
 from launch.sources.source import Registry
 
-from ..conftest import HIDDEN, HYBRID, INTERMEDIATE, Kit, UNSTRUCTURED, assert_user_error, processor_seconds, run
+from ..conftest import (
+    HIDDEN,
+    HYBRID,
+    INTERMEDIATE,
+    UNSTRUCTURED,
+    Kit,
+    assert_user_error,
+    processor_seconds,
+    run,
+)
 
 BOTH = (HYBRID, UNSTRUCTURED)
 
