@@ -5,7 +5,7 @@ import os
 import sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Dict, Mapping, Optional, Sequence, Tuple
+from typing import Any, Dict, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 from .. import vscode
 from . import inputs, rules
@@ -56,8 +56,8 @@ _PROGRAM = ("core", "model", "qa")
 class Run:
     """One configuration of a launch file as it runs.
 
-    :param name: the configuration's name, or the kit's for one of upstream's.
-    :param origin: the configuration and the launch file that it is from, in words.
+    :param name: the configuration's, or the kit's for one of upstream's.
+    :param origin: the configuration and its launch file, in words.
     :param parts: the invocation part by part, as in the launch file and as it runs, with the rules between.
     """
 
@@ -188,57 +188,48 @@ def load(launch: str, name: str, selection: inputs.Selection, source: Source) ->
     :param launch: the launch file's path, or ``upstream`` for that of the transformers fork.
     :raises KitError: the launch file or an input is at fault.
     """
-    if launch != rules.UPSTREAM:
-        return _own_job(_read(launch, name), selection, source)
-    rewriter = rules.rewrite_upstream(name, source)
-    origin = f"{rules.name_upstream(name)!r} in {paths.shown(rules.find_upstream_file())}"
-    read = _select(rewriter, name, selection, source, sample_is_default=False)
-    return _flattened(_job(rewriter, name, origin, source, _arguments(rewriter), read), rewriter)
+    return _job(_read(launch, name, source), name, selection, source)
 
 
 def run_of(launch: str, name: str, selection: inputs.Selection, source: Source) -> Run:
     """Return what the configuration ``name`` runs: a job, or another program as the file has it.
 
-    Configurations of other programs are for people, as the kit's own ``tests`` is.  Make runs none of them,
-    and source and inputs say nothing about them.
+    Configurations of other programs, as the kit's own ``tests``, are for people: make runs none of them, and
+    source and inputs say nothing about them.
 
     Parameters and errors as :func:`load`.
     """
-    if launch == rules.UPSTREAM:
-        return load(launch, name, selection, source)
-    read = _read(launch, name)
-    if name in _JOBS or rules.runs_the_kits(read.rewriter):
-        return _own_job(read, selection, source)
+    read = _read(launch, name, source)
+    if read.configuration is None or name in _JOBS or rules.runs_the_kits(read.rewriter):
+        return _job(read, name, selection, source)
     return Run(name, read.rewriter.result(), read.origin, read.rewriter.parts())
 
 
-def default_python() -> str:
-    """Return the interpreter of a configuration that names none: the environment's, or the kit's own.
+class _Read(NamedTuple):
+    """A configuration as VS Code runs it, its origin in words, and how it stands in the file.
 
-    VS Code takes the selected one: a person's choice, else what it finds, in the kit's folder first.  No
-    setting chooses one (``.vscode/settings.json`` says why).
+    Upstream's (``configuration`` is None) as it runs here.
     """
-    return str(paths.VENV_PYTHON) if os.access(str(paths.VENV_PYTHON), os.X_OK) else sys.executable
-
-
-@dataclass(frozen=True)
-class _Read:
-    """A configuration as VS Code runs it, its origin in words, and how it stands in the file."""
 
     rewriter: Rewriter
     origin: str
-    configuration: vscode.Configuration
+    configuration: Optional[vscode.Configuration]
 
 
-def _read(launch: str, name: str) -> _Read:
+def _read(launch: str, name: str, source: Source) -> _Read:
+    if launch == rules.UPSTREAM:
+        rewriter = rules.rewrite_upstream(name, source)
+        origin = f"{rules.name_upstream(name)!r} in {paths.shown(rules.find_upstream_file())}"
+        return _Read(rewriter, origin, None)
     launch_file = files.typed(launch, "LAUNCH")
     configuration = vscode.find(vscode.load(launch_file), name)
     workspace, env = paths.REPOSITORY, os.environ
     if configuration.here.get("envFile") is None:
         _tell_of_env_file()
-    rewriter = Rewriter(
-        vscode.resolve(configuration, workspace=workspace, env=env, default_python=default_python())
-    )
+    # VS Code takes the interpreter that is selected: a person's choice, else what it finds, in the kit's folder
+    # first.  No setting chooses one (.vscode/settings.json says why).
+    python = str(paths.VENV_PYTHON) if os.access(str(paths.VENV_PYTHON), os.X_OK) else sys.executable
+    rewriter = Rewriter(vscode.resolve(configuration, workspace=workspace, env=env, default_python=python))
     variables = vscode.make_variables(configuration, workspace=workspace, env=env)
     rewriter.as_written(configuration.here, variables.substitute)
     return _Read(rewriter, f"{name!r} in {paths.shown(launch_file)}", configuration)
@@ -252,31 +243,43 @@ def _tell_of_env_file() -> None:
         print(f"note: {note}", file=sys.stderr, flush=True)
 
 
-def _own_job(read: _Read, selection: inputs.Selection, source: Source) -> Job:
-    """Return the job of a configuration that is not upstream's; errors name its place in the file.
+def _job(read: _Read, name: str, selection: inputs.Selection, source: Source) -> Job:
+    """Return the job of a configuration; errors name its place in the file.
 
     A program of somebody's own may stand in the kit's place, if it takes the same arguments.
     """
-    configuration, target = read.configuration, read.rewriter.target.after
-    key = {"-m": "module", "-c": "code"}[target[0]] if len(target) > 1 else "program"
-    where = f"{configuration.place(configuration.path(key))} = {hidden.shown(target[-1])}"
-    hint = 'Set "program" to one of launch/qa/, or give the configuration another name.'
-    if key != "program":
-        what = f"Make runs {configuration.name!r} as the question-answering program, and this is none."
-        raise KitError(what, where=where, hint=hint)
-    kits = rules.runs_the_kits(read.rewriter)
-    rules.move_to_source(read.rewriter, source, where)
-    selected = _select(read.rewriter, configuration.name, selection, source, sample_is_default=True)
+    rewriter, configuration = read.rewriter, read.configuration
+    where, hint = "", 'Set "program" to one of launch/qa/, or give the configuration another name.'
+    kits = rules.runs_the_kits(rewriter)
+    if configuration:
+        target = rewriter.target.after
+        key = {"-m": "module", "-c": "code"}[target[0]] if len(target) > 1 else "program"
+        where = f"{configuration.place(configuration.path(key))} = {hidden.shown(target[-1])}"
+        if key != "program":
+            what = f"Make runs {name!r} as the question-answering program, and this is none."
+            raise KitError(what, where=where, hint=hint)
+        rules.move_to_source(rewriter, source, where)
+    selected = inputs.apply(
+        rewriter,
+        selection,
+        VARIANTS.get(name),
+        sample_is_default=configuration is not None,
+        upstreams_script=rules.is_upstreams(source),
+    )
+    rules.set_threads(rewriter, selection.threads, os.environ)
     try:
-        arguments = _arguments(read.rewriter)
+        arguments = _arguments(rewriter)
     except KitError as error:
+        if configuration is None:
+            raise
         if kits:
             where = configuration.place(configuration.path("args"))
             raise KitError(error.what, where=where, hint=error.hint) from None
-        what = f"Make runs {configuration.name!r} as the question-answering program, and this is another"
+        what = f"Make runs {name!r} as the question-answering program, and this is another"
         raise KitError(f"{what}, or has wrong arguments.  {error.what}", where=where, hint=hint) from None
-    job = _job(read.rewriter, configuration.name, read.origin, source, arguments, selected)
-    return _flattened(replace(job, configuration=configuration), read.rewriter)
+    result, parts = rewriter.result(), rewriter.parts()
+    named = name, result, read.origin, parts, VARIANTS.get(name)
+    return _flattened(Job(*named, arguments, source, configuration, selected.downloaded), rewriter)
 
 
 def _flattened(job: Job, rewriter: Rewriter) -> Job:
@@ -295,20 +298,6 @@ def _flattened(job: Job, rewriter: Rewriter) -> Job:
     return replace(job, **changed, flattened=made) if made else job  # type: ignore[arg-type]
 
 
-def _select(
-    rewriter: Rewriter, name: str, selection: inputs.Selection, source: Source, *, sample_is_default: bool
-) -> inputs.Selection:
-    selected = inputs.apply(
-        rewriter,
-        selection,
-        VARIANTS.get(name),
-        sample_is_default=sample_is_default,
-        upstreams_script=rules.is_upstreams(source),
-    )
-    rules.set_threads(rewriter, selection.threads, os.environ)
-    return selected
-
-
 def _arguments(rewriter: Rewriter) -> Arguments:
     """Return the program's command line, parsed.
 
@@ -324,28 +313,8 @@ def _arguments(rewriter: Rewriter) -> Arguments:
 
 
 def _parse(invocation: vscode.Invocation, *, shown: bool = False) -> Arguments:
-    args = map(hidden.shown, invocation.args) if shown else invocation.args
-    return parse(Path(invocation.target[-1]).name, list(args))
-
-
-def _job(
-    rewriter: Rewriter,
-    name: str,
-    origin: str,
-    source: Source,
-    arguments: Arguments,
-    selected: inputs.Selection,
-) -> Job:
-    return Job(
-        name,
-        rewriter.result(),
-        origin,
-        rewriter.parts(),
-        VARIANTS.get(name),
-        arguments,
-        source,
-        downloaded=selected.downloaded,
-    )
+    args = [hidden.shown(word) if shown else word for word in invocation.args]
+    return parse(Path(invocation.target[-1]).name, args)
 
 
 def load_tree(launch: str, variant: Variant, selection: inputs.Selection, source: Source) -> TreeJob:

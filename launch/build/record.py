@@ -21,21 +21,15 @@ from ..sources.source import Source
 EPOCH = "SOURCE_DATE_EPOCH"
 """Variable that says, in seconds since 1970, which time a product is to bear instead of the clock's."""
 
-_LATEST = 253402300799
-"""The last second of the year 9999."""
+_LATEST = 253402300799  # the last second of the year 9999
 
-_OPTIMIZER = "openvino-dev"
-"""The package that Model Optimizer is in."""
+_OPTIMIZER = "openvino-dev"  # the package that Model Optimizer is in
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What the trees of one run have in common, as it was when the run began.
+    """What the provenances of one run have in common, by their keys, as it was when the run began.
 
-    :param source: ``source`` of a provenance.
-    :param versions: ``versions`` of a provenance.
-    :param kit: ``kit`` of a provenance.
-    :param model_optimizer: its release.
     :param epoch: the time to bear, in seconds since 1970; None for the clock's.
     """
 

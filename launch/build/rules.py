@@ -1,17 +1,16 @@
 """Every rule that turns the invocation of a launch file into the one that runs, but those of the inputs.
 
-Each rule has a name, which ``make command … EXPLAIN=1`` shows.  There are three groups: what any run gets
-(:func:`select_source`, :func:`set_threads`), what makes a configuration of the kit's run on the forks
-(:func:`move_to_source`), and what makes upstream's own launch file run here (:func:`rewrite_upstream`).
+Each rule has a name, which ``make command … EXPLAIN=1`` shows.  There are three groups: what any run gets,
+what makes a configuration of the kit's run on the forks, and what makes upstream's own launch file run here.
 
-Upstream's file is that of the transformers fork, read as it is: ``LAUNCH=upstream``.  It was written for one
-author's machine, and one of its configurations stands for four variants, the user commenting a line in and
-another out.  A rule that finds nothing to change in it means that the file is not the one the rules were made
-for.
+Upstream's file, ``LAUNCH=upstream``, is that of the transformers fork.  It was written for one author's
+machine, and one of its configurations stands for four variants: the user comments one line in and another out.
+Where a rule finds nothing to change, the file is not the one that the rules were made for: an error.
 """
 
 import os
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import List, Mapping, Optional
 
@@ -22,15 +21,13 @@ from ..core.errors import KitError
 from ..vscode.rewrite import Rewriter
 from ..sources.source import Fork, Registry, Source
 from ..model.variants import VARIANTS, Variant
-from ..vscode import Invocation
 
 ALLOCATOR = "glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=1048576"
 """glibc's allocator ("Memory Allocation Tunables" in its manual): a megabyte and more is mapped by itself.
 
 By default the heap keeps freed tensors of up to 32 MB, small objects come to lie between them, and it grows:
-by 0.7 GB with each of four calibration batches of the unstructured variant.  Mapping costs a page fault for
-each page; ``hugetlb=1`` (glibc 2.35 and later, where the kernel's transparent huge pages allow it) makes
-pages 2 MB large.  No other allocator reads the variable.
+by 0.7 GB with each calibration batch of the unstructured variant.  ``hugetlb=1`` (glibc 2.35 and later, where
+the kernel's transparent huge pages allow it) makes pages 2 MB large: fewer page faults.
 """
 
 PROGRAMS = ("gen_hybrid_sparse_qa.py", "run_qa.py")
@@ -130,13 +127,9 @@ def is_upstreams(source: Source) -> bool:
 
 def runs_the_kits(rewriter: Rewriter) -> bool:
     """Return whether an invocation runs one of the kit's own programs, by whatever path."""
-    return is_program(rewriter.result(), Registry())
-
-
-def is_program(invocation: Invocation, source: Source) -> bool:
-    """Return whether an invocation runs one of a source's programs."""
-    program = Path(os.path.normpath(Path(invocation.cwd, invocation.target[-1])))
-    return len(invocation.target) == 1 and program.parent == source.programs and program.name in PROGRAMS
+    target = rewriter.target.after
+    program = Path(os.path.normpath(Path(rewriter.cwd.after[0], target[-1])))
+    return len(target) == 1 and program.parent == Registry().programs and program.name in PROGRAMS
 
 
 def move_to_source(rewriter: Rewriter, source: Source, where: str) -> None:
@@ -165,8 +158,7 @@ def move_to_source(rewriter: Rewriter, source: Source, where: str) -> None:
         for option, name in (("--train_file", "train.json"), ("--validation_file", "validation.json")):
             if not rewriter.has(option):
                 rewriter.set(option, str(paths.SAMPLE / name), rule)
-        if not rewriter.has("--do_eval"):
-            rewriter.flag("--do_eval", rule)
+        rewriter.flag("--do_eval", rule)
 
 
 def _set_program(rewriter: Rewriter, source: Source, rule: str) -> None:
@@ -232,11 +224,12 @@ def rewrite_upstream(job: str, source: Source) -> Rewriter:
     resolved = vscode.resolve(
         configuration, workspace=Path(_WORKSPACE), env=os.environ, default_python=_SELECTED
     )
-    rules = _Upstream(Rewriter(resolved), job, path, source)
-    rules.rewriter.cwd.before = (str(configuration.body.get("cwd")),)  # as written, a slash at its end too
+    rewriter = Rewriter(resolved)
+    rewriter.cwd.before = (str(configuration.body.get("cwd")),)  # as written, a slash at its end too
+    rules = _Upstream(rewriter, job, path, source)
     rules.workspace()
     rules.interpreter()
-    select_source(rules.rewriter, source)
+    select_source(rewriter, source)
     rules.device()
     rules.output()
     if job == "evaluate":
@@ -245,17 +238,17 @@ def rewrite_upstream(job: str, source: Source) -> Rewriter:
         rules.variant(VARIANTS[job])
     rules.program()
     rules.authors_paths()
-    return rules.rewriter
+    return rewriter
 
 
+@dataclass
 class _Upstream:
-    """The rules for upstream's launch file, in the order they are applied."""
+    """The rules for upstream's launch file."""
 
-    def __init__(self, rewriter: Rewriter, job: str, path: Path, source: Source) -> None:
-        self.rewriter = rewriter
-        self.job = job
-        self.path = path
-        self.source = source
+    rewriter: Rewriter
+    job: str
+    path: Path
+    source: Source
 
     def stale(self, rule: str, found: str) -> KitError:
         """Return the error for a rule that has nothing to apply to."""
@@ -311,8 +304,7 @@ class _Upstream:
     def authors_model(self) -> None:
         """The evaluation names a checkpoint on the author's disk, which is the hub's of the same name."""
         option, rule = "--model_name_or_path", "author's checkpoint"
-        found = self.rewriter.value(option) or ""
-        offered = self.offered(option)
+        found, offered = self.rewriter.value(option) or "", self.offered(option)
         name = Path(found).name
         if not Path(found).is_absolute() or name not in offered:
             raise self.stale(rule, f"{option} {found}, offered: {', '.join(offered)}")
