@@ -1,8 +1,7 @@
-"""Which checkpoint, tokenizer and questions a run reads: INPUT, MODEL, TRAIN_FILE, VALIDATION_FILE, SEED
-and WEIGHTS.
+"""What a run reads: INPUT, MODEL, TRAIN_FILE, VALIDATION_FILE, SEED and WEIGHTS.
 
-The launch file says what a run reads by default.  What a make variable changes of that is rewritten by the
-rules in :func:`apply`, each change with the name of its rule, and nothing else is.
+The launch file says what a run reads by default.  What a make variable changes of that, the rules in
+:func:`apply` rewrite, each change with the name of its rule.
 """
 
 import json
@@ -20,8 +19,7 @@ from ..model.variants import Variant
 
 KINDS = ("sample", "files", "hub")
 
-VARIABLES = ("MODEL", "TRAIN_FILE", "VALIDATION_FILE")
-"""Those that name files, each the rule by which an argument is changed."""
+VARIABLES = ("MODEL", "TRAIN_FILE", "VALIDATION_FILE")  # each is the rule by which an argument is changed
 
 _OFFLINE = ("TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE")
 
@@ -59,7 +57,7 @@ class Selection:
 
 
 def user_configs() -> Path:
-    """Return where the configs go that are cut from a person's model."""
+    """Return the folder of the configs that are cut from a person's model."""
     return paths.BUILD / "configs" / "user"
 
 
@@ -173,11 +171,11 @@ def apply(
 ) -> Selection:
     """Let an invocation read what the user chose, and return that: with ``hub`` as the files that it became.
 
-    :param variant: the variant that the configuration makes; None for a configuration that makes none.
+    :param variant: what the configuration makes; None: no tree.
     :param sample_is_default: whether the launch file names the sample itself, as the kit's does: then its
         arguments stand as somebody may have edited them.
-    :param upstreams_script: whether the program is upstream's script, which reads flat question files only,
-        wants questions of both kinds, and keeps caches.
+    :param upstreams_script: whether the program is upstream's, which wants questions of both kinds, and keeps
+        caches.
     :raises KitError: a file is missing that this configuration needs, or the model is unfit for the variant.
     """
     # The kit's own program computes configs from a folder's dense one, and reads no questions for it.
@@ -221,12 +219,7 @@ def _choose_weights(rewriter: Rewriter, selection: Selection, sample_is_default:
 
 
 def _downloaded(rewriter: Rewriter, selection: Selection, variant: Optional[Variant]) -> Selection:
-    """Return the selection with the hub's names as files here.
-
-    A tree's weights are drawn, and configs are computed from a config: only an evaluation reads weights.
-
-    :raises KitError: a file cannot be had.
-    """
+    """Return the selection with the hub's names as files here; only an evaluation reads weights."""
     assert selection.listing is not None
     assert selection.ready is not None
     if variant is not None:

@@ -5,7 +5,7 @@ import os
 import sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Dict, Mapping, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Dict, Mapping, NamedTuple, Optional, Sequence
 
 from .. import vscode
 from . import inputs, rules
@@ -19,8 +19,7 @@ from ..sources.source import Source
 from ..model.spec import Spec
 from ..model.variants import VARIANTS, Variant
 
-_JOBS = ("configs", "evaluate", *VARIANTS)
-"""Configurations that make runs, and whose command lines it reads."""
+_JOBS = ("configs", "evaluate", *VARIANTS)  # configurations that make runs
 
 _FILES = ("model_name_or_path", "config_name", "tokenizer_name", "train_file", "nncf_config")
 """Arguments that count by the content of the file or folder they name, where there is one."""
@@ -42,11 +41,9 @@ _UNREAD = (
 
 _QUESTIONS = ("train_file", "validation_file")
 
-_FLAT = "the flat form, which upstream's script reads"
-"""The rule by which a question file is converted."""
+_FLAT = "the flat form, which upstream's script reads"  # the rule by which a question file is converted
 
-_UNKEYED_VARIABLES = ("PATH", "TORCH_EXTENSIONS_DIR", "HF_HOME")
-"""Variables that lead to tools and not to what is computed."""
+_UNKEYED_VARIABLES = ("PATH", "TORCH_EXTENSIONS_DIR", "HF_HOME")  # they lead to tools
 
 _PROGRAM = ("core", "model", "qa")
 """The rooms of the kit in which all that its program imports is; ``tests/test_layers.py`` proves it."""
@@ -118,19 +115,14 @@ class Job(Run):
     def shape(self) -> bert_config.BertShape:
         """Return the dimensions of the model that it is about.
 
-        :raises KitError: the config cannot be read or is unsound.
-        """
-        config, where = self.config()
-        return bert_config.shape(config, where)
-
-    def config(self) -> Tuple[Dict[str, Any], str]:
-        """Return the model config and what names it in errors.
-
-        :raises KitError: it cannot be read.
+        :raises KitError: the config cannot be read or is unsound, or a tree of it has not the published graph.
         """
         source = self.local(self.arguments.config_source)
         name = self.named("config_name" if self.arguments.config_name else "model_name_or_path")
-        return bert_config.read(source, name), str(bert_config.config_file(source))
+        config, where = bert_config.read(source, name), str(bert_config.config_file(source))
+        if self.variant is not None:
+            bert_config.check_graph(config, where)
+        return bert_config.shape(config, where)
 
     def check_model(self) -> None:
         """Check the model's config and what is known of its tokenizer, before anything is loaded.
@@ -171,12 +163,6 @@ class TreeJob(Job):
         """The folder in which the tree is built."""
         return self.onnx_path.parent
 
-    def shape(self) -> bert_config.BertShape:
-        """As :meth:`Job.shape`, of a model that has the published graph."""
-        config, where = self.config()
-        bert_config.check_graph(config, where)
-        return bert_config.shape(config, where)
-
     def spec(self) -> Spec:
         """Return what the tree must be."""
         return Spec.of(self.variant, self.shape(), self.arguments.max_seq_length)
@@ -194,10 +180,7 @@ def load(launch: str, name: str, selection: inputs.Selection, source: Source) ->
 def run_of(launch: str, name: str, selection: inputs.Selection, source: Source) -> Run:
     """Return what the configuration ``name`` runs: a job, or another program as the file has it.
 
-    Configurations of other programs, as the kit's own ``tests``, are for people: make runs none of them, and
-    source and inputs say nothing about them.
-
-    Parameters and errors as :func:`load`.
+    Make runs no other program; source and inputs say nothing about it.  Parameters and errors as :func:`load`.
     """
     read = _read(launch, name, source)
     if read.configuration is None or name in _JOBS or rules.runs_the_kits(read.rewriter):
@@ -206,10 +189,7 @@ def run_of(launch: str, name: str, selection: inputs.Selection, source: Source) 
 
 
 class _Read(NamedTuple):
-    """A configuration as VS Code runs it, its origin in words, and how it stands in the file.
-
-    Upstream's (``configuration`` is None) as it runs here.
-    """
+    """A configuration as VS Code runs it; upstream's, whose ``configuration`` is None, as it runs here."""
 
     rewriter: Rewriter
     origin: str
@@ -226,8 +206,7 @@ def _read(launch: str, name: str, source: Source) -> _Read:
     workspace, env = paths.REPOSITORY, os.environ
     if configuration.here.get("envFile") is None:
         _tell_of_env_file()
-    # VS Code takes the interpreter that is selected: a person's choice, else what it finds, in the kit's folder
-    # first.  No setting chooses one (.vscode/settings.json says why).
+    # VS Code takes the selected interpreter: a person's choice, else what it finds, in the kit's folder first.
     python = str(paths.VENV_PYTHON) if os.access(str(paths.VENV_PYTHON), os.X_OK) else sys.executable
     rewriter = Rewriter(vscode.resolve(configuration, workspace=workspace, env=env, default_python=python))
     variables = vscode.make_variables(configuration, workspace=workspace, env=env)
@@ -283,10 +262,7 @@ def _job(read: _Read, name: str, selection: inputs.Selection, source: Source) ->
 
 
 def _flattened(job: Job, rewriter: Rewriter) -> Job:
-    """Return a job with its questions in the form that upstream's script reads; the sample's are.
-
-    :raises KitError: they cannot be read.
-    """
+    """Return a job with its questions in the form that upstream's script reads; the sample's are."""
     made = {}
     for name in _QUESTIONS if job.upstreams_script else ():
         path = job.questions(name)
@@ -376,7 +352,7 @@ def onnx_key(job: TreeJob) -> Dict[str, Any]:
 
 
 def _shown_apart(job: Job) -> Dict[str, Any]:
-    """Return the arguments of a job, those with values in them that are not to be shown as such words."""
+    """Return the arguments of a job; those with values that are not to be shown are :class:`hidden.Word`."""
     named = vars(_parse(job.invocation, shown=True))
     return {
         name: value if value == named[name] else hidden.Word(value, named[name])

@@ -19,8 +19,7 @@ from .program import run_job
 from ..core.progress import Progress
 from ..model.variants import VARIANTS
 
-_GENERATED = Path("gen-hybrid-sparse", "generated_cfg")
-"""Where upstream's script writes configs, below its working folder."""
+_GENERATED = Path("gen-hybrid-sparse", "generated_cfg")  # below the working folder of upstream's script
 
 
 def configs(job: Job, prepare: Callable[[], None], ready_environment: Callable[[], None]) -> int:
@@ -57,10 +56,7 @@ def _forget_earlier(job: Job) -> None:
 
 
 def _upstreams_configs(job: Job, prepare: Callable[[], None]) -> List[Path]:
-    """Write the hybrid configs with upstream's script, and return them.
-
-    The script writes below its working folder; from there they go where ``--output_dir`` says.
-    """
+    """Write the hybrid configs with upstream's script, take them to ``--output_dir``, and return them."""
     with exclusive(LOCK, LOCKED) as lock:
         prepare()
         made = Path(job.invocation.cwd) / _GENERATED

@@ -174,7 +174,6 @@ class Build:
                     questions.add(path)
                     squad.read(path, job.named(name))
             _check_work(job, self.out)
-            job.shape()
             job.check_model()
             reason = job.spec().contradiction()
             if reason:
@@ -200,7 +199,7 @@ class Build:
         # What measures is imported where something is: a check of what is current does without.
         from ..verify.tree import measure, require
 
-        variant, work, need = job.variant, job.work, self._estimate(job)
+        variant, work, need, spec = job.variant, job.work, self._estimate(job), job.spec()
         onnx_files, ir_files = trees.onnx_files(variant.stem), trees.ir_files(variant.stem)
         python, env = Path(job.invocation.python), dict(os.environ)
 
@@ -223,13 +222,14 @@ class Build:
         stage = _Stage("ir", title, ir_key, work / "ir", ir_files, need.ir_seconds, run_optimizer, result)
         ir = self._run_stage(job, stage)
         with Progress(f"{label} verification", need.verify_seconds) as progress:
-            found = measure(work, job.spec(), python, env, progress.tick, (lock,))
+            found = measure(work, spec, python, env, progress.tick, (lock,))
         passed = len(found.checks) - len(found.failed)
         progress.done(f"{passed} of {len(found.checks)} checks passed, {len(found.findings)} findings")
         verify = {"seconds": round(found.seconds, 1), "peak_bytes": found.peak_bytes}
         made = record.make_provenance(
             facts,
             job,
+            spec,
             onnx_key=key,
             ir_key=ir_key,
             files={**onnx["files"], **ir["files"]},

@@ -4,6 +4,7 @@ With what a variant is expected to take.
 """
 
 import os
+import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,8 +98,7 @@ def _is_set_up(python: str) -> bool:
 
 GB = 1_000_000_000
 
-IGNORE_MEMORY = "LAUNCH_IGNORE_MEMORY"
-"""The environment variable that starts a run which would not fit into memory."""
+IGNORE_MEMORY = "LAUNCH_IGNORE_MEMORY"  # the variable that starts a run which would not fit into memory
 
 
 # Fitted to five runs at full size on 2 cores, and rounded up: a constant, and what is added for each unit.
@@ -232,14 +232,13 @@ def available_memory() -> Optional[int]:
     version 1 or 2, if that is less.
     """
     try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
+        found = re.search("^MemAvailable: *([0-9]+)", Path("/proc/meminfo").read_text(), re.M)
     except OSError:
         return None
-    free = [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")]
-    if not free:
+    if found is None:
         return None
     left = [_left(group, kind) for group, kind in _groups()]
-    return min(free + [most for most in left if most is not None])
+    return min([int(found.group(1)) * 1024, *(most for most in left if most is not None)])
 
 
 def check_memory(name: str, need: Estimate) -> None:

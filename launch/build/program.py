@@ -12,8 +12,7 @@ from .jobs import Job
 from ..core.progress import Progress
 from ..qa import extension
 
-_DRAWINGS = ("original_graph.dot", "compressed_graph.dot")
-"""What NNCF draws beside the tree when upstream's script calls it."""
+_DRAWINGS = ("original_graph.dot", "compressed_graph.dot")  # NNCF's, beside the tree, for upstream's script
 
 _COMPILES = ("PYTHONPATH", "CUDA_VISIBLE_DEVICES", "CXX")
 """Variables that decide what is compiled: which sources, whether for a GPU too, and by which compiler.
@@ -21,8 +20,7 @@ _COMPILES = ("PYTHONPATH", "CUDA_VISIBLE_DEVICES", "CXX")
 For a processor torch 1.9.1 asks nothing besides (``torch/utils/cpp_extension.py``).
 """
 
-_NAMED = ("model_name_or_path", "train_file", "validation_file")
-"""Arguments that a program's errors name."""
+_NAMED = ("model_name_or_path", "train_file", "validation_file")  # arguments that a program's errors name
 
 _SCRIPT, _CAUSE = "upstream's script", "looking for the cause"
 

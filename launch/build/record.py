@@ -17,6 +17,7 @@ from .jobs import TreeJob
 from .convert import Optimizer
 from ..artifact.provenance import Content
 from ..sources.source import Source
+from ..model.spec import Spec
 
 EPOCH = "SOURCE_DATE_EPOCH"
 """Variable that says, in seconds since 1970, which time a product is to bear instead of the clock's."""
@@ -125,6 +126,7 @@ def recorded(key: Any) -> Any:
 def make_provenance(
     facts: Facts,
     job: TreeJob,
+    spec: Spec,
     *,
     onnx_key: Content,
     ir_key: Content,
@@ -134,6 +136,7 @@ def make_provenance(
 ) -> Content:
     """Return the provenance of a tree that is about to be published.
 
+    :param spec: what the tree is, as it was when its first stage began.
     :param onnx_key: what the ONNX file depends on; ``ir_key`` likewise.
     :param files: size and sha256 by relative path.
     :param stages: ``seconds`` and ``peak_bytes`` of each stage.
@@ -145,7 +148,7 @@ def make_provenance(
         "variant": job.variant.name,
         "finished": _time(facts.epoch),
         "kit": facts.kit,
-        "model": job.spec().model(),
+        "model": spec.model(),
         "weights": {
             "kind": "random",
             "seed": job.arguments.seed,
