@@ -1,8 +1,8 @@
 """What ``INPUT=hub`` reads: the model and the questions that upstream's launch file names, as local files.
 
-What a list (:mod:`launch.model.hub_list`) names is downloaded once, by :mod:`launch.build.hub_client`, into the
-cache of the hub's own client.  Folders below ``build/hub/`` link to the files, and a stamp there says what was
-checked, so that a run asks nobody for what is there.
+What a list (:mod:`launch.model.hub_list`) names is downloaded once, by :mod:`launch.build.hub_client`, into
+the cache of the hub's own client.  Folders below ``build/hub/`` link to the files, and a stamp there says
+what was checked, so that a run asks nobody for what is there.
 """
 
 import json
@@ -15,11 +15,11 @@ from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence
 
 from ..core import digests, files, locks, paths
 from ..core.child import die_with_parent
-from ..setup.environment import KIT, Venv
 from ..core.errors import EXIT_INTERRUPTED, KitError
-from ..model.hub_list import File, Listing
 from ..core.progress import columns, output_of
 from ..core.stamp import Stamp
+from ..model.hub_list import File, Listing
+from ..setup.environment import KIT, Venv
 
 ENVIRONMENT = Venv(
     paths.ENVIRONMENTS / "hub",
@@ -44,7 +44,6 @@ class Local:
     """What a run reads, here.
 
     :param model: a folder with config and tokenizer, and weights if they were wanted.
-    :param questions: the questions; None where none were wanted.
     :param downloaded: repository, revision and the sha256 of each file by its name.
     """
 

@@ -10,12 +10,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Callable, Mapping, Optional
 
-from . import hub
 from ..core import digests, files, paths
-from ..model import bert_config, checkpoint, hub_list, squad
 from ..core.errors import KitError, unknown
-from ..vscode.rewrite import Rewriter
+from ..model import bert_config, checkpoint, hub_list, squad
 from ..model.variants import Variant
+from ..vscode.rewrite import Rewriter
+from . import hub
 
 KINDS = ("sample", "files", "hub")
 
@@ -115,8 +115,13 @@ def select(
         )
     places = {name: files.typed(value, name) if value else None for name, value in given.items()}
     for name, place in places.items():
-        if place is not None:
-            _check_regular(place, name)
+        reason = files.special(place) if place else ""  # the reader says what else is wrong
+        if reason:
+            raise KitError(
+                f"The file cannot be read: {reason}.",
+                where=f"{name}={place}",
+                hint=f"Make it readable or correct {name}.",
+            )
     hub_file = files.typed(listing, "HUB") if listing else hub_list.LIST
     return Selection(
         kind,
@@ -128,17 +133,6 @@ def select(
         listing=hub_list.read(hub_file) if kind == "hub" else None,
         ready=ready if kind == "hub" else None,
     )
-
-
-def _check_regular(path: Path, name: str) -> None:
-    """Check that a file is no device or pipe, which might never end; the reader says what else is wrong."""
-    reason = files.special(path)
-    if reason:
-        raise KitError(
-            f"The file cannot be read: {reason}.",
-            where=f"{name}={path}",
-            hint=f"Make it readable or correct {name}.",
-        )
 
 
 def _config_for(selection: Selection, variant: Variant, committed: Path) -> Path:
@@ -281,10 +275,8 @@ def _read_questions(
 ) -> None:
     """Let questions come from files; an option whose file is None is left out."""
     rewriter.drop("--dataset_name", "questions come from files")
-    for option, path, rule in (
-        ("--train_file", train, train_rule),
-        ("--validation_file", validation, validation_rule),
-    ):
+    chosen = ("--train_file", train, train_rule), ("--validation_file", validation, validation_rule)
+    for option, path, rule in chosen:
         if path is None:
             rewriter.drop(option, "INPUT=files")
         else:
@@ -322,9 +314,7 @@ def _check_model_folder(folder: Path) -> None:
             where=f"MODEL={folder}",
             hint="Give a folder with config.json and a tokenizer (vocab.txt or tokenizer.json).",
         )
-    _check_regular(bert_config.config_file(folder), "MODEL")
-    config = bert_config.read(folder, "MODEL")
-    bert_config.shape(config, str(folder / "config.json"))
+    bert_config.shape(bert_config.read(folder, "MODEL"), str(folder / "config.json"))
     if not any((folder / name).is_file() for name in ("vocab.txt", "tokenizer.json")):
         raise KitError(
             "The model folder has no tokenizer.",

@@ -8,16 +8,16 @@ from pathlib import Path
 from typing import Any, Dict, Mapping, NamedTuple, Optional, Sequence
 
 from .. import vscode
-from . import inputs, rules
 from ..core import digests, files, hidden, host, paths
-from ..model import bert_config, model_folder
-from ..setup import requirements
 from ..core.errors import KitError
-from ..qa.arguments import Arguments, parse
-from ..vscode.rewrite import Part, Rewriter, format_parts, option_of
-from ..sources.source import Source
+from ..model import bert_config, model_folder
 from ..model.spec import Spec
 from ..model.variants import VARIANTS, Variant
+from ..qa.arguments import Arguments, parse
+from ..setup import requirements
+from ..sources.source import Source
+from ..vscode.rewrite import Part, Rewriter, format_parts, option_of
+from . import inputs, rules
 
 _JOBS = ("configs", "evaluate", *VARIANTS)  # configurations that make runs
 
@@ -115,7 +115,7 @@ class Job(Run):
     def shape(self) -> bert_config.BertShape:
         """Return the dimensions of the model that it is about.
 
-        :raises KitError: the config cannot be read or is unsound, or a tree of it has not the published graph.
+        :raises KitError: the config cannot be read, is unsound, or does not give a tree the published graph.
         """
         source = self.local(self.arguments.config_source)
         name = self.named("config_name" if self.arguments.config_name else "model_name_or_path")
@@ -180,7 +180,9 @@ def load(launch: str, name: str, selection: inputs.Selection, source: Source) ->
 def run_of(launch: str, name: str, selection: inputs.Selection, source: Source) -> Run:
     """Return what the configuration ``name`` runs: a job, or another program as the file has it.
 
-    Make runs no other program; source and inputs say nothing about it.  Parameters and errors as :func:`load`.
+    Make runs no other program; source and inputs say nothing about it.
+
+    Parameters and errors as :func:`load`.
     """
     read = _read(launch, name, source)
     if read.configuration is None or name in _JOBS or rules.runs_the_kits(read.rewriter):
@@ -206,7 +208,7 @@ def _read(launch: str, name: str, source: Source) -> _Read:
     workspace, env = paths.REPOSITORY, os.environ
     if configuration.here.get("envFile") is None:
         _tell_of_env_file()
-    # VS Code takes the selected interpreter: a person's choice, else what it finds, in the kit's folder first.
+    # VS Code takes the selected interpreter: a person's, else what it finds, in the kit's folder first.
     python = str(paths.VENV_PYTHON) if os.access(str(paths.VENV_PYTHON), os.X_OK) else sys.executable
     rewriter = Rewriter(vscode.resolve(configuration, workspace=workspace, env=env, default_python=python))
     variables = vscode.make_variables(configuration, workspace=workspace, env=env)

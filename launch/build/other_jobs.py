@@ -9,15 +9,15 @@ import sys
 from pathlib import Path
 from typing import Callable, List
 
-from . import inputs, preflight
 from ..core import child, files, paths
-from ..model import bert_config, checkpoint, metric, squad
 from ..core.errors import KitError
-from .jobs import Job
 from ..core.locks import LOCK, LOCKED, exclusive
-from .program import run_job
 from ..core.progress import Progress
+from ..model import bert_config, checkpoint, metric, squad
 from ..model.variants import VARIANTS
+from . import inputs, preflight
+from .jobs import Job
+from .program import run_job
 
 _GENERATED = Path("gen-hybrid-sparse", "generated_cfg")  # below the working folder of upstream's script
 

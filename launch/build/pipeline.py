@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence
 
-from . import convert, preflight, program, record
 from ..artifact import trees
 from ..core import child, disk, paths, place
 from ..core.errors import KitError
@@ -22,6 +21,7 @@ from ..core.progress import Progress, columns_of, duration, size
 from ..core.stamp import Stamp
 from ..model import squad
 from ..model.variants import Variant
+from . import convert, preflight, program, record
 from .jobs import TreeJob, onnx_key
 
 _MARK = ".kit-work"

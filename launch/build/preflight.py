@@ -102,7 +102,7 @@ IGNORE_MEMORY = "LAUNCH_IGNORE_MEMORY"  # the variable that starts a run which w
 
 
 # Fitted to five runs at full size on 2 cores, and rounded up: a constant, and what is added for each unit.
-# Weights and ONNX: each weight kept in the blocks, each of the embeddings; by whether the set `fast` is applied.
+# Weights and ONNX: each weight kept in the blocks, each of the embeddings; by whether `fast` is applied.
 _ONNX_BYTES = {True: (0.55 * GB, 8.5, 20), False: (0.85 * GB, 37, 46)}
 _ONNX_SECONDS = {True: (12.0, 2.8e-7, 4.0e-7), False: (15.0, 1.0e-6, 1.7e-6)}
 _IR_SECONDS = (5.0, 1.0e-8)  # each byte of the ONNX file
@@ -207,10 +207,8 @@ def _groups() -> Iterator[Tuple[Path, str]]:
             # What is mounted may be a group itself: a container's own then is the top.
             inside = os.path.relpath(path, root) if root in (path, *map(str, Path(path).parents)) else "."
             group = top / inside
-            while group != top:
-                yield group, kind
-                group = group.parent
-            yield top, kind
+            within = [folder for folder in (group, *group.parents) if folder not in top.parents]
+            yield from ((folder, kind) for folder in within)
 
 
 def _left(group: Path, kind: str) -> Optional[int]:

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Dict, List, NamedTuple
 
 from ..core import child, digests, paths
-from ..setup import requirements
 from ..core.errors import KitError
-from .jobs import Job
 from ..core.progress import Progress
 from ..qa import extension
+from ..setup import requirements
+from .jobs import Job
 
 _DRAWINGS = ("original_graph.dot", "compressed_graph.dot")  # NNCF's, beside the tree, for upstream's script
 

@@ -3,21 +3,20 @@
 Everything in it but times, memory and machine follows from the checkout and the command.
 """
 
-import datetime
 import os
 import time
 from dataclasses import dataclass
 from typing import Any, Dict, Mapping, Optional
 
 from ..artifact import trees
-from ..core import digests, git, hidden, host, paths, surroundings
-from ..setup import requirements
-from ..core.errors import KitError
-from .jobs import TreeJob
-from .convert import Optimizer
 from ..artifact.provenance import Content
-from ..sources.source import Source
+from ..core import digests, git, hidden, host, paths, surroundings
+from ..core.errors import KitError
 from ..model.spec import Spec
+from ..setup import requirements
+from ..sources.source import Source
+from .convert import Optimizer
+from .jobs import TreeJob
 
 EPOCH = "SOURCE_DATE_EPOCH"
 """Variable that says, in seconds since 1970, which time a product is to bear instead of the clock's."""
@@ -104,16 +103,8 @@ def _epoch() -> Optional[int]:
     return int(text)
 
 
-def _time(epoch: Optional[int]) -> str:
-    moment = datetime.datetime.fromtimestamp(time.time() if epoch is None else epoch, datetime.timezone.utc)
-    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
 def recorded(key: Any) -> Any:
-    """Return a key as it stands in a provenance: like it, and without paths of this machine.
-
-    Where a path is left out, a digest of it stands beside what is left, so that two keys stay two.
-    """
+    """Return a key as it stands in a provenance: in place of a path of this machine its end and a digest."""
     if isinstance(key, dict):
         return {name: recorded(value) for name, value in key.items()}
     if isinstance(key, list):
@@ -142,11 +133,11 @@ def make_provenance(
     :param stages: ``seconds`` and ``peak_bytes`` of each stage.
     :param verification: what was measured on the files, in the form of the schema.
     """
-    key = recorded(onnx_key)
+    key, seconds = recorded(onnx_key), time.time() if facts.epoch is None else facts.epoch
     return {
         "format": trees.FORMAT,
         "variant": job.variant.name,
-        "finished": _time(facts.epoch),
+        "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds)),
         "kit": facts.kit,
         "model": spec.model(),
         "weights": {
@@ -179,7 +170,8 @@ def make_provenance(
         "onnx_key": key,
         "ir_key": recorded(ir_key),
         **{
-            taken: {stage: made[taken] for stage, made in stages.items()} for taken in ("seconds", "peak_bytes")
+            taken: {stage: made[taken] for stage, made in stages.items()}
+            for taken in ("seconds", "peak_bytes")
         },
         "verification": verification,
     }

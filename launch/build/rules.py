@@ -4,8 +4,8 @@ Each rule has a name, which ``make command … EXPLAIN=1`` shows.  There are thr
 what makes a configuration of the kit's run on the forks, and what makes upstream's own launch file run here.
 
 Upstream's file, ``LAUNCH=upstream``, is that of the transformers fork.  It was written for one author's
-machine, and one of its configurations stands for four variants: the user comments one line in and another out.
-Where a rule finds nothing to change, the file is not the one that the rules were made for: an error.
+machine, and one of its configurations stands for four variants: the user comments lines in and out.  Where a
+rule finds nothing to change, the file is not the one that the rules were made for: an error.
 """
 
 import os
@@ -16,11 +16,11 @@ from typing import List, Mapping, Optional
 
 from .. import vscode
 from ..core import hidden, paths, surroundings
-from ..sources import third_party
 from ..core.errors import KitError
-from ..vscode.rewrite import Rewriter
-from ..sources.source import Fork, Registry, Source
 from ..model.variants import VARIANTS, Variant
+from ..sources import third_party
+from ..sources.source import Fork, Registry, Source
+from ..vscode.rewrite import Rewriter
 
 ALLOCATOR = "glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=1048576"
 """glibc's allocator ("Memory Allocation Tunables" in its manual): a megabyte and more is mapped by itself.
