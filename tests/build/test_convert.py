@@ -49,8 +49,8 @@ def test_an_unknown_one_is_a_user_error_that_names_those_there_are(text: str) ->
     with pytest.raises(KitError, match=repr(text)) as error:
         convert.find_optimizer(text)
     assert error.value.where == f"MO={text}"
-    assert "MO=2022.1" in error.value.hint
-    assert "MO=2021.4" in error.value.hint
+    assert "2022.1" in error.value.hint
+    assert "2021.4" in error.value.hint
 
 
 # --- what an IR depends on -------------------------------------------------------------------------------
