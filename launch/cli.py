@@ -5,8 +5,9 @@ the Makefile has a target for each.  An option ``--train-file`` is the variable 
 command line and the environment variable ``LAUNCH_TRAIN_FILE``, as which the Makefile hands the former over,
 so that no value passes through a shell's quoting.
 
-What a command needs is imported when it runs: help answers with the standard library alone, and so does all
-that comes before the environment is there.  What needs its libraries goes on in its Python (:func:`_enter`).
+What a command needs above ``core`` is imported when it runs: help is fast, and needs the standard library
+alone, as does all that comes before the environment is there.  What needs its libraries goes on in its Python
+(:func:`_enter`).
 """
 
 import argparse
@@ -21,33 +22,21 @@ import textwrap
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import (
-    TYPE_CHECKING,
-    Any,
-    Callable,
-    Dict,
-    Iterable,
-    List,
-    Mapping,
-    NoReturn,
-    Optional,
-    Sequence,
-    Tuple,
-)
+from typing import TYPE_CHECKING, Callable, Dict, Iterable, List, Mapping, NoReturn, Optional, Sequence, Tuple
 
-from .core import paths, status
+from .core import files, paths, place, status, surroundings
 from .core.errors import KitError
 from .core.locks import LOCK, LOCKED, exclusive
+from .core.progress import duration, size
 from .model import variants
 from .model.variants import VARIANTS
 
 if TYPE_CHECKING:
-    from .build.convert import Optimizer
     from .build.inputs import Selection
     from .setup.environment import Venv
     from .sources.source import Source
 
-PROGRAM = "python -m launch"
+PROG = "python -m launch"
 
 # --- what is declared ------------------------------------------------------------------------------------
 
@@ -58,16 +47,18 @@ class Option:
 
     :param value: what kind of value it is, in a word, for the help.
     :param what: what it is for.
-    :param default: its value where it is not given.
-    :param otherwise: what happens where it is not given, in words, where ``default`` does not say it.
-    :param flag: whether it is on or off; given without a value, it is on.
+    :param default: its value where it is not given; ``otherwise`` says in words what happens instead.
     """
 
     value: str
     what: str
     default: str = ""
     otherwise: str = ""
-    flag: bool = False
+
+    @property
+    def flag(self) -> bool:
+        """Whether it is on or off; given without a value, it is on."""
+        return self.value == "1|0"
 
     @property
     def shown(self) -> str:
@@ -82,8 +73,7 @@ class Command:
     :param run: what it calls; returns the exit status, or None for 0.  Its docstring is the help: what it
         does, in a line; what else to know; and after each ``$`` an example.
     :param group: the heading it is listed under.
-    :param options: the options it takes, by name.
-    :param required: those that it does not run without.
+    :param options: the options it takes, by name; it does not run without those in ``required``.
     :param shown: others that the list of targets shows with it.
     :param words: what further words are; empty where it takes none.
     """
@@ -112,14 +102,12 @@ class Command:
 Given = argparse.Namespace
 """The options of one call, by name: texts, empty where not given and without default, or not the command's.
 
-Beside them ``command``; ``argv``, all words of the call; ``words``, where the command takes any; and
+Beside them: ``command``; ``argv``, all words of the call; ``words``, where the command takes any; and
 ``entered``, whether :func:`_enter` has started over.
 """
 
 Handler = Callable[[Given], Optional[int]]
-
 COMMANDS: Dict[str, Command] = {}
-"""The commands by name, in the order of the helps."""
 
 _MAKE, _TRUST, _FORKS, _KIT = "Make trees", "Trust and share them", "Forks and patches", "Look after the kit"
 
@@ -135,16 +123,14 @@ def _command(
 ) -> Callable[[Handler], Handler]:
     """Declare a command, as :class:`Command` has it; what stands below is called.
 
-    :param options: names of :data:`OPTIONS`, those ``required`` among them.
-    :param own: options that mean another thing to this command.
+    :param options: names of :data:`OPTIONS`, those ``required`` among them; ``own`` has those that mean
+        another thing to this command.
     """
 
-    def of(option: str) -> Option:
-        found = own.get(option, OPTIONS[option])
-        return replace(found, what=found.what.replace(f"{name}: ", "", 1))
-
     def declare(run: Handler) -> Handler:
-        taken = {option: of(option) for option in options.split()}
+        taken = {option: own.get(option, OPTIONS[option]) for option in options.split()}
+        for option, found in taken.items():
+            taken[option] = replace(found, what=found.what.replace(f"{name}: ", "", 1))
         COMMANDS[name] = Command(name, run, group, taken, required.split(), shown, words)
         return run
 
@@ -195,14 +181,10 @@ OPTIONS: Dict[str, Option] = {
         "Model Optimizer; 2021.4: IR version 10, minutes a variant, not seconds",
         "2022.1",
     ),
-    "fast": Option(
-        "1|0", "with the patches that make runs faster and smaller and change no byte", "1", flag=True
-    ),
+    "fast": Option("1|0", "with the patches that make runs faster and smaller and change no byte", "1"),
     "size": Option("full|small", "bench-pipeline: full, or small: a quick look on a two-layer model", "full"),
     "repeat": Option("<number>", "bench-pipeline: runs of each", "1"),
-    "explain": Option(
-        "1|0", "show instead each part as in the file, as it runs, and by which rule", "0", flag=True
-    ),
+    "explain": Option("1|0", "show instead each part as in the file, as it runs, and by which rule", "0"),
     "to": Option("<path>", "report: the page; package: the folder", otherwise="OUT/report.html; packages"),
     "format": Option("folder|tar", "package: a folder or one file", "folder"),
     "a": Option("<path>", "compare: an ONNX file, a tree or a folder of trees"),
@@ -240,15 +222,18 @@ def is_yes(text: str, name: str) -> bool:
     )
 
 
+def _path(given: Given, name: str) -> Path:
+    return files.typed(getattr(given, name), name.upper())
+
+
 def _say(what: str) -> None:
     print(f"setup: {what}", file=sys.stderr, flush=True)
 
 
 def _source(given: Given, told: bool = True) -> "Source":
-    """Return the chosen source, ``told`` before anything else is said.
+    """Return the chosen source, and say which it is where ``told``.
 
-    The tree of one that holds what a launch configuration may name is there then: the forks' scripts, configs
-    and launch file refer to each other; the releases hold packages only.
+    Where a launch configuration may name files of it, as of the forks, these are made first.
     """
     from .build import rules
     from .sources.source import choose_source
@@ -262,42 +247,34 @@ def _source(given: Given, told: bool = True) -> "Source":
     return source
 
 
-def _set_up(given: Given, source: "Source", separate: Sequence["Venv"] = ()) -> None:
-    """Make what a run needs and is not current; the caller holds :data:`.locks.LOCK`.
+def _set_up(given: Given, source: "Source", *separate: Optional["Venv"]) -> None:
+    """Make the kit's environment, ``separate`` ones, and the source, what of them is not current.
 
-    That is the kit's environment, ``separate`` ones beside it, and the source tree.
+    The caller holds :data:`.locks.LOCK`.
 
     :raises KitError: nothing can be built where the checkout lies; see also each of the three.
     """
-    from .core import place
-    from .core.progress import duration
     from .setup.environment import KIT
 
     place.check()
     started = time.monotonic()
-    made = [KIT.ensure(given.python), *[other.ensure() for other in separate], source.ensure(_say)]
+    made = [KIT.ensure(given.python), *[other.ensure() for other in separate if other], source.ensure(_say)]
     if any(made):
         _say(f"done in {duration(time.monotonic() - started)}")
 
 
-def _set_up_alone(given: Given, separate: Sequence["Venv"]) -> None:
-    """As :func:`_set_up`, where nothing else is done; what is current is told without the lock."""
-    from .core import place
+def _set_up_alone(given: Given, *separate: Optional["Venv"]) -> None:
+    """As :func:`_set_up`, where nothing else is done; that all is current is told without the lock."""
     from .setup.environment import KIT
 
     place.check()
     source = _source(given)
-    ready = KIT.is_ready() and all(other.is_ready() for other in separate) and source.is_ready()
-    if given.python or not ready:
-        with exclusive(LOCK, LOCKED):
-            _set_up(given, source, separate)
-    else:
+    ready = KIT.is_ready() and all(other.is_ready() for other in separate if other) and source.is_ready()
+    if ready and not given.python:
         _say("up to date")
-
-
-def _own(optimizer: "Optimizer") -> Sequence["Venv"]:
-    """Return the environment that an optimizer has to itself, if it has one."""
-    return [optimizer.separate] if optimizer.separate else []
+        return
+    with exclusive(LOCK, LOCKED):
+        _set_up(given, source, *separate)
 
 
 def _ready_environment(given: Given) -> None:
@@ -305,23 +282,20 @@ def _ready_environment(given: Given) -> None:
     from .setup.environment import KIT
 
     if not KIT.is_ready():
-        with exclusive(LOCK, LOCKED):
-            KIT.ensure(given.python)
+        KIT.ensure(given.python)
 
 
-_ENTERED = "LAUNCH_ENTERED"
-"""Set by :func:`_enter` for the process that it becomes."""
+_ENTERED = "LAUNCH_ENTERED"  # set by _enter for the process that it becomes
 
 
 def _enter(given: Given) -> None:
     """Go on in the environment's Python, which has the libraries; make it first where it is not current.
 
-    Another Python becomes that one and starts over with the same words, so that there is nothing that could
-    outlive it.  A Ctrl-C while it imports is kept for :func:`launch.core.errors.exit_with_message`.
+    Another Python becomes that one and starts over with the same words.  A Ctrl-C while it imports is kept
+    for :func:`launch.core.errors.exit_with_message`.
 
     :raises KitError: it has started over, and is another one still.
     """
-    from .core.surroundings import inherited
     from .setup.environment import KIT
 
     if KIT.is_ready() and os.path.realpath(sys.prefix) == os.path.realpath(str(paths.VENV)):
@@ -334,12 +308,11 @@ def _enter(given: Given) -> None:
             hint="Make the environment again: rm -r .venv && make setup",
         )
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    env = {**inherited(os.environ), "PYTHONPATH": str(paths.REPOSITORY), _ENTERED: "1"}
+    env = {**surroundings.inherited(os.environ), "PYTHONPATH": str(paths.REPOSITORY), _ENTERED: "1"}
     _become([str(paths.VENV_PYTHON), "-m", str(__package__), *given.argv], env)
 
 
 def _become(argv: Sequence[str], env: Mapping[str, str]) -> NoReturn:
-    """Run another program in place of this one."""
     sys.stdout.flush()
     sys.stderr.flush()
     os.execve(argv[0], list(argv), dict(env))
@@ -347,7 +320,6 @@ def _become(argv: Sequence[str], env: Mapping[str, str]) -> NoReturn:
 
 def _selection(given: Given) -> "Selection":
     from .build import inputs
-    from .core import surroundings
 
     chosen = inputs.select(
         given.input,
@@ -370,13 +342,12 @@ _V = Option("<name>", "the variant; `python -m launch help` lists them")
 
 def _make(given: Given, chosen: Sequence[variants.Variant]) -> None:
     from .build import convert, jobs, pipeline
-    from .core import files
 
     source, selection = _source(given), _selection(given)
     optimizer = convert.find_optimizer(given.mo)
     tree_jobs = [jobs.load_tree(given.launch, variant, selection, source) for variant in chosen]
-    out = files.typed(given.out, "OUT")
-    build = pipeline.Build(tree_jobs, out, lambda: _set_up(given, source, _own(optimizer)), optimizer)
+    out = _path(given, "out")
+    build = pipeline.Build(tree_jobs, out, lambda: _set_up(given, source, optimizer.separate), optimizer)
     print(pipeline.table(build.run()))
 
 
@@ -488,7 +459,6 @@ def _evaluate(given: Given) -> None:
 
 def _score(given: Given) -> None:
     from .build import other_jobs
-    from .core import files
 
     for name in ("input", "hub", "model", "train_file", "seed", "threads", "weights", "launch", "fast"):
         if getattr(given, name) != COMMANDS["evaluate"].options[name].default:
@@ -503,8 +473,8 @@ def _score(given: Given) -> None:
             where="VALIDATION_FILE is empty",
             hint="Give VALIDATION_FILE=<questions in SQuAD's JSON, nested or flat>.",
         )
-    predictions = files.typed(given.predictions, "PREDICTIONS")
-    print(other_jobs.score(predictions, files.typed(given.validation_file, "VALIDATION_FILE")))
+    predictions = _path(given, "predictions")
+    print(other_jobs.score(predictions, _path(given, "validation_file")))
 
 
 # --- trust and share them --------------------------------------------------------------------------------
@@ -528,11 +498,10 @@ def _verify(given: Given) -> int:
     $ verify
     $ verify --v 90pc_unstructured_sparse
     """
-    from .core import files
     from .verify import text, tree
 
     name = variants.get(given.v).name if given.v else ""
-    trees = tree.chosen(files.typed(given.out, "OUT"), name)
+    trees = tree.chosen(_path(given, "out"), name)
     _enter(given)
     return 0 if text.verify_all(trees) else 1
 
@@ -551,14 +520,14 @@ def _report(given: Given) -> int:
     $ report
     $ report --to /tmp/trees.html
     """
-    from .core.progress import size
-    from .share.report import command as report
+    from .share import report
 
-    out, to = report.check(given.out, given.to)
+    out = _path(given, "out")
+    target = report.find_target(out, given.to)
     _enter(given)
-    trees = report.report(out, to)
-    print(report.text(trees))
-    print(f"\nreport  {paths.shown(to)}  ({size(to.stat().st_size)})")
+    trees = report.write_report(out, target)
+    print(report.write_text(trees))
+    print(f"\nreport  {paths.shown(target)}  ({size(target.stat().st_size)})")
     return 1 if any(tree.faults for tree in trees) else 0
 
 
@@ -582,9 +551,11 @@ def _package(given: Given) -> None:
     """
     from .share import package
 
-    checked = package.check(given.v, given.out, given.to, given.format)
+    out, to = _path(given, "out"), _path(given, "to")
+    tree, target = package.find_place(given.v, out, to, given.format)
     _enter(given)
-    print(f"package  {paths.shown(package.package(*checked, package.verified))}")
+    package.make_package(tree, target)
+    print(f"package  {paths.shown(target)}")
 
 
 @_command("compare", _TRUST, "a b level python", required="a b")
@@ -598,10 +569,18 @@ def _compare(given: Given) -> int:
     """
     from .share import compare
 
-    a, b = compare.check(given.a, given.b, given.level)
+    for name in ("a", "b"):
+        if not getattr(given, name):
+            raise KitError(
+                f"{name.upper()} was not named.",
+                where=f"{name.upper()}=",
+                hint=f"Set {name.upper()}= to an ONNX file, a tree or a folder of trees.",
+            )
+    a, b = _path(given, "a"), _path(given, "b")
+    compare.find_pairs(a, b, given.level)
     _enter(given)
     same = True
-    for result in compare.results(a, b, given.level):
+    for result in compare.compare(a, b, given.level):
         print(f"{result.name}: {result.text}", flush=True)
         same = same and result.same
     return 0 if same else 1
@@ -617,10 +596,9 @@ def _third_party(given: Given) -> None:
     $ third_party
     $ third_party --mirror /data/git
     """
-    from .core import files
     from .sources import third_party
 
-    mirror = files.typed(given.mirror, "MIRROR") if given.mirror else None
+    mirror = _path(given, "mirror") if given.mirror else None
     with exclusive(LOCK, LOCKED):
         third_party.fetch_forks(mirror)
 
@@ -691,8 +669,8 @@ def _setup(given: Given) -> None:
 
     if given.input:
         inputs.check_kind(given.input)
-    separate = [*_own(convert.find_optimizer(given.mo)), *([hub.ENVIRONMENT] if given.input == "hub" else [])]
-    _set_up_alone(given, separate)
+    own = convert.find_optimizer(given.mo).separate
+    _set_up_alone(given, own, hub.ENVIRONMENT if given.input == "hub" else None)
 
 
 _WORDS = "arguments for pytest; those that begin with - after --"
@@ -708,8 +686,7 @@ def _test(given: Given) -> None:
     $ test tests/cli/test_cli.py
     $ test -- -k launch -x
     """
-    _set_up_for_tests(given)
-    _pytest(given)
+    _run_tests(given)
 
 
 @_command("test-long", _KIT, "python", words=_WORDS)
@@ -722,8 +699,9 @@ def _test_long(given: Given) -> None:
     $ test-long
     $ test-long tests/build/test_full_size.py
     """
-    _set_up_for_tests(given, every=True)
-    _pytest(given)
+    from .build.convert import OPTIMIZERS
+
+    _run_tests(given, *(optimizer.separate for optimizer in OPTIMIZERS.values()))
 
 
 @_command("test-forks", _KIT, "python mirror", words=_WORDS)
@@ -735,22 +713,8 @@ def _test_forks(given: Given) -> None:
     $ test-forks
     $ test-forks --mirror /data/git
     """
-    _set_up_for_tests(given)
     _third_party(given)
-    _pytest(given)
-
-
-def _set_up_for_tests(given: Given, every: bool = False) -> None:
-    """Set up what the tests run on, also where the submodules are checked out: the releases.
-
-    :param every: with the environments of all optimizers.
-    """
-    from .build import hub
-    from .build.convert import OPTIMIZERS
-
-    given.source, given.fast = "registry", OPTIONS["fast"].default
-    others = [one for found in OPTIMIZERS.values() for one in _own(found)] if every else []
-    _set_up_alone(given, [*others, hub.ENVIRONMENT])
+    _run_tests(given)
 
 
 _TESTS = {
@@ -759,6 +723,15 @@ _TESTS = {
     "test-forks": ("-m", "forks"),
 }
 """What each test command tells pytest, whose own settings leave the long tests and the forks' out."""
+
+
+def _run_tests(given: Given, *separate: Optional["Venv"]) -> None:
+    """Set up what the tests run on, the releases, also where the submodules are checked out; run them."""
+    from .build import hub
+
+    given.source, given.fast = "registry", OPTIONS["fast"].default
+    _set_up_alone(given, hub.ENVIRONMENT, *separate)
+    _pytest(given)
 
 
 def _pytest(given: Given) -> NoReturn:
@@ -787,10 +760,9 @@ def _bench(given: Given) -> int:
     """
     from tests.bench import command as bench
 
-    from .core import files
     from .sources.source import choose_source
 
-    source, to = choose_source(given.source), files.typed(given.to, "TO")
+    source, to = choose_source(given.source), _path(given, "to")
     return bench.run(source, given.size, given.v, given.repeat, to, lambda: _set_up(given, source))
 
 
@@ -799,11 +771,10 @@ def _lint(given: Given) -> int:
     """Ruff and mypy."""
     _ready_environment(given)
     for tool, *words in (("ruff", "check", "."), ("ruff", "format", "--check", "."), ("mypy",)):
-        code = subprocess.run(
-            [str(paths.VENV / "bin" / tool), *words], cwd=str(paths.REPOSITORY), check=False
-        )
-        if code.returncode:
-            return code.returncode
+        path = str(paths.VENV / "bin" / tool)
+        code = subprocess.run([path, *words], cwd=str(paths.REPOSITORY), check=False).returncode
+        if code:
+            return code
     return 0
 
 
@@ -818,47 +789,39 @@ def _lock(given: Given) -> int:
 
 
 @_command("clean", _KIT)
-def _clean(_: Given) -> None:
+def _clean(given: Given) -> None:
     """Remove build/ (published trees and the environment stay).
 
     Refuses while patches are being worked on there that are not exported.
     """
-    _remove()
-
-
-@_command("distclean", _KIT)
-def _distclean(_: Given) -> None:
-    """Remove build/ and .venv/.
-
-    As `clean`.
-    """
-    _remove(paths.VENV)
-
-
-def _remove(*more: Path) -> None:
-    """Remove what is in the build folder, but for the lock that is held meanwhile, and ``more``."""
     from .sources import patch_work, third_party
 
     with exclusive(LOCK, LOCKED):
         for fork in third_party.read_forks():
             patch_work.check_exported(fork)
-        for entry in (*paths.BUILD.iterdir(), *more):
+        for entry in (*paths.BUILD.iterdir(), *([paths.VENV] if given.command == "distclean" else [])):
             if entry.is_dir() and not entry.is_symlink():
                 shutil.rmtree(entry)
-            elif entry != LOCK and os.path.lexists(str(entry)):
+            elif entry != LOCK and os.path.lexists(str(entry)):  # the lock is held meanwhile
                 entry.unlink()
+
+
+@_command("distclean", _KIT)
+def _distclean(given: Given) -> None:
+    """Remove build/ and .venv/.
+
+    As `clean`.
+    """
+    _clean(given)
 
 
 @_command("help", _KIT, words="a command, whose own help is wanted")
 def _help(_: Given) -> None:
     """Targets, variables with their defaults, variants."""
-    print(help_text())
+    print(write_help())
 
 
 # --- help ------------------------------------------------------------------------------------------------
-
-_WIDTH = 100
-"""Columns of a command's help."""
 
 
 def _listing(row: Callable[[str, Command], str]) -> List[str]:
@@ -870,26 +833,25 @@ def _listing(row: Callable[[str, Command], str]) -> List[str]:
     return lines
 
 
-def overview() -> str:
+def write_overview() -> str:
     """Return the commands by group, for ``python -m launch --help``."""
     return "\n".join(
         [
-            f"usage: {PROGRAM} <command> [options]",
+            f"usage: {PROG} <command> [options]",
             "",
             *_listing(lambda name, command: f"{name:<15}{command.summary}"),
             "",
-            f"`{PROGRAM} <command> --help` says what a command does, with its options and examples.",
-            f"`{PROGRAM} help` lists the variants and what each takes.",
+            f"`{PROG} <command> --help` says what a command does, with its options and examples.",
+            f"`{PROG} help` lists the variants and what each takes.",
             "Every command is a make target too; there options are variables: --train-file is TRAIN_FILE=.",
             "Exported, they begin with LAUNCH_, for make too: LAUNCH_TRAIN_FILE.",
         ]
     )
 
 
-def help_text() -> str:
+def write_help() -> str:
     """Return the help of ``make`` alone: targets, variables with their defaults, the five variants."""
     from .build import preflight
-    from .core.progress import duration
     from .model.spec import bert_large
 
     def target(name: str, command: Command) -> str:
@@ -919,7 +881,7 @@ def help_text() -> str:
     return "\n".join([*lines, "", setup])
 
 
-def as_make(example: str) -> str:
+def write_for_make(example: str) -> str:
     """Return an example of a command line, whose options have values, as make takes it."""
     name, *words = shlex.split(example)
     values = {word[2:].replace("-", "_"): value for word, value in zip(words[::2], words[1::2])}
@@ -937,9 +899,7 @@ _OTHERS = ("LAUNCH_IGNORE_MEMORY", status.STATUS_FD)
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
-    """Run one command; return the exit status.
-
-    A command that needs the environment's libraries does not return where another Python runs it.
+    """Run one command and return the exit status, or go on in the environment's Python and not return.
 
     :raises KitError: the user's input is at fault.
     :raises SystemExit: only a command's help was wanted, and is printed.
@@ -952,11 +912,12 @@ class _Parser(argparse.ArgumentParser):
     """Argparse whose errors are the kit's."""
 
     def error(self, message: str) -> NoReturn:
-        raise KitError(
-            f"The command line is wrong: {message}.",
-            where=self.prog,
-            hint=f"{self.prog} --help lists what it takes.",
-        )
+        raise _wrong(self.prog, message)
+
+
+def _wrong(prog: str, message: str, hint: str = "") -> KitError:
+    what = f"The command line is wrong: {message}."
+    return KitError(what, where=prog, hint=f"{hint}{prog} --help lists what it takes.")
 
 
 def parse(words: Sequence[str]) -> Optional[Given]:
@@ -968,16 +929,18 @@ def parse(words: Sequence[str]) -> Optional[Given]:
     :raises KitError: there is no such command or option.
     """
     if not words or words[0] in ("-h", "--help"):
-        print(overview())
+        print(write_overview())
         return None
     on_make, entered = os.environ.pop(_MADE, "").split(), bool(os.environ.pop(_ENTERED, ""))
-    _check_command(words[0], "make" if on_make else PROGRAM)
+    _check_command(words[0], "make" if on_make else PROG)
     parser, command = _parser(words[0]), COMMANDS[words[0]]
     given, unknown = parser.parse_known_args(
         words[1:], Given(**dict.fromkeys(OPTIONS, ""), command=words[0], argv=words, entered=entered)
     )
     if unknown:
-        raise _unknown(parser.prog, command, unknown)
+        meant = "v" in command.options and not unknown[0].startswith("-")
+        hint = f"A name comes after --v: {parser.prog} --v {shlex.quote(unknown[0])}\n" if meant else ""
+        raise _wrong(parser.prog, f"unrecognized arguments: {' '.join(unknown)}", hint)
     if words[0] == "help" and given.words:
         return parse([*given.words, "--help"])
     if not entered:
@@ -988,20 +951,20 @@ def parse(words: Sequence[str]) -> Optional[Given]:
     return given
 
 
-def _check_command(name: str, program: str) -> None:
+def _check_command(name: str, prog: str) -> None:
     if name not in COMMANDS:
         hint = _nearest(name, COMMANDS)
         if name in VARIANTS:
             hint = f"It is a variant: make variant V={name}\n"
-        what, where = f"There is no command {name!r}.", f"{program} {name}"
+        what, where = f"There is no command {name!r}.", f"{prog} {name}"
         raise KitError(what, where=where, hint=f"{hint}The commands: {', '.join(COMMANDS)}")
 
 
 def _check_variables(targets: Sequence[str], on_make: Sequence[str]) -> None:
     """Check that each variable on make's command line is one of its targets', before the first of them runs.
 
-    A variable that nothing knows in the environment may be another program's, so it is only told.  No value
-    is shown, for it may be anything.
+    One in the environment that nothing knows is only told: it may not be meant for the kit.  Values may be
+    secret, and are not shown.
 
     :param targets: the targets, or the command that is run where no target is named.
     :param on_make: make's command line, as :data:`_MADE` has it.
@@ -1009,33 +972,28 @@ def _check_variables(targets: Sequence[str], on_make: Sequence[str]) -> None:
     """
     for target in targets:
         _check_command(target, "make")
-    taken = {option.upper(): option for target in targets for option in COMMANDS[target].options}
-    known = {option.upper() for option in OPTIONS}
+    taken = list(dict.fromkeys(option.upper() for name in targets for option in COMMANDS[name].options))
+    known = [option.upper() for option in OPTIONS]
+    made = " ".join(["make", *targets])
     for word in on_make:
-        name = word[len(_PREFIX) :] if word.startswith(_PREFIX) else word
-        if name.endswith("=") and name[:-1] not in taken and _PREFIX + name[:-1] not in _OTHERS:
-            raise _novariable(name[:-1], targets, taken, known)
-    for name in sorted(os.environ):
-        if name.startswith(_PREFIX) and name not in _OTHERS and name[len(_PREFIX) :] not in known:
-            near = _nearest(name[len(_PREFIX) :], known, _PREFIX).strip()
+        name = (word[len(_PREFIX) :] if word.startswith(_PREFIX) else word)[:-1]
+        if word[-1] != "=" or name in taken or _PREFIX + name in _OTHERS:
+            continue
+        hint = f"{made} takes {', '.join(taken)}." if taken else f"{made} takes no variables."
+        if name in known:
+            users = ", ".join(user for user, command in COMMANDS.items() if name.lower() in command.options)
+            what = f"The variable {name} means nothing to {made}."
+            hint = f"Leave it out.  {hint}\n{name} is for make {users}."
+        else:
+            what = f"There is no variable {name}."
+            hint = (_nearest(name, taken) or _nearest(name, known)) + hint
+        raise KitError(what, where=f"{made} {name}=", hint=hint)
+    for word in sorted(os.environ):
+        if word.startswith(_PREFIX) and word not in _OTHERS and word[len(_PREFIX) :] not in known:
+            near = _nearest(word[len(_PREFIX) :], known, _PREFIX)
             print(
-                f"note: {name} in the environment is no variable of the kit. {near}".strip(), file=sys.stderr
+                f"note: {word} in the environment is no variable of the kit. {near}".strip(), file=sys.stderr
             )
-
-
-def _novariable(name: str, targets: Sequence[str], taken: Iterable[str], known: Iterable[str]) -> KitError:
-    """Return the error about a variable on make's command line that none of its targets takes."""
-    command = " ".join(["make", *targets])
-    listed = ", ".join(taken)
-    hint = f"{command} takes {listed}." if listed else f"{command} takes no variables."
-    if name in known:
-        users = [target for target, command in COMMANDS.items() if name.lower() in command.options]
-        what = f"The variable {name} means nothing to {command}."
-        hint = f"Leave it out.  {hint}\n{name} is for make {', '.join(users)}."
-    else:
-        what = f"There is no variable {name}."
-        hint = (_nearest(name, taken) or _nearest(name, known)) + hint
-    return KitError(what, where=f"{command} {name}=", hint=hint)
 
 
 def _nearest(name: str, known: Iterable[str], prefix: str = "") -> str:
@@ -1045,20 +1003,11 @@ def _nearest(name: str, known: Iterable[str], prefix: str = "") -> str:
     return f"Did you mean {prefix + folded[near[0]]!r}?\n" if near else ""
 
 
-def _unknown(program: str, command: Command, words: Sequence[str]) -> KitError:
-    """Return the error about words that a command does not take; the name of a variant was meant for --v."""
-    hint = f"{program} --help lists what it takes."
-    if "v" in command.options and not words[0].startswith("-"):
-        hint = f"A name comes after --v: {program} --v {shlex.quote(words[0])}\n{hint}"
-    what = f"The command line is wrong: unrecognized arguments: {' '.join(words)}."
-    return KitError(what, where=program, hint=hint)
-
-
 def _parser(name: str) -> argparse.ArgumentParser:
     command = COMMANDS[name]
     summary, details, examples = command.help
-    after = ["examples:", *(f"  {PROGRAM} {example}" for example in examples)]
-    after.append("  " + as_make(examples[0]))
+    after = ["examples:", *(f"  {PROG} {example}" for example in examples)]
+    after.append("  " + write_for_make(examples[0]))
     if command.options:
         last = list(command.options)[-1]
         after += [
@@ -1066,14 +1015,14 @@ def _parser(name: str) -> argparse.ArgumentParser:
             "The variable of each option on make's command line stands in brackets.  With LAUNCH_ before it,",
             f"it may be exported: --{last} is {last.upper()}= and {_PREFIX}{last.upper()}.",
         ]
-    program = f"{PROGRAM} {name}"
+    prog, width = f"{PROG} {name}", 100
     parser = _Parser(
-        prog=program,
-        usage=program + " [options]" * bool(command.options) + " [<word> ...]" * bool(command.words),
-        description="\n".join([summary, *textwrap.wrap(details, _WIDTH)]),
+        prog=prog,
+        usage=prog + " [options]" * bool(command.options) + " [<word> ...]" * bool(command.words),
+        description="\n".join([summary, *textwrap.wrap(details, width)]),
         epilog="\n".join(after),
         formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(
-            prog, max_help_position=32, width=_WIDTH
+            prog, width=width, max_help_position=32
         ),
         allow_abbrev=False,
         add_help=False,
@@ -1086,13 +1035,10 @@ def _parser(name: str) -> argparse.ArgumentParser:
         default = option.otherwise or option.shown
         notes = [f"{name.upper()}="]
         notes += ["required"] if name in command.required else [f"default: {default}"] if default else []
-        more: Dict[str, Any] = {"nargs": "?", "const": "1"} if option.flag else {}
-        options.add_argument(
-            "--" + name.replace("_", "-"),
-            dest=name,
-            metavar=option.value,
-            help=f"{option.what} ({'; '.join(notes)})".replace("%", "%%"),
-            **more,
-        )
+        what = f"{option.what} ({'; '.join(notes)})".replace("%", "%%")
+        flag = "--" + name.replace("_", "-")
+        argument = options.add_argument(flag, dest=name, metavar=option.value, help=what)
+        if option.flag:
+            argument.nargs, argument.const = "?", "1"
     options.add_argument("-h", "--help", action="help", help="this text")
     return parser

@@ -15,4 +15,5 @@ for _name in list(os.environ):
     if _name.startswith("LAUNCH_") or _name in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS"):
         del os.environ[_name]
 os.environ["LAUNCH_SOURCE"] = "registry"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"  # commands fork processes that may have loaded tokenizers
 os.environ["KIT_BUILD"] = str(Path(__file__).resolve().parent.parent / "build" / "tests" / WORKER)

@@ -11,7 +11,7 @@ from typing import Any, Dict, List, Mapping, Optional
 from launch.artifact import sums, trees
 from launch.core import digests
 from launch.model.spec import Spec, bert_large
-from launch.model.variants import Variant
+from launch.model.variants import Variant, dense_block_weights
 
 LAYERS = 2
 KNOWN = {
@@ -31,7 +31,15 @@ UNKNOWN = {"kind": "dead layers", "text": "layer 3 gives what it is given", "kno
 def spec(variant: Variant, layers: int = LAYERS) -> Spec:
     """Return a model as wide as BERT-large, and not as deep."""
     shape = bert_large(variant)
-    return Spec.of(variant, replace(shape, layers=layers, heads=shape.heads[:1] * layers))
+    return Spec.of(
+        variant,
+        replace(
+            shape,
+            layers=layers,
+            heads=shape.heads[:1] * layers,
+            dense_block_weights=dense_block_weights(layers, shape.hidden),
+        ),
+    )
 
 
 def zeros(model: Spec) -> Dict[str, int]:

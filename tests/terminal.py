@@ -1,6 +1,6 @@
 """A terminal with a shell into which VS Code types a command line.
 
-Written from what VS Code does, and not from :mod:`launch.vscode.terminal`, which it checks.
+Written from what VS Code does, and not from :mod:`launch.vscode.resolve`, which it checks.
 """
 
 import contextlib

@@ -6,14 +6,15 @@
 import json
 import math
 import stat
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Mapping, Optional
+from typing import Any, Dict, Iterable, Iterator, List, Mapping, Union
 
 from ..core import host, paths
 from ..core.errors import KitError
 from ..model.sparsity import BLOCK_PREFIX
 from ..model.variants import VARIANTS
-from . import schema_check, sums, trees
+from . import sums, trees
 
 _SHOWN = 10
 """Problems of a provenance that an error shows."""
@@ -28,54 +29,36 @@ def read(tree: Path) -> Content:
     """
     path = tree / trees.PROVENANCE
     where = paths.shown(path)
-    again = "Make the tree again: make variant V=" + (tree.name if tree.name in VARIANTS else "<name>")
+    hint = "Make the tree again: make variant V=" + (tree.name if tree.name in VARIANTS else "<name>")
+    content: Any = None
     try:
         found = path.stat()
-        if not stat.S_ISREG(found.st_mode) or found.st_size > trees.MAX_BYTES:
-            raise KitError(
-                f"The provenance is no regular file of up to {trees.MAX_BYTES:,} bytes.",
-                where=where,
-                hint=again,
-            )
-        content = trees.parse(path.read_bytes())
+        if stat.S_ISREG(found.st_mode) and found.st_size <= trees.MAX_BYTES:
+            content = trees.parse(path.read_bytes())
+            problem = ""
+        else:
+            problem = f"The provenance is no regular file of up to {trees.MAX_BYTES:,} bytes."
     except (FileNotFoundError, NotADirectoryError):
-        raise KitError(
-            "There is no provenance, so this is no tree of the kit's.",
-            where=where,
-            hint="Name a folder in which make has left one, as gen_hybrid_sparse/<V>.",
-        ) from None
+        problem = "There is no provenance, so this is no tree of the kit's."
+        hint = "Name a folder in which make has left one, as gen_hybrid_sparse/<V>."
     except OSError as error:
-        raise KitError(
-            f"The provenance cannot be read: {error.strerror}.", where=where, hint="Make it readable."
-        ) from None
+        problem, hint = f"The provenance cannot be read: {error.strerror}.", "Make it readable."
     except (ValueError, RecursionError) as error:
-        raise KitError(
-            f"The provenance is not valid JSON: {str(error)[:200]}.", where=where, hint=again
-        ) from None
+        problem = f"The provenance is not valid JSON: {str(error)[:200]}."
     version = content.get("format") if isinstance(content, dict) else None
-    if version in trees.EARLIER_FORMATS:
-        raise KitError(
-            f"The tree is an earlier kit's: its provenance is of format {version}, not {trees.FORMAT}.",
-            where=where,
-            hint=f"{again}  (its ONNX file and IR are used again where they are current)",
-        )
-    if version != trees.FORMAT:
-        raise KitError(
-            f"The provenance is of a format that this kit does not know: {json.dumps(version)[:60]}.",
-            where=where,
-            hint=again,
-        )
-    found_problems = problems(content)
-    if found_problems:
-        more = len(found_problems) - _SHOWN
-        raise KitError(
-            "The provenance is not as the kit writes it:\n"
-            + "\n".join(found_problems[:_SHOWN] + ([f"and {more} more"] if more > 0 else [])),
-            where=where,
-            hint=again,
-        )
-    assert isinstance(content, dict)
-    return content
+    if not problem and version in trees.EARLIER_FORMATS:
+        problem = f"The tree is an earlier kit's: its provenance is of format {version}, not {trees.FORMAT}."
+        hint += "  (its ONNX file and IR are used again where they are current)"
+    elif not problem and version != trees.FORMAT:
+        problem = f"The provenance is of a format that this kit does not know: {json.dumps(version)[:60]}."
+    elif not problem:
+        lines = problems(content)
+        more = [f"and {len(lines) - _SHOWN} more"] if len(lines) > _SHOWN else []
+        if lines:
+            problem = "\n".join(["The provenance is not as the kit writes it:", *lines[:_SHOWN], *more])
+    if problem:
+        raise KitError(problem, where=where, hint=hint)
+    return dict(content)
 
 
 def disagreements(tree: Path, entries: Mapping[str, str], content: Content) -> Iterator[str]:
@@ -97,15 +80,10 @@ def disagreements(tree: Path, entries: Mapping[str, str], content: Content) -> I
             yield f"{file} is in {sums.NAME} and not in {trees.PROVENANCE}"
         elif described[file] != listed[file]:
             yield f"{file} has one sum in {sums.NAME} and another in {trees.PROVENANCE}"
-        elif _size(tree / file) not in (None, content["files"][file]["bytes"]):
-            yield f"{file} has not the size that {trees.PROVENANCE} says"
-
-
-def _size(path: Path) -> Optional[int]:
-    try:
-        return path.lstat().st_size
-    except OSError:
-        return None
+        else:
+            with suppress(OSError):
+                if (tree / file).lstat().st_size != content["files"][file]["bytes"]:
+                    yield f"{file} has not the size that {trees.PROVENANCE} says"
 
 
 def problems(content: Any) -> List[str]:
@@ -113,13 +91,17 @@ def problems(content: Any) -> List[str]:
 
     It has the schema's form, its parts agree with each other, and no path of a machine is in it.
     """
-    errors = sorted(trees.form_problems(content), key=lambda error: list(map(str, error[0])))
+    import jsonschema
+
+    schema = json.loads(trees.SCHEMA.read_text(encoding="utf-8"))
+    errors = list(jsonschema.Draft7Validator(schema).iter_errors(content))
     if errors:
-        return [f"{_place(place)}: {_message(value, text)}" for place, value, text in errors]
+        errors.sort(key=lambda error: list(map(str, error.path)))
+        return [f"{_place(error.path)}: {_message(error.instance, error.message)}" for error in errors]
     return [*_contradictions(content), *_matrix_faults(content), *_places("$", content)]
 
 
-def _place(parts: schema_check.Place) -> str:
+def _place(parts: Iterable[Union[str, int]]) -> str:
     return "$" + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts)
 
 

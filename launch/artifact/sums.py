@@ -1,8 +1,7 @@
 """``SHA256SUMS``: by which anybody can check a folder's files, with the kit or with ``sha256sum -c``.
 
-One line a file, ``<sha256>  <path>``, paths relative to the list with ``/`` between their parts, in the order
-of their bytes.  The list itself is not in it.  A list in any other form is refused, so that no byte of it
-can change unseen.
+One line a file, ``<sha256>  <path>``, in the order of the paths' bytes.  A list in any other form is refused,
+so that no byte of it can change unseen.
 """
 
 import re
@@ -27,9 +26,8 @@ def text(entries: Mapping[str, str]) -> str:
 
 
 def write(folder: Path, known: Mapping[str, str]) -> None:
-    """Write the list of every file below ``folder``.
+    """Write the list of every file below ``folder``; sums that are ``known`` are not computed again.
 
-    :param known: sums that need not be computed again, by relative path.
     :raises OSError: a file cannot be read or the list not written.
     """
     entries = {
@@ -58,32 +56,28 @@ def read(folder: Path) -> Dict[str, str]:
     :raises KitError: there is no list, or it has not the form that :func:`text` gives it.
     """
     path = folder / NAME
-    where = paths.shown(path)
+    content, hint = "", _HINT
     try:
         found = path.lstat()
         if not stat.S_ISREG(found.st_mode):
             # Not followed, and not waited for: it would be read from elsewhere, or never end.
-            raise KitError("The list of checksums is no regular file.", where=where, hint=_HINT)
-        if found.st_size > MAX_BYTES:
-            raise KitError(
-                f"The list of checksums is longer than {MAX_BYTES:,} bytes.", where=where, hint=_HINT
-            )
-        content = path.read_bytes().decode("utf-8")
+            problem = "The list of checksums is no regular file."
+        elif found.st_size > MAX_BYTES:
+            problem = f"The list of checksums is longer than {MAX_BYTES:,} bytes."
+        else:
+            content, problem = path.read_bytes().decode("utf-8"), ""
     except FileNotFoundError:
-        raise KitError("There is no list of checksums.", where=where, hint=_HINT) from None
+        problem = "There is no list of checksums."
     except UnicodeDecodeError:
-        raise KitError("The list of checksums is not UTF-8 text.", where=where, hint=_HINT) from None
+        problem = "The list of checksums is not UTF-8 text."
     except OSError as error:
-        raise KitError(
-            f"The list of checksums cannot be read: {error.strerror}.", where=where, hint="Make it readable."
-        ) from None
+        problem, hint = f"The list of checksums cannot be read: {error.strerror}.", "Make it readable."
     entries = {name: digest for digest, name in _LINE.findall(content)}
-    if text(entries) != content:
-        raise KitError(
-            "The list of checksums has not the form in which the kit writes it: '<sha256>  <path>', sorted.",
-            where=where,
-            hint=_HINT,
-        )
+    if not problem and text(entries) != content:
+        problem = "The list of checksums has not the form in which the kit writes it:"
+        problem += " '<sha256>  <path>', sorted."
+    if problem:
+        raise KitError(problem, where=paths.shown(path), hint=hint)
     return entries
 
 
@@ -91,12 +85,11 @@ _HINT = "Remove the tree and make it again, or copy it again from where it came.
 
 
 def faults(folder: Path, entries: Mapping[str, str], tick: Callable[[str], None]) -> List[str]:
-    """Return what is wrong with the files of ``folder``, a line each; nothing where all is as listed.
+    """Return what is wrong with the files of ``folder``, a line each.
 
     Nothing outside the folder is read: what is no regular file counts as a fault.
 
-    :param entries: sums by relative path, from :func:`read`.
-    :param tick: called with each path before it is read.
+    :param entries: of :func:`read`; ``tick`` is called with each path before it is read.
     """
     there = [name for name in listed(folder) if name != NAME]
     found = [f"{name} is missing" for name in sorted(set(entries) - set(there))]

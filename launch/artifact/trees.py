@@ -1,9 +1,4 @@
-"""Published artifact trees: what belongs to one, whether one is current, and how one appears.
-
-A tree is built elsewhere and appears under its name by one rename.  ``provenance.json`` in it says what it
-was made from; a tree whose provenance names the same things is current and not made again.  ``SHA256SUMS``
-lists the sums of all its files.
-"""
+"""Published artifact trees: what belongs to one, whether one is as listed, and how one appears."""
 
 import ctypes
 import errno
@@ -14,13 +9,13 @@ import shutil
 import stat
 import sys
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, NoReturn, Optional
+from typing import Any, Dict, List, NoReturn, Optional
 
 from ..core import digests, files, locks, paths
 from ..core.errors import KitError
 from ..model import sparsity
 from ..model.variants import Variant
-from . import schema_check, sums
+from . import sums
 
 PROVENANCE = "provenance.json"
 SCHEMA = paths.PACKAGE / "artifact" / "schema" / "provenance.json"
@@ -39,7 +34,7 @@ MO_LOG = "mo.log"
 """Model Optimizer's own words, beside the IR."""
 
 IR_VERSIONS = {"2022.1": 11, "2021.4": 10}
-"""The version of the IR that each release of Model Optimizer writes, in the first element of the ``.xml``."""
+"""The version of the IR that each release of Model Optimizer writes."""
 
 _CANNOT_LINK = (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.ENOSYS)
 """What a filesystem answers that cannot link these two files; anything else is a failure."""
@@ -78,21 +73,19 @@ def intact(folder: Path, files: Dict[str, Dict[str, Any]], *, by_hash: bool) -> 
     A link is no file of a tree: what it leads to could change without the tree.
     """
     try:
-        return all(
-            stat.S_ISREG((folder / name).lstat().st_mode)
-            and (folder / name).lstat().st_size == entry["bytes"]
-            and (not by_hash or digests.of_file(folder / name) == entry["sha256"])
-            for name, entry in files.items()
-        )
+        for name, entry in files.items():
+            found = (folder / name).lstat()
+            if not stat.S_ISREG(found.st_mode) or found.st_size != entry["bytes"]:
+                return False
+            if by_hash and digests.of_file(folder / name) != entry["sha256"]:
+                return False
     except (OSError, KeyError, TypeError):
         return False
+    return True
 
 
 def as_listed(tree: Path, provenance: Dict[str, Any]) -> bool:
-    """Return whether a tree's list of checksums is that of its provenance, and every file has its size.
-
-    This reads no file of the tree but these two.
-    """
+    """Return whether a tree's list of checksums is that of its provenance, and every file has its size."""
     try:
         described = {name: entry["sha256"] for name, entry in provenance["files"].items()}
         described[PROVENANCE] = digests.of_file(tree / PROVENANCE)
@@ -102,32 +95,28 @@ def as_listed(tree: Path, provenance: Dict[str, Any]) -> bool:
 
 
 def read_provenance(tree: Path) -> Optional[Dict[str, Any]]:
-    """Return a tree's provenance; None where there is none of the form that :data:`SCHEMA` describes."""
-    content = _read(tree / PROVENANCE)
-    return content if next(form_problems(content), None) is None else None
+    """Return a tree's provenance; None where there is none of :data:`FORMAT`, or its figures are none.
+
+    For all else that may be wrong in it see :func:`launch.artifact.provenance.read`, which needs a package.
+    """
+    content = read_some_provenance(tree)
+    try:
+        stages = [*content["seconds"].values(), *content["peak_bytes"].values()]
+        figures = map(math.isfinite, (content["verification"]["block_sparsity"], *stages))
+        whole = content["format"] == FORMAT and isinstance(content["files"], dict) and all(figures)
+    except (KeyError, TypeError, AttributeError, OverflowError):
+        return None
+    return content if whole and len(stages) == 6 else None
 
 
 def read_some_provenance(tree: Path) -> Dict[str, Any]:
-    """Return what a tree's provenance holds, whatever is wrong in it; empty where there is none.
-
-    It may be of one of :data:`EARLIER_FORMATS`.  Who reads it checks what it reads.
-    """
-    content = _read(tree / PROVENANCE) or {}
-    return content if content.get("format") in (FORMAT, *EARLIER_FORMATS) else {}
-
-
-def form_problems(content: Any) -> Iterator[schema_check.Problem]:
-    """Yield where a provenance has not the form of :data:`SCHEMA`."""
-    return schema_check.problems(json.loads(SCHEMA.read_text(encoding="utf-8")), content)
-
-
-def _read(path: Path) -> Optional[Dict[str, Any]]:
-    """Return the JSON object in a file; None where there is none, or it is longer than :data:`MAX_BYTES`."""
+    """Return a tree's provenance, whatever is wrong in it, of an earlier format too; empty for none."""
     try:
-        content = parse(files.read(path, MAX_BYTES))
+        content = parse(files.read(tree / PROVENANCE, MAX_BYTES))
     except (OSError, ValueError, RecursionError):
-        return None
-    return content if isinstance(content, dict) else None
+        return {}
+    usable = isinstance(content, dict) and content.get("format") in (FORMAT, *EARLIER_FORMATS)
+    return dict(content) if usable else {}
 
 
 def parse(content: bytes) -> Any:
@@ -136,21 +125,15 @@ def parse(content: bytes) -> Any:
     :raises ValueError: it is no JSON, or has NaN or an infinity in it.
     :raises RecursionError: it is nested too deep.
     """
-    return json.loads(content.decode("utf-8"), parse_constant=_refuse, parse_float=_finite)
 
+    def refuse(constant: str) -> NoReturn:
+        raise ValueError(f"{constant} is no number")
 
-def _finite(text: str) -> float:
-    """Return a number; JSON allows ``1e400``, of which Python makes an infinity."""
-    number = float(text)
-    return number if math.isfinite(number) else _refuse(text)
+    def finite(text: str) -> float:
+        # JSON allows 1e400, of which Python makes an infinity.
+        return float(text) if math.isfinite(float(text)) else refuse(text)
 
-
-def _refuse(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is no number")
-
-
-def _write(path: Path, content: Dict[str, Any]) -> None:
-    files.write(path, json.dumps(content, indent=2, sort_keys=True) + "\n")
+    return json.loads(content.decode("utf-8"), parse_constant=refuse, parse_float=finite)
 
 
 def _aside(out: Path, variant: Variant) -> Path:
@@ -197,17 +180,16 @@ def check_writable(out: Path) -> None:
 
 
 def publish(work: Path, out: Path, variant: Variant, provenance: Dict[str, Any]) -> Path:
-    """Let the tree in ``work`` appear as ``<out>/<V>`` and return that path.
+    """Let the tree in ``work`` appear as ``<out>/<V>`` in one step and return that path.
 
-    The files are linked, or copied where ``out`` is on another filesystem, into a hidden folder beside the
-    tree, and provenance and list of checksums are written there; then one rename makes them the tree.  An
-    earlier tree is exchanged in the same step where the system can do that, and set aside for a moment where
-    it cannot.
+    The files are linked into a hidden folder beside it, or copied to another filesystem.
 
     :param provenance: its ``files`` have the sums of the files in ``work``, which are not computed again.
     :raises KitError: the disk is full or ``out`` is not writable; an earlier tree is untouched then.
     """
     tree, staging = out / variant.name, _staging(out, variant)
+    content = {"format": FORMAT, **provenance}
+    known = {name: entry["sha256"] for name, entry in content.get("files", {}).items()}
     try:
         out.mkdir(parents=True, exist_ok=True)
         with locks.folder(out):
@@ -215,9 +197,8 @@ def publish(work: Path, out: Path, variant: Variant, provenance: Dict[str, Any])
             (staging / "ir").mkdir(parents=True)
             for name in all_files(variant.stem):
                 link(work / name, staging / name)
-            _write(staging / PROVENANCE, {"format": FORMAT, **provenance})
-            described = provenance.get("files", {})
-            sums.write(staging, {name: entry["sha256"] for name, entry in described.items()})
+            files.write(staging / PROVENANCE, json.dumps(content, indent=2, sort_keys=True) + "\n")
+            sums.write(staging, known)
             replace(tree, staging, _aside(out, variant))
     except OSError as error:
         shutil.rmtree(staging, ignore_errors=True)
@@ -232,7 +213,8 @@ def publish(work: Path, out: Path, variant: Variant, provenance: Dict[str, Any])
 def replace(tree: Path, staging: Path, aside: Path) -> None:
     """Let ``staging`` be ``tree``; an earlier tree goes, or stays where this fails.
 
-    What is in it is on disk before, so that a power cut leaves the one or the other.
+    What is in it is on disk before, so that a power cut leaves the one or the other.  The two are exchanged
+    in one step where the system can do that; else the earlier one is set ``aside`` for a moment.
     """
     files.flush_tree(staging)
     if tree.is_symlink():
@@ -269,6 +251,5 @@ def _exchange(first: Path, second: Path) -> bool:
         renameat2 = ctypes.CDLL(None, use_errno=True).renameat2
     except AttributeError:
         return False
-    return bool(
-        renameat2(_AT_FDCWD, os.fsencode(first), _AT_FDCWD, os.fsencode(second), _RENAME_EXCHANGE) == 0
-    )
+    names = os.fsencode(first), os.fsencode(second)
+    return bool(renameat2(_AT_FDCWD, names[0], _AT_FDCWD, names[1], _RENAME_EXCHANGE) == 0)

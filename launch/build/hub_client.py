@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Tuple
 
-from ..core import digests, disk, files, locks
+from ..core import digests, files, locks, place
 from ..core.errors import EXIT_INTERRUPTED, EXIT_USER_ERROR, KitError
 from ..core.progress import size
 
@@ -200,7 +200,7 @@ def _announce(client: _Client, sizes: Dict[str, int], revision: bool) -> None:
     if revision:
         _say(f"{client.repository} at {client.revision}")
     _say(f"downloading {size(total)}: {', '.join(names)}")
-    free = disk.free_disk(Path(client.hub.constants.HF_HUB_CACHE).expanduser())
+    free = place.free_disk(Path(client.hub.constants.HF_HUB_CACHE).expanduser())
     if total > free:
         raise KitError(
             f"There is too little free disk space: {size(free)}, and the files have {size(total)}.",

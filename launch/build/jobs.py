@@ -211,7 +211,7 @@ def _read(launch: str, name: str, source: Source) -> _Read:
     # VS Code takes the selected interpreter: a person's, else what it finds, in the kit's folder first.
     python = str(paths.VENV_PYTHON) if os.access(str(paths.VENV_PYTHON), os.X_OK) else sys.executable
     rewriter = Rewriter(vscode.resolve(configuration, workspace=workspace, env=env, default_python=python))
-    variables = vscode.make_variables(configuration, workspace=workspace, env=env)
+    variables = vscode.Variables(workspace, env)
     rewriter.as_written(configuration.here, variables.substitute)
     return _Read(rewriter, f"{name!r} in {paths.shown(launch_file)}", configuration)
 

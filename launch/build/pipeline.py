@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence
 
 from ..artifact import trees
-from ..core import child, disk, paths, place
+from ..core import child, paths, place
 from ..core.errors import KitError
 from ..core.locks import LOCK, LOCKED, exclusive
 from ..core.progress import Progress, columns_of, duration, size
@@ -185,8 +185,8 @@ class Build:
             needs.append(self._estimate(job))
             preflight.check_memory(job.variant.name, needs[-1])
         trees.check_writable(self.out)
-        disk.check_disk(f"Making {len(todo)} of the trees", self.out, sum(need.disk for need in needs))
-        disk.check_disk("Building", todo[0].work, max(need.disk for need in needs))
+        place.check_disk(f"Making {len(todo)} of the trees", self.out, sum(need.disk for need in needs))
+        place.check_disk("Building", todo[0].work, max(need.disk for need in needs))
         if self.optimizer.separate is not None:
             seconds = sum(need.ir_seconds for need in needs)
             _say(

@@ -1,16 +1,19 @@
-"""Running a tool as a child: chatter into a log, progress and errors out of it, time and memory measured.
+"""Running a tool as a child: its output goes into a log, its steps and errors come out, its use is measured.
 
-A child never outlives the kit: where the kernel can be asked to (Linux), it is killed with its parent, and
-everywhere it inherits the build's lock, so that no other build starts while it still writes.
+A child never outlives the kit: on Linux it is killed with its parent, and everywhere it inherits the build's
+lock, so that no other build starts while it still writes.
 """
 
 import ctypes
+import json
 import os
+import re
 import selectors
 import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable, List, Mapping, Optional, Sequence
@@ -18,22 +21,19 @@ from typing import Callable, List, Mapping, Optional, Sequence
 from . import hidden, paths, status
 from .errors import EXIT_USER_ERROR, KitError
 
-TICK = 0.5
-"""Seconds between two looks at the clock while a child runs."""
+_TICK = 0.5  # seconds between two looks at the clock
 
-TAIL_LINES = 15
-"""Last lines of the log that are shown when a child fails."""
+_TAIL_LINES = 15
 
 _PR_SET_PDEATHSIG = 1  # prctl(2)
 
 
 @dataclass(frozen=True)
 class Usage:
-    """What a child took.
+    """What a child took, together with its own children.
 
     :param seconds: wall-clock time.
-    :param peak_bytes: the largest resident set of the child or of one of its own children.
-    :param cpu_seconds: processor time of the child and of its own children, in user and in system mode.
+    :param peak_bytes: the largest resident set of one process.
     """
 
     seconds: float
@@ -42,12 +42,16 @@ class Usage:
 
 
 def together(usages: Sequence[Usage]) -> Usage:
-    """Return what several children took that ran one after the other."""
+    """Return what children took that ran one after the other."""
     return Usage(
         sum(usage.seconds for usage in usages),
         max([0, *(usage.peak_bytes for usage in usages)]),
         sum(usage.cpu_seconds for usage in usages),
     )
+
+
+class KilledError(KitError):
+    """A command was ended by a signal: of its inputs that says nothing."""
 
 
 def die_with_parent() -> None:
@@ -56,17 +60,14 @@ def die_with_parent() -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def tail(log: Path, lines: int = TAIL_LINES) -> str:
+def tail(log: Path) -> str:
     """Return the last lines of a log; a progress bar's carriage returns count as line ends."""
     try:
-        with log.open("rb") as handle:
-            handle.seek(0, os.SEEK_END)
-            handle.seek(max(0, handle.tell() - 65536))
-            text = handle.read().decode("utf-8", "replace")
+        text = log.read_bytes().decode("utf-8", "replace")
     except OSError:
         return ""
-    kept = [line.rstrip() for line in text.replace("\r", "\n").split("\n") if line.strip()]
-    return "\n".join(kept[-lines:])
+    kept = [line.rstrip() for line in re.split("[\r\n]", text) if line.strip()]
+    return "\n".join(kept[-_TAIL_LINES:])
 
 
 def run(
@@ -82,7 +83,7 @@ def run(
     """Run a command to its end and return what it took.
 
     :param env: its whole environment.
-    :param log: takes what it prints, after what the log already holds.
+    :param log: what it prints is added to this file.
     :param what: the stage, for the error (``making the IR``).
     :param tick: called twice a second with the step the child last reported, or None.
     :param inherit: file descriptors that the child keeps open.
@@ -134,49 +135,48 @@ def run(
 
 
 def _redact(log: Path) -> None:
-    """Take out of a log what is not to be shown: a program may print the variables that it is given."""
+    """Take values that are not to be shown out of a log: a program may print its variables."""
     text = os.fsdecode(log.read_bytes())
     named = hidden.redacted(text)
     if named != text:
         log.write_bytes(os.fsencode(named))
 
 
-class KilledError(KitError):
-    """A command was ended by a signal: of its inputs that says nothing."""
-
-
 def _listen(descriptor: int, tick: Callable[[Optional[str]], None]) -> List[KitError]:
-    """Follow the child's messages until it ends, or closes its end of the pipe; return the errors in them."""
+    """Follow the child's messages until its end of the pipe is closed; return the errors in them."""
     reported: List[KitError] = []
     step: Optional[str] = None
     pending = b""
     with selectors.DefaultSelector() as selector:
         selector.register(descriptor, selectors.EVENT_READ)
         while True:
-            if selector.select(TICK):
+            if selector.select(_TICK):
                 data = os.read(descriptor, 65536)
                 if not data:
                     return reported
                 *complete, pending = (pending + data).split(b"\n")
-                for message in status.read(line.decode("utf-8", "replace") for line in complete):
-                    if "error" in message:
-                        reported.append(KitError.from_dict(message["error"]))
-                    step = message.get("step", step)
+                for line in complete:
+                    with suppress(ValueError):  # of a child that was killed while it wrote
+                        message = json.loads(line)
+                        if "error" in message:
+                            reported.append(KitError.from_dict(message["error"]))
+                        step = message.get("step", step)
             tick(step)
 
 
 def _failure(what: str, code: int, log: Path) -> KitError:
+    hint = "Its last lines say why."
     if code == -signal.SIGKILL:
-        reason, hint = (
-            "was killed (SIGKILL)",
-            "Most often memory ran out: close other programs, or take a larger machine.",
-        )
+        reason = "was killed (SIGKILL)"
+        hint = "Most often memory ran out: close other programs, or take a larger machine."
     elif code < 0:
-        reason, hint = f"was ended by {signal.Signals(-code).name}", "Run the same command again: it resumes."
+        reason = f"was ended by {signal.Signals(-code).name}"
+        hint = "Run the same command again: it resumes."
     elif code == EXIT_USER_ERROR:
-        reason, hint = "refused its input", "Its last lines say why."
+        reason = "refused its input"
     else:
-        reason, hint = f"failed with exit status {code}", "Its last lines say why; the log has all of it."
+        reason = f"failed with exit status {code}"
+        hint = "Its last lines say why; the log has all of it."
     kind = KilledError if code < 0 else KitError
     return kind(
         f"The stage '{what}' {reason}. Its last lines:\n{tail(log)}",

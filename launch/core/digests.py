@@ -1,4 +1,4 @@
-"""Content hashes: what a product depends on, and whether a file is still the one that was made."""
+"""Content hashes (sha256): what a product depends on, and whether a file is still the one that was made."""
 
 import hashlib
 import hmac
@@ -11,39 +11,34 @@ from typing import Any, Iterable
 from . import paths
 from .files import check_regular
 
-_CHUNK = 1 << 20
-
 _KEY = paths.BUILD / "digest.key"
 
 _WEIGHTS = (".bin", ".h5", ".msgpack", ".onnx", ".ot", ".pt", ".safetensors")
-"""Files of a model folder that hold weights.  No variant reads them, so none depends on them."""
+"""Files of a model folder that hold weights: no variant reads them."""
 
 
 def of_file(path: Path) -> str:
-    """Return the sha256 of a file's bytes.
-
-    :raises OSError: it cannot be read, or is no regular file.
-    """
+    """:raises OSError: it cannot be read, or is no regular file."""
     check_regular(path)
     digest = hashlib.sha256()
     with path.open("rb") as handle:
-        for chunk in iter(lambda: handle.read(_CHUNK), b""):
+        for chunk in iter(lambda: handle.read(1 << 20), b""):
             digest.update(chunk)
     return digest.hexdigest()
 
 
 def of_value(value: Any) -> str:
-    """Return the sha256 of a JSON value, whatever the order of its keys."""
+    """Return the digest of a JSON value, whatever the order of its keys."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def keyed(text: str) -> str:
-    """Return a digest of ``text`` that only this checkout can make: it may be published, and tells nothing.
+    """Return a digest of ``text`` that may be published: only this checkout can make it.
 
-    Of a short secret a plain digest would tell the secret to whoever tries them all.  The key is random,
-    stays in the build folder, and is another once that was removed.
+    With a plain one a short secret is found by trying all.  The key is random and stays in the build folder;
+    where there is none, it is made.
 
-    :raises OSError: the key cannot be read, or written where there is none.
+    :raises OSError: the key cannot be read or written.
     """
     if not _KEY.is_file():
         _KEY.parent.mkdir(parents=True, exist_ok=True)
@@ -59,12 +54,12 @@ def keyed(text: str) -> str:
 
 
 def of_files(files: Iterable[Path], base: Path) -> str:
-    """Return one sha256 over several files and their names relative to ``base``."""
+    """Return one digest over several files and their names relative to ``base``."""
     return of_value(sorted((path.relative_to(base).as_posix(), of_file(path)) for path in files))
 
 
 def of_model_folder(folder: Path) -> str:
-    """Return one sha256 over a model folder's own files, its weights excepted."""
+    """Return one digest over a model folder's own files, its weights excepted."""
     return of_files(
         (path for path in folder.iterdir() if path.is_file() and path.suffix not in _WEIGHTS), folder
     )

@@ -1,10 +1,4 @@
-"""The one kind of error that a user of the kit is meant to see.
-
-Every error a user can cause has three parts: *what* is wrong, *where* (file, key, value) and what to do
-about it (*hint*).  They are kept apart so that the terminal, a log and a test can each use them, and they
-travel between processes as JSON: the QA program runs as a child of the pipeline, and its errors must
-reach the terminal as they were raised and not as the tail of a log.
-"""
+"""The one kind of error that a user of the kit is meant to see."""
 
 import io
 import signal
@@ -21,7 +15,7 @@ EXIT_INTERRUPTED = 130
 
 
 class KitError(Exception):
-    """Something that the user can mend.
+    """Something that the user can mend.  Its parts stay apart, in JSON between processes, too.
 
     :param what: one sentence: what is wrong.
     :param where: the file, key and value it was found in; empty where there is no such place.
@@ -44,20 +38,17 @@ class KitError(Exception):
         )
 
     def as_dict(self) -> Dict[str, str]:
-        """Return the three parts for JSON; :meth:`from_dict` is the inverse."""
+        """Return the three parts, for JSON."""
         return {"what": self.what, "where": self.where, "hint": self.hint}
 
     @classmethod
     def from_dict(cls, parts: Dict[str, str]) -> "KitError":
-        """Rebuild an error from :meth:`as_dict`."""
-        return cls(parts["what"], where=parts.get("where", ""), hint=parts.get("hint", ""))
+        """Make an error of what :meth:`as_dict` gave."""
+        return cls(parts["what"], where=parts["where"], hint=parts["hint"])
 
 
 def unknown(kind: str, name: str, option: str, known: Iterable[str]) -> KitError:
-    """Return the error for a name that is none of those there are.
-
-    :param kind: what it should name (``source``); ``option`` where a person wrote it (``SOURCE``).
-    """
+    """Return the error for a name of a ``kind`` (``source``), given in an ``option`` (``SOURCE``)."""
     return KitError(
         f"There is no {kind} {name!r}." if name else f"No {kind} was named.",
         where=f"{option}={name}",
@@ -66,10 +57,10 @@ def unknown(kind: str, name: str, option: str, known: Iterable[str]) -> KitError
 
 
 def exit_with_message(body: Callable[[], int]) -> NoReturn:
-    """Run ``body`` and leave the process with its status; a :class:`KitError` is printed without a traceback.
+    """Run ``body`` and leave the process with its status.
 
-    So is what the operating system refuses (a full disk, a folder without permission) wherever it does.
-    Anything else that is raised is a defect of the kit, and keeps its traceback.
+    A :class:`KitError`, or what the operating system refuses (a full disk, a folder without permission), is
+    printed without a traceback; anything else is a defect of the kit.
     """
     for stream in (sys.stdout, sys.stderr):
         # A path that is not UTF-8 must not turn a message into a traceback.
@@ -78,23 +69,21 @@ def exit_with_message(body: Callable[[], int]) -> NoReturn:
     try:
         # Blocked where this process was another one before (launch.cli): a Ctrl-C since then comes now.
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-        status = body()
+        sys.exit(body())
     except KitError as error:
-        print(hidden.redacted(str(error)), file=sys.stderr)
-        status = EXIT_USER_ERROR
+        problem = error
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
-        status = EXIT_INTERRUPTED
+        sys.exit(EXIT_INTERRUPTED)
     except BrokenPipeError:
         # The reader (`make help | head`) has gone; nobody is left to tell.
         sys.stderr.close()
-        status = 0
+        sys.exit(0)
     except OSError as error:
         problem = KitError(
             f"The operating system refused: {error.strerror or error}.",
             where=str(error.filename or "a file or folder of this run"),
             hint="Free disk space, or correct the permissions, and run the same command again.",
         )
-        print(hidden.redacted(str(problem)), file=sys.stderr)
-        status = EXIT_USER_ERROR
-    sys.exit(status)
+    print(hidden.redacted(str(problem)), file=sys.stderr)
+    sys.exit(EXIT_USER_ERROR)

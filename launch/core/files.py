@@ -1,24 +1,17 @@
-"""Writing files whole; reading regular files of a bounded size; and paths that a person typed."""
+"""Writing files whole; reading regular files of a bounded size; paths that a person typed."""
 
 import errno
 import os
 import stat
-import time
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Iterator
 
 from .errors import KitError
 
-_PART = ".part"
-_DAY = 86400.0
-
 
 def write(path: Path, text: str) -> None:
-    """Write ``text`` to ``path`` whole or not at all, as UTF-8; missing folders are made.
-
-    :raises OSError: it cannot be written; an earlier file is untouched then.
-    """
+    """Write ``text`` to ``path`` as UTF-8, as :func:`replacing` does; missing folders are made."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as part:
         part.write_text(text, encoding="utf-8")
@@ -26,18 +19,11 @@ def write(path: Path, text: str) -> None:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a name that nobody else has, beside ``path``; what the block writes there takes its place.
+    """Yield a new name beside ``path``; the file that the block writes there takes its place.
 
-    It is on disk before, so that a power cut leaves the old or the new.  Where the block fails, an earlier
-    file is untouched.  What a killed process left more than a day ago is removed.
+    Where the block fails, and through a power cut, an earlier file is untouched.
     """
-    begin = f".{path.name[:100]}."
-    for left in path.parent.iterdir():
-        if left.name.startswith(begin) and left.name.endswith(_PART):
-            with suppress(OSError):
-                if time.time() - left.stat().st_mtime > _DAY:
-                    left.unlink()
-    part = path.with_name(f"{begin}{os.urandom(8).hex()}{_PART}")
+    part = path.with_name(f".{path.name[:100]}.{os.urandom(8).hex()}.part")
     try:
         yield part
         flush(part)
@@ -50,10 +36,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def flush(path: Path) -> None:
-    """Have the system put a file, or a folder's list of names, on disk.
-
-    :raises OSError: it cannot; but not where a filesystem knows of no such thing for a folder.
-    """
+    """Have the system put a file, or a folder's list of names, on disk, where the filesystem can."""
     descriptor = os.open(str(path), os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -65,7 +48,7 @@ def flush(path: Path) -> None:
 
 
 def flush_all() -> None:
-    """Have the system put all that was written on disk: of ten thousand files, faster than one by one."""
+    """Have the system put on disk all that was written: faster than ten thousand files one by one."""
     os.sync()
 
 
@@ -79,10 +62,7 @@ def flush_tree(folder: Path) -> None:
 
 
 def check_regular(path: Path) -> None:
-    """Check that reading ``path``, a link perhaps, comes to an end: a device's or a pipe's may not.
-
-    :raises OSError: it is no regular file, or there is none; its ``strerror`` says so.
-    """
+    """:raises OSError: no regular file is there, but a device or a pipe, say, that may never end."""
     mode = path.stat().st_mode
     if stat.S_ISDIR(mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
@@ -91,10 +71,7 @@ def check_regular(path: Path) -> None:
 
 
 def special(path: Path) -> str:
-    """Return why ``path`` is not to be opened: it is a device, say, or cannot be looked at; empty: it may be.
-
-    Of what is not there, and of a folder, whoever reads it says more.
-    """
+    """Return why ``path`` is not to be opened, a device, say; empty where it may be, or is not there."""
     try:
         check_regular(path)
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
@@ -105,10 +82,9 @@ def special(path: Path) -> str:
 
 
 def read(path: Path, most: int) -> bytes:
-    """Return the bytes of a regular file.
+    """Return the bytes of a file.
 
-    :param most: the number of bytes up to which it is read.
-    :raises OSError: it is no regular file, or it is longer, or it cannot be read; ``strerror`` says which.
+    :raises OSError: it is no regular file, has more than ``most`` bytes, or cannot be read.
     """
     check_regular(path)
     with path.open("rb") as handle:
@@ -119,11 +95,7 @@ def read(path: Path, most: int) -> bytes:
 
 
 def check_no_pointer(path: Path) -> None:
-    """Check that ``path`` is not what git leaves of a file where git-lfs was not asked for the file itself.
-
-    :raises KitError: it is.
-    :raises OSError: it cannot be read.
-    """
+    """:raises KitError: ``path`` is what git leaves in place of a file that git-lfs has not fetched."""
     with path.open("rb") as handle:
         if handle.read(40).startswith(b"version https://git-lfs"):
             raise KitError(
@@ -134,9 +106,8 @@ def check_no_pointer(path: Path) -> None:
 
 
 def typed(text: str, name: str) -> Path:
-    """Return the absolute path that a person's ``text`` means, ``~`` included.
+    """Return the absolute path that a person's ``text`` in the variable ``name`` means, ``~`` included.
 
-    :param name: the variable it was given in (``OUT``), for the error.
     :raises KitError: it cannot be a path.
     """
     try:

@@ -1,27 +1,19 @@
-"""Running git with what every caller needs: a clean environment, and errors in three parts."""
+"""Running git: in a clean environment, with errors in three parts."""
 
 import os
 import re
 import subprocess
 from pathlib import Path
-from typing import Dict, Mapping, Optional, Sequence
+from typing import Mapping, Optional, Sequence
 
 from . import paths
 from .errors import KitError
 
 _MISLEADING = (
-    "GIT_DIR",
-    "GIT_WORK_TREE",
-    "GIT_INDEX_FILE",
-    "GIT_OBJECT_DIRECTORY",
-    "GIT_ALTERNATE_OBJECT_DIRECTORIES",
-    "GIT_COMMON_DIR",
-    "GIT_NAMESPACE",
-    "GIT_PREFIX",
-    "GIT_DIFF_OPTS",
+    *("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR", "GIT_NAMESPACE", "GIT_PREFIX"),
+    *("GIT_OBJECT_DIRECTORY", "GIT_ALTERNATE_OBJECT_DIRECTORIES", "GIT_DIFF_OPTS"),
 )
-"""Variables that lead git to another repository than that of its folder, as a hook's do; the last one changes
-what a diff looks like."""
+"""Variables that lead git to another repository than its folder's, as a hook's do, or change its diffs."""
 
 _PLAIN = (
     # What a person has configured for diffs, commits and files must not change bytes, nor run anything.
@@ -48,17 +40,6 @@ _DISTRUST = re.compile(
 """How git, from 2.35.2 on, says that a folder is another user's."""
 
 
-def environment(folder: Path, more: Optional[Mapping[str, str]] = None) -> Dict[str, str]:
-    """Return the environment to run git in: it asks nothing, and knows no repository but that of its folder.
-
-    :param folder: where git runs; a repository that this folder only lies in is none of its business.
-    :param more: variables to set.
-    """
-    kept = {name: value for name, value in os.environ.items() if name not in _MISLEADING}
-    kept.update(GIT_TERMINAL_PROMPT="0", GIT_CEILING_DIRECTORIES=str(folder.resolve().parent), LC_ALL="C")
-    return {**kept, **(more or {})}
-
-
 def run(
     arguments: Sequence[str],
     folder: Path,
@@ -67,20 +48,23 @@ def run(
     text: str = "",
     show: bool = False,
 ) -> "subprocess.CompletedProcess[str]":
-    """Run git in ``folder`` and return what it said; its status is the caller's to look at.
+    """Run git in ``folder`` and return what it said, whatever its exit status.
 
-    Input and output are UTF-8; bytes that are not stand as lone surrogates, line ends as they are.
+    It asks nothing, and sees no repository that ``folder`` only lies in.  Input and output are UTF-8, other
+    bytes lone surrogates; line ends stay as they are.
 
     :param env: variables to set.
     :param text: its standard input.
     :param show: let its standard error, where it reports progress, reach the terminal.
     :raises KitError: there is no git, or it refuses to look into a folder of another user's.
     """
+    kept = {name: value for name, value in os.environ.items() if name not in _MISLEADING}
+    kept.update(GIT_TERMINAL_PROMPT="0", GIT_CEILING_DIRECTORIES=str(folder.resolve().parent), LC_ALL="C")
     try:
         done = subprocess.run(
             ["git", *_PLAIN, *arguments],
             cwd=str(folder),
-            env=environment(folder, env),
+            env={**kept, **(env or {})},
             input=text.encode("utf-8", "surrogateescape"),
             stdout=subprocess.PIPE,
             stderr=None if show else subprocess.PIPE,

@@ -1,8 +1,7 @@
 """Values of the person's own variables: handed on and counted, but never written down.
 
-A launch configuration may hand variables of the environment on (``${env:NAME}``) and set variables that the
-kit knows nothing of, a token among them.  Programs get the values.  What the kit prints, logs and publishes
-has the names: a text that came from such a value is a :class:`Word`, which knows how it may be shown.
+A launch configuration may hand variables of the environment on (``${env:NAME}``) and set others, a token
+perhaps.  Programs get the values; what the kit prints, logs and publishes has the names.
 """
 
 import re
@@ -10,20 +9,9 @@ from typing import Callable, Dict, Iterable, Optional
 
 OWN = frozenset(
     (
-        "CUDA_VISIBLE_DEVICES",
-        "GLIBC_TUNABLES",
-        "HF_DATASETS_OFFLINE",
-        "HF_HOME",
-        "MKL_DYNAMIC",
-        "MKL_NUM_THREADS",
-        "OMP_NUM_THREADS",
-        "PATH",
-        "PYTHONHASHSEED",
-        "PYTHONPATH",
-        "TORCH_DISTRIBUTED_DEBUG",
-        "TORCH_EXTENSIONS_DIR",
-        "TRANSFORMERS_OFFLINE",
-        "WANDB_DISABLED",
+        *("CUDA_VISIBLE_DEVICES", "GLIBC_TUNABLES", "HF_DATASETS_OFFLINE", "HF_HOME", "MKL_DYNAMIC"),
+        *("MKL_NUM_THREADS", "OMP_NUM_THREADS", "PATH", "PYTHONHASHSEED", "PYTHONPATH"),
+        *("TORCH_DISTRIBUTED_DEBUG", "TORCH_EXTENSIONS_DIR", "TRANSFORMERS_OFFLINE", "WANDB_DISABLED"),
     )
 )
 """The kit's variables: those that its launch file, its rules and upstream's launch file set."""
@@ -35,21 +23,18 @@ REFERENCE = re.compile(r"\$\{env:([^}]*)\}")
 """What stands for a value of the environment: the reference, as launch files have it."""
 
 _SHORTEST = 6
-"""Letters from which on a value is looked for in what is printed: a shorter one is part of too many words."""
+"""Letters of a value that is looked for in what is printed: a shorter one is part of too many words."""
 
 _values: Dict[str, str] = {}
 
 
 class Word(str):
-    """A text with values in it that are not to be shown.
-
-    :param shown: the same text with :data:`REFERENCE` or :data:`NOT_SHOWN` in their place.
-    """
+    """A text with values in it that are not to be shown; ``shown`` has references or NOT_SHOWN instead."""
 
     shown: str
 
     def __new__(cls, text: str, shown: str) -> "Word":
-        """Return ``text``, which remembers ``shown``."""
+        """Return a text that remembers how it is shown."""
         made = super().__new__(cls, text)
         made.shown = shown
         return made
@@ -80,11 +65,9 @@ def of_environment(name: str, value: str) -> Word:
 
 
 def of_entry(name: str, written: str, value: Optional[str] = None) -> str:
-    """Return the value of an entry of ``env`` in a launch file.
+    """Return the value of an entry of ``env`` in a launch file; the kit's own are shown.
 
-    One of the kit's variables has nothing to hide but references, nor has another that is one reference.
-
-    :param written: the value as in the file.
+    :param written: the value as in the file; where it is one reference, nothing is left to hide.
     :param value: the value, substituted; None: as written.
     """
     value = written if value is None else value

@@ -9,29 +9,24 @@ from typing import Any, Dict, Mapping
 from . import paths
 
 _CPUINFO = Path("/proc/cpuinfo")
-
 _MODEL_NAME = re.compile(r"^model name\s*:\s*(.*\S)", re.M)
 _VERSION = re.compile(r"^version(?:_info)?\s*=\s*(\d+\.\d+\.\d+)", re.M)
 
 _FOLDERS = {"${workspaceFolder}": paths.REPOSITORY, "${venv}": paths.VENV}
-_HOME = "${userHome}"
-_ELSEWHERE = "${elsewhere}"
 
 _PATH = re.compile(
     r"""( ^ | (?:^|\s)-[A-Za-z] | [\s=,;|&@<(\[{'"`] | \bfile:(?://[\w.-]*|(?!//)) | :(?!//) )
         ( /+ [^/\s:] [^\n]* )""",
     re.X | re.M,
 )
-"""What a word can begin behind, and an absolute path: to the line's end, as names may hold any character.
+"""What stands before an absolute path, and the path: to the line's end, as names may hold any character.
 
 Relative paths, addresses (``https://…``) and paths after a ``${name}`` are none.
 """
 
 
 def facts(python: str) -> Dict[str, Any]:
-    """Return ``host`` of a provenance.
-
-    Cores are those that this process may use.  What the system does not tell is empty, memory 0.
+    """Return ``host`` of a provenance; what the system does not tell is empty, memory 0.
 
     :param python: the interpreter that the first stage ran.
     """
@@ -39,6 +34,7 @@ def facts(python: str) -> Dict[str, Any]:
         "system": f"{platform.system()} {platform.release()}",
         "machine": platform.machine(),
         "processor": processor(),
+        # Those that this process may use.
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
         "memory_bytes": _memory(),
         "python": python_version(python),
@@ -47,8 +43,12 @@ def facts(python: str) -> Dict[str, Any]:
 
 def processor() -> str:
     """Return the processor's model name; empty where ``/proc/cpuinfo`` does not say."""
+    return _search(_MODEL_NAME, _CPUINFO)
+
+
+def _search(pattern: "re.Pattern[str]", path: Path) -> str:
     try:
-        found = _MODEL_NAME.search(_CPUINFO.read_text(encoding="utf-8", errors="replace"))
+        found = pattern.search(path.read_text(encoding="utf-8", errors="replace"))
     except OSError:
         return ""
     return found.group(1) if found else ""
@@ -62,24 +62,15 @@ def _memory() -> int:
 
 
 def python_version(python: str) -> str:
-    """Return the version of a virtual environment's interpreter, which its ``pyvenv.cfg`` has.
-
-    Empty for an interpreter that is in no virtual environment: asking it would mean to run it.
-    """
+    """Return the version of a virtual environment's interpreter, from ``pyvenv.cfg``; of others nothing."""
     settings = Path(python).parent.parent / "pyvenv.cfg"
-    if not settings.is_absolute():
-        return ""
-    try:
-        found = _VERSION.search(settings.read_text(encoding="utf-8", errors="replace"))
-    except OSError:
-        return ""
-    return found.group(1) if found else ""
+    return _search(_VERSION, settings) if settings.is_absolute() else ""
 
 
 def named(text: str, folders: Mapping[str, Path]) -> str:
-    """Return ``text`` with names in place of folders, of one in another the inner one.
+    """Return ``text`` with names in place of folders; of nested folders the inner one's.
 
-    :param folders: absolute paths by name; names are without backslashes.
+    :param folders: absolute paths by name; names have no backslash.
     """
     forms = {
         form: name
@@ -99,8 +90,8 @@ def named(text: str, folders: Mapping[str, Path]) -> str:
 def placeless(text: str) -> str:
     """Return ``text`` without paths of this machine.
 
-    The checkout is ``${workspaceFolder}``, its environment ``${venv}``, the person's home folder itself
-    ``${userHome}``.  Of another absolute path the last part stays: ``${elsewhere}/<name>``.
+    Instead are ``${workspaceFolder}``, ``${venv}``, ``${userHome}`` for the home folder itself, and
+    ``${elsewhere}/<name>`` with the last part of another absolute path.
     """
     text = named(text, _FOLDERS)
     entries = text.split(os.pathsep)
@@ -116,10 +107,10 @@ def _shorten(text: str) -> str:
 def _last(path: str) -> str:
     try:
         if Path(path) == Path.home():
-            return _HOME
+            return "${userHome}"
     except RuntimeError:
         pass  # a user without a home
-    return f"{_ELSEWHERE}/{path.rstrip('/').rpartition('/')[2]}"
+    return "${elsewhere}/" + path.rstrip("/").rpartition("/")[2]
 
 
 def shows_path(text: str) -> bool:

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections import Counter
 from pathlib import Path
 from typing import Any, Dict, List, Tuple
 
@@ -17,31 +18,26 @@ def shown(value: Any) -> str:
     return text if len(text) <= 60 else text[:59] + "…"
 
 
-class _Twice(ValueError):
-    """An object has a key twice."""
-
-    def __init__(self, key: str) -> None:
-        super().__init__(f"the key {shown(key)} is there twice")
-        self.key = key
-
-    def places(self, text: str) -> str:
-        """Return where a text has the key, in whichever object."""
-        key = "|".join(re.escape(json.dumps(self.key, ensure_ascii=plain)) for plain in (True, False))
-        spots = [token.start() for token in re.finditer(rf"({key})(?=\s*:)", text)]
-        return "".join(f", {jsonc.position(text, spot)}" for spot in spots)
+class _TwiceError(ValueError):
+    """An object has a key, which is the argument, twice."""
 
 
 def _unique(pairs: List[Tuple[str, Any]]) -> Dict[str, Any]:
-    found: Dict[str, Any] = {}
-    for key, value in pairs:
-        if key in found:
-            raise _Twice(key)
-        found[key] = value
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise _TwiceError(Counter(key for key, _ in pairs).most_common(1)[0][0])
     return found
 
 
+def _places(key: str, text: str) -> str:
+    """Return where a text has a key, in whichever object."""
+    forms = "|".join(re.escape(json.dumps(key, ensure_ascii=plain)) for plain in (True, False))
+    spots = re.finditer(rf"({forms})(?=\s*:)", text)
+    return "".join(f", {jsonc.position(text, spot.start())}" for spot in spots)
+
+
 def place(path: Path, name: str) -> str:
-    """Return a file as errors name it: with what has named it, if there is such a thing."""
+    """Return a file as errors name it, with what has named it; ``name`` is empty where nothing has."""
     return f"{name}={path}" if name else str(path)
 
 
@@ -50,7 +46,7 @@ def read(path: Path, name: str = "", *, unique: bool = False, others: str = "") 
 
     :param name: what has named the file (``TRAIN_FILE``), for the error; empty: nothing.
     :param unique: whether a key may be in an object only once; else the last one counts.
-    :param others: who reads the file besides, and takes a byte order mark for a fault of it.
+    :param others: who reads the file besides and refuses a byte order mark.
     :raises KitError: the file is missing, unreadable, not UTF-8 or not JSON (with line and column).
     """
     where = place(path, name)
@@ -81,14 +77,15 @@ def read(path: Path, name: str = "", *, unique: bool = False, others: str = "") 
     try:
         return json.loads(text, object_pairs_hook=_unique if unique else None)
     except ValueError as error:
+        reason = str(error)
         if isinstance(error, json.JSONDecodeError):
             where += f", line {error.lineno}, column {error.colno}"
-            error_text = error.msg
-        else:
-            error_text = str(error)
-            where += error.places(text) if isinstance(error, _Twice) else ""
+            reason = error.msg
+        elif isinstance(error, _TwiceError):
+            where += _places(reason, text)
+            reason = f"the key {shown(reason)} is there twice"
         raise KitError(
-            f"The file is not valid JSON: {error_text}.", where=where, hint="Mend the file at that place."
+            f"The file is not valid JSON: {reason}.", where=where, hint="Mend the file at that place."
         ) from None
     except RecursionError:
         raise KitError(

@@ -1,10 +1,9 @@
 """JSON with comments and trailing commas, as VS Code writes it, read strictly in every other way.
 
-Comments, trailing commas and the white space that JSON has not are overwritten with spaces, and what is left
-goes to :mod:`json`.  White space and line ends are those of VS Code (``src/vs/base/common/json.ts``:
-``isWhiteSpace``, ``isLineBreak``).  Nothing moves, so every line and column in an error is that of the file.
-What :mod:`json` lets pass and a reader of the file would not expect (a key written twice, NaN, Infinity) is
-an error too.
+Comments, trailing commas and the white space that JSON has not are overwritten with spaces, so that lines and
+columns stay, and what is left goes to :mod:`json`.  White space and line ends are those of VS Code
+(``src/vs/base/common/json.ts``: ``isWhiteSpace``, ``isLineBreak``).  A key written twice, NaN and Infinity,
+which :mod:`json` takes, are errors.
 """
 
 import functools
@@ -12,19 +11,15 @@ import json
 import operator
 import re
 from dataclasses import dataclass
-from typing import Any, Dict, Iterator, List, Optional, Tuple, Union
+from typing import Any, Dict, Iterator, List, Tuple, Union
 
 from .errors import KitError
 
 KeyPath = Tuple[Union[str, int], ...]
 """Where a value is: the keys and, in lists, the places that lead to it."""
 
-
-class Absent:
-    """The value of a key that is not there; null is a value."""
-
-
-ABSENT = Absent()
+ABSENT = object()
+"""The value of a key that is not there; null is a value."""
 
 MAX_DEPTH = 100
 """Objects and lists inside each other.  A launch file needs five; :mod:`json` fails at about a thousand."""
@@ -34,11 +29,10 @@ _SHOWN = 60
 
 _BLANK = r" \t\r\n\v\f\u00a0\u1680\u2000-\u200b\u2028\u2029\u202f\u205f\u3000\ufeff"
 
-# A string need not be closed here: json.loads says where it begins, and one pass over the text is enough.
+# A string need not be closed here: json.loads says where it begins.
 _TOKEN = re.compile(
     r"""(?P<string>"(?:[^"\\\r\n]|\\.)*"?)
     |(?P<blank>//[^\r\n\u2028\u2029]*|/\*.*?\*/|[BLANK]+)
-    |(?P<unclosed>/\*)
     |(?P<mark>[][{}:,])
     |(?P<word>[^][{}:,"/BLANK]+)
     |(?P<other>/)""".replace("BLANK", _BLANK),
@@ -52,7 +46,7 @@ _TRAILING = re.compile(r'"(?:[^"\\\r\n]|\\.)*"?|[\[{:,][ \r\n]*,|,(?=[ \r\n]*[\]
 
 @dataclass(frozen=True)
 class Document:
-    """A value and the text it was read from, for errors about the value.
+    """A value and the text it was read from.
 
     :param source: what errors call the text: its file name.
     :param starts: where in the text each key and each list's item begins.
@@ -71,10 +65,7 @@ class Document:
             return ABSENT
 
     def place(self, path: KeyPath) -> str:
-        """Return the file and the line of the key, or of the list's item, at ``path``.
-
-        Where there is none, that of the nearest that is there around it.
-        """
+        """Return the file and the line of the key or item at ``path``, or of the nearest around it."""
         while path and path not in self.starts:
             path = path[:-1]
         line = self.text.count("\n", 0, self.starts.get(path, 0)) + 1
@@ -82,32 +73,42 @@ class Document:
 
 
 def loads(text: str, source: str) -> Any:
-    """Return the value that ``text`` holds; parameters and errors as :func:`parse`."""
+    """Return the value alone that :func:`parse` reads."""
     return parse(text, source).value
 
 
 def parse(text: str, source: str) -> Document:
     """Return the value that ``text`` holds, with the places of its parts.
 
-    :param source: what errors call the text: its file name.
     :raises KitError: the text is not JSON with comments and trailing commas, an object has a key twice, a
-        number is NaN or infinite, or the nesting is deeper than :data:`MAX_DEPTH`.  The error names file,
-        line, column and the key at or after which it is.
+        number is NaN or infinite, or the nesting is deeper than :data:`MAX_DEPTH`.
     """
+    plain = _TRAILING.sub(lambda match: " " if match.group() == "," else match.group(), _blank(text))
+    value: Any = ABSENT
+    try:
+        value = json.loads(plain)
+    except json.JSONDecodeError as error:
+        if text.startswith("/*", error.pos):
+            hint = "Add the missing */."
+            raise _invalid(text, error.pos, source, "the comment is not closed", hint) from None
+        reason = error.msg.replace(" starting at", "")  # the position is named anyway
+        raise _invalid(text, error.pos, source, reason) from None
+    except ValueError:
+        longest = max(_TOKEN.finditer(plain), key=lambda token: len(token.group()))
+        raise _invalid(text, longest.start(), source, "the number has too many digits") from None
+    except RecursionError:
+        pass  # the walk finds where
     starts: Dict[KeyPath, int] = {}
-    refused: Optional[KitError] = None  # raised only where the text is JSON: else its fault may be another
     for token, path, begins in _walk(text):
         found, start = token.group(), token.start()
-        if token.lastgroup == "unclosed":
-            raise _invalid(text, start, source, "the comment is not closed", "Add the missing */.")
         if found in ("{", "[") and len(path) >= MAX_DEPTH:
             reason = f"more than {MAX_DEPTH} objects and lists stand inside each other"
             raise _invalid(text, start, source, reason, "Nest them less deeply.")
         if token.lastgroup == "word" and not _is_finite(found):
             reason = f"{found[:40]} is not a finite number"
-            refused = refused or _invalid(text, start, source, reason, "Write a finite number.")
+            raise _invalid(text, start, source, reason, "Write a finite number.")
         if begins and path and path in starts:
-            refused = refused or KitError(
+            raise KitError(
                 f"{source} has the key {path[-1]!r} twice in one object.",
                 where=f"{source}, {position(text, starts[path])} and {position(text, start)}"
                 + _at(text, start + 1),
@@ -115,17 +116,6 @@ def parse(text: str, source: str) -> Document:
             )
         if begins:
             starts[path] = start
-    plain = _TRAILING.sub(lambda match: " " if match.group() == "," else match.group(), _blank(text))
-    try:
-        value = json.loads(plain)
-    except json.JSONDecodeError as error:
-        reason = error.msg.replace(" starting at", "")  # the position is named anyway
-        raise _invalid(text, error.pos, source, reason) from None
-    except ValueError:
-        longest = max(_TOKEN.finditer(plain), key=lambda token: len(token.group()))
-        raise _invalid(text, longest.start(), source, "the number has too many digits") from None
-    if refused is not None:
-        raise refused
     return Document(value, text, source, starts)
 
 
@@ -164,10 +154,7 @@ def _at(text: str, index: int) -> str:
 
 
 def _walk(text: str) -> Iterator[Tuple["re.Match[str]", KeyPath, bool]]:
-    """Go through the tokens: each with the path it is at, and whether a key or an item begins.
-
-    The text need not be valid; then what follows the first fault means little.
-    """
+    """Go through a text's tokens: each with its path, and whether a key or an item begins."""
     path: List[Union[str, int, None]] = []  # for every open list a place, for every open object a key
     for token in _TOKEN.finditer(text):
         found, kind = token.group(), token.lastgroup
@@ -201,7 +188,7 @@ def _invalid(text: str, index: int, source: str, reason: str, hint: str = "") ->
 
 
 def _is_finite(word: str) -> bool:
-    """Tell whether a bare word is anything but a number that JSON cannot hold (also ``1e999``)."""
+    """Return whether a bare word is anything but a number that JSON cannot hold (also ``1e999``)."""
     try:
         return word.lstrip("-").isdigit() or abs(float(word)) < float("inf")
     except ValueError:

@@ -13,8 +13,7 @@ from .errors import KitError
 LOCK = paths.BUILD / "build.lock"
 """Held by whoever writes below ``build/`` or ``.venv/``.
 
-But for NNCF's extension, which has a lock of its own (:mod:`launch.qa.extension`): a program that ``make``
-has started needs it while ``make`` holds this one.
+NNCF's extension has a lock of its own: a program that ``make`` has started needs it, and ``make`` holds this.
 """
 
 LOCKED = "this checkout"
@@ -26,10 +25,9 @@ _held: Dict[Path, int] = {}
 
 @contextmanager
 def exclusive(path: Path, what: str) -> Iterator[int]:
-    """Hold ``path``'s lock and yield its file descriptor; wait, and say so, while another process has it.
+    """Hold a file's lock and yield its descriptor; wait, and say so, while another process has it.
 
-    A child that inherits the descriptor holds the lock, too, should it outlive this process.  Whoever holds
-    the lock already goes on at once.
+    A child that inherits the descriptor holds the lock, too, should it outlive this process.
 
     :param what: what is locked, for the message.
     :raises KitError: the lock's file cannot be made.
@@ -46,7 +44,7 @@ def exclusive(path: Path, what: str) -> Iterator[int]:
                 holder = handle.read().strip() or "unknown"
                 print(f"waiting: another process (pid {holder}) works on {what}", file=sys.stderr, flush=True)
                 fcntl.flock(handle, fcntl.LOCK_EX)
-            if not _is_at(handle, path):
+            if not (path.exists() and os.path.samestat(os.fstat(handle.fileno()), path.stat())):
                 continue  # somebody removed the file meanwhile: this lock locks nothing
             handle.seek(0)
             handle.truncate()
@@ -72,13 +70,6 @@ def _open(path: Path) -> IO[str]:
         ) from None
 
 
-def _is_at(handle: IO[str], path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(handle.fileno()), path.stat())
-    except OSError:
-        return False
-
-
 @contextmanager
 def folder(path: Path, waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
     """Hold the lock of an existing folder itself, which leaves no file behind.
@@ -98,7 +89,7 @@ def folder(path: Path, waiting: Callable[[], None] = lambda: None) -> Iterator[N
 
 
 def is_held(path: Path) -> bool:
-    """Return whether somebody holds the lock of a folder; so does nobody of one that is not there."""
+    """Return whether somebody holds the lock of a folder; nobody does of one that is not there."""
     try:
         descriptor = os.open(str(path), os.O_RDONLY)
     except OSError:

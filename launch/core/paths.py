@@ -1,14 +1,11 @@
-"""Where things are in a checkout.
-
-Only folders that the kit itself owns are named here; what a run reads and writes is in the launch file.
-"""
+"""Where things are in a checkout; what a run reads and writes is in the launch file."""
 
 import os
 from pathlib import Path
 
 
 def _entered(folder: Path) -> Path:
-    """Return ``folder``, an absolute path without links, as the shell calls it where it is in that folder.
+    """Return ``folder``, a real path, as the shell calls it where that is in this folder.
 
     A shell keeps the symbolic link that it was led through (POSIX: ``PWD``), and so does VS Code.
     """
@@ -35,10 +32,9 @@ VENV_PYTHON = VENV / "bin" / "python"
 _BUILD = REPOSITORY / "build"
 
 BUILD = Path(os.environ.get("KIT_BUILD") or _BUILD)
-"""Everything derived that is not a published tree; removing it loses time and nothing else.
+"""Everything derived that is not a published tree; removing it loses time, and work on ``patches/`` in it.
 
-But for ``patches/`` in it, where a person may be changing patches; ``make clean`` looks.  Tests that run side
-by side have a folder each, which ``KIT_BUILD`` names; what setup makes, they share.
+Tests that run side by side have a folder each, which ``KIT_BUILD`` names; what setup makes, they share.
 """
 
 DERIVED_SOURCES = _BUILD / "src"

@@ -1,4 +1,4 @@
-"""Whether the kit can build here: there is a compiler, and the checkout does not lie below every path.
+"""Whether the kit can build here: a compiler, a path that every tool can stand, and room on the disk.
 
 torch's extension builder (``torch/utils/cpp_extension.py``) writes include and library paths without quotes
 into the compiler's command line, PYTHONPATH is split at ``:``, and Model Optimizer splits its list of folders
@@ -23,6 +23,8 @@ _REASONS = {
     ",": "Model Optimizer splits its list of folders at it",
 }
 _UNQUOTED = "torch's extension builder puts paths unquoted on the compiler's command line"
+
+_GB = 1e9
 
 
 def find_compiler() -> str:
@@ -51,41 +53,45 @@ def find_compiler() -> str:
 
 
 def check() -> None:
-    """Check that what a build runs can stand the checkout's path.
-
-    :raises KitError: it cannot.
-    """
+    """:raises KitError: what a build runs cannot stand the checkout's path."""
     _check(paths.REPOSITORY, "The checkout's path", "Move or clone the checkout to a path of")
 
 
 def check_headers(folder: Path) -> None:
-    """Check that the path of an interpreter's headers can stand on the compiler's command line.
-
-    :raises KitError: it cannot.
-    """
+    """:raises KitError: the path of an interpreter's headers cannot stand on the compiler's command line."""
     _check(folder, "The path of this Python's headers", "Name another Python 3.8 with PYTHON=, in a path of")
 
 
 def _check(path: Path, what: str, hint: str) -> None:
     for character in str(path):
-        if not _usable(character):
-            reason = _REASONS.get(character, _UNQUOTED)
-            raise KitError(
-                f"{what} has {_name(character)} in it, and nothing can be built there: {reason}.",
-                where=str(path),
-                hint=f"{hint} letters, digits and {' '.join(SIGNS)} only.",
-            )
+        category = unicodedata.category(character)
+        # Letters, the marks that some are written with, and numbers.
+        if category[0] in "LMN" or character in SIGNS:
+            continue
+        name = repr(character) if character.isprintable() else f"U+{ord(character):04X}"
+        if category == "Cs":
+            name = f"a byte that is not UTF-8 ({ord(character) - 0xDC00:#04x})"
+        raise KitError(
+            f"{what} has {_NAMES.get(character, name)} in it, and nothing can be built there:"
+            f" {_REASONS.get(character, _UNQUOTED)}.",
+            where=str(path),
+            hint=f"{hint} letters, digits and {' '.join(SIGNS)} only.",
+        )
 
 
-def _usable(character: str) -> bool:
-    # Letters, the marks that some are written with, and numbers.
-    return unicodedata.category(character)[0] in "LMN" or character in SIGNS
+def free_disk(folder: Path) -> int:
+    """Return the free bytes of the filesystem that ``folder``, or its nearest existing parent, is on."""
+    while not folder.exists():
+        folder = folder.parent
+    return shutil.disk_usage(folder).free
 
 
-def _name(character: str) -> str:
-    """Return a character as an error calls it."""
-    if unicodedata.category(character) == "Cs":
-        return f"a byte that is not UTF-8 ({ord(character) - 0xDC00:#04x})"
-    return _NAMES.get(character) or (
-        repr(character) if character.isprintable() else f"U+{ord(character):04X}"
-    )
+def check_disk(what: str, folder: Path, need: int) -> None:
+    """:raises KitError: less than ``need`` bytes are free where ``folder`` is."""
+    free = free_disk(folder)
+    if free < need:
+        raise KitError(
+            f"{what} needs about {need / _GB:.1f} GB of disk; {free / _GB:.1f} GB are free.",
+            where=paths.shown(folder),
+            hint="Free disk space, or set OUT= to a folder on another disk.",
+        )

@@ -1,15 +1,18 @@
-"""What the terminal shows while a build runs."""
+"""What the terminal shows while a build runs: a line rewritten in place; a file gets one now and then."""
 
 import shutil
 import subprocess
 import sys
 import time
-from typing import Any, Container, List, Optional, Sequence, TextIO
+from typing import Any, Container, List, Optional, Sequence
 
 from . import hidden
 
 QUIET_INTERVAL = 60.0
 """Seconds between two lines about the same step where standard error is no terminal."""
+
+WAIT_INTERVAL = 10.0
+"""Seconds between two lines about a process that is waited for, where standard error is no terminal."""
 
 LOOK_INTERVAL = 0.5
 """Seconds between two looks at something that is waited for."""
@@ -28,15 +31,12 @@ def size(count: float) -> str:
 
 
 def counted(number: int, noun: str, nouns: str = "") -> str:
-    """Return ``1 tree`` or ``n trees``; ``nouns`` where more is said than by an s."""
+    """Return ``1 tree`` or ``n trees``; ``nouns``: a plural that is not formed by an s."""
     return f"{number:,} {noun if number == 1 else nouns or noun + 's'}"
 
 
 def columns_of(lines: Sequence[Sequence[str]], right: Container[int] = ()) -> List[str]:
-    """Return a table's lines with their words in columns.
-
-    :param right: the columns that are set flush right.
-    """
+    """Return a table's lines with their words in columns, some of them set flush ``right``."""
     widths = [max(map(len, column)) for column in zip(*lines)]
     return [
         "  ".join(
@@ -57,18 +57,25 @@ def columns() -> int:
     return shutil.get_terminal_size().columns or 80
 
 
+def _show(line: str, *, stays: bool) -> None:
+    """Print a line in the place of the last that did not stay; into a file all do."""
+    terminal = sys.stderr.isatty()
+    if terminal and not stays:
+        line = line[: columns() - 1]  # a line that wraps could not be rewritten in place
+    end = "" if terminal and not stays else "\n"
+    print(f"\r\033[K{line}" if terminal else line, end=end, file=sys.stderr, flush=True)
+
+
 class Progress:
-    """One line a stage: rewritten in place on a terminal, printed now and then into a file.
+    """A line a stage.
 
     :param label: which variant of how many, and which stage.
     :param expected: seconds that the stage is expected to take; None where nobody knows.
     """
 
-    def __init__(self, label: str, expected: Optional[float], stream: Optional[TextIO] = None) -> None:
+    def __init__(self, label: str, expected: Optional[float]) -> None:
         self.label = label
         self.expected = expected
-        self.stream = stream or sys.stderr
-        self.terminal = self.stream.isatty()
         self.started = time.monotonic()
         self._step: Optional[str] = None
         self._last = 0.0
@@ -82,7 +89,8 @@ class Progress:
     def tick(self, step: Optional[str]) -> None:
         """Show the time and the step, where something is worth showing."""
         now = time.monotonic()
-        if not self.terminal and self._last and step == self._step and now - self._last < QUIET_INTERVAL:
+        quiet = self._last and step == self._step and now - self._last < QUIET_INTERVAL
+        if quiet and not sys.stderr.isatty():
             return
         self._step, self._last = step, now
         line = f"{self.label}  {duration(self.elapsed)}"
@@ -90,83 +98,46 @@ class Progress:
             line += f" of about {duration(self.expected)}"
         if step:
             line += f"  {step}"
-        if self.terminal:
-            # A line that wraps could not be rewritten in place.
-            line = line[: columns() - 1]
-        self._write(line, end="" if self.terminal else "\n")
+        _show(hidden.redacted(line), stays=False)
 
     def done(self, note: str) -> None:
         """Close the stage with its time and a few words."""
-        self._write(f"{self.label}  {duration(self.elapsed)}  {note}", end="\n")
+        _show(hidden.redacted(f"{self.label}  {duration(self.elapsed)}  {note}"), stays=True)
 
     def note(self, text: str) -> None:
         """Print a line that stays, above the one that is rewritten."""
-        self._write(f"    {text}", end="\n")
+        _show(hidden.redacted(f"    {text}"), stays=True)
 
     def __enter__(self) -> "Progress":
         return self
 
     def __exit__(self, kind: Optional[type], *_: object) -> None:
         # An error starts on a line of its own and leaves the stage's line as it is.
-        if kind is not None and self.terminal:
-            print(file=self.stream, flush=True)
-
-    def _write(self, line: str, end: str) -> None:
-        start = "\r\033[K" if self.terminal else ""
-        print(f"{start}{hidden.redacted(line)}", end=end, file=self.stream, flush=True)
-
-
-class Elapsed:
-    """A line below what was announced: how long it has been going on, and how far it is.
-
-    On a terminal it appears after a second, is rewritten, and goes away in the end; into a file it is printed
-    now and then.
-    """
-
-    INTERVAL = 10.0
-    """Seconds between two lines where standard error is no terminal."""
-
-    def __init__(self) -> None:
-        self._stream = sys.stderr
-        self._terminal = self._stream.isatty()
-        self._started = time.monotonic()
-        self._next = self._started + (1.0 if self._terminal else self.INTERVAL)
-
-    def tick(self, how_far: object = "") -> None:
-        """Show the time and ``how_far``, which is made a text only then, where it is time to."""
-        now = time.monotonic()
-        if now < self._next:
-            return
-        self._next = now + (LOOK_INTERVAL if self._terminal else self.INTERVAL)
-        line = f"    {duration(now - self._started)}  {how_far}".rstrip()
-        if self._terminal:
-            # A line that wraps could not be rewritten in place.
-            line = line[: columns() - 1]
-            print(f"\r\033[K{line}", end="", file=self._stream, flush=True)
-        else:
-            print(line, file=self._stream, flush=True)
-
-    def __enter__(self) -> "Elapsed":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._terminal:
-            print("\r\033[K", end="", file=self._stream, flush=True)
+        if kind is not None and sys.stderr.isatty():
+            print(file=sys.stderr, flush=True)
 
 
 def output_of(process: "subprocess.Popen[Any]", quiet: bool = False) -> Any:
-    """Wait for a process, showing for how long, and return its standard output, which has to be a pipe.
+    """Wait for a process, show for how long unless ``quiet``, and return its standard output, a pipe.
 
-    :param quiet: show nothing, as the process itself does.
+    On a terminal the line appears after a second and goes away in the end.
     """
-    with process, Elapsed() as elapsed:
+    started = time.monotonic()
+    terminal = sys.stderr.isatty()
+    due = started + (1.0 if terminal else WAIT_INTERVAL)
+    with process:
         try:
             while True:
                 try:
                     return process.communicate(timeout=LOOK_INTERVAL)[0]
                 except subprocess.TimeoutExpired:
-                    if not quiet:
-                        elapsed.tick()
+                    now = time.monotonic()
+                    if not quiet and now >= due:
+                        due = now + (LOOK_INTERVAL if terminal else WAIT_INTERVAL)
+                        _show(f"    {duration(now - started)}", stays=False)
         except BaseException:
             process.kill()
             raise
+        finally:
+            if terminal:
+                _show("", stays=False)

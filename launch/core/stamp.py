@@ -1,4 +1,4 @@
-"""What something was made from: a file beside it, by which the next run knows that it need not be made."""
+"""What something was made from: a file beside it, by which the next run sees that it need not be made."""
 
 import json
 from pathlib import Path
@@ -9,15 +9,12 @@ from . import digests, files
 FORMAT = 1
 """Raised where the form of a :attr:`Stamp.made` changes: a stamp of another form is none."""
 
-_MOST_BYTES = 4 << 20
-
 
 class Stamp(NamedTuple):
     """What something was made from (``key``) and what was made, as JSON values.
 
-    The stamp is the first thing removed and the last thing written.  So what has one is whole, and what a
-    killed process left has none.  Where what was made is not known by its digests, the caller has it flushed
-    to disk before.
+    The stamp is the first thing removed and the last thing written: what has one is whole.  Where it does not
+    have the digests of what was made, the caller has that flushed to disk before.
     """
 
     key: Any
@@ -27,17 +24,14 @@ class Stamp(NamedTuple):
     def read(cls, path: Path) -> Optional["Stamp"]:
         """Return the stamp in a file; None where there is none, or where it is not as it was written."""
         try:
-            content = json.loads(files.read(path, _MOST_BYTES).decode("utf-8"))
+            content = json.loads(files.read(path, 4 << 20).decode("utf-8"))
             found, digest = cls(content["key"], content["made"]), content["sha256"]
             return found if digest == found._digest() else None
         except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return None
 
     def write(self, path: Path) -> None:
-        """Write the stamp whole or not at all.
-
-        :raises OSError: it cannot be written; an earlier one is untouched then.
-        """
+        """:raises OSError: it cannot be written; an earlier one is untouched then."""
         content = {"sha256": self._digest(), **self._asdict()}
         files.write(path, json.dumps(content, indent=2, sort_keys=True) + "\n")
 

@@ -1,7 +1,7 @@
 """What of a person's shell and machine decides what a program computes: the number of threads, and variables.
 
-torch 1.9 adds up the norm of a matrix thread by thread in 32 bits, and masks stand on these norms: the bytes
-of a tree depend on the number of threads.  So a job says how many it takes, and its key with it.
+torch 1.9 adds up the norm of a matrix thread by thread in 32 bits, and masks depend on these norms, so the
+bytes of a tree depend on the number of threads.
 """
 
 import os
@@ -32,9 +32,9 @@ def inherited(environ: Mapping[str, str]) -> Dict[str, str]:
 
 
 def number(text: str) -> Optional[int]:
-    """Return the number of threads that the text of ``THREADS=`` means; None where it is empty.
+    """Return the number that the text of ``THREADS=`` means; None where it is empty.
 
-    :raises KitError: it is none.
+    :raises KitError: it is no number of threads.
     """
     if not text:
         return None
@@ -51,27 +51,22 @@ def torchs(env: Mapping[str, str]) -> int:
     """Return how many threads torch 1.9.1 takes in a process with these variables.
 
     It asks MKL (``aten/src/ATen/ParallelOpenMP.cpp``), which takes ``MKL_NUM_THREADS``, else
-    ``OMP_NUM_THREADS``, but not more than the machine has cores unless ``MKL_DYNAMIC`` is false, and by
-    default as many as there are cores for the process; threads of one core count as one ("Improving
-    Performance with Threading" in MKL's developer guide).
+    ``OMP_NUM_THREADS``, but at most the machine's cores unless ``MKL_DYNAMIC`` is false; by default the cores
+    of the process ("Improving Performance with Threading" in MKL's developer guide).
     """
     for name in reversed(THREADS):
         found = re.match(r"\s*([0-9]{1,4})(?![0-9])", env.get(name, ""))
         if found and int(found.group(1)) > 0:
             asked = min(int(found.group(1)), _MOST)
-            return asked if _is_false(env.get("MKL_DYNAMIC", "")) else min(asked, count_cores())
+            fixed = env.get("MKL_DYNAMIC", "").strip().lower() in ("0", "false", "no", "off")
+            return asked if fixed else min(asked, count_cores())
     return count_cores(os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None)
-
-
-def _is_false(text: str) -> bool:
-    return text.strip().lower() in ("0", "false", "no", "off")
 
 
 def count_cores(among: Optional[Set[int]] = None) -> int:
     """Return the number of cores of the machine, or of those to which the processors ``among`` belong."""
     siblings = set()
-    processors = among if among is not None else range(os.cpu_count() or 1)
-    for processor in processors:
+    for processor in among if among is not None else range(os.cpu_count() or 1):
         try:
             siblings.add((_CORES / f"cpu{processor}/topology/thread_siblings_list").read_text())
         except OSError:
@@ -80,5 +75,5 @@ def count_cores(among: Optional[Set[int]] = None) -> int:
 
 
 def threads(env: Mapping[str, Optional[str]]) -> int:
-    """Return the number of threads that an invocation takes (:func:`launch.build.rules.set_threads`)."""
+    """Return the number of threads that an invocation takes, as the kit's rules have set it."""
     return int(env[THREADS[0]] or 0)

@@ -1,6 +1,6 @@
 """Model configs: what makes a BERT's config sound, and the hybrid configs that follow from a dense one.
 
-Plain JSON in, plain JSON out, without transformers, so that ``make configs`` and every check answer at once.
+Without transformers, so that ``make configs`` and every check answer at once.
 """
 
 import json
@@ -8,7 +8,7 @@ import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Optional
+from typing import Any, Callable, Dict, List, NamedTuple, Tuple
 
 from ..core import files, json_file, status
 from ..core.errors import KitError
@@ -52,41 +52,39 @@ _DEFAULTS: Dict[str, Any] = {
 
 @dataclass(frozen=True)
 class BertShape:
-    """The dimensions of one BERT, read from its config.
+    """The dimensions of one BERT.
 
     :param heads: heads kept in each layer, by layer.
-    :param overall_sparsity: ``tx_block_overall_sparsity``; a dense config has none and takes the kit's.
+    :param intermediate_size: rows of the feed-forward matrices kept.
+    :param dense_block_weights: transformer-block weights of the dense model that this one is, or is cut from.
+    :param overall_sparsity: share of those that is to be zero or removed.
     """
 
     layers: int
     hidden: int
     head_size: int
-    heads: List[int]
+    heads: Tuple[int, ...]
     intermediate_size: int
     vocab_size: int
     max_positions: int
+    dense_block_weights: int
     overall_sparsity: float
-    pruned: bool
 
     @property
     def kept_weights(self) -> int:
         """Transformer-block weights that are left once structure is removed."""
-        return sum(
-            block_weights(1, self.hidden, heads * self.head_size, self.intermediate_size)
-            for heads in self.heads
-        )
+        widths = (heads * self.head_size for heads in self.heads)
+        return sum(block_weights(1, self.hidden, width, self.intermediate_size) for width in widths)
 
     @property
-    def dense_weights(self) -> int:
-        """Transformer-block weights of the dense model that this one is, or is cut from."""
-        if self.pruned:
-            return dense_block_weights(self.layers, self.hidden)
-        return self.kept_weights
+    def pruned(self) -> bool:
+        """Whether structure is removed."""
+        return self.kept_weights != self.dense_block_weights
 
     @property
     def unstructured_sparsity(self) -> float:
         """Share of :attr:`kept_weights` to prune; see :func:`launch.model.variants.unstructured_sparsity`."""
-        return unstructured_sparsity(self.dense_weights, self.kept_weights, self.overall_sparsity)
+        return unstructured_sparsity(self.dense_block_weights, self.kept_weights, self.overall_sparsity)
 
 
 def config_file(source: Path) -> Path:
@@ -103,7 +101,8 @@ def read(source: Path, name: str = "") -> Dict[str, Any]:
     path = config_file(source)
     content, where = json_file.read(path, name, others=READER), json_file.place(path, name)
     if not isinstance(content, dict):
-        raise KitError("The model config is not a JSON object.", where=where, hint=_HINT)
+        hint = "Give a folder or config.json of a BERT, as transformers' save_pretrained writes it."
+        raise KitError("The model config is not a JSON object.", where=where, hint=hint)
     kind = content.get("model_type")
     if kind != "bert":
         raise KitError(
@@ -114,16 +113,8 @@ def read(source: Path, name: str = "") -> Dict[str, Any]:
     return {**_DEFAULTS, **content}
 
 
-_HINT = "Give a folder or config.json of a BERT, as transformers' save_pretrained writes it."
-
-
-@dataclass(frozen=True)
-class _Form:
-    """What the value of a key must be.
-
-    :param words: the form, after "must be".
-    :param fits: whether a value has it.
-    """
+class _Form(NamedTuple):
+    """What a key's value must be, in words after "must be", and whether one is."""
 
     words: str
     fits: Callable[[Any], bool]
@@ -161,10 +152,9 @@ def _is_pruning(value: Any) -> bool:
 
 _COUNT = _Form("a positive whole number", lambda value: _is_whole(value) and value >= 1)
 _SHARE = _number("a number from 0 to 1", lambda value: 0 <= value <= 1)
-_TEXT = _Form("a text or null", lambda value: value is None or isinstance(value, str))
 _OFF = _only(False)
 
-KEYS: Dict[str, Optional[_Form]] = {
+KEYS: Dict[str, _Form] = {
     "attention_probs_dropout_prob": _SHARE,
     "hidden_act": _one_of(
         *("gelu", "gelu_fast", "gelu_new", "linear", "mish", "quick_gelu", "relu"),
@@ -185,7 +175,8 @@ KEYS: Dict[str, Optional[_Form]] = {
     "position_embedding_type": _one_of("absolute", "relative_key", "relative_key_query"),
     "problem_type": _one_of(None, "regression", "single_label_classification", "multi_label_classification"),
     "pruned_heads": _Form("an object of layers' numbers and lists of heads' numbers", _is_pruning),
-    "tokenizer_class": _TEXT,  # transformers says whether there is such a class
+    # transformers says whether there is such a class.
+    "tokenizer_class": _Form("a text or null", lambda value: value is None or isinstance(value, str)),
     "type_vocab_size": _COUNT,
     "vocab_size": _COUNT,
     # These change the traced graph, or the form of what the model returns.
@@ -197,26 +188,11 @@ KEYS: Dict[str, Optional[_Form]] = {
     "output_hidden_states": _OFF,
     "return_dict": _only(True),
     "torchscript": _OFF,
-    # No question-answering BERT looks at these.
-    **dict.fromkeys(
-        (
-            *("_name_or_path", "architectures", "bad_words_ids", "bos_token_id", "decoder_start_token_id"),
-            *("diversity_penalty", "do_sample", "early_stopping", "encoder_no_repeat_ngram_size"),
-            *("eos_token_id", "finetuning_task", "forced_bos_token_id", "forced_eos_token_id"),
-            *("gradient_checkpointing", "label2id", "length_penalty", "max_length", "min_length"),
-            *("name_or_path", "no_repeat_ngram_size", "num_beam_groups", "num_beams"),
-            *("num_return_sequences", "output_scores", "prefix", "remove_invalid_values"),
-            *("repetition_penalty", "return_dict_in_generate", "sep_token_id", "task_specific_params"),
-            *("temperature", "tie_encoder_decoder", "tie_word_embeddings", "top_k", "top_p"),
-            "torch_dtype",
-            *("transformers_version", "use_bfloat16", "use_cache", "xla_device"),
-        )
-    ),
 }
-"""Every key of ``BertConfig`` in transformers 4.9.1, and what its value must be; None: it is neutral.
+"""The keys of ``BertConfig`` in transformers 4.9.1 that count, and what their values must be.
 
-Neutral is what changes neither the traced graph nor the outputs nor whether transformers reads the config,
-whatever the value is.  So is a key that 4.9.1 does not know, but for :data:`_METHODS`.
+All others but :data:`_METHODS` are neutral: whatever their value is, the traced graph and the outputs are the
+same, and transformers reads the config.
 """
 
 _METHODS = (
@@ -224,14 +200,13 @@ _METHODS = (
     *("is_composition", "push_to_hub", "save_pretrained", "to_dict", "to_diff_dict", "to_json_file"),
     *("to_json_string", "update", "update_from_string", "use_return_dict"),
 )
-"""What ``BertConfig`` has under other names than keys: a key of such a name would take its place."""
+"""Methods of ``BertConfig``: a key of such a name would take its place."""
 
 _PYTHONS = re.compile("self|__.*")
 """What Python itself takes for something else than a key of a config."""
 
 _GRAPH = {"hidden_act": "gelu", "position_embedding_type": "absolute", "type_vocab_size": 2}
-"""What else a tree is verified against: with these, all BERTs have the graph of BERT-large."""
-
+"""With these, all BERTs have the graph of BERT-large."""
 
 _EXAMPLES = {**_DEFAULTS, "chunk_size_feed_forward": 0, "num_labels": 2, "pruned_heads": {}}
 _EXAMPLES.update({key: False for key, form in KEYS.items() if form is _OFF}, return_dict=True)
@@ -240,27 +215,27 @@ _EXAMPLES.update({key: False for key, form in KEYS.items() if form is _OFF}, ret
 def check_keys(config: Dict[str, Any], where: str) -> None:
     """Check each key's value by itself; see :data:`KEYS`.
 
-    :param where: the config's file, for errors.
     :raises KitError: the model is not one that the kit can make or evaluate.
     """
     for key, value in config.items():
         form = KEYS.get(key)
-        if key in _METHODS or _PYTHONS.fullmatch(key) or (form is not None and not form.fits(value)):
+        if form is not None and not form.fits(value):
+            problem = f"{key} must be {form.words}"
+            example = f', for example to "{key}": {json.dumps(_EXAMPLES.get(key))}'
+        elif key in _METHODS or _PYTHONS.fullmatch(key):
             problem, example = f"{key} is no key of a BERT's config", ""
-            if form is not None:
-                problem = f"{key} must be {form.words}"
-                example = f', for example to "{key}": {json.dumps(_EXAMPLES.get(key))}'
-            raise KitError(
-                f"The model config cannot be used: {problem}.",
-                where=f"{where}: {key} = {json_file.shown(value)}",
-                hint=f"Take the key out of the file, or correct it{example}.",
-            )
+        else:
+            continue
+        raise KitError(
+            f"The model config cannot be used: {problem}.",
+            where=f"{where}: {key} = {json_file.shown(value)}",
+            hint=f"Take the key out of the file, or correct it{example}.",
+        )
 
 
 def check_graph(config: Dict[str, Any], where: str) -> None:
     """Check that a config's model has the graph of BERT-large, which every tree is verified against.
 
-    :param where: the config's file, for errors.
     :raises KitError: it has another activation function, other position embeddings or other token types.
     """
     for key, wanted in _GRAPH.items():
@@ -281,11 +256,8 @@ def shape(config: Dict[str, Any], where: str) -> BertShape:
 
     def fail(problem: str, key: str) -> KitError:
         values = ", ".join(f"{name} = {json.dumps(config.get(name))[:60]}" for name in key.split(","))
-        return KitError(
-            f"The model config contradicts itself: {problem}.",
-            where=f"{where}: {values}",
-            hint="Correct the config.",
-        )
+        what = f"The model config contradicts itself: {problem}."
+        return KitError(what, where=f"{where}: {values}", hint="Correct the config.")
 
     check_keys(config, where)
     if config["type_vocab_size"] < 2:
@@ -300,7 +272,7 @@ def shape(config: Dict[str, Any], where: str) -> BertShape:
     for layer, gone in pruned.items():
         if int(layer) >= layers:
             raise fail(f"pruned_heads names layer {layer!r} of a model of {layers}", "num_hidden_layers")
-        if not isinstance(gone, list) or not all(_is_whole(head) and 0 <= head < heads for head in gone):
+        if not all(0 <= head < heads for head in gone):
             raise fail(f"pruned_heads of layer {layer} names heads beyond {heads}", "num_attention_heads")
         kept[int(layer)] = heads - len(set(gone))
         if not kept[int(layer)]:
@@ -310,20 +282,24 @@ def shape(config: Dict[str, Any], where: str) -> BertShape:
         raise fail(
             "tx_block_overall_sparsity must be at least 0 and less than 1", "tx_block_overall_sparsity"
         )
+    intermediate = config["intermediate_size"]
+    dense = block_weights(layers, hidden, hidden, intermediate)
+    if pruned or "tx_block_overall_sparsity" in config:
+        dense = dense_block_weights(layers, hidden)
     found = BertShape(
         layers=layers,
         hidden=hidden,
         head_size=hidden // heads,
-        heads=kept,
-        intermediate_size=config["intermediate_size"],
+        heads=tuple(kept),
+        intermediate_size=intermediate,
         vocab_size=config["vocab_size"],
         max_positions=config["max_position_embeddings"],
+        dense_block_weights=dense,
         overall_sparsity=float(overall),
-        pruned=bool(pruned) or "tx_block_overall_sparsity" in config,
     )
-    if found.pruned and not 0 <= found.unstructured_sparsity < 1:
+    if not 0 <= found.unstructured_sparsity < 1:
         raise fail(
-            f"{found.kept_weights:,} of the dense model's {found.dense_weights:,} weights are kept, "
+            f"{found.kept_weights:,} of the dense model's {found.dense_block_weights:,} weights are kept, "
             f"and from them no pruning of single weights reaches a sparsity of {overall}",
             "hidden_size,num_attention_heads,intermediate_size",
         )
@@ -346,8 +322,7 @@ def check_length(found: BertShape, tokens: int, where: str) -> None:
 def hybrid(dense: Dict[str, Any], variant: Variant, where: str) -> Dict[str, Any]:
     """Return the config of the hybrid ``variant`` of the model that ``dense`` describes.
 
-    The first ``variant.heads`` heads of every layer stay; transformers removes the others
-    (``pruned_heads``) when it builds the model.
+    The first ``variant.heads`` heads of every layer stay.
 
     :param where: the dense config's file, for errors.
     :raises KitError: the dense model has fewer heads or rows than the hybrid keeps, or its feed-forward
@@ -395,9 +370,7 @@ def write_hybrids(dense_source: Path, folder: Path) -> List[Path]:
     shape(dense, where)
     written: List[Path] = []
     too_small: List[KitError] = []
-    for variant in VARIANTS.values():
-        if not variant.hybrid:
-            continue
+    for variant in (variant for variant in VARIANTS.values() if variant.hybrid):
         try:
             config = hybrid(dense, variant, where)
             shape(config, where)

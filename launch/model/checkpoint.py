@@ -1,4 +1,4 @@
-"""Whether a model folder holds weights that can be loaded."""
+"""The weights in a model folder."""
 
 from pathlib import Path
 

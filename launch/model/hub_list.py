@@ -1,7 +1,4 @@
-"""The list of what ``INPUT=hub`` reads: a repository of the model hub at one revision, files of questions.
-
-With the bytes and the sha256 of each file where they are published.
-"""
+"""The list of what ``INPUT=hub`` reads: a repository of the model hub at one revision, files of questions."""
 
 import json
 import re
@@ -20,9 +17,8 @@ LIST = paths.PACKAGE / "model" / "hub.json"
 class File:
     """A file to download.
 
-    :param address: where it is; empty for a file of the model's repository.
-    :param bytes: how long it is; None where the hub is to say so.
-    :param sha256: None where it is not published.
+    :param address: empty for a file of the model's repository.
+    :param bytes: its length; None, as ``sha256``, where it is not published.
     """
 
     name: str
@@ -39,8 +35,6 @@ class Listing:
     :param revision: the commit of it.
     :param model: config and tokenizer.
     :param weights: what an evaluation reads besides.
-    :param train: questions to calibrate on.
-    :param validation: questions to evaluate on.
     """
 
     repository: str

@@ -3,10 +3,8 @@
 The definition is that of the data set's official script, evaluate-v1.1.py (Rajpurkar et al. 2016, "SQuAD:
 100,000+ Questions for Machine Comprehension of Text"): texts are compared in lower case, without ASCII
 punctuation, without the words a, an and the, and with single spaces.  A question scores the best of its gold
-answers, each figure for itself, and a data set scores the mean of its questions.
-
-Nothing but the standard library: the kit's program, upstream's script (``squad_metric.patch``) and
-``make evaluate PREDICTIONS=`` compute the same figures.
+answers, each figure for itself, and a data set scores the mean of its questions.  Upstream's script uses this
+module, too (``squad_metric.patch``).
 """
 
 import math
@@ -34,11 +32,10 @@ def normalise(text: str) -> str:
 
 
 def question_score(answer: str, gold: Sequence[str]) -> Tuple[float, float]:
-    """Return exact match and F1 of an answer, each the best over ``gold``, which has at least one text.
+    """Return exact match (0 or 1) and F1 of an answer, each the best over ``gold``, at least one text.
 
-    Exact match is 1 where two texts are the same once normalised, else 0.  F1 is the harmonic mean of
-    precision and recall over words, each counted as often as it stands there.  Two texts of which nothing is
-    left have no word in common: exact match 1, F1 0.
+    F1 is the harmonic mean of precision and recall over words, each counted as often as it stands there.
+    Two texts of which nothing is left have no word in common: exact match 1, F1 0.
     """
     found, wanted = normalise(answer), [normalise(text) for text in gold]
     return float(found in wanted), max(_f1(found.split(), text.split()) for text in wanted)
@@ -52,11 +49,10 @@ def _f1(found: Sequence[str], wanted: Sequence[str]) -> float:
 def score(gold: Mapping[str, Sequence[str]], answers: Mapping[str, str]) -> Dict[str, float]:
     """Return ``exact_match`` and ``f1`` in percent; a question without an answer counts 0 in both.
 
-    The sums are rounded once (``math.fsum``), so that the order of the questions does not reach the figures.
-
     :param gold: the gold answers of every question, at least one, by its id.
     :param answers: answers by the question's id.
     """
+    # fsum rounds once: the order of the questions does not reach the figures.
     scores = [question_score(answers[name], texts) for name, texts in gold.items() if name in answers]
     exact, f1 = (100 * math.fsum(score[which] for score in scores) / len(gold) for which in range(2))
     return {"exact_match": exact, "f1": f1}
@@ -65,9 +61,8 @@ def score(gold: Mapping[str, Sequence[str]], answers: Mapping[str, str]) -> Dict
 def read_answers(path: Path, name: str, gold: Mapping[str, Sequence[str]], questions: str) -> Dict[str, str]:
     """Return the answers in a file of the official form, ``{"<question id>": "<answer>"}``.
 
-    :param name: what the file is to the user (``PREDICTIONS``), for errors.
+    :param name: what the file is to the user (``PREDICTIONS``), for errors, as ``questions`` is their file's.
     :param gold: has the questions' ids.
-    :param questions: names the file of the questions, for errors.
     :raises KitError: the file cannot be read, is no such object, names an id twice, or one of no question.
     """
     content = json_file.read(path, name, unique=True)

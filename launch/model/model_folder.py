@@ -1,8 +1,4 @@
-"""A model folder's tokenizer: what can be known of it without loading it, and before anything long starts.
-
-The kit's program and upstream's script both let transformers load the tokenizer.  What would fail there, or
-pass in silence and give a model that reads other words, is refused here for both.
-"""
+"""A model folder's tokenizer: refused is what transformers would fail at, or silently read as other words."""
 
 import re
 from pathlib import Path
@@ -13,11 +9,8 @@ from ..core.errors import KitError
 from .bert_config import READER, BertShape
 
 _OBJECTS = (
-    "added_tokens.json",
-    "config.json",
-    "special_tokens_map.json",
-    "tokenizer_config.json",
-    "tokenizer.json",
+    *("added_tokens.json", "config.json", "special_tokens_map.json"),
+    *("tokenizer_config.json", "tokenizer.json"),
 )
 _VOCABULARY = "vocab.txt"
 
@@ -33,9 +26,6 @@ _BERTS = re.compile(
 def check(folder: Path, shape: BertShape, tokens: int) -> None:
     """Check that transformers can read the tokenizer's files, and that its words and lengths fit the model.
 
-    A vocabulary may be smaller than the model's word embedding, as a padded one is.
-
-    :param shape: the model's dimensions.
     :param tokens: tokens of a feature.
     :raises KitError: a file is broken, a word has no row in the model, is there twice or, of those with a
         meaning of their own, not at all; or a feature is longer than the tokenizer makes it.
@@ -118,10 +108,7 @@ def _check_length(config: Dict[str, Any], folder: Path, tokens: int) -> None:
 
 
 def too_short(longest: float, tokens: int, where: str) -> KitError:
-    """Return the error for a tokenizer whose inputs are shorter than features.
-
-    Upstream's script warns and makes shorter features; they are not what NNCF's config traces.
-    """
+    """Return the error for a tokenizer whose inputs are shorter than features, which NNCF's config traces."""
     return KitError(
         f"The tokenizer makes inputs of at most {longest:g} tokens; a feature has {tokens}.",
         where=where,
@@ -135,34 +122,30 @@ def _words(path: Path) -> Dict[str, int]:
 
     :raises KitError: it cannot be read, has no word, or one twice, of which transformers takes the later.
     """
-    where = str(path)
+
+    def fail(problem: str, hint: str, lines: str = "") -> KitError:
+        return KitError(f"The vocabulary {problem}", where=f"{path}{lines}", hint=hint)
+
     try:
         files.check_no_pointer(path)
         lines = path.read_text(encoding="utf-8").split("\n")
     except UnicodeDecodeError as error:
-        raise KitError(
-            f"The vocabulary is not UTF-8 text (byte {error.start}).", where=where, hint="Save it as UTF-8."
-        ) from None
+        raise fail(f"is not UTF-8 text (byte {error.start}).", "Save it as UTF-8.") from None
     except OSError as error:
-        raise KitError(
-            f"The vocabulary cannot be read: {error.strerror}.", where=where, hint="Make it readable."
-        ) from None
+        raise fail(f"cannot be read: {error.strerror}.", "Make it readable.") from None
     if lines[0].startswith(json_file.BYTE_ORDER_MARK):
-        raise KitError(
-            "The vocabulary begins with a byte order mark, which would be part of its first word.",
-            where=where,
-            hint="Save it as UTF-8 without a byte order mark.",
-        )
+        problem = "begins with a byte order mark, which would be part of its first word."
+        raise fail(problem, "Save it as UTF-8 without a byte order mark.")
     words: Dict[str, int] = {}
     for number, word in enumerate(lines):
         if word and words.setdefault(word, number) != number:
-            raise KitError(
-                f"The vocabulary has the word {json_file.shown(word)} twice, and one word has one number.",
-                where=f"{path}, lines {words[word] + 1} and {number + 1}",
-                hint="Give the earlier a name that is in no text, [unused1] say: then no number changes.",
+            raise fail(
+                f"has the word {json_file.shown(word)} twice, and one word has one number.",
+                "Give the earlier a name that is in no text, [unused1] say: then no number changes.",
+                f", lines {words[word] + 1} and {number + 1}",
             )
     if not words:
-        raise KitError("The vocabulary is empty.", where=where, hint="Give the model's own vocab.txt.")
+        raise fail("is empty.", "Give the model's own vocab.txt.")
     return words
 
 

@@ -1,15 +1,27 @@
-"""An ONNX file as a comparison sees it: its graph, its constants, and names by which a person finds them."""
+"""An ONNX file: its graph, its constants, and names by which a person finds them; weights stay in the file.
+
+``onnx.load`` takes twice the file's size in memory, and more time for that memory than anything that is done
+with it.  Here everything but the weights is read, 0.3 of 1338 MB.  A tensor whose raw data was left out says
+where it is as ONNX does for values in another file (``external_data`` in ``onnx.proto``): in this one, whose
+name there no file can say.
+
+The wire format is protobuf's: https://protobuf.dev/programming-guides/encoding/.  A file from elsewhere is
+read in a process with a limit on its memory (:mod:`launch.verify.measuring`).
+"""
 
 import mmap
+import secrets
 from collections import deque
 from pathlib import Path
 from typing import Any, Deque, Dict, Iterator, List, Optional, Set, Tuple
 
-from . import onnx_outline, sparsity
-from .onnx_outline import damaged as damaged  # for those who read a Model, too
+from ..core import paths
+from ..core.errors import KitError
 
 AT_ONCE = 1 << 16
 """Elements of a large constant that are counted or computed at once: they stay in a core's cache."""
+
+MODULE_PREFIX = "nncf_module."
 
 QUANTIZER = "FakeQuantize"
 
@@ -17,21 +29,78 @@ RANGE_ENDS = ("low", "high", "output low", "output high")
 """A quantizer's inputs after the first."""
 
 _INPUTS = {QUANTIZER: 1 + len(RANGE_ENDS), "Gather": 2}
-"""Operators whose inputs are looked at by their place, and how many they have."""
+"""How many inputs the operators have whose inputs are looked at by their place."""
+
+_VARINT, _BYTES = 0, 2
+"""Wire types; 3 and 4 are groups, which ONNX has none of, 6 and 7 are nothing."""
+
+_WIDTHS = {1: 8, 5: 4}
+"""Bytes by wire type, where they are fixed."""
+
+_VARINT_BYTES = 10
+"""Bytes that a number takes at most."""
+
+_MOST = 64 * 10**6
+"""Bytes on end that are taken from a file: the kit's have 0.3 million beside their weights."""
+
+_SMALL = 256
+"""Bytes up to which a field is taken as it is: looking into all of them would take most of the time."""
+
+_HERE = secrets.token_hex(16)
+"""The name of the file that is read."""
+
+_Fields = Dict[int, Optional[Dict[int, Any]]]
+"""By number, the fields that lead to raw data and those within them; None for raw data itself."""
+
+
+class Graph:
+    """Producers and consumers of every tensor in an ONNX graph."""
+
+    def __init__(self, graph: Any) -> None:
+        self.inputs = [value.name for value in graph.input]
+        self.initializers = {tensor.name for tensor in graph.initializer}
+        self.producer: Dict[str, Any] = {name: node for node in graph.node for name in node.output}
+        self.consumers: Dict[str, List[Any]] = {}
+        for node in graph.node:
+            for name in node.input:
+                self.consumers.setdefault(name, []).append(node)
+
+    def layer_name(self, quantizer: Any) -> str:
+        """Return the name of the parameter that ``quantizer`` quantizes; empty where the graph is unknown.
+
+        The exporter keeps the names of biases alone: the name is that of the bias added to the product.
+        """
+        for node in self.consumers.get(quantizer.output[0], []):
+            if node.op_type == "Gather":
+                return self._embedding(node.input[1])
+            product = node
+            if node.op_type == "Transpose":
+                product = next(iter(self.consumers.get(node.output[0], [])), None)
+            if product is None or product.op_type not in ("MatMul", "Gemm"):
+                continue
+            for follower in self.consumers.get(product.output[0], []):
+                for name in follower.input:
+                    if name in self.initializers and name.endswith(".bias"):
+                        return str(name)[len(MODULE_PREFIX) : -len("bias")] + "weight"
+        return ""
+
+    def _embedding(self, index: str) -> str:
+        # Inputs in the order of BertModel.forward: input_ids, attention_mask, token_type_ids.  The indices
+        # of positions are no input but a slice of a constant.
+        table = {0: "word", 2: "token_type"}
+        kind = table.get(self.inputs.index(index), "") if index in self.inputs else "position"
+        return f"bert.embeddings.{kind}_embeddings.weight" if kind else ""
 
 
 class Model:
-    """The graph of an ONNX file, its constants, and names by which a person finds them.
+    """The graph of an ONNX file with its constants.
 
-    Weights stay in the file, where :meth:`array` finds them.
-
-    :raises KitError: see :func:`launch.model.onnx_outline.read`; or the graph is not complete.
+    :raises KitError: see :func:`read_outline`; or the graph is not complete.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        proto = onnx_outline.read(path)
-        self._data = mapped(path)
+        proto, self._data = read_outline(path)
         if not proto.opset_import or not proto.graph.node or not all(map(_is_complete, proto.graph.node)):
             raise damaged(path, "its graph is not complete")
         if not all(isinstance(text, str) for text in _texts(proto)):
@@ -39,10 +108,10 @@ class Model:
         for node in proto.graph.node:
             for attribute in node.attribute:
                 if node.op_type != "Constant" or attribute.name != "value":
-                    onnx_outline.restore(attribute.t, self._data)
+                    self.restore(attribute.t)
         self.proto = proto
         self.nodes = proto.graph.node
-        self.graph = sparsity.Graph(proto.graph)
+        self.graph = Graph(proto.graph)
         # In lists, so that of two constants with one name none hides the other.
         self.initializers: List[Tuple[str, Any]] = sorted(
             ((tensor.name, tensor) for tensor in proto.graph.initializer), key=lambda pair: pair[0]
@@ -53,28 +122,34 @@ class Model:
         self.tensors: Dict[str, Any] = dict(self.constants)
         quantizers = [node for node in self.nodes if node.op_type == QUANTIZER]
         self.activations = [node for node in quantizers if node.input[0] not in self.tensors]
-        self.matrices: Dict[str, Any] = {
-            node.input[0]: node for node in quantizers if node.input[0] in self.tensors
-        }
+        self.matrices = {node.input[0]: node for node in quantizers if node.input[0] in self.tensors}
         """The quantizer of each weight matrix."""
 
     def range_names(self) -> Set[str]:
         """Return the constants that are ends of activation quantizers' ranges and nothing else."""
         activations = {node.output[0] for node in self.activations}
-
-        def only_a_range(name: str) -> bool:
-            return all(
-                user.output[0] in activations and user.input[0] != name for user in self.graph.consumers[name]
-            )
-
-        named = {name for node in self.activations for name in node.input[1:]}
-        return {name for name in named if only_a_range(name)} - {
-            output.name for output in self.proto.graph.output
-        }
+        others = {output.name for output in self.proto.graph.output}
+        for node in self.nodes:
+            others.update(node.input[:1] if node.output[0] in activations else node.input)
+        return {name for node in self.activations for name in node.input[1:]} - others
 
     def array(self, tensor: Any) -> Any:
-        """Return a constant's values, where they are many a view of the file."""
-        values = onnx_outline.values(self.path, tensor, self._data)
+        """Return a constant's values, where they are many a view of the file.
+
+        :raises KitError: it has not the values that its type and shape need, or they are no numbers.
+        """
+        import numpy
+        from onnx import mapping, numpy_helper
+
+        place = _left_out(tensor)
+        try:
+            if place is None:
+                values = numpy_helper.to_array(tensor)
+            else:
+                kind = numpy.dtype(mapping.TENSOR_TYPE_TO_NP_TYPE[tensor.data_type]).newbyteorder("<")
+                values = numpy.frombuffer(memoryview(self._data)[place], kind).reshape(tensor.dims)
+        except (ValueError, TypeError, KeyError):
+            raise damaged(self.path, "a constant has not the values that its type and shape need") from None
         if values.dtype.kind not in "biuf":
             raise damaged(self.path, f"a constant holds no numbers but {type_name(tensor.data_type)}")
         return values
@@ -83,12 +158,18 @@ class Model:
         """Return a constant's values as bytes (uint8), whether they are raw data or in a typed field."""
         import numpy
 
-        raw = onnx_outline.raw_data(tensor, self._data)
-        return numpy.ravel(self.array(tensor)).view("u1") if raw is None else numpy.frombuffer(raw, "u1")
+        place = _left_out(tensor)
+        if place is None and not tensor.HasField("raw_data"):
+            return numpy.ravel(self.array(tensor)).view("u1")
+        return numpy.frombuffer(tensor.raw_data if place is None else memoryview(self._data)[place], "u1")
 
     def restore(self, tensor: Any) -> None:
         """Put the values of a constant that stays in the file into it."""
-        onnx_outline.restore(tensor, self._data)
+        place = _left_out(tensor)
+        if place is not None:
+            tensor.raw_data = self._data[place]
+            tensor.ClearField("external_data")
+            tensor.ClearField("data_location")
 
     def node_label(self, node: Any) -> str:
         """Return a node's name and the nearest module that the file names."""
@@ -134,12 +215,6 @@ class Model:
         return ""
 
 
-def mapped(path: Path) -> mmap.mmap:
-    """Return a file that is not empty as memory, to be read only."""
-    with path.open("rb") as handle:
-        return mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ)
-
-
 def _is_complete(node: Any) -> bool:
     """Return whether ``node`` has the inputs and outputs that are looked at."""
     return len(node.output) > 0 and len(node.input) == _INPUTS.get(node.op_type, len(node.input))
@@ -165,8 +240,7 @@ def constant_value(node: Any) -> Optional[Any]:
 
 def bare(name: str) -> str:
     """Return a parameter's name in the model."""
-    prefix = sparsity.MODULE_PREFIX
-    return name[len(prefix) :] if name.startswith(prefix) else name
+    return name[len(MODULE_PREFIX) :] if name.startswith(MODULE_PREFIX) else name
 
 
 def type_name(number: int) -> str:
@@ -177,3 +251,159 @@ def type_name(number: int) -> str:
         return str(TensorProto.DataType.Name(number)).lower()
     except ValueError:
         return f"type {number}"
+
+
+def damaged(path: Path, reason: str) -> KitError:
+    """Return the error for a file that is no whole ONNX file."""
+    return KitError(
+        f"This is no ONNX file, or it is damaged: {reason}.",
+        where=paths.shown(path),
+        hint="Name a whole ONNX file; if this one was copied or was being written, make it again.",
+    )
+
+
+class _TooMuch(Exception):
+    """There is too much beside the weights."""
+
+
+def read_outline(path: Path) -> Tuple[Any, mmap.mmap]:
+    """Return the ``onnx.ModelProto`` in a file, without the raw data of large tensors, and the file.
+
+    :raises KitError: the file is no ONNX file, is damaged, or keeps values in other files.
+    :raises OSError: it cannot be read.
+    """
+    import onnx
+    from google.protobuf.message import DecodeError
+
+    if not path.stat().st_size:  # what is empty cannot be mapped
+        raise damaged(path, "it is empty")
+    with path.open("rb") as handle:
+        data = mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ)
+    data.madvise(mmap.MADV_RANDOM)  # or the weights would be read ahead from the disk
+    try:
+        model = onnx.ModelProto.FromString(_outline(data, 0, len(data), _ways()))
+    except (ValueError, DecodeError):
+        raise damaged(path, "its bytes cannot be read as ONNX") from None
+    except _TooMuch:
+        raise KitError(
+            f"The ONNX file has more than {_MOST:,} bytes beside its weights.",
+            where=paths.shown(path),
+            hint="Keep the weights as raw data; if this is one of the kit's files, make it again.",
+        ) from None
+    data.madvise(mmap.MADV_NORMAL)
+    if any(map(_is_elsewhere, _tensors(model))):
+        raise KitError(
+            "The ONNX file keeps its values in other files.",
+            where=paths.shown(path),
+            hint="Save it as one file: onnx.save_model(onnx.load(OLD), NEW)",
+        )
+    return model, data
+
+
+def _left_out(tensor: Any) -> Optional[slice]:
+    """Return where in the file the raw data of a tensor is; None where it is in the tensor."""
+    place = {entry.key: entry.value for entry in tensor.external_data}
+    if place.get("location") != _HERE:
+        return None
+    return slice(int(place["offset"]), int(place["offset"]) + int(place["length"]))
+
+
+def _tensors(message: Any) -> Iterator[Any]:
+    """Yield the tensors in a message, wherever they are in it."""
+    if message.DESCRIPTOR.full_name == "onnx.TensorProto":
+        yield message
+        return
+    for field, value in message.ListFields():
+        if field.message_type is not None:
+            for inner in value if field.label == field.LABEL_REPEATED else (value,):
+                yield from _tensors(inner)
+
+
+def _is_elsewhere(tensor: Any) -> bool:
+    """Return whether the values of a tensor are in another file, or it does not say plainly where."""
+    if not tensor.external_data:
+        return bool(tensor.data_location == tensor.EXTERNAL)
+    return len(tensor.external_data) != 3 or _left_out(tensor) is None  # the entries of _place
+
+
+def _ways() -> _Fields:
+    """Return the fields of a model that lead to the raw data of tensors of its graph."""
+    from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto
+
+    tensor: _Fields = {TensorProto.RAW_DATA_FIELD_NUMBER: None}
+    node: _Fields = {NodeProto.ATTRIBUTE_FIELD_NUMBER: {AttributeProto.T_FIELD_NUMBER: tensor}}
+    graph: _Fields = {GraphProto.NODE_FIELD_NUMBER: node, GraphProto.INITIALIZER_FIELD_NUMBER: tensor}
+    return {ModelProto.GRAPH_FIELD_NUMBER: graph}
+
+
+def _outline(data: mmap.mmap, start: int, end: int, ways: _Fields) -> bytes:
+    """Return the message between two places without the large raw data in it.
+
+    :param ways: the fields of the message that lead there.
+    :raises ValueError: the bytes are no message.
+    :raises _TooMuch: more than :data:`_MOST` bytes on end are no large raw data.
+    """
+    kept: List[bytes] = []
+    position = start
+    while position < end:
+        field = position
+        tag, position = _varint(data, position, end)
+        wire_type = tag & 7
+        if wire_type == _VARINT:
+            _, position = _varint(data, position, end)
+        elif wire_type == _BYTES:
+            length, position = _varint(data, position, end)
+            if length > _SMALL and tag >> 3 in ways and length <= end - position:
+                kept.append(data[start:field])
+                inner = ways[tag >> 3]
+                if inner is None:
+                    kept.append(_place(position, length))
+                else:
+                    content = _outline(data, position, position + length, inner)
+                    kept += [_number(tag), _number(len(content)), content]
+                start = position + length
+            position += length
+        else:
+            position += _WIDTHS.get(wire_type, len(data))
+        if tag < 8 or position > end:  # the field with the number 0, at which protobuf would stop
+            raise ValueError
+        if position - start > _MOST:
+            raise _TooMuch
+    kept.append(data[start:end])
+    return b"".join(kept)
+
+
+def _place(offset: int, length: int) -> bytes:
+    """Return the fields of a tensor that say where its values are."""
+    from onnx import TensorProto
+
+    tensor = TensorProto(data_location=TensorProto.EXTERNAL)
+    for key, value in (("location", _HERE), ("offset", offset), ("length", length)):
+        tensor.external_data.add(key=key, value=str(value))
+    return bytes(tensor.SerializeToString())
+
+
+def _number(number: int) -> bytes:
+    """Return a number as varint."""
+    written = bytearray()
+    while number > 127:
+        written.append(number & 127 | 128)
+        number >>= 7
+    written.append(number)
+    return bytes(written)
+
+
+def _varint(data: mmap.mmap, position: int, end: int) -> Tuple[int, int]:
+    """Return the number at ``position`` and the place behind it.
+
+    :param end: the place behind what it is in.
+    :raises ValueError: it does not end there.
+    """
+    number = shift = 0
+    for place in range(position, min(end, position + _VARINT_BYTES)):
+        byte = data[place]
+        number |= (byte & 127) << shift
+        if byte < 128:
+            return number, place + 1
+        shift += 7
+    raise ValueError

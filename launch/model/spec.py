@@ -1,8 +1,4 @@
-"""What a tree must be: the numbers that follow from a model's dimensions, whatever its size.
-
-The counts of nodes and quantizers and the names of the outputs are linear in the number of layers.  Measured
-on what upstream's scripts export at the pinned commits with 2 and with 24 layers.
-"""
+"""What a tree must be: the numbers that follow from a model's dimensions, whatever its size."""
 
 import math
 from dataclasses import dataclass
@@ -10,7 +6,7 @@ from typing import Any, Dict, List, Mapping, Optional, Tuple
 
 from .bert_config import BertShape
 from .sparsity import BLOCK_PREFIX
-from .variants import OVERALL_SPARSITY, VARIANTS, Variant, block_weights, unstructured_sparsity
+from .variants import OVERALL_SPARSITY, VARIANTS, Variant, block_weights, dense_block_weights
 
 OPSET = 10
 """Version of ONNX's own operators; NNCF exports with this one."""
@@ -24,12 +20,7 @@ BITS = 8
 SPARSITY_TOLERANCE = 1e-4
 """By how much a tree's block sparsity may be off: upstream's threshold is a weight, and ties go with it."""
 
-ATTENTION = (
-    "attention.self.query",
-    "attention.self.key",
-    "attention.self.value",
-    "attention.output.dense",
-)
+ATTENTION = (*(f"attention.self.{name}" for name in ("query", "key", "value")), "attention.output.dense")
 FEED_FORWARD = ("intermediate.dense", "output.dense")
 
 HEAD = "qa_outputs.weight"
@@ -37,7 +28,7 @@ HEAD = "qa_outputs.weight"
 _NODES = (62, 163)
 _ACTIVATIONS = (3, 13)
 _OUTPUT = (104, 275)
-"""At no layer, and more for each."""
+"""At no layer, and more for each: as upstream's scripts export 2 and 24 layers at the pinned commits."""
 
 
 def bert_large(variant: Variant) -> BertShape:
@@ -46,55 +37,30 @@ def bert_large(variant: Variant) -> BertShape:
         layers=24,
         hidden=1024,
         head_size=64,
-        heads=[variant.heads or 16] * 24,
+        heads=(variant.heads or 16,) * 24,
         intermediate_size=variant.intermediate_size or 4096,
         vocab_size=30522,
         max_positions=512,
+        dense_block_weights=dense_block_weights(24, 1024),
         overall_sparsity=OVERALL_SPARSITY,
-        pruned=variant.hybrid,
     )
 
 
 @dataclass(frozen=True)
-class Spec:
+class Spec(BertShape):
     """What the tree of one variant must be.
 
     :param variant: the tree's name.
-    :param heads: attention heads kept, by layer.
-    :param intermediate_size: rows of the feed-forward matrices kept.
     :param sequence_length: tokens of a feature.
-    :param dense_block_weights: weights in the dense model's transformer-block matrices.
-    :param overall_sparsity: share of those that are zero or removed.
     """
 
     variant: str
-    layers: int
-    hidden: int
-    head_size: int
-    heads: Tuple[int, ...]
-    intermediate_size: int
-    vocab_size: int
-    max_positions: int
     sequence_length: int
-    dense_block_weights: int
-    overall_sparsity: float
 
     @classmethod
     def of(cls, variant: Variant, shape: BertShape, sequence_length: int = 384) -> "Spec":
         """Return the spec of a variant whose model has the dimensions ``shape``."""
-        return cls(
-            variant=variant.name,
-            layers=shape.layers,
-            hidden=shape.hidden,
-            head_size=shape.head_size,
-            heads=tuple(shape.heads),
-            intermediate_size=shape.intermediate_size,
-            vocab_size=shape.vocab_size,
-            max_positions=shape.max_positions,
-            sequence_length=sequence_length,
-            dense_block_weights=shape.dense_weights,
-            overall_sparsity=shape.overall_sparsity,
-        )
+        return cls(**vars(shape), variant=variant.name, sequence_length=sequence_length)
 
     @classmethod
     def from_model(cls, variant: str, model: Mapping[str, Any]) -> "Spec":
@@ -109,18 +75,14 @@ class Spec:
 
     def describe(self) -> str:
         """Return the model in a few words."""
-        large = Spec.of(VARIANTS[self.variant], bert_large(VARIANTS[self.variant])) if self.known else None
-        heads = sorted(set(self.heads))
+        variant = VARIANTS.get(self.variant)
         text = (
-            f"{self.layers} layers, hidden {self.hidden}, heads {' or '.join(map(str, heads))},"
+            f"{self.layers} layers, hidden {self.hidden},"
+            f" heads {' or '.join(map(str, sorted(set(self.heads))))},"
             f" intermediate {self.intermediate_size}, sequence length {self.sequence_length}"
         )
-        return text + ("" if self == large else " (not BERT-large)")
-
-    @property
-    def known(self) -> bool:
-        """Whether the variant is one of the five."""
-        return self.variant in VARIANTS
+        large = variant is not None and self == Spec.of(variant, bert_large(variant))
+        return text + ("" if large else " (not BERT-large)")
 
     def contradiction(self) -> Optional[str]:
         """Return how the dimensions contradict each other or the variant; None where they do not."""
@@ -132,15 +94,11 @@ class Spec:
         if variant.hybrid and set(self.heads) != {variant.heads}:
             return f"{self.variant} keeps {variant.heads} heads, not {sorted(set(self.heads))}"
         if variant.hybrid and self.intermediate_size != variant.intermediate_size:
-            return (
-                f"{self.variant} keeps {variant.intermediate_size} feed-forward rows,"
-                f" not {self.intermediate_size}"
-            )
+            rows = variant.intermediate_size
+            return f"{self.variant} keeps {rows} feed-forward rows, not {self.intermediate_size}"
         if self.overall_sparsity != OVERALL_SPARSITY:
             return f"the kit's models are {OVERALL_SPARSITY:.0%} sparse, not {self.overall_sparsity:.0%}"
-        dense = (
-            self.layers * 4 * self.hidden**2 + 2 * self.layers * self.hidden * self.dense_intermediate_size
-        )
+        dense = block_weights(self.layers, self.hidden, self.hidden, self.dense_intermediate_size)
         if self.kept_weights > self.dense_block_weights or dense != self.dense_block_weights:
             return f"{self.dense_block_weights:,} dense weights do not fit the other dimensions"
         whole = {heads * self.head_size for heads in self.heads} == {self.hidden}
@@ -153,20 +111,10 @@ class Spec:
         """Rows of the dense model's feed-forward matrices."""
         return (self.dense_block_weights // self.layers - 4 * self.hidden**2) // (2 * self.hidden)
 
-    @property
-    def kept_weights(self) -> int:
-        """Transformer-block weights that are left once structure is removed."""
-        return sum(
-            block_weights(1, self.hidden, heads * self.head_size, self.intermediate_size)
-            for heads in self.heads
-        )
-
     def matrices(self) -> Dict[str, Tuple[int, int]]:
         """Return rows and columns of every quantized weight matrix, by parameter, in the graph's order."""
         rows = {"word": self.vocab_size, "token_type": 2, "position": self.max_positions}
-        found = {
-            f"bert.embeddings.{name}_embeddings.weight": (count, self.hidden) for name, count in rows.items()
-        }
+        found = {f"bert.embeddings.{name}_embeddings.weight": (n, self.hidden) for name, n in rows.items()}
         for layer, heads in enumerate(self.heads):
             width = heads * self.head_size
             for name in (*ATTENTION, *FEED_FORWARD):
@@ -187,21 +135,23 @@ class Spec:
         rows, columns = self.matrices()[parameter]
         return rows * columns
 
+    def _linear(self, numbers: Tuple[int, int]) -> int:
+        return numbers[0] + numbers[1] * self.layers
+
     @property
     def nodes(self) -> int:
         """Nodes of the ONNX graph."""
-        return _linear(_NODES, self.layers)
+        return self._linear(_NODES)
 
     @property
     def activation_quantizers(self) -> int:
         """FakeQuantize nodes that quantize no constant."""
-        return _linear(_ACTIVATIONS, self.layers)
+        return self._linear(_ACTIVATIONS)
 
     @property
     def outputs(self) -> List[str]:
         """Names of the outputs, start and end logits: the exporter numbers what has no name."""
-        first = _linear(_OUTPUT, self.layers)
-        return [str(first), str(first + 1)]
+        return [str(self._linear(_OUTPUT) + number) for number in (0, 1)]
 
     def expected_zeros(self) -> Dict[str, float]:
         """Return the share of zeros to expect in each transformer-block matrix of random weights.
@@ -216,19 +166,15 @@ class Spec:
             for name, (rows, columns) in self.matrices().items()
             if name.startswith(BLOCK_PREFIX)
         }
-        wanted = unstructured_sparsity(self.dense_block_weights, self.kept_weights, self.overall_sparsity)
+        wanted = self.unstructured_sparsity * self.kept_weights
         low, high = 0.0, 1.0
         for _ in range(80):
             middle = (low + high) / 2
             gone = sum(min(1.0, middle * math.sqrt(size)) * size for size in sizes.values())
-            low, high = (middle, high) if gone < wanted * self.kept_weights else (low, middle)
+            low, high = (middle, high) if gone < wanted else (low, middle)
         return {name: min(1.0, high * math.sqrt(size)) for name, size in sizes.items()}
 
 
 def is_feed_forward(parameter: str) -> bool:
-    """Return whether a transformer-block parameter is one of the feed-forward matrices."""
+    """Return whether a transformer-block parameter is a feed-forward matrix."""
     return ".attention." not in parameter
-
-
-def _linear(numbers: Tuple[int, int], layers: int) -> int:
-    return numbers[0] + numbers[1] * layers

@@ -6,7 +6,7 @@ answer_start}}}``.  Flat: ``data[].{id, title, context, question, answers.{text[
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Dict, List, Sequence, Tuple
+from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
 
 from ..core import json_file
 from ..core.errors import KitError
@@ -21,7 +21,7 @@ _HINT = (
 class Example:
     """One question on one context.
 
-    :param answers: (text, first character in ``context``) pairs; nothing the kit makes depends on the latter.
+    :param answers: (text, first character in ``context``) pairs.
     :param place: the file and where in it it stands, for errors.
     """
 
@@ -44,16 +44,9 @@ class Example:
 
     def flat(self) -> Dict[str, Any]:
         """Return the example in the flat form."""
-        return {
-            "id": self.id,
-            "title": self.title,
-            "context": self.context,
-            "question": self.question,
-            "answers": {
-                "text": self.gold,
-                "answer_start": [start for _, start in self.answers],
-            },
-        }
+        answers = {"text": self.gold, "answer_start": [start for _, start in self.answers]}
+        named = {name: getattr(self, name) for name in ("id", "title", "context", "question")}
+        return {**named, "answers": answers}
 
 
 def _named(title: Any, identity: Any = "") -> str:
@@ -64,14 +57,12 @@ def _named(title: Any, identity: Any = "") -> str:
 
 
 class _Reader:
-    """Typed access to JSON that names the place where a value is not what it must be.
-
-    :ivar about: the article and the question that are being read, for errors.
-    """
+    """Typed access to JSON that names the place where a value is not what it must be."""
 
     def __init__(self, where: str) -> None:
         self.where = where
         self.about = ""
+        """The article and the question that are being read."""
 
     def fail(self, place: str, problem: str) -> KitError:
         return KitError(
@@ -103,19 +94,8 @@ class _Reader:
             raise self.fail(place, problem) from None
         return text
 
-    def names(self, row: Any, place: str, title: Any = None) -> Tuple[str, str]:
-        """Return the title and the id of a question, a number perhaps; its place stands for a missing id.
-
-        :param title: its article's; None where the question has it itself.
-        """
-        if not isinstance(row, dict):
-            raise self.fail(place, "an object was expected")
-        title, identity = row.get("title", "") if title is None else title, row.get("id", "")
-        self.about = _named(title, identity)
-        return self.label(title, f"title of {place}"), self.label(identity, f"{place}.id") or place
-
     def label(self, value: Any, place: str) -> str:
-        """Return a title or an id as text."""
+        """Return a title or an id, a number perhaps, as text."""
         if isinstance(value, bool) or not isinstance(value, (str, int)):
             raise self.fail(place, f"a text or a whole number was expected, not {json_file.shown(value)}")
         return self.text(str(value), place)
@@ -128,42 +108,41 @@ class _Reader:
             )
         return text, start
 
-    def nested(self, article: Dict[str, Any], place: str) -> List[Example]:
-        examples = []
+    def article(self, article: Dict[str, Any], place: str) -> Iterator[Example]:
+        title = article.get("title", "")
         for p, paragraph in enumerate(self.get(article, place, "paragraphs", list)):
             here = f"{place}.paragraphs[{p}]"
-            self.about = _named(article.get("title", ""))
+            self.about = _named(title)
             context = self.get(paragraph, here, "context", str)
             for q, qa in enumerate(self.get(paragraph, here, "qas", list)):
-                spot = f"{here}.qas[{q}]"
-                title, identity = self.names(qa, spot, article.get("title", ""))
-                question = self.get(qa, spot, "question", str)
-                found = self.get(qa, spot, "answers", list) if "answers" in qa else []
-                answers = [
-                    self.answer(context, answer, f"{spot}.answers[{a}]") for a, answer in enumerate(found)
-                ]
-                examples.append(
-                    Example(identity, title, context, question, tuple(answers), f"{self.where}: {spot}")
-                )
-        self.about = ""
-        return examples
+                yield self.question(qa, f"{here}.qas[{q}]", title, context)
 
-    def flat(self, row: Any, place: str) -> Example:
-        title, identity = self.names(row, place)
-        context, question = self.get(row, place, "context", str), self.get(row, place, "question", str)
-        answers = self.get(row, place, "answers", dict)
-        texts = self.get(answers, f"{place}.answers", "text", list)
-        starts = self.get(answers, f"{place}.answers", "answer_start", list)
-        if len(texts) != len(starts):
-            raise self.fail(
-                f"{place}.answers", f"{len(texts)} texts stand beside {len(starts)} answer_starts"
-            )
-        pairs = tuple(
-            self.answer(context, {"text": text, "answer_start": start}, f"{place}.answers.text[{a}]")
-            for a, (text, start) in enumerate(zip(texts, starts))
-        )
-        self.about = ""
-        return Example(identity, title, context, question, pairs, f"{self.where}: {place}")
+    def question(self, row: Any, place: str, title: Any = None, context: Optional[str] = None) -> Example:
+        """Return a question; its place stands for a missing id.
+
+        :param title: its article's; in the flat form, where ``context`` is None, it has both itself.
+        """
+        flat = context is None
+        if not isinstance(row, dict):
+            raise self.fail(place, "an object was expected")
+        title, identity = row.get("title", "") if flat else title, row.get("id", "")
+        self.about = _named(title, identity)
+        title = self.label(title, f"title of {place}")
+        identity = self.label(identity, f"{place}.id") or place
+        context = self.get(row, place, "context", str) if context is None else context
+        question = self.get(row, place, "question", str)
+        spot = f"{place}.answers"
+        if flat:
+            columns = self.get(row, place, "answers", dict)
+            texts, starts = (self.get(columns, spot, key, list) for key in ("text", "answer_start"))
+            if len(texts) != len(starts):
+                raise self.fail(spot, f"{len(texts)} texts stand beside {len(starts)} answer_starts")
+            found = [{"text": text, "answer_start": start} for text, start in zip(texts, starts)]
+            spot += ".text"
+        else:
+            found = self.get(row, place, "answers", list) if "answers" in row else []
+        answers = tuple(self.answer(context, answer, f"{spot}[{a}]") for a, answer in enumerate(found))
+        return Example(identity, title, context, question, answers, f"{self.where}: {place}")
 
 
 def read(path: Path, name: str) -> List[Example]:
@@ -177,11 +156,11 @@ def read(path: Path, name: str) -> List[Example]:
     rows = reader.get(content, "top level", "data", list)
     examples: List[Example] = []
     for index, row in enumerate(rows):
-        place = f"data[{index}]"
+        place, reader.about = f"data[{index}]", ""
         if isinstance(row, dict) and "paragraphs" in row:
-            examples.extend(reader.nested(row, place))
+            examples.extend(reader.article(row, place))
         else:
-            examples.append(reader.flat(row, place))
+            examples.append(reader.question(row, place))
     if not examples:
         raise KitError("The file holds no questions.", where=f"{name}={path}", hint=_HINT)
     return examples

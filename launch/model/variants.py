@@ -1,27 +1,17 @@
 """The five variants: names, dimensions and the arithmetic of hybrid sparsity.
 
-A *hybrid* variant first removes structure from BERT-large (attention heads and rows of the feed-forward
-matrices) and then prunes single weights of what is left, until 90 % of the dense model's transformer-block
-weights are gone.  The *unstructured* variant prunes single weights of the dense model.
+In a *hybrid*, structure is removed (attention heads and rows of the feed-forward matrices), then single
+weights of what is left are pruned; in the *unstructured* variant, single weights of the dense model.
 """
 
 import difflib
 from dataclasses import dataclass
-from typing import Dict, Optional, Tuple
+from typing import Dict, Optional
 
 from ..core.errors import KitError
 
 OVERALL_SPARSITY = 0.9
 """Share of the dense model's transformer-block weights that are zero or removed, in every variant."""
-
-HEAD_STEP = 2
-"""Attention heads that each hybrid keeps more than the one before (upstream's sweep: 2, 4, 6, 8)."""
-
-INTERMEDIATE_STEP = 512
-"""Feed-forward rows that each hybrid keeps more than the one before (upstream's sweep: 512 … 2048)."""
-
-HYBRID_STEPS = 4
-"""Hybrids in upstream's sweep."""
 
 
 @dataclass(frozen=True)
@@ -48,20 +38,19 @@ class Variant:
         return f"{self.name}-8bit"
 
 
-def hybrid_name(heads: int, intermediate_size: int) -> str:
-    """Return upstream's name of a hybrid, e.g. ``90pc_sparse-02_head-0512_ffnn``."""
-    return f"{OVERALL_SPARSITY * 100:2.0f}pc_sparse-{heads:02d}_head-{intermediate_size:04d}_ffnn"
+def _hybrid(heads: int, intermediate_size: int) -> Variant:
+    """Return a hybrid under upstream's name."""
+    name = f"{OVERALL_SPARSITY * 100:2.0f}pc_sparse-{heads:02d}_head-{intermediate_size:04d}_ffnn"
+    return Variant(name, heads, intermediate_size)
 
 
-def _sweep() -> Tuple[Variant, ...]:
-    hybrids = []
-    for step in range(1, HYBRID_STEPS + 1):
-        heads, intermediate = step * HEAD_STEP, step * INTERMEDIATE_STEP
-        hybrids.append(Variant(hybrid_name(heads, intermediate), heads, intermediate))
-    return (*hybrids, Variant("90pc_unstructured_sparse", None, None))
-
-
-VARIANTS: Dict[str, Variant] = {variant.name: variant for variant in _sweep()}
+VARIANTS: Dict[str, Variant] = {
+    variant.name: variant
+    for variant in (
+        *(_hybrid(2 * step, 512 * step) for step in range(1, 5)),  # upstream's sweep
+        Variant("90pc_unstructured_sparse", None, None),
+    )
+}
 
 
 def get(name: str) -> Variant:
@@ -82,9 +71,6 @@ def get(name: str) -> Variant:
 def block_weights(layers: int, hidden: int, attention_width: int, intermediate_size: int) -> int:
     """Return the number of weights in a BERT's transformer-block matrices (no biases, no layer norms).
 
-    Each layer has query, key, value and attention output, ``hidden × attention_width`` each, and two
-    feed-forward matrices, ``hidden × intermediate_size`` each.
-
     :param attention_width: kept heads × head size; equals ``hidden`` in a dense model.
     """
     return layers * (4 * hidden * attention_width + 2 * hidden * intermediate_size)
@@ -93,8 +79,7 @@ def block_weights(layers: int, hidden: int, attention_width: int, intermediate_s
 def dense_block_weights(layers: int, hidden: int) -> int:
     """Return :func:`block_weights` of the dense BERT, whose feed-forward layers are 4 × hidden wide.
 
-    The factor 4 holds for every BERT of Devlin et al. 2019 (section 3).  BERT-large gives
-    301,989,888, the constant in upstream's script.
+    So in every BERT of Devlin et al. 2019 (section 3).  BERT-large gives 301,989,888, upstream's constant.
     """
     return block_weights(layers, hidden, hidden, 4 * hidden)
 

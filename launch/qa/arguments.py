@@ -1,8 +1,4 @@
-"""The command line of upstream's two scripts, as far as launch configurations use it.
-
-The pipeline reads the same command line to learn where a run will put its ONNX file and what it depends on,
-so nothing here imports torch.
-"""
+"""The command line of upstream's two scripts, as far as launch configurations use it."""
 
 import argparse
 from dataclasses import dataclass, fields
@@ -20,16 +16,12 @@ class Arguments:
     :param model_name_or_path: folder; gives the tokenizer, and the config if no other is named.
     :param config_name: folder or ``config.json`` of the model config, where it is another.
     :param gen_sparse_cfg: write the hybrid configs and end.
-    :param gen_hybrid_sparse_model: make a hybrid from ``config_name``.
     :param dataset_name: a data hub's name of the questions, which is refused: a run asks no hub.
     :param train_file: questions to calibrate on.
-    :param validation_file: questions to evaluate on.
     :param max_seq_length: tokens of a feature, padding included.
     :param doc_stride: tokens that two windows over one long context share.
-    :param per_device_train_batch_size: features in a calibration batch (upstream's training batch size).
-    :param per_device_eval_batch_size: features in an evaluation batch.
+    :param per_device_train_batch_size: features in a calibration batch.
     :param weights: ``random``: evaluate drawn weights, and read no checkpoint.
-    :param nncf_config: NNCF's JSON config.
     :param to_onnx: the ONNX file; a hybrid only takes it as a wish for one and names it itself.
     """
 
@@ -79,8 +71,7 @@ class Arguments:
     def onnx_path(self) -> Optional[Path]:
         """Where this run will put its ONNX file; None for a run that makes none.
 
-        A hybrid goes to ``<output_dir>/<name>/<name>-8bit.onnx``, where ``<name>`` is the folder that holds
-        ``config_name``: upstream ignores the file name that ``--to_onnx`` gives.
+        A hybrid goes to ``<output_dir>/<name>/<name>-8bit.onnx``, ``<name>`` being ``config_name``'s folder.
         """
         if self.to_onnx is None or self.gen_sparse_cfg:
             return None
@@ -92,7 +83,7 @@ class Arguments:
 
 
 class _Parser(argparse.ArgumentParser):
-    """Argparse whose errors are the kit's, and which never guesses at an abbreviated option."""
+    """Argparse whose errors are the kit's."""
 
     def error(self, message: str) -> NoReturn:
         raise KitError(
@@ -104,10 +95,9 @@ class _Parser(argparse.ArgumentParser):
 
 def _boolean(text: str) -> bool:
     # HfArgumentParser takes both `--do_eval` and `--do_eval true`.
-    if text.lower() in ("true", "t", "yes", "y", "1"):
-        return True
-    if text.lower() in ("false", "f", "no", "n", "0"):
-        return False
+    yes = text.lower() in ("true", "t", "yes", "y", "1")
+    if yes or text.lower() in ("false", "f", "no", "n", "0"):
+        return yes
     raise argparse.ArgumentTypeError(f"{text!r} is neither true nor false")
 
 

@@ -10,27 +10,22 @@ from typing import Sequence
 
 from ..core import status
 from ..core.errors import KitError
-from .arguments import Arguments, parse
+from .arguments import parse
+from .features import load_examples, tokenize
 from .program import read_model
 
 
-def check(args: Arguments) -> None:
-    """Read all inputs.
+def check_inputs(argv: Sequence[str]) -> int:
+    """Check the inputs that ``argv`` names; an error that is no fault of theirs goes to the log.
 
     :raises KitError: one of them is at fault.
     """
-    from .features import load_examples, tokenize
-
-    _, _, tokenizer = read_model(args)
-    for split, limit in (("train", args.max_train_samples), ("validation", args.max_eval_samples)):
-        if getattr(args, f"{split}_file"):
-            tokenize(load_examples(args, split), tokenizer, args, limit)
-
-
-def main(argv: Sequence[str]) -> int:
-    """Check the inputs that ``argv`` names; what is no fault of theirs goes to the log."""
     try:
-        check(parse("upstream's script", argv))
+        args = parse("upstream's script", argv)
+        _, _, tokenizer = read_model(args)
+        for split, limit in (("train", args.max_train_samples), ("validation", args.max_eval_samples)):
+            if getattr(args, f"{split}_file"):
+                tokenize(load_examples(args, split), tokenizer, args, limit)
     except KitError:
         raise
     except Exception:
@@ -39,4 +34,4 @@ def main(argv: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(status.run(main, sys.argv[1:]))
+    sys.exit(status.run(check_inputs, sys.argv[1:]))

@@ -1,13 +1,7 @@
 """Weights are drawn, pruned and quantized, and leave as one ONNX file.
 
-What upstream does, in its order, because the order decides which random numbers become weights:
-
-* hybrid: a first model is drawn with BERT's own initialisation (upstream saves it), then a second one with
-  torch's default initialisation, and the second is compressed;
-* unstructured: only the second.
-
-In both, ``from_pretrained`` of upstream's fork returns before any checkpoint is put in.  The random weights
-are part of what is reproduced; no checkpoint is read here, because none would be used.
+In upstream's order, which decides what random numbers become weights.  No checkpoint is read:
+``from_pretrained`` of upstream's fork returns before one is put in, and random weights are reproduced.
 """
 
 from pathlib import Path
@@ -24,7 +18,8 @@ from .model import build
 def draw_model(args: Arguments, config: Any) -> Any:
     """Return the model that upstream exports, a ``BertForQuestionAnswering`` of random weights.
 
-    Advances torch's random stream exactly as upstream does.
+    Torch's random stream advances as upstream's: for a hybrid, a first model is drawn with BERT's own
+    initialisation, which upstream saves.  The model itself has torch's default initialisation.
 
     :param config: transformers' config of the model.
     :raises KitError: transformers cannot build a model from the config.
@@ -32,7 +27,7 @@ def draw_model(args: Arguments, config: Any) -> Any:
     from transformers.modeling_utils import no_init_weights
 
     if args.gen_hybrid_sparse_model:
-        build(config, args.config_source)  # upstream's discarded first model
+        build(config, args.config_source)
     with no_init_weights(_enable=True):
         return build(config, args.config_source)
 
@@ -45,45 +40,34 @@ def read_nncf_config(args: Arguments) -> Any:
     import jsonschema
     from nncf import NNCFConfig
 
-    where = f"--nncf_config {args.nncf_config}"
+    def fail(problem: str, hint: str, place: str = "") -> KitError:
+        where = f"--nncf_config {args.nncf_config}{place}"
+        return KitError(f"The NNCF config {problem}", where=where, hint=hint)
+
     try:
         config = NNCFConfig.from_json(args.nncf_config)
     except OSError as error:
-        raise KitError(
-            f"The NNCF config cannot be read: {error.strerror}.", where=where, hint="Correct --nncf_config."
-        ) from None
+        raise fail(f"cannot be read: {error.strerror}.", "Correct --nncf_config.") from None
     except jsonschema.ValidationError as error:
-        raise KitError(
-            f"The NNCF config is not valid: {error.message[:300]}",
-            where=f"{where}: {'.'.join(map(str, error.absolute_path))}",
-            hint="Correct the config; its schema is NNCF's.",
-        ) from None
+        place = f": {'.'.join(map(str, error.absolute_path))}"
+        hint = "Correct the config; its schema is NNCF's."
+        raise fail(f"is not valid: {error.message[:300]}", hint, place) from None
     except ValueError as error:
-        raise KitError(
-            f"The NNCF config is not valid JSON: {error}", where=where, hint="Mend the file at that place."
-        ) from None
+        raise fail(f"is not valid JSON: {error}", "Mend the file at that place.") from None
     if "compression" not in config:
-        raise KitError(
-            "The NNCF config names no compression.", where=where, hint="Name the algorithms to apply."
-        )
-    algorithms = _algorithms(config)
-    missing = {"magnitude_sparsity", "quantization"} - {
-        algorithm.get("algorithm") for algorithm in algorithms
-    }
+        raise fail("names no compression.", "Name the algorithms to apply.")
+    missing = {"magnitude_sparsity", "quantization"} - {a.get("algorithm") for a in _algorithms(config)}
     if missing:
-        raise KitError(
-            f"The NNCF config lacks {' and '.join(sorted(missing))}.",
-            where=f"{where}: compression",
-            hint="A variant is pruned and quantized: name both algorithms.",
-        )
+        hint = "A variant is pruned and quantized: name both algorithms."
+        raise fail(f"lacks {' and '.join(sorted(missing))}.", hint, ": compression")
     inputs = config.get("input_info")
     inputs = inputs if isinstance(inputs, list) else [inputs or {}]
     shapes = [info.get("sample_size") for info in inputs]
     if shapes != [[1, args.max_seq_length]] * len(MODEL_INPUTS):
-        raise KitError(
-            f"The NNCF config traces inputs of {shapes}, the features are {args.max_seq_length} tokens long.",
-            where=f"{where}: input_info[].sample_size",
-            hint=f"Set three inputs of [1, {args.max_seq_length}], or change --max_seq_length.",
+        raise fail(
+            f"traces inputs of {shapes}, the features are {args.max_seq_length} tokens long.",
+            f"Set three inputs of [1, {args.max_seq_length}], or change --max_seq_length.",
+            ": input_info[].sample_size",
         )
     return config
 
@@ -93,22 +77,14 @@ def _algorithms(nncf_config: Any) -> List[Dict[str, Any]]:
     return compression if isinstance(compression, list) else [compression]
 
 
-def _quantization(nncf_config: Any) -> Dict[str, Any]:
-    return next(a for a in _algorithms(nncf_config) if a.get("algorithm") == "quantization")
+def _algorithm(nncf_config: Any, name: str) -> Dict[str, Any]:
+    return next(a for a in _algorithms(nncf_config) if a.get("algorithm") == name)
 
 
 def calibration_samples(nncf_config: Any) -> int:
     """Return how many features the config wants for the initialisation of activation ranges."""
-    initializer = _quantization(nncf_config).get("initializer", {})
+    initializer = _algorithm(nncf_config, "quantization").get("initializer", {})
     return int(initializer.get("range", {}).get("num_init_samples", 256))  # 256 is NNCF's default
-
-
-def set_sparsity(nncf_config: Any, sparsity: float) -> None:
-    """Set the share of weights that magnitude pruning removes."""
-    for algorithm in _algorithms(nncf_config):
-        if algorithm.get("algorithm") == "magnitude_sparsity":
-            algorithm["sparsity_init"] = sparsity
-            return
 
 
 def calibration_loader(features: Any, needed: int, args: Arguments) -> Any:
@@ -159,14 +135,13 @@ def compress(model: Any, nncf_config: Any, loader: Any) -> Any:
 
 
 def export(controller: Any, path: Path) -> None:
-    """Bake the masks into the weights and write the model to ``path``.
-
-    The file appears under its name only when it is whole.
+    """Bake the masks into the weights and write the model to ``path``, whole or not at all.
 
     :raises KitError: NNCF has no ``sparsify_params`` (the patch is not applied), or writing fails.
     """
-    pruning = [c for c in controller.child_ctrls if type(c).__name__ == "MagnitudeSparsityController"]
-    for child in pruning:
+    for child in controller.child_ctrls:
+        if type(child).__name__ != "MagnitudeSparsityController":
+            continue
         if not hasattr(child, "sparsify_params"):
             import nncf
 
@@ -182,7 +157,8 @@ def export(controller: Any, path: Path) -> None:
             controller.export_model(str(part))
     except (OSError, RuntimeError) as error:
         # torch's writer reports a full disk as a RuntimeError; any other of its errors is no user's.
-        if isinstance(error, RuntimeError) and not _is_writing(error):
+        writing = ("no space left", "file write failed", "errno")
+        if isinstance(error, RuntimeError) and not any(word in str(error).lower() for word in writing):
             raise
         raise KitError(
             f"The ONNX file cannot be written: {getattr(error, 'strerror', '') or error}.",
@@ -191,25 +167,20 @@ def export(controller: Any, path: Path) -> None:
         ) from None
 
 
-def _is_writing(error: RuntimeError) -> bool:
-    words = str(error).lower()
-    return any(word in words for word in ("no space left", "file write failed", "errno"))
-
-
 def make_onnx(args: Arguments, shape: BertShape, config: Any, features: Any, path: Path) -> None:
     """Draw, compress and export one variant.
 
-    :param shape: the config's dimensions.
     :param config: transformers' config.
     :param features: calibration features, from :func:`launch.qa.features.tokenize`.
     :param path: the ONNX file to write.
+    :raises KitError: the NNCF config is at fault, there are too few features, or the file cannot be written.
     """
     nncf_config = read_nncf_config(args)
     loader = calibration_loader(features, calibration_samples(nncf_config), args)
     status.step("drawing weights")
     model = draw_model(args, config)
     if args.gen_hybrid_sparse_model:
-        set_sparsity(nncf_config, shape.unstructured_sparsity)
+        _algorithm(nncf_config, "magnitude_sparsity")["sparsity_init"] = shape.unstructured_sparsity
     status.step("pruning, inserting quantizers, calibrating activation ranges")
     controller = compress(model, nncf_config, loader)
     status.step("baking masks in, exporting ONNX")

@@ -2,27 +2,28 @@
 
 What upstream's run_qa.py does with ``--do_eval``.  The loop runs on Hugging Face's ``accelerate``, so the
 same command spreads over processes: ``python -m torch.distributed.run --nproc_per_node 2
-launch/qa/run_qa.py …`` (``accelerate launch --cpu`` starts a single one).  However many there are, the
-batches are the same and of one size, and logits go into place by the number of their feature, so that
-neither the division of the work nor what batches are filled up with reaches the answers.
+launch/qa/run_qa.py …``.  However many there are, batches are the same and of one size, and logits go into
+place by the number of their feature: answers do not depend on the division of the work.
 """
 
 import json
 import tempfile
 import time
 from pathlib import Path
-from typing import Any, Sequence, Tuple
+from typing import Any, Dict, Iterable, Mapping, Sequence, Tuple
 
 from ..core import files, status
 from ..core.errors import KitError
 from ..model import metric, squad
-from .answers import best_spans
 from .arguments import Arguments
 from .features import MODEL_INPUTS
 from .model import load
 
 RESULTS = "eval_results.json"
 PREDICTIONS = "eval_predictions.json"
+
+NO_ANSWER = "empty"
+"""The answer to a question for which nothing but an empty text is found; upstream's word for it."""
 
 _PROGRESS_SECONDS = 5.0
 
@@ -49,10 +50,6 @@ def _prepare_folder(folder: Path) -> None:
 
 
 def _write(path: Path, content: Any, sort_keys: bool) -> None:
-    """Write ``content`` to ``path`` as JSON; the file appears under its name only when it is whole.
-
-    :raises KitError: it cannot be written.
-    """
     try:
         files.write(path, json.dumps(content, indent=4, sort_keys=sort_keys) + "\n")
     except OSError as error:
@@ -60,7 +57,7 @@ def _write(path: Path, content: Any, sort_keys: bool) -> None:
 
 
 def _gpu_works() -> bool:
-    """Tell whether this torch can compute on the GPU it sees: it knows only GPUs older than itself."""
+    """Return whether this torch can compute on the GPU it sees: it knows only GPUs older than itself."""
     import torch
 
     if not torch.cuda.is_available():
@@ -115,6 +112,64 @@ def _logits(accelerator: Any, model: Any, features: Any, batch_size: int) -> Tup
     return starts, ends
 
 
+def best_spans(
+    examples: Sequence[squad.Example],
+    windows: Iterable[Mapping[str, Any]],
+    start_logits: Any,
+    end_logits: Any,
+    n_best_size: int,
+    max_answer_length: int,
+) -> Dict[str, str]:
+    """Return each question's answer by its id, in the order of ``examples``.
+
+    A candidate begins and ends in the context, is 1 … ``max_answer_length`` tokens long, lies in one window,
+    and scores the sum of its two logits.  Of equal scores the earlier window wins, then the higher first
+    logit, then the higher last one.  The same logits give the same texts as transformers 4.9.1's
+    question-answering example, ties and the answer where no candidate is left included.
+
+    :param examples: questions with distinct ids.
+    :param windows: one mapping a feature, of which ``example_id`` and ``offset_mapping`` are read: a pair of
+        character positions a token, empty (or None) for tokens outside the context.
+    :param start_logits: float array (windows, tokens), finite.
+    :param end_logits: the same for the last token.
+    :param n_best_size: how many first and how many last tokens of a window are combined.
+    :param max_answer_length: in tokens.
+    """
+    import numpy as np
+
+    # Numpy's own sort decides among equal logits, as it does upstream; a stable one would decide otherwise.
+    first_tokens, last_tokens = (
+        np.argsort(logits, axis=-1)[:, ::-1][:, :n_best_size] for logits in (start_logits, end_logits)
+    )
+    best = {example.id: (-np.inf, 0, 0) for example in examples}  # score, and first and last + 1 character
+    candidates = dict.fromkeys(best, 0)
+    for row, window in enumerate(windows):
+        offsets, question = window["offset_mapping"], window["example_id"]
+        in_context = np.zeros(start_logits.shape[1], dtype=bool)
+        in_context[: len(offsets)] = [bool(pair) for pair in offsets]
+        firsts, lasts = first_tokens[row], last_tokens[row]
+        firsts, lasts = firsts[in_context[firsts]], lasts[in_context[lasts]]
+        lengths = lasts[np.newaxis, :] - firsts[:, np.newaxis] + 1
+        allowed = (lengths >= 1) & (lengths <= max_answer_length)
+        if not allowed.any():
+            continue
+        scores = start_logits[row, firsts][:, np.newaxis] + end_logits[row, lasts][np.newaxis, :]
+        # argmax takes the first of equals: rows and columns run from the highest logit down.
+        place = np.argmax(np.where(allowed, scores, -np.inf))
+        i, j = np.unravel_index(place, scores.shape)
+        candidates[question] += int(allowed.sum())
+        if scores[i, j] > best[question][0]:
+            best[question] = scores[i, j], offsets[firsts[i]][0], offsets[lasts[j]][1]
+    answers = {}
+    for example in examples:
+        _, first, last = best[example.id]
+        text = example.context[first:last]
+        # Upstream keeps the n_best_size best of all candidates, and distrusts one that is alone and empty.
+        alone = min(candidates[example.id], n_best_size) <= 1
+        answers[example.id] = NO_ANSWER if alone and not text else text
+    return answers
+
+
 def evaluate(args: Arguments, config: Any, examples: Sequence[squad.Example], features: Any) -> None:
     """Answer the questions, score the answers, and write both to ``output_dir``.
 
@@ -124,9 +179,11 @@ def evaluate(args: Arguments, config: Any, examples: Sequence[squad.Example], fe
 
     :param config: transformers' config of the model.
     :param features: the examples' features, from :func:`launch.qa.features.tokenize`.
-    :raises KitError: questions cannot be scored, the checkpoint cannot be loaded, results cannot be written.
+    :raises KitError: questions cannot be scored, the checkpoint cannot be loaded or gives logits that are not
+        finite, results cannot be written.
     """
     squad.check_scorable(examples)
+    import numpy as np
     from accelerate import Accelerator
 
     accelerator = Accelerator(cpu=not _gpu_works())
@@ -145,40 +202,26 @@ def evaluate(args: Arguments, config: Any, examples: Sequence[squad.Example], fe
     starts, ends = _logits(accelerator, model, features, args.per_device_eval_batch_size)
     if not main:
         return
-    _check_finite(args, starts, ends)
-    say("choosing and scoring answers")
-    windows = features.remove_columns(list(MODEL_INPUTS))
-    answers = best_spans(examples, windows, starts, ends, args.n_best_size, args.max_answer_length)
-    scores = metric.score({example.id: example.gold for example in examples}, answers)
-    results = {f"eval_{name}": value for name, value in scores.items()}
-    _write(folder / PREDICTIONS, answers, sort_keys=False)
-    _write(
-        folder / RESULTS,
-        {
-            **results,
-            "eval_samples": len(features),
-            "eval_questions": len(examples),
-            "seed": args.seed,
-            "weights": weights,
-        },
-        sort_keys=True,
-    )
-    print(
-        f"exact match {scores['exact_match']:.2f}, F1 {scores['f1']:.2f} on {len(examples)} questions "
-        f"({len(features)} features); weights: {weights}; {folder / RESULTS}"
-    )
-
-
-def _check_finite(args: Arguments, *logits: Any) -> None:
-    """Check that the model computed numbers.
-
-    :raises KitError: a logit is infinite or not a number.
-    """
-    import numpy as np
-
-    if not all(np.isfinite(values).all() for values in logits):
+    if not (np.isfinite(starts).all() and np.isfinite(ends).all()):
         raise KitError(
             "The model's scores are not all finite numbers, so no answer is the best one.",
             where=f"--model_name_or_path={args.model_name_or_path}",
             hint="The checkpoint's weights are infinite or no numbers: give another.",
         )
+    say("choosing and scoring answers")
+    windows = features.remove_columns(list(MODEL_INPUTS))
+    answers = best_spans(examples, windows, starts, ends, args.n_best_size, args.max_answer_length)
+    scores = metric.score({example.id: example.gold for example in examples}, answers)
+    results = {
+        **{f"eval_{name}": value for name, value in scores.items()},
+        "eval_samples": len(features),
+        "eval_questions": len(examples),
+        "seed": args.seed,
+        "weights": weights,
+    }
+    _write(folder / PREDICTIONS, answers, sort_keys=False)
+    _write(folder / RESULTS, results, sort_keys=True)
+    print(
+        f"exact match {scores['exact_match']:.2f}, F1 {scores['f1']:.2f} on {len(examples)} questions "
+        f"({len(features)} features); weights: {weights}; {folder / RESULTS}"
+    )

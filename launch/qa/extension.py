@@ -1,16 +1,14 @@
 """NNCF's C++ extensions: compiled once, under the build folder, and never waited for in vain.
 
-torch compiles an extension under a lock *file*.  A compiler that is killed leaves it behind, and every later
-run then waits for ever.  Here, whoever wants the extension first takes a lock of the operating system's on
-the folder, which vanishes with its holder: a lock file that is found while holding it is stale, and removed.
+torch compiles under a lock *file*, which a killed compiler leaves behind, and later runs then wait for ever.
+So whoever wants the extension first takes a lock of the operating system's on the folder, which vanishes with
+its holder: a lock file that is found while holding it is stale.
 
-Importing NNCF is what compiles, and takes seconds where there is nothing to compile.  So whoever has imported
-it for a caller with a key leaves a stamp, by which :func:`is_current` tells the next caller that it need not.
+Importing NNCF compiles, and takes seconds where there is nothing to compile: a stamp says that there is not.
 """
 
 import importlib.util
 import os
-import subprocess
 import sys
 import sysconfig
 from contextlib import contextmanager
@@ -27,29 +25,11 @@ NAME = "quantized_functions_cpu"
 FOLDER = "TORCH_EXTENSIONS_DIR"
 """The variable that says below which folder torch compiles."""
 
-COMPILING = "compiling NNCF's C++ extension"
-"""What is said while it is compiled, which takes half a minute."""
-
 _STAMP = ".kit-stamp.json"
-"""In the folder, when NNCF was last imported: for which key, from which sources, and what is compiled."""
+"""In the folder: for which key NNCF was last imported, from which sources, and what is compiled."""
 
-_WATCH = """
-trap '' INT
-before=" $(echo /proc/[0-9]*) "
-read -r _ && exit  # fails where the other end was closed without a word
-found=1
-while [ "$found" ]; do
-    found=
-    for process in /proc/[0-9]*; do
-        case $before in *" $process "*) continue ;; esac
-        case $(readlink "$process/cwd") in "$1"/*) kill -9 "${process#/proc/}" && found=1 ;; esac
-    done
-done
-"""
-"""A shell script that kills what works below the folder ``$1``, and was started after it, if its input ends.
-
-There ninja and what it starts (g++, cc1plus) work, each in a process group of its own.
-"""
+_LOCK_FILES = "*/lock"
+"""Torch's, below the folder."""
 
 
 def built(folder: Path) -> Path:
@@ -75,7 +55,7 @@ def _sources() -> str:
     return digests.of_value(found)
 
 
-def preflight() -> None:
+def _check_compiler() -> None:
     """Check that an extension can be compiled.
 
     :raises KitError: there is no C++ compiler, or the running Python has no headers.
@@ -94,48 +74,28 @@ def preflight() -> None:
 def lock(folder: Path) -> Iterator[None]:
     """Hold the folder's lock, and remove the lock files that a killed compiler left in it.
 
-    Where another process holds it, that is said: one that a debugger has stopped while it imports NNCF may
-    hold it for long.
+    The terminal is told of waiting: a process that a debugger has stopped may hold the lock for long.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with locks.folder(folder, lambda: status.step("waiting for another run, which imports or compiles NNCF")):
-        for stale in _lock_files(folder):
+        for stale in folder.glob(_LOCK_FILES):
             stale.unlink()
         yield
 
 
-@contextmanager
-def compilers_end_with_this(folder: Path) -> Iterator[None]:
-    """Let nothing that compiles below ``folder`` outlive this process, whatever ends it, a SIGKILL too.
-
-    A shell does that, which debuggers leave alone.  It inherits what this process has, the build's lock too.
-    """
-    argv = ["sh", "-c", _WATCH, "sh", str(folder.resolve())]
-    with subprocess.Popen(argv, stdin=subprocess.PIPE, close_fds=False) as watcher:
-        yield
-        assert watcher.stdin is not None
-        watcher.stdin.write(b"\n")
-
-
-def _lock_files(folder: Path) -> Iterator[Path]:
-    """Yield torch's lock files below ``folder``."""
-    return folder.glob("*/lock")
-
-
 def is_current(folder: Path, key: str) -> bool:
-    """Return whether :func:`load` with ``key`` has nothing to do: neither to compile, to clear nor to wait.
+    """Return whether :func:`load` with ``key`` has nothing to do.
 
     That is where nobody holds the folder's lock, torch has left no lock file, and every compiled file has the
     bytes and the time that it had when NNCF was last imported for ``key``.
     """
-    if locks.is_held(folder) or any(_lock_files(folder)):
+    if locks.is_held(folder) or any(folder.glob(_LOCK_FILES)):
         return False
     stamp = Stamp.read(folder / _STAMP)
     return stamp is not None and stamp.key == key and stamp.made["compiled"] == _compiled(folder)
 
 
 def _compiled(folder: Path) -> Dict[str, List[Any]]:
-    """Return time and sha256 of each compiled file."""
     return {
         path.relative_to(folder).as_posix(): [path.stat().st_mtime_ns, digests.of_file(path)]
         for path in folder.glob("*/*.so")
@@ -143,7 +103,7 @@ def _compiled(folder: Path) -> Dict[str, List[Any]]:
 
 
 def write_stamp(folder: Path, key: str) -> None:
-    """Say what is compiled, for ``key``: for who has just imported NNCF, under the lock.
+    """Record what is compiled for ``key``; the caller has just imported NNCF, and holds the lock.
 
     Without a key, a stamp that is still true stays.
     """
@@ -164,8 +124,8 @@ def _clear_damaged(folder: Path) -> None:
 def load(key: str = "") -> None:
     """Import NNCF's quantization functions, compiling the extension where that has not happened yet.
 
-    :param key: stands for everything that decides whether there is something to compile; see
-        :func:`is_current`.  Empty where nobody will ask.
+    :param key: stands for all that decides whether there is something to compile; empty where nobody asks
+        :func:`is_current` later.
     :raises KitError: it cannot be compiled; the compiler's words are part of the error.
     """
     folder = os.environ.get(FOLDER)
@@ -177,9 +137,9 @@ def load(key: str = "") -> None:
         )
     where = Path(folder)
     if compiles(where):
-        preflight()
-        status.step(COMPILING)
-    with lock(where), compilers_end_with_this(where):
+        _check_compiler()
+        status.step("compiling NNCF's C++ extension")
+    with lock(where):
         _clear_damaged(where)
         try:
             import nncf.torch  # noqa: F401  (the import compiles)

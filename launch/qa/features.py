@@ -1,19 +1,36 @@
-"""Questions become features: fixed-length token windows, and back to the answers' text.
+"""Questions become features: windows of one length, and the places of their tokens in the context.
 
-The windows are those of upstream's run_qa.py: question and context in one sequence, long contexts cut into
-overlapping windows, everything padded to ``max_seq_length``.
+As in upstream's run_qa.py, question and context are one sequence, long contexts are cut into overlapping
+windows, and everything is padded to ``max_seq_length``.
 """
 
+import contextlib
+import hashlib
+import inspect
+import json
+import os
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Sequence
+from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence
 
+from ..core import digests, paths
 from ..core.errors import KitError
 from ..model import model_folder, squad
-from . import cache
 from .arguments import Arguments
 
 MODEL_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 """What a feature feeds to the model, each ``max_seq_length`` whole numbers."""
+
+FOLDER = paths.BUILD / "cache" / "features"
+"""Features of many questions, for the next variant; a file's name says all that its content depends on.
+
+``datasets`` writes them, but looks into a cache of its own only for questions that are its files already.
+"""
+
+WORTH = 1000
+"""Questions from which on features are kept: a thousand take a second, and 11 MB."""
+
+KEPT = 2
+"""Files that are kept: features to calibrate on, and to evaluate on."""
 
 
 def load_tokenizer(args: Arguments, vocab_size: int) -> Any:
@@ -64,13 +81,11 @@ def load_examples(args: Arguments, split: str) -> List[squad.Example]:
 
 
 def tokenize(examples: Sequence[squad.Example], tokenizer: Any, args: Arguments, limit: Optional[int]) -> Any:
-    """Return the examples' features as a ``datasets.Dataset``; those of many are kept (:mod:`.cache`).
+    """Return the examples' features as a ``datasets.Dataset``; those of many are kept (:data:`FOLDER`).
 
     Columns: :data:`MODEL_INPUTS`; ``example_id``; ``offset_mapping``, one (first, last + 1) pair of character
-    positions a token, empty for tokens that are not the context's.
-
-    A tokenizer without token types, such as XLM-R's and DistilBERT's, leaves them to the model: BERT takes
-    zeros.
+    positions a token, empty for tokens that are not the context's.  A tokenizer without token types, such as
+    XLM-R's, leaves them to the model: BERT takes zeros.
 
     :param limit: use at most so many examples, and then at most so many features, as upstream does.
     :raises KitError: a question leaves too little of a feature to its context.
@@ -103,9 +118,9 @@ def tokenize(examples: Sequence[squad.Example], tokenizer: Any, args: Arguments,
     chosen = examples[:limit]
     columns = _columns(chosen)
     try:
-        kept = len(chosen) >= cache.WORTH
-        name = cache.key(columns, tokenizer, length=length, stride=args.doc_stride) if kept else ""
-        features = cache.mapped(columns, windows, name)
+        kept = len(chosen) >= WORTH
+        name = key_of(columns, tokenizer, length=length, stride=args.doc_stride) if kept else ""
+        features = _mapped(columns, windows, name)
     except BaseException as error:
         _check_is_of_a_question(error)
         for example in chosen:
@@ -150,3 +165,63 @@ def _too_long(example: squad.Example, error: BaseException, tokenizer: Any, args
             "more than --doc_stride tokens must be left."
         ),
     )
+
+
+def key_of(columns: Mapping[str, Sequence[str]], tokenizer: Any, **options: int) -> str:
+    """Return a digest of what features depend on: questions, tokenizer, lengths, packages and code.
+
+    :param columns: what is tokenized.
+    :param tokenizer: a fast tokenizer; counts by its content, and its classes (transformers') by their files.
+    :param options: the lengths.
+    """
+    import datasets
+    import tokenizers
+    import transformers
+
+    classes = {Path(inspect.getfile(kind)) for kind in type(tokenizer).__mro__ if kind is not object}
+    content = [
+        dict(columns),
+        tokenizer.backend_tokenizer.to_str(),
+        [type(tokenizer).__name__, tokenizer.padding_side, tokenizer.pad_token_id],
+        [tokenizer.pad_token_type_id, tokenizer.model_input_names],
+        options,
+        [datasets.__version__, tokenizers.__version__, transformers.__version__],
+        sorted([path.name, digests.of_file(path)] for path in (*classes, Path(__file__))),
+    ]
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _mapped(
+    columns: Dict[str, List[str]], function: Callable[[Dict[str, List[str]]], Dict[str, Any]], name: str
+) -> Any:
+    """Return ``function`` of the columns as a ``datasets.Dataset``, from :data:`FOLDER` if it is there.
+
+    :param name: from :func:`key_of`; empty where nothing is to be kept.
+    """
+    from datasets import Dataset
+
+    path = FOLDER / f"{name}.arrow"
+    if name and path.is_file():
+        with contextlib.suppress(Exception):  # a file that somebody has damaged is made again
+            made = Dataset.from_file(str(path))
+            os.utime(path)
+            return made
+    rows = Dataset.from_dict(columns)
+    options: Dict[str, Any] = {"batched": True, "remove_columns": list(columns)}
+    if name:
+        with contextlib.suppress(OSError):  # what cannot be kept (a full disk) is made in memory
+            FOLDER.mkdir(parents=True, exist_ok=True)
+            made = rows.map(function, cache_file_name=str(path), **options)
+            _forget(path)
+            return made
+    return rows.map(function, **options)
+
+
+def _forget(newest: Path) -> None:
+    """Remove all files but the ones used last, and what killed runs have left."""
+    finished = sorted(newest.parent.glob("*.arrow"), key=lambda path: path.stat().st_mtime, reverse=True)
+    kept = {newest, *finished[:KEPT]}
+    for path in newest.parent.iterdir():
+        if path not in kept:
+            with contextlib.suppress(OSError):
+                path.unlink()

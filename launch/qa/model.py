@@ -1,11 +1,12 @@
 """The model that a config describes, and the weights that an evaluation asks for.
 
-As a program, with the command line of upstream's script, it checks a checkpoint before that script reads it.
+As a program, with the command line of upstream's script, it reads the checkpoint that the script is to
+evaluate, and writes where its weights are from.
 """
 
 import sys
 from pathlib import Path
-from typing import Any, Callable, List, Sequence, Tuple
+from typing import Any, Callable, List, Tuple
 
 from ..core import files, status
 from ..core.errors import KitError
@@ -22,9 +23,9 @@ def load_config(args: Arguments) -> Tuple[Any, bert_config.BertShape]:
     """
     from transformers import BertConfig
 
-    source = args.config_source
-    checked = bert_config.read(Path(source))
-    shape = bert_config.shape(checked, str(bert_config.config_file(Path(source))))
+    source = Path(args.config_source)
+    checked = bert_config.read(source)
+    shape = bert_config.shape(checked, str(bert_config.config_file(source)))
     return BertConfig.from_dict(checked), shape
 
 
@@ -49,12 +50,10 @@ def build(config: Any, source: str) -> Any:
 
 
 def load(args: Arguments, config: Any, say: Callable[[str], None] = status.step) -> Tuple[Any, str]:
-    """Return the model to evaluate, and in a few words where its weights are from.
+    """Return the model to evaluate, and in a few words where its weights are from (``random, seed 42``).
 
     :param config: transformers' config of the model.
     :param say: takes what happens now, in a few words.
-    :returns: a ``BertForQuestionAnswering``, and ``random, seed N`` or ``checkpoint``, the latter followed by
-        ``, qa_outputs random, seed N`` and ``, N of its tensors not used`` where that is so.
     :raises KitError: there are no weights, or none that can be loaded.
     """
     from transformers import set_seed
@@ -76,7 +75,6 @@ def load(args: Arguments, config: Any, say: Callable[[str], None] = status.step)
 
 
 def _some(names: List[str]) -> str:
-    """Return names in short."""
     more = len(names) - 3
     return ", ".join(names[:3]) + (f" and {more} more" if more > 0 else "")
 
@@ -84,8 +82,7 @@ def _some(names: List[str]) -> str:
 def _read(args: Arguments, config: Any) -> Tuple[Any, List[str], List[str]]:
     """Return the model with its checkpoint's weights, the names of those that lack, and of unused ones.
 
-    As with transformers, a checkpoint may lack the question-answering head (a model that was only pretrained
-    does), which is then drawn.  Without more of its weights a model has nothing to evaluate.
+    A checkpoint may lack the question-answering head (of a model that was only pretrained), which is drawn.
 
     :raises KitError: there is no checkpoint, it is broken, or is another model's.
     """
@@ -95,9 +92,7 @@ def _read(args: Arguments, config: Any) -> Tuple[Any, List[str], List[str]]:
     where = str(checkpoint.find(folder))
     try:
         model, loading = BertForQuestionAnswering.from_pretrained(
-            args.model_name_or_path,
-            config=config,
-            output_loading_info=True,
+            args.model_name_or_path, config=config, output_loading_info=True
         )
     except Exception as error:
         # Unpickling raises anything; transformers covers it with an OSError that does not say what happened.
@@ -121,18 +116,12 @@ def _read(args: Arguments, config: Any) -> Tuple[Any, List[str], List[str]]:
     return model, lacking, unused
 
 
-def main(argv: Sequence[str]) -> int:
-    """Read the checkpoint that upstream's script is to evaluate, and write where its weights are from.
-
-    The script would end in a traceback, or evaluate what a checkpoint lacks as if it were there.
-
-    :raises KitError: as :func:`load`.
-    """
+def _main(argv: List[str]) -> None:
+    # The script would end in a traceback, or evaluate what a checkpoint lacks as if it were there.
     args = parse("run_qa.py", argv)
     weights = load(args, load_config(args)[0])[1]
     files.write(Path(args.output_dir) / checkpoint.ORIGIN, weights + "\n")
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(status.run(main, sys.argv[1:]))
+    sys.exit(status.run(_main, sys.argv[1:]))

@@ -1,7 +1,6 @@
 """The virtual environments: each is made from its locks, and brought up to date when those change.
 
-A stamp in an environment says which locks and which interpreter it was made from: a setup that was killed at
-any moment leaves none, and the next one starts over.
+A stamp in each says which locks and which interpreter it was made from.
 """
 
 import contextlib
@@ -18,9 +17,6 @@ from ..core.stamp import Stamp
 from . import installer, interpreters, requirements
 from .steps import Steps
 
-SPARE = 1.5
-"""Free disk space that a new environment needs, as a multiple of its size: uv unpacks beside it."""
-
 _UNPACK_PIP = """
 import ensurepip, glob, os, sysconfig, zipfile
 here = os.path.join(glob.escape(os.path.dirname(ensurepip.__file__)), "_bundled", "*.whl")
@@ -28,14 +24,13 @@ here = os.path.join(glob.escape(os.path.dirname(ensurepip.__file__)), "_bundled"
 for wheel in glob.glob(here) or glob.glob("/usr/share/python-wheels/*.whl"):
     zipfile.ZipFile(wheel).extractall(sysconfig.get_path("purelib"))
 """
-"""As ``python -m ensurepip``, which takes ten times as long: it runs pip from the wheel and compiles all."""
+"""What ``python -m ensurepip`` does, which takes ten times as long: it runs pip and compiles all."""
 
 
 @dataclass(frozen=True)
 class Venv:
     """A virtual environment.
 
-    :param folder: where it is.
     :param purpose: what it is for, in words.
     :param locks: the locks whose packages are in it; no others are.
     :param bytes: how large it is.
@@ -80,22 +75,17 @@ class Venv:
         return stamp if whole else None
 
     def is_ready(self) -> bool:
-        """Whether the environment is whole and made from the locks as they are now.
-
-        This is asked before every command, so it reads a few small files and starts nothing.
+        """Whether the environment is whole and made from the locks as they are now; starts no process.
 
         :raises KitError: a lock cannot be read.
         """
-        stamp = self._stamp()
-        return stamp is not None and stamp.key == self._key()
+        return self._satisfies("")
 
     def ensure(self, python: str = "") -> bool:
         """Make the environment if it is not ready, and return whether there was anything to do.
 
-        :param python: the make variable ``PYTHON``; empty where the kit may choose.  An environment made from
-            another interpreter is made again.
-        :raises KitError: there is no Python 3.8, a thing the setup needs is missing, or a step failed; the
-            next call starts over.
+        :param python: the make variable ``PYTHON``: an environment of another interpreter is made again.
+        :raises KitError: a Python 3.8 or a compiler is missing, or a step failed; the next call starts over.
         """
         if self._satisfies(python):
             return False
@@ -111,35 +101,24 @@ class Venv:
             return False
         # The interpreter is recognized by its path where possible: asking it takes a process.
         own = stamp.made["python"]
-        return python in ("", own) or _same_file(Path(interpreters.find(python).path), Path(own))
+        return python in ("", own) or _same_file(Path(interpreters.find_interpreter(python).path), Path(own))
 
     def _choose(self, python: str, stamp: Optional[Stamp]) -> interpreters.Interpreter:
-        """Return the interpreter to use."""
-        if self.base is not None:
-            try:
-                return interpreters.probe(str(self.base.python), "the environment's interpreter")
-            except interpreters.Unusable as reason:
-                raise KitError(
-                    f"The interpreter of the kit's environment {reason}.",
-                    where=paths.shown(self.base.python),
-                    hint="make setup",
-                ) from None
-        if stamp is not None and not python:
-            # The environment's own interpreter, even where a search would now find another first.
+        """Return the base's interpreter, or its own, even where a search would find another first."""
+        known = str(self.base.python) if self.base else stamp.made["python"] if stamp and not python else ""
+        if known:
             with contextlib.suppress(interpreters.Unusable):
-                return interpreters.probe(stamp.made["python"], "the environment's interpreter")
-        return interpreters.find(python)
+                return interpreters.probe_interpreter(known, "the environment's interpreter")
+        return interpreters.find_interpreter(python)
 
     def _make(self, python: str, lock: int) -> None:
-        """Make the environment, or bring it up to date where only the locks have changed."""
         stamp = self._stamp()
         interpreter = self._choose(python, stamp)
         keep = stamp is not None and _same_file(Path(interpreter.path), Path(stamp.made["python"]))
         if self.base is None:
             place.find_compiler()
             _check_interpreter(interpreter)
-        # Taken now: a lock that is edited while its packages are installed must count as changed.
-        key = self._key()
+        key = self._key()  # now: a lock that is edited while its packages are installed has changed
         shown = paths.shown(self.folder)
         steps = Steps(paths.BUILD / "log" / f"{self.folder.name.lstrip('.')}.log", lock)
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
@@ -160,7 +139,8 @@ class Venv:
 
     def _check_space(self) -> None:
         """:raises KitError: the disk has no room for a new environment."""
-        free, wanted = shutil.disk_usage(str(self.folder)).free, SPARE * self.bytes
+        free = shutil.disk_usage(str(self.folder)).free
+        wanted = 1.5 * self.bytes  # uv unpacks beside it
         if free < wanted:
             raise KitError(
                 f"There is too little free disk space: {size(free)}, and making {paths.shown(self.folder)}"
@@ -192,7 +172,7 @@ class Venv:
                 *("--build-constraints", _lock_file(installer.LOCK)),
                 *map(_lock_file, self.locks),
             ],
-            environment=installer.uv_settings(os.environ),
+            environment=installer.derive_uv_settings(os.environ),
             draws=True,
         )
 
@@ -206,7 +186,7 @@ def _same_file(one: Path, other: Path) -> bool:
 
 
 def _check_interpreter(interpreter: interpreters.Interpreter) -> None:
-    """:raises KitError: the interpreter cannot make environments, or its headers cannot be used."""
+    """:raises KitError: the interpreter cannot make environments, or NNCF's extension be compiled for it."""
     if interpreter.lacks:
         raise KitError(
             f"Python {interpreter.version} has no {' and no '.join(interpreter.lacks)}: ensurepip has the pip"

@@ -1,7 +1,4 @@
-"""uv, which installs what the locks name: one that is here already, and how it reaches the package index.
-
-Without one, pip installs the locked one into the kit's environment (:mod:`launch.setup.environment`).
-"""
+"""uv, which installs what the locks name: one that is here already, and how it reaches the package index."""
 
 import configparser
 import contextlib
@@ -10,7 +7,7 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
-from typing import Dict, Iterable, List, Mapping, Optional, Tuple
+from typing import Dict, Iterable, List, Mapping, Tuple
 
 from . import requirements
 
@@ -18,7 +15,7 @@ LOCK = "installer.lock"
 """The lock that names uv."""
 
 ANSWER_SECONDS = 30.0
-"""Seconds within which a program says its version, or counts as one that does not start."""
+"""A uv that does not say its version within these seconds counts as one that does not start."""
 
 _PIP_TO_UV: Tuple[Tuple[Tuple[str, ...], Tuple[str, ...]], ...] = (
     (("index-url",), ("UV_DEFAULT_INDEX", "UV_INDEX_URL")),
@@ -29,53 +26,49 @@ _PIP_TO_UV: Tuple[Tuple[Tuple[str, ...], Tuple[str, ...]], ...] = (
 )
 """Settings of pip, and uv's variables for the same; the first is set where none of them is.
 
-extra-index-url and find-links are left out on purpose.  The locks' hashes allow only the files that the index
-of the lock had, so one index is enough; and uv takes a package from the first index that knows its name, so
-that another index with other builds of it would end in an error instead of the right file.
+extra-index-url and find-links are left out on purpose: uv takes a package from the first index that knows its
+name, and where that has other builds than the lock, it fails.
 """
 
 
 def find_uv(candidates: Iterable[Path]) -> str:
-    """Return the first uv that can stand in for the locked one, on PATH at last; else an empty text.
+    """Return the first uv, PATH's last, of the locked one's minor version and no older patch; else "".
 
-    That is one of the same minor version and no older patch: uv's minor version is raised for changes that
-    break something, and its patch version for others (its documentation, "Versioning").
+    uv's minor version is raised for changes that break something (its documentation, "Versioning").
     """
     wanted = _version(requirements.pins(LOCK)["uv"])
-    for uv in (*map(str, candidates), shutil.which("uv") or ""):
-        found = _version(_answer(uv, "--version")) if uv else None
-        if wanted and found and found[:2] == wanted[:2] and found >= wanted:
+    for uv in filter(None, (*map(str, candidates), shutil.which("uv"))):
+        found = _ask_version(uv)
+        if found and found[:2] == wanted[:2] and found >= wanted:
             return uv
     return ""
 
 
-def _version(text: str) -> Optional[List[int]]:
+def _version(text: str) -> List[int]:
     # Releases only: a pre-release of 0.13.9 comes before it.
     match = re.search(r"(?:^|\s)(\d+)\.(\d+)\.(\d+)(?=\s|$)", text)
-    return [int(number) for number in match.groups()] if match else None
+    return [int(number) for number in match.groups()] if match else []
 
 
-def _answer(*command: str) -> str:
-    """Return what a command prints; an empty text where it does not start, fails or takes too long."""
+def _ask_version(uv: str) -> List[int]:
+    """Return a uv's version; an empty list where it does not start, fails or takes too long."""
     try:
-        return subprocess.run(
-            command,
+        done = subprocess.run(
+            [uv, "--version"],
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
+            capture_output=True,
             timeout=ANSWER_SECONDS,
             check=True,
-        ).stdout.decode("utf-8", "replace")
+        )
     except (OSError, subprocess.SubprocessError):
-        return ""
+        return []
+    return _version(done.stdout.decode("utf-8", "replace"))
 
 
 def read_pip_settings(environment: Mapping[str, str]) -> Dict[str, str]:
     """Return pip's settings for installing, as pip reads them (its documentation, "Configuration").
 
     A variable goes before the section ``install`` of any file, and that before ``global``.
-
-    :param environment: the person's variables.
     """
     own, home = environment.get("PIP_CONFIG_FILE", ""), Path(environment.get("HOME", "/"))
     folders = (environment.get("XDG_CONFIG_DIRS") or "/etc/xdg").split(os.pathsep)
@@ -96,11 +89,8 @@ def read_pip_settings(environment: Mapping[str, str]) -> Dict[str, str]:
     return {name: " ".join(value.split()) for name, value in found.items() if value.strip()}
 
 
-def uv_settings(environment: Mapping[str, str]) -> Dict[str, str]:
-    """Return the variables that make uv reach an index as pip does, so that a mirror is set up only once.
-
-    :param environment: the person's variables; what they say to uv stays.
-    """
+def derive_uv_settings(environment: Mapping[str, str]) -> Dict[str, str]:
+    """Return the variables that, with a person's ``environment``, make uv reach an index as pip does."""
     pip = read_pip_settings(environment)
     settings: Dict[str, str] = {}
     for keys, variables in _PIP_TO_UV:

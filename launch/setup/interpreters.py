@@ -1,9 +1,9 @@
 """Finding the Python that the environment is made of.
 
-The kit runs the libraries of 2021, and CPython 3.8 is the newest that all of them have wheels for.  What a
-machine calls ``python3.8`` need not be one: pyenv's shim of that name ends with an error while another
-version is selected, Debian's lacks ``ensurepip`` until another package is installed, and a virtual
-environment's outlives the interpreter that it was made of.  So every candidate is run before it is believed.
+CPython 3.8 is the newest that all libraries of 2021 have wheels for.  What a machine calls ``python3.8`` need
+not be one: pyenv's shim of that name fails while another version is selected, Debian's lacks ``ensurepip``
+until another package is installed, and a virtual environment's outlives the interpreter that it was made of.
+So every candidate is run before it is believed.
 """
 
 import json
@@ -14,18 +14,15 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Iterator, List, NoReturn, Optional, Tuple
+from typing import Any, Dict, Iterator, List, Optional, Tuple
 
 from ..core.errors import KitError
 from ..core.progress import output_of
 
-WANTED = (3, 8)
-"""The version of CPython that the locks are for."""
-
 PROBE_SECONDS = 30.0
 """How long a candidate may take to say what it is; a cold start from a network drive takes some seconds."""
 
-_VERSION = "{}.{}".format(*WANTED)
+_VERSION = "3.8"
 _NAME = f"python{_VERSION}"
 
 _PROBE = f"""
@@ -44,7 +41,7 @@ headers = sysconfig.get_path("include") or ""
 lacks += [] if os.path.exists(os.path.join(headers, "Python.h")) else ["Python.h"]
 print(json.dumps(dict(
     path=path, implementation=platform.python_implementation(), version=platform.python_version(),
-    wide=sys.maxsize > 2**32, headers=headers, lacks=lacks,
+    headers=headers, lacks=lacks,
 )))
 """
 
@@ -53,7 +50,7 @@ print(json.dumps(dict(
 class Interpreter:
     """A CPython 3.8 that has been run.
 
-    :param path: the interpreter itself; where the candidate is a virtual environment's, that one's base.
+    :param path: the interpreter itself; for a virtual environment's, the one that that was made of.
     :param version: its full version, e.g. ``3.8.18``.
     :param origin: how it was found, in words.
     :param headers: the folder of its ``Python.h``.
@@ -71,7 +68,7 @@ class Unusable(Exception):
     """A candidate is not a CPython 3.8 that starts; the text completes the sentence "it ..."."""
 
 
-def probe(path: str, origin: str) -> Interpreter:
+def probe_interpreter(path: str, origin: str) -> Interpreter:
     """Run ``path`` and return what it is.
 
     :raises Unusable: it does not start, or it is something else.
@@ -93,14 +90,14 @@ def probe(path: str, origin: str) -> Interpreter:
             raise Unusable("is a Python 2")
         complaint = "".join(_lines(answer.stderr)[:1]) or f"exit status {answer.returncode}"
         raise Unusable(f"does not start: {complaint}")
-    facts = _last_object(answer.stdout)
-    if facts is None:
-        raise Unusable("does not answer as a Python does")
-    name = f"{facts['implementation']} {facts['version']}"
+    try:
+        # The last line: a sitecustomize may have printed others before it.
+        facts: Dict[str, Any] = json.loads(_lines(answer.stdout)[-1])
+        name = f"{facts['implementation']} {facts['version']}"
+    except (ValueError, LookupError, TypeError):
+        raise Unusable("does not answer as a Python does") from None
     if not name.startswith(f"CPython {_VERSION}."):
         raise Unusable(f"is {name}")
-    if not facts["wide"]:
-        raise Unusable(f"is a 32-bit {name}")
     return Interpreter(facts["path"], facts["version"], origin, facts["headers"], tuple(facts["lacks"]))
 
 
@@ -108,34 +105,19 @@ def _lines(output: bytes) -> List[str]:
     return output.decode("utf-8", "replace").strip().splitlines()
 
 
-def _last_object(output: bytes) -> Any:
-    """Return the JSON of the last line; a ``sitecustomize`` may have printed others before it."""
-    try:
-        value = json.loads("".join(_lines(output)[-1:]))
-    except ValueError:
-        return None
-    return value if isinstance(value, dict) and "implementation" in value else None
+def find_interpreter(requested: str = "") -> Interpreter:
+    """Return the first CPython 3.8 that starts and lacks nothing, else the first that starts.
 
-
-def find(requested: str = "") -> Interpreter:
-    """Return a CPython 3.8 that starts.
-
-    The result may still lack something (:attr:`Interpreter.lacks`): one that lacks nothing is preferred
-    wherever it is, but where there is none, telling the user what to install beside the one there is helps
-    more than denying that it exists.
-
-    :param requested: the make variable ``PYTHON``: a name on PATH or a path.  Where it is given, nothing else
-        is looked at: whoever names an interpreter wants that one or an error.
-    :raises KitError: the requested one is not a CPython 3.8 that starts; or none was found, and then the
-        error lists each place that was tried.
+    :param requested: the make variable ``PYTHON``: a name on PATH or a path; nothing else is looked at then.
+    :raises KitError: there is none, and the error lists each place that was tried.
     """
     if requested:
-        return _requested(requested)
+        return _probe_requested(requested)
     tried: List[str] = []
     incomplete: Optional[Interpreter] = None
     for origin, path in _candidates(tried):
         try:
-            found = probe(path, origin)
+            found = probe_interpreter(path, origin)
         except Unusable as reason:
             tried.append(f"{origin}: {path} {reason}")
             continue
@@ -143,94 +125,8 @@ def find(requested: str = "") -> Interpreter:
             return found
         tried.append(f"{origin}: {path} lacks {' and '.join(found.lacks)}")
         incomplete = incomplete or found
-    return incomplete or _nothing(tried)
-
-
-def _requested(requested: str) -> Interpreter:
-    where = f"PYTHON={requested}"
-    hint = (
-        f"Name a CPython {_VERSION}, such as PYTHON=/usr/bin/{_NAME},"
-        " or leave PYTHON out: the kit then looks for one."
-    )
-    if os.sep in requested:
-        path: Optional[str] = str(Path(requested).expanduser().absolute())
-    else:
-        path = shutil.which(requested)
-    if path is None:
-        raise KitError(f"There is no program called {requested!r} on PATH.", where=where, hint=hint)
-    try:
-        return probe(path, where)
-    except Unusable as reason:
-        raise KitError(
-            f"PYTHON is not a CPython {_VERSION} that starts: {path} {reason}.", where=where, hint=hint
-        ) from None
-
-
-def _candidates(tried: List[str]) -> Iterator[Tuple[str, str]]:
-    """Yield the interpreters to try, each with its place in words, nearest first; the last is uv's to fetch.
-
-    :param tried: receives a line for each place where there is none.
-    """
-    # pyenv's shims are on PATH at best; what they stand for is here, whichever version is selected.
-    pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv") / "versions"
-    versions = sorted(pyenv.glob(f"{_VERSION}.*/bin/{_NAME}"), key=_numbers, reverse=True)
-    on_path = [Path(folder) / _NAME for folder in os.get_exec_path()]
-    places = (
-        ("the running interpreter", [Path(sys.executable)] if sys.version_info[:2] == WANTED else []),
-        (f"{_NAME} on PATH", [path for path in on_path if os.access(path, os.X_OK)]),
-        (f"pyenv ({pyenv})", versions),
-    )
-    for origin, paths in places:
-        if not paths:
-            tried.append(f"{origin}: nothing there")
-        for path in paths:
-            yield origin, str(path)
-    yield from _fetched(tried)
-
-
-def _numbers(path: Path) -> List[int]:
-    return [int(number) for number in re.findall(r"\d+", path.parent.parent.name)]
-
-
-def _fetched(tried: List[str]) -> Iterator[Tuple[str, str]]:
-    """Yield the interpreter of uv's own; it is fetched where there is none yet."""
-    uv = shutil.which("uv")
-    if uv is None:
-        tried.append("uv on PATH, which could fetch one: nothing there")
-        return
-    try:
-        path = _find_managed(uv)
-        if not path:
-            print(f"setup: uv is fetching a Python {_VERSION}, some 30 MB", file=sys.stderr, flush=True)
-            install = subprocess.Popen(
-                [uv, "python", "install", _VERSION],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                # No link in a folder of the person's.
-                env={**os.environ, "UV_PYTHON_INSTALL_BIN": "0"},
-            )
-            said = _lines(output_of(install))
-            path = "" if install.returncode else _find_managed(uv)
-            if not path:
-                # The first line says what failed, the last one why.
-                reasons = "; ".join(line.strip() for line in said[:1] + said[1:][-1:])
-                tried.append(f"uv python install {_VERSION}: {reasons or 'failed without a word'}")
-    except OSError as error:
-        tried.append(f"{uv} does not start: {error.strerror}")
-        return
-    if path:
-        yield "uv", path
-
-
-def _find_managed(uv: str) -> str:
-    """Return the Python 3.8 that uv has installed; an empty text where there is none."""
-    command = [uv, "python", "find", "--python-preference", "only-managed", "--no-project", _VERSION]
-    answer = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False)
-    return "" if answer.returncode else "".join(_lines(answer.stdout)[:1])
-
-
-def _nothing(tried: List[str]) -> NoReturn:
+    if incomplete:
+        return incomplete
     raise KitError(
         f"There is no Python {_VERSION} here that starts; the kit's libraries need that version.",
         where="\n".join(tried),
@@ -241,3 +137,79 @@ def _nothing(tried: List[str]) -> NoReturn:
         f"- pyenv install {_VERSION}.18\n"
         f"- name one that is elsewhere: make setup PYTHON=/path/to/{_NAME}",
     )
+
+
+def _probe_requested(requested: str) -> Interpreter:
+    where = f"PYTHON={requested}"
+    hint = (
+        f"Name a CPython {_VERSION}, such as PYTHON=/usr/bin/{_NAME},"
+        " or leave PYTHON out: the kit then looks for one."
+    )
+    by_path = os.sep in requested
+    path = str(Path(requested).expanduser().absolute()) if by_path else shutil.which(requested)
+    if path is None:
+        raise KitError(f"There is no program called {requested!r} on PATH.", where=where, hint=hint)
+    try:
+        return probe_interpreter(path, where)
+    except Unusable as reason:
+        raise KitError(
+            f"PYTHON is not a CPython {_VERSION} that starts: {path} {reason}.", where=where, hint=hint
+        ) from None
+
+
+def _candidates(tried: List[str]) -> Iterator[Tuple[str, str]]:
+    """Yield the interpreters to try, each with its place in words, nearest first; uv fetches the last.
+
+    :param tried: receives a line for each place where there is none.
+    """
+    # pyenv's shims are on PATH at best; what they stand for is here, whichever version is selected.
+    pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv") / "versions"
+    versions = sorted(pyenv.glob(f"{_VERSION}.*/bin/{_NAME}"), key=_numbers, reverse=True)
+    on_path = [Path(folder) / _NAME for folder in os.get_exec_path()]
+    places = (
+        ("the running interpreter", [Path(sys.executable)] if sys.version.startswith(f"{_VERSION}.") else []),
+        (f"{_NAME} on PATH", [path for path in on_path if os.access(path, os.X_OK)]),
+        (f"pyenv ({pyenv})", versions),
+    )
+    for origin, paths in places:
+        if not paths:
+            tried.append(f"{origin}: nothing there")
+        yield from ((origin, str(path)) for path in paths)
+    uv = shutil.which("uv")
+    if uv is None:
+        tried.append("uv on PATH, which could fetch one: nothing there")
+        return
+    path = _find_managed(uv) or _fetch(uv, tried)
+    if path:
+        yield "uv", path
+
+
+def _numbers(path: Path) -> List[int]:
+    return [int(number) for number in re.findall(r"\d+", path.parent.parent.name)]
+
+
+def _find_managed(uv: str) -> str:
+    """Return the Python 3.8 that uv has installed; an empty text where there is none."""
+    command = [uv, "python", "find", "--python-preference", "only-managed", "--no-project", _VERSION]
+    answer = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False)
+    return "" if answer.returncode else "".join(_lines(answer.stdout)[:1])
+
+
+def _fetch(uv: str, tried: List[str]) -> str:
+    """Have uv install a Python 3.8 and return it; where it fails, ``tried`` receives the reason."""
+    print(f"setup: uv is fetching a Python {_VERSION}, some 30 MB", file=sys.stderr, flush=True)
+    install = subprocess.Popen(
+        [uv, "python", "install", _VERSION],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        # No link in a folder of the person's.
+        env={**os.environ, "UV_PYTHON_INSTALL_BIN": "0"},
+    )
+    said = _lines(output_of(install))
+    path = "" if install.returncode else _find_managed(uv)
+    if not path:
+        # The first line says what failed, the last one why.
+        reasons = "; ".join(line.strip() for line in said[:1] + said[1:][-1:])
+        tried.append(f"uv python install {_VERSION}: {reasons or 'failed without a word'}")
+    return path

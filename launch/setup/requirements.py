@@ -24,7 +24,7 @@ def _lines(name: str) -> List[str]:
 
 
 def lock_digest(name: str) -> str:
-    """Return the SHA-256 of what a lock asks for; comments and blank lines do not count.
+    """Return the sha256 of what a lock asks for; comments and blank lines do not count.
 
     :raises KitError: the lock cannot be read.
     """

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Dict, List, Mapping, Optional
+from typing import List, Mapping, Optional
 
 from ..core import child, paths
 from ..core.errors import KitError
@@ -36,16 +36,15 @@ _UNSET = ("PYTHONHOME", "PYTHONPATH", "VIRTUAL_ENV", "CONDA_PREFIX", "UV_PYTHON"
 """Variables that would have a step look at another environment than the one being made."""
 
 _SET = {"PIP_USER": "0", "UV_NO_WRAP": "1"}
-"""pip refuses a setting of the user's, user = true, in a virtual environment; uv would break the lines of an
-error at the terminal's edge, and what :data:`_ADVICE` looks for with them."""
+"""In a virtual environment pip fails where its setting ``user`` is true; uv would break an error's lines, and
+what :data:`_ADVICE` looks for, at the terminal's edge."""
 
 
 class Steps:
     """The steps of one setup.
 
     :param log: takes their words.
-    :param lock: a descriptor that each step inherits: where this process is killed, its child works on, and
-        the lock is held until that ends.
+    :param lock: the descriptor of a lock that each step inherits, and holds should it outlive this process.
     """
 
     def __init__(self, log: Path, lock: int) -> None:
@@ -78,7 +77,7 @@ class Steps:
         :raises KitError: it failed; the error has the end of its output.
         """
         self.say(doing)
-        variables: Dict[str, str] = {name: os.environ[name] for name in os.environ if name not in _UNSET}
+        variables = {name: value for name, value in os.environ.items() if name not in _UNSET}
         draws = draws and sys.stderr.isatty()
         with self._log.open("ab") as log:
             output = sys.stderr.fileno() if draws else log.fileno()
@@ -98,10 +97,9 @@ class Steps:
             else:
                 output_of(process, quiet=draws)
                 status = process.returncode
-        if status:
-            self._fail(doing, status, "" if draws else child.tail(self._log))
-
-    def _fail(self, doing: str, status: int, words: str) -> None:
+        if not status:
+            return
+        words = "" if draws else child.tail(self._log)
         fitting = [advice for signs, advice in _ADVICE if not words or re.search(signs, words)]
         advice = "\n".join([*(fitting or ["Mend the cause."]), "Then run the command again."])
         raise KitError(

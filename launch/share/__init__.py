@@ -1,1 +1,22 @@
 """What is done with finished trees: compare, report, package."""
+
+import time
+from typing import Callable
+
+from ..core import status
+
+SILENCE = 2.0
+"""Seconds after which long work says how far it is."""
+
+
+def ticker(what: str) -> Callable[[str], None]:
+    """Return a function that takes each thing's name before it is worked on, and says it now and then."""
+    said = time.monotonic()
+
+    def tick(name: str) -> None:
+        nonlocal said
+        if time.monotonic() - said > SILENCE:
+            said = time.monotonic()
+            status.step(f"{what} {name}")
+
+    return tick

@@ -11,16 +11,15 @@ A and B are an ONNX file, a tree, or a folder of trees.
     ranges of activation quantizers: calibration makes those, and their last bits are the processor's.
 ``structure``
     The ONNX graphs are the same, and so are types and shapes of all constants; the values may differ.
-
-Ranges, matrices and masks are defined in :mod:`launch.share.onnx_diff`.
 """
 
+import filecmp
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Callable, Dict, Iterator, List, Optional, Tuple, Union
+from typing import Dict, Iterator, List, Optional, Tuple
 
 from ..artifact import trees
-from ..core import digests, files, paths, status
+from ..core import paths, status
 from ..core.errors import KitError, unknown
 from ..core.progress import counted
 from ..model.onnx_model import Model
@@ -35,89 +34,16 @@ _ENDING = "-8bit"
 
 @dataclass(frozen=True)
 class Result:
-    """What one comparison found.
-
-    :param name: the variant, or the ONNX file.
-    :param same: whether the two are the same in the sense that was asked for.
-    :param text: one line: what is the same and what differs.
-    """
+    """What the comparison of a variant, or of two ONNX files, found; ``text`` is one line."""
 
     name: str
     same: bool
     text: str
 
 
-def compare(a: Path, b: Path, level: str) -> List[Result]:
-    """Compare two ONNX files, two trees, or the trees of two folders by name.
-
-    :param level: one of :data:`LEVELS`.
-    :return: a result for each variant that is in ``a`` or ``b``, in the order of their names.
-    :raises KitError: the level is unknown, a path holds nothing to compare, or a file is no ONNX file.
-    """
-    return list(results(a, b, level))
-
-
-def check(a: str, b: str, level: str) -> Tuple[Path, Path]:
-    """Return what a person named, where it can be compared; this needs no package and no time.
-
-    :param a: the text of ``A=``; ``b`` that of ``B=``, ``level`` that of ``LEVEL=``.
-    :raises KitError: one is not given, the level is unknown, or a path holds nothing to compare.
-    """
-    for text, name in ((a, "A"), (b, "B")):
-        if not text:
-            raise KitError(
-                f"{name} was not named.",
-                where=f"{name}=",
-                hint=f"Set {name}= to an ONNX file, a tree or a folder of trees.",
-            )
-    found = files.typed(a, "A"), files.typed(b, "B")
-    _pairs(*found, level)
-    return found
-
-
-def results(a: Path, b: Path, level: str) -> Iterator[Result]:
-    """Yield each result as soon as it is known; see :func:`compare`."""
-    for name, left, right in _pairs(a, b, level):
-        if left is not None and right is not None:
-            with measuring.beside(_compare_trees, name, left, right, level) as result:
-                yield _placed(result, left, right)
-        else:
-            yield Result(name, False, f"differs: it is in {'A' if left else 'B'} only")
-
-
-def _placed(result: Callable[[], Result], a: "_Tree", b: "_Tree") -> Result:
-    """Return a result; an error that has no place gets both files for one."""
-    try:
-        return result()
-    except KitError as error:
-        where = error.where or f"A={paths.shown(a.onnx)}\nB={paths.shown(b.onnx)}"
-        raise KitError(error.what, where=where, hint=error.hint) from None
-
-
-def _pairs(a: Path, b: Path, level: str) -> List[Tuple[str, Optional["_Tree"], Optional["_Tree"]]]:
-    """Return what is to be compared with what, by name; None where one side lacks it."""
-    if level not in LEVELS:
-        raise unknown("level", level, "LEVEL", LEVELS)
-    left, right = _trees(a, "A"), _trees(b, "B")
-    if isinstance(left, _Tree) and isinstance(right, _Tree):
-        return [(left.name, left, right)]
-    if isinstance(left, dict) and isinstance(right, dict):
-        return [(name, left.get(name), right.get(name)) for name in sorted({**left, **right})]
-    option, trees = ("A", left) if isinstance(left, dict) else ("B", right)
-    assert isinstance(trees, dict)
-    raise KitError(
-        f"{option} is a folder of trees, and the other is one tree or file.",
-        where=f"A={paths.shown(a)}\nB={paths.shown(b)}",
-        hint=f"Name one tree of the folder, e.g. {option}=" + paths.shown(trees[min(trees)].onnx.parent),
-    )
-
-
 @dataclass(frozen=True)
 class _Tree:
-    """The files of a tree that count.
-
-    :param whole: whether the IR does; not so where a file was named and no folder.
-    """
+    """The files of a tree that count; those of the IR do where it is ``whole``, named by its folder."""
 
     onnx: Path
     whole: bool
@@ -131,30 +57,66 @@ class _Tree:
         return self.onnx.parent / "ir" / (self.onnx.stem + suffix)
 
 
-def _trees(path: Path, option: str) -> Union[_Tree, Dict[str, _Tree]]:
-    """Return the tree at ``path``, or those in it by name.
+def compare(a: Path, b: Path, level: str) -> Iterator[Result]:
+    """Compare two ONNX files, two trees, or the trees of two folders by name.
+
+    :param level: one of :data:`LEVELS`.
+    :return: a result for each variant that is in ``a`` or ``b``, in the order of their names, as soon as it
+        is known.
+    :raises KitError: see :func:`find_pairs`; or a file is no ONNX file.
+    """
+    for name, left, right in find_pairs(a, b, level):
+        if left is None or right is None:
+            yield Result(name, False, f"differs: it is in {'A' if left else 'B'} only")
+            continue
+        with measuring.beside(_compare_trees, name, left, right, level) as result:
+            try:
+                yield result()
+            except KitError as error:
+                where = error.where or f"A={paths.shown(left.onnx)}\nB={paths.shown(right.onnx)}"
+                raise KitError(error.what, where=where, hint=error.hint) from None
+
+
+def find_pairs(a: Path, b: Path, level: str) -> List[Tuple[str, Optional[_Tree], Optional[_Tree]]]:
+    """Return what is to be compared with what, by name; None where one side lacks it.
+
+    :raises KitError: the level is unknown, or a path holds nothing to compare.
+    """
+    if level not in LEVELS:
+        raise unknown("level", level, "LEVEL", LEVELS)
+    left, right = _find_trees(a, "A"), _find_trees(b, "B")
+    if ("" in left) != ("" in right):
+        option, found = ("B", right) if "" in left else ("A", left)
+        raise KitError(
+            f"{option} is a folder of trees, and the other is one tree or file.",
+            where=f"A={paths.shown(a)}\nB={paths.shown(b)}",
+            hint=f"Name one tree of the folder, e.g. {option}=" + paths.shown(found[min(found)].onnx.parent),
+        )
+    names = sorted({**left, **right})
+    return [(name or left[""].name, left.get(name), right.get(name)) for name in names]
+
+
+def _find_trees(path: Path, option: str) -> Dict[str, _Tree]:
+    """Return the trees in ``path`` by name; under the empty name the only one, if it is one.
 
     :param option: what the path was given as (``A``), for errors.
     """
     where = f"{option}={paths.shown(path)}"
     if path.is_file():
-        return _Tree(path, whole=False)
+        return {"": _Tree(path, whole=False)}
     if not path.is_dir():
         raise KitError("There is no such file or folder.", where=where, hint=f"Correct {option}.")
     own = sorted(path.glob(f"*{_ENDING}.onnx"))
-    if len(own) == 1:
-        return _Tree(own[0], whole=True)
-    if own:
+    if len(own) > 1:
         raise KitError(
             f"The folder holds {len(own)} files *{_ENDING}.onnx; a tree has one.",
             where=where,
             hint=f"Name one of them, e.g. {option}={paths.shown(own[0])}",
         )
-    found = {}
-    for folder in path.iterdir():
-        onnx = folder / f"{folder.name}{_ENDING}.onnx"
-        if onnx.is_file():
-            found[folder.name] = _Tree(onnx, whole=True)
+    if own:
+        return {"": _Tree(own[0], whole=True)}
+    named = {folder.name: folder / f"{folder.name}{_ENDING}.onnx" for folder in path.iterdir()}
+    found = {name: _Tree(onnx, whole=True) for name, onnx in named.items() if onnx.is_file()}
     if not found:
         raise KitError(
             "There is no tree in this folder.",
@@ -167,7 +129,7 @@ def _trees(path: Path, option: str) -> Union[_Tree, Dict[str, _Tree]]:
 
 def _compare_trees(name: str, a: _Tree, b: _Tree, level: str) -> Result:
     status.step(f"{name}: comparing bytes")
-    same_onnx = _same_bytes(a.onnx, b.onnx)
+    same_onnx = _have_same_bytes(a.onnx, b.onnx)
     other_files = ""
     if level == "bytes":
         count, other_files = _compare_files(a, b, same_onnx)
@@ -194,20 +156,14 @@ def _compare_files(a: _Tree, b: _Tree, same_onnx: bool) -> Tuple[int, str]:
     for suffix in trees.IR_SUFFIXES if a.whole and b.whole else ():
         pair = a.ir(suffix), b.ir(suffix)
         there = [path.is_file() for path in pair]
-        if not any(there):
-            continue
-        if not all(there):
-            fault = f"in {'A' if there[0] else 'B'} only:"
-        elif not _same_bytes(*pair):
-            fault = "other bytes in"
-        else:
+        if all(there) and _have_same_bytes(*pair):
             count += 1
-            continue
-        faults.setdefault(fault, []).append(f"ir/{pair[there.index(True)].name}")
+        elif any(there):
+            fault = "other bytes in" if all(there) else f"in {'A' if there[0] else 'B'} only:"
+            faults.setdefault(fault, []).append(f"ir/{pair[there.index(True)].name}")
     return count, "; ".join(f"{fault} {', '.join(names)}" for fault, names in faults.items() if names)
 
 
-def _same_bytes(a: Path, b: Path) -> bool:
-    if a.samefile(b):  # published trees may be links to one file
-        return True
-    return a.stat().st_size == b.stat().st_size and digests.of_file(a) == digests.of_file(b)
+def _have_same_bytes(a: Path, b: Path) -> bool:
+    # Published trees may be links to one file.
+    return a.samefile(b) or filecmp.cmp(str(a), str(b), shallow=False)

@@ -10,19 +10,12 @@ initializers) is a file's "other bytes".
 
 import itertools
 import math
-import time
 from dataclasses import dataclass
-from typing import Any, List, Optional, Set, Tuple
+from typing import Any, List, Sequence, Set, Tuple
 
-from ..core import status
 from ..core.progress import counted
 from ..model.onnx_model import Model, bare, constant_value, damaged, type_name
-
-_AT_ONCE = 1 << 20
-"""Bytes that are compared at once."""
-
-_SILENCE = 2.0
-"""Seconds after which a long comparison says how far it is."""
+from . import ticker
 
 
 @dataclass
@@ -58,45 +51,41 @@ class Found:
         """All of it in one line."""
         if self.structure:
             return f"other graph: {self.structure}"
-        ranges = (
-            f"{self.other_ranges:,} of {self.ranges:,} activation ranges differ, by at most"
-            f" {_percent(self.largest)}"
-            if self.other_ranges
-            else ""
-        )
-        if self.same_weights:
-            if ranges:
-                return f"same graph, weights and masks; {ranges}"
+        if self.same_weights and not self.other_ranges:
             return "same graph and values; the files differ in other bytes"
-        matrices = f"{self.other_matrices:,} of {self.matrices:,} weight matrices differ"
-        if self.other_matrices:
-            masks = f"the masks of {self.other_masks:,}" if self.other_masks else "no masks"
-            matrices += f" ({masks}), first {self.first_matrix}"
-        parts = ["same graph and shapes", matrices]
+        parts = ["same graph, weights and masks"]
+        if not self.same_weights:
+            matrices = f"{self.other_matrices:,} of {self.matrices:,} weight matrices differ"
+            if self.other_matrices:
+                masks = f"the masks of {self.other_masks:,}" if self.other_masks else "no masks"
+                matrices += f" ({masks}), first {self.first_matrix}"
+            parts = ["same graph and shapes", matrices]
         if self.others:
             verb = "differs" if self.others == 1 else "differ"
             parts.append(f"{counted(self.others, 'other constant')} {verb}, first {self.first_other}")
-        return "; ".join([*parts, ranges] if ranges else parts)
+        if self.other_ranges:
+            largest = _percent(self.largest)
+            parts.append(
+                f"{self.other_ranges:,} of {self.ranges:,} activation ranges differ, by at most {largest}"
+            )
+        return "; ".join(parts)
 
 
 def compare_models(name: str, a: Model, b: Model) -> Found:
-    """Compare two graphs and, where they are the same, their values.
+    """Compare two graphs and, where they are the same, their values; meanwhile ``name`` is said."""
+    import numpy
 
-    :param name: for what is said on the way.
-    """
     structure = _graph_difference(a, b)
     if structure:
         return Found(structure=structure)
     found = Found(matrices=len(a.matrices), ranges=len(a.activations))
     free = a.range_names()
     other: Set[str] = set()
-    said = time.monotonic()
+    tick = ticker(f"{name}: compared")
     # The graphs are the same: so are the names in both lists, and their order.
     for done, ((constant, left), (_, right)) in enumerate(zip(a.constants, b.constants)):
-        if time.monotonic() - said > _SILENCE:
-            status.step(f"{name}: compared {done:,} of {len(a.constants):,} constants")
-            said = time.monotonic()
-        if _same_bits(a, left, b, right):
+        tick(f"{done:,} of {len(a.constants):,} constants")
+        if numpy.array_equal(a.content(left), b.content(right)):
             continue
         other.add(constant)
         if constant in free:
@@ -118,14 +107,13 @@ def compare_models(name: str, a: Model, b: Model) -> Found:
 
 def _graph_difference(a: Model, b: Model) -> str:
     """Return the first difference between two graphs, values of constants excepted; empty for none."""
-    for kind, left, right in (
-        ("opset", _opset(a.proto), _opset(b.proto)),
-        ("input", _interface(a.proto.graph.input), _interface(b.proto.graph.input)),
-        ("output", _interface(a.proto.graph.output), _interface(b.proto.graph.output)),
-    ):
-        for one, other in itertools.zip_longest(left, right):
-            if one != other:
-                return f"{kind}: {one or 'none'} in A, {other or 'none'} in B"
+    text = (
+        _difference("opset", _opset(a.proto), _opset(b.proto))
+        or _difference("input", _interface(a.proto.graph.input), _interface(b.proto.graph.input))
+        or _difference("output", _interface(a.proto.graph.output), _interface(b.proto.graph.output))
+    )
+    if text:
+        return text
     counts = ""
     if len(a.nodes) != len(b.nodes):
         counts = f" ({len(a.nodes):,} nodes in A, {len(b.nodes):,} in B)"
@@ -137,7 +125,7 @@ def _graph_difference(a: Model, b: Model) -> str:
             return (a.constant_label(one.output[0]) if constant else a.node_label(one)) + f": {text}{counts}"
     if counts:
         longer, common = (a, len(b.nodes)) if len(a.nodes) > len(b.nodes) else (b, len(a.nodes))
-        return f"{longer.node_label(longer.nodes[common])}: in {'A' if longer is a else 'B'} only{counts}"
+        return f"{longer.node_label(longer.nodes[common])}: {_only(longer is a)}{counts}"
     return _initializer_difference(a, b)
 
 
@@ -147,19 +135,30 @@ def _initializer_difference(a: Model, b: Model) -> str:
         alone = sorted(set(names).symmetric_difference(others))
         if not alone:
             return "initializers: a name is there twice"
-        return f"{bare(alone[0])}: in {'A' if alone[0] in names else 'B'} only"
+        return f"{bare(alone[0])}: {_only(alone[0] in names)}"
     for (name, left), (_, right) in zip(a.initializers, b.initializers):
         text = _tensor_difference(left, right)
         if text:
             return f"{bare(name)}: {text}"
     # Nothing that the kit makes has these; two files that differ in them are not to pass as the same.
-    for kind, left, right in (
-        ("sparse initializers", a.proto.graph.sparse_initializer, b.proto.graph.sparse_initializer),
-        ("functions", a.proto.functions, b.proto.functions),
-    ):
-        if _serialized(left) != _serialized(right):
-            return f"{kind} differ"
+    if _serialized(a.proto.graph.sparse_initializer) != _serialized(b.proto.graph.sparse_initializer):
+        return "sparse initializers differ"
+    return "" if _serialized(a.proto.functions) == _serialized(b.proto.functions) else "functions differ"
+
+
+def _difference(kind: str, left: Sequence[object], right: Sequence[object]) -> str:
+    """Return the first difference between two lists; empty where they are the same.
+
+    :param kind: what is in them; ``#`` in it stands for the place.
+    """
+    for place, (one, other) in enumerate(itertools.zip_longest(left, right, fillvalue="none")):
+        if one != other:
+            return f"{kind.replace('#', str(place))}: {one} in A, {other} in B"
     return ""
+
+
+def _only(in_a: bool) -> str:
+    return f"in {'A' if in_a else 'B'} only"
 
 
 def _opset(proto: Any) -> List[str]:
@@ -180,41 +179,37 @@ def _interface(values: Any) -> List[str]:
 
 def _node_difference(a: Any, b: Any) -> str:
     """Return what differs between two nodes at the same place; empty for nothing."""
-    for kind, left, right in (
-        ("name", a.name, b.name),
-        ("op type", a.op_type, b.op_type),
-        ("domain", a.domain, b.domain),
-    ):
-        if left != right:
-            return f"{kind}: {left!r} in A, {right!r} in B"
-    for kind, left, right in (("edge, input", a.input, b.input), ("edge, output", a.output, b.output)):
-        for number, (one, other) in enumerate(itertools.zip_longest(left, right)):
-            if one != other:
-                return f"{kind} {number}: {_or_none(one)} in A, {_or_none(other)} in B"
+    text = (
+        _difference("name", [repr(a.name)], [repr(b.name)])
+        or _difference("op type", [repr(a.op_type)], [repr(b.op_type)])
+        or _difference("domain", [repr(a.domain)], [repr(b.domain)])
+        or _difference("edge, input #", [*map(repr, a.input)], [*map(repr, b.input)])
+        or _difference("edge, output #", [*map(repr, a.output)], [*map(repr, b.output)])
+    )
+    if text:
+        return text
     left_ones, right_ones = ({attribute.name: attribute for attribute in node.attribute} for node in (a, b))
-    for name in sorted({**left_ones, **right_ones}):
-        if name not in left_ones or name not in right_ones:
-            return f"attribute {name}: in {'A' if name in left_ones else 'B'} only"
+    alone = sorted(set(left_ones).symmetric_difference(right_ones))
+    if alone:
+        return f"attribute {alone[0]}: {_only(alone[0] in left_ones)}"
     if len(a.attribute) != len(b.attribute):
         return f"attributes: {len(a.attribute)} in A, {len(b.attribute)} in B"
     for name, one in left_ones.items():
         other = right_ones[name]
         if name == "value" and a.op_type == "Constant":
             text = _tensor_difference(one.t, other.t)
-            if text:
-                return text
         elif _serialized([one]) != _serialized([other]):
-            return f"attribute {name}: {_shown(one)} in A, {_shown(other)} in B"
+            text = f"attribute {name}: {_shown(one)} in A, {_shown(other)} in B"
+        if text:
+            return text
     return ""
 
 
 def _tensor_difference(a: Any, b: Any) -> str:
     """Return how two constants differ in shape or type; empty where they do not."""
-    if list(a.dims) != list(b.dims):
-        return f"shape: {list(a.dims)} in A, {list(b.dims)} in B"
-    if a.data_type != b.data_type:
-        return f"type: {type_name(a.data_type)} in A, {type_name(b.data_type)} in B"
-    return ""
+    return _difference("shape", [list(a.dims)], [list(b.dims)]) or _difference(
+        "type", [type_name(a.data_type)], [type_name(b.data_type)]
+    )
 
 
 def _serialized(messages: Any) -> List[bytes]:
@@ -233,25 +228,8 @@ def _shown(attribute: Any) -> str:
     return text if len(text) <= 60 else text[:59] + "…"
 
 
-def _or_none(name: Optional[str]) -> str:
-    return "none" if name is None else repr(name)
-
-
-def _same_bits(a: Model, left: Any, b: Model, right: Any) -> bool:
-    import numpy
-
-    one, other = a.content(left), b.content(right)
-    return len(one) == len(other) and all(
-        numpy.array_equal(one[start : start + _AT_ONCE], other[start : start + _AT_ONCE])
-        for start in range(0, len(one), _AT_ONCE)
-    )
-
-
 def _value_difference(a: Any, b: Any, matrix: bool) -> Tuple[str, bool]:
-    """Return how two arrays of one shape and type differ, and whether their masks do.
-
-    :param matrix: whether they have masks.
-    """
+    """Return how two arrays of one shape and type differ, and whether their masks do, which a matrix has."""
     import numpy
 
     bits = f"u{a.dtype.itemsize}"
@@ -260,11 +238,9 @@ def _value_difference(a: Any, b: Any, matrix: bool) -> Tuple[str, bool]:
     index = numpy.unravel_index(int(different.argmax()), a.shape)
     place = f" at {[int(number) for number in index]}" if a.shape else ""
     text = f"value: {count:,} of {a.size:,} elements differ,{place} {a[index]!s} in A, {b[index]!s} in B"
-    if not matrix:
-        return text, False
     filled = int(numpy.count_nonzero((a == 0) & (b != 0)))
     emptied = int(numpy.count_nonzero((a != 0) & (b == 0)))
-    if not filled and not emptied:
+    if not matrix or not (filled or emptied):
         return text, False
     masks = f"masks differ: {filled:,} zeros of A are not zero in B, {emptied:,} zeros of B not in A"
     return f"{text}; {masks}", True

@@ -1,29 +1,29 @@
 """A tree as a package to hand on: the tree, a report on it, a model card, the licence, and checksums of all.
 
-``TO/V/`` holds the tree as ``V``, so
-that ``TO/V`` is a folder of trees like any other; with ``FORMAT=tar`` the same is in ``TO/V.tar``, whose
-bytes depend on nothing but the files in it.
+``TO/V/`` holds the tree as ``V``, so that ``TO/V`` is a folder of trees like any other; with ``FORMAT=tar``
+the same is in ``TO/V.tar``, whose bytes depend on nothing but the files in it.
 """
 
 import calendar
+import hashlib
+import io
 import shutil
+import stat
 import tarfile
 import time
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Callable, Iterator, List, Tuple
+from pathlib import Path, PurePosixPath
+from typing import IO, Callable, Dict, Iterator, List, Tuple, Union
 
 from ..artifact import sums, trees
 from ..artifact.provenance import read as read_provenance
-from ..core import digests, disk, files, locks, paths
+from ..core import digests, files, locks, paths, place
 from ..core.errors import KitError, unknown
 from ..core.progress import Progress
 from ..model import variants
 from ..verify import tree as verification
-from . import archive
-from .report import command as report
-from .report import page
-from .report.tree import Tree, ticker
+from . import page, report, ticker
+from .tree import Tree
 
 FORMATS = ("folder", "tar")
 
@@ -35,48 +35,20 @@ _EDITED = 8 << 20
 _SLACK = 4 << 20
 """Bytes on disk beside the files': what a filesystem and an archive need."""
 
+Content = Union[bytes, Path]
+Contents = Dict[str, Tuple[Content, str]]
+"""By relative path: the bytes, or the file that has them, and their sha256."""
 
-def package(name: str, out: Path, to: Path, form: str, verify: Callable[[Path], None]) -> Path:
-    """Package a variant's tree and return the folder or the file that was made.
 
-    It is built in a hidden place beside and appears in one step, as a whole; so is an earlier one replaced.
+# --- where it goes ---------------------------------------------------------------------------------------
 
-    :param name: the variant.
-    :param out: the folder that its tree is in.
-    :param to: the folder that the package appears in.
+
+def find_place(name: str, out: Path, to: Path, form: str) -> Tuple[Path, Path]:
+    """Return a variant's tree in ``out``, and where in ``to`` its package is to be.
+
     :param form: one of :data:`FORMATS`.
-    :param verify: called with the tree first; raises :class:`KitError` where it does not pass.
-    :raises KitError: there is no such tree, it does not pass, it changes meanwhile, there is something else
-        where the package is to be, or the disk is full.
-    """
-    tree, target = _check(name, out, to, form)
-    read_provenance(tree)  # an earlier kit's is told from a damaged one
-    verify(tree)
-    provenance = read_provenance(tree)
-    with _disk_errors(target):
-        contents = _contents(Tree(tree, sums.read(tree), [], provenance))
-        _check_disk(name, to, sum(archive.size(content) for content, _ in contents.values()) + _SLACK)
-        to.mkdir(parents=True, exist_ok=True)
-        if form == "tar":
-            _make_tar(name, target, contents, provenance["finished"])
-        else:
-            _make_folder(name, target, contents)
-    return target
-
-
-def check(name: str, out: str, to: str, form: str) -> Tuple[str, Path, Path, str]:
-    """Return what a person asked for, where it can be packaged; this needs no package and no time.
-
-    :param name: the text of ``V=``; ``out``, ``to`` and ``form`` those of ``OUT=``, ``TO=`` and ``FORMAT=``.
     :raises KitError: there is no such tree, or it cannot be packaged there.
     """
-    folder, place = files.typed(out, "OUT"), files.typed(to, "TO")
-    _check(name, folder, place, form)
-    return name, folder, place, form
-
-
-def _check(name: str, out: Path, to: Path, form: str) -> Tuple[Path, Path]:
-    """Return where the tree is, and where its package is to be."""
     variants.get(name)
     if form not in FORMATS:
         raise unknown("format", form, "FORMAT", FORMATS)
@@ -142,18 +114,36 @@ def _is_tar(path: Path, name: str) -> bool:
         return False
 
 
-def _check_disk(name: str, to: Path, need: int) -> None:
-    try:
-        disk.check_disk(f"Packaging {name}", to, need)
-    except KitError as error:
-        hint = "Free disk space, or set TO= to a folder on another disk."
-        raise KitError(error.what, where=error.where, hint=hint) from None
+# --- making it -------------------------------------------------------------------------------------------
 
 
-@contextmanager
-def _disk_errors(target: Path) -> Iterator[None]:
+def verify_tree(tree: Path) -> None:
+    """Verify a tree as ``make verify`` does; one that does not pass is a :class:`KitError`."""
+    with Progress(f"{tree.name} verify", None) as progress:
+        result = verification.verify(tree, paths.VENV_PYTHON, progress.tick)
+        progress.done(f"{len(result.checks) - len(result.failed)} of {len(result.checks)} checks passed")
+    verification.require(result, paths.shown(tree), verification.again(tree))
+
+
+def make_package(tree: Path, target: Path, verify: Callable[[Path], None] = verify_tree) -> None:
+    """Package a tree; ``target`` appears in one step, as a whole, and so is an earlier one replaced.
+
+    :param tree: with ``target``, what :func:`find_place` gives.
+    :raises KitError: it does not pass, it changes meanwhile, there is something else where the package is to
+        be, or the disk is full.
+    """
+    read_provenance(tree)  # an earlier kit's is told from a damaged one
+    verify(tree)
+    provenance = read_provenance(tree)
+    to = target.parent
     try:
-        yield
+        contents = _contents(Tree(tree, sums.read(tree), [], provenance))
+        _check_disk(tree.name, to, sum(_size(content) for content, _ in contents.values()) + _SLACK)
+        to.mkdir(parents=True, exist_ok=True)
+        if target.suffix == ".tar":
+            _make_tar(tree.name, target, contents, provenance["finished"])
+        else:
+            _make_folder(tree.name, target, contents)
     except OSError as error:
         raise KitError(
             f"The package cannot be made: {error.strerror or error}.",
@@ -162,35 +152,51 @@ def _disk_errors(target: Path) -> Iterator[None]:
         ) from None
 
 
-def _contents(tree: Tree) -> archive.Contents:
+def _check_disk(name: str, to: Path, need: int) -> None:
+    try:
+        place.check_disk(f"Packaging {name}", to, need)
+    except KitError as error:
+        hint = "Free disk space, or set TO= to a folder on another disk."
+        raise KitError(error.what, where=error.where, hint=hint) from None
+
+
+def _contents(tree: Tree) -> Contents:
     """Return what is in the package of a tree that passed."""
     name = tree.name
-    contents: archive.Contents = {
+    contents: Contents = {
         f"{name}/{file}": (tree.folder / file, digest) for file, digest in tree.sums.items()
     }
-    contents[f"{name}/{sums.NAME}"] = archive.made(sums.text(tree.sums))
-    contents[report.NAME] = archive.made(page.report([tree], []))
-    contents[LICENCE] = archive.made((paths.REPOSITORY / LICENCE).read_bytes())
-    listed = [(file, archive.size(contents[file][0])) for file in sorted(contents)]
-    contents[CARD] = archive.made(page.model_card(tree, listed))
-    listing = sums.text({file: digest for file, (_, digest) in contents.items()})
-    contents[sums.NAME] = archive.made(listing)
+    contents[f"{name}/{sums.NAME}"] = _summed(sums.text(tree.sums))
+    contents[report.NAME] = _summed(page.draw_page([tree], []))
+    contents[LICENCE] = _summed((paths.REPOSITORY / LICENCE).read_bytes())
+    listed = [(file, _size(contents[file][0])) for file in sorted(contents)]
+    contents[CARD] = _summed(page.write_card(tree, listed))
+    contents[sums.NAME] = _summed(sums.text({file: digest for file, (_, digest) in contents.items()}))
     return contents
 
 
-def _make_folder(name: str, target: Path, contents: archive.Contents) -> None:
-    to, staging = target.parent, target.with_name(f".{name}.new")
-    trees.recover(to, variants.get(name))
+def _summed(text: Union[str, bytes]) -> Tuple[bytes, str]:
+    content = text if isinstance(text, bytes) else text.encode("utf-8")
+    return content, hashlib.sha256(content).hexdigest()
+
+
+def _size(content: Content) -> int:
+    return len(content) if isinstance(content, bytes) else content.stat().st_size
+
+
+def _make_folder(name: str, target: Path, contents: Contents) -> None:
+    staging = target.with_name(f".{name}.new")
+    trees.recover(target.parent, variants.get(name))
     _check_target(target, name)
-    with locks.folder(to):
+    with locks.folder(target.parent):
         try:
-            archive.write_folder(staging, contents, ticker(f"{name}: copying"))
+            write_folder(staging, contents, ticker(f"{name}: copying"))
             trees.replace(target, staging, target.with_name(f".{name}.old"))
         finally:
             shutil.rmtree(staging, ignore_errors=True)
 
 
-def _make_tar(name: str, target: Path, contents: archive.Contents, finished: str) -> None:
+def _make_tar(name: str, target: Path, contents: Contents, finished: str) -> None:
     staging = target.with_name(f".{target.name}.new")
     try:
         mtime = calendar.timegm(time.strptime(finished, "%Y-%m-%dT%H:%M:%SZ"))
@@ -202,7 +208,7 @@ def _make_tar(name: str, target: Path, contents: archive.Contents, finished: str
         ) from None
     with locks.folder(target.parent):
         try:
-            archive.write_tar(staging, name, contents, mtime, ticker(f"{name}: copying"))
+            write_tar(staging, name, contents, mtime, ticker(f"{name}: copying"))
             files.flush(staging)
             staging.replace(target)
             files.flush(target.parent)
@@ -211,12 +217,75 @@ def _make_tar(name: str, target: Path, contents: archive.Contents, finished: str
                 staging.unlink()
 
 
-def verified(tree: Path) -> None:
-    """Verify a tree as ``make verify`` does, in the kit's environment.
+# --- writing files whose sha256 is known beforehand ------------------------------------------------------
 
-    :raises KitError: it does not pass.
+
+def write_folder(folder: Path, contents: Contents, tick: Callable[[str], None]) -> None:
+    """Write ``contents`` below a folder that is not there yet; files are copied, not linked.
+
+    :param tick: called with each path before it is written.
+    :raises KitError: a file has other bytes than those of its sum.
+    :raises OSError: something cannot be read or written.
     """
-    with Progress(f"{tree.name} verify", None) as progress:
-        result = verification.verify(tree, paths.VENV_PYTHON, progress.tick)
-        progress.done(f"{len(result.checks) - len(result.failed)} of {len(result.checks)} checks passed")
-    verification.require(result, paths.shown(tree), verification.again(tree))
+    for name, (content, digest) in contents.items():
+        tick(name)
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("wb") as handle, _reading(content, digest) as reader:
+            shutil.copyfileobj(reader, handle, 1 << 20)
+
+
+def write_tar(path: Path, top: str, contents: Contents, mtime: int, tick: Callable[[str], None]) -> None:
+    """Write a tar archive with ``contents`` in the folder ``top``; else as :func:`write_folder`.
+
+    Its bytes depend on the arguments alone: members are sorted by name, belong to root, have the modes 0755
+    (folders) and 0644, and one time.
+
+    :param mtime: that time, in seconds since 1970, UTC.
+    """
+    members = {f"{top}/{name}": content for name, content in contents.items()}
+    folders = {str(parent) for name in members for parent in PurePosixPath(name).parents} - {"."}
+    with tarfile.open(str(path), "w", format=tarfile.PAX_FORMAT) as archive:
+        for name in sorted({*members, *folders}):
+            member = tarfile.TarInfo(name)
+            member.mode, member.mtime, member.uname, member.gname = 0o644, mtime, "root", "root"
+            if name in folders:
+                member.type, member.mode = tarfile.DIRTYPE, 0o755
+                archive.addfile(member)
+                continue
+            tick(name)
+            content, digest = members[name]
+            member.size = _size(content)
+            with _reading(content, digest) as reader:
+                archive.addfile(member, reader)
+
+
+class _Reader:
+    """A file that is read, and the sum of what was read of it."""
+
+    def __init__(self, handle: IO[bytes]) -> None:
+        self.sum = hashlib.sha256()
+        self._handle = handle
+
+    def read(self, count: int = -1) -> bytes:
+        """Return the next bytes."""
+        data = self._handle.read(count)
+        self.sum.update(data)
+        return data
+
+
+@contextmanager
+def _reading(content: Content, digest: str) -> Iterator[_Reader]:
+    """Yield a reader, and compare what was read with its sum: nothing else is ever handed on."""
+    changed = KitError(
+        "A file has not the bytes that it is listed with.",
+        where=paths.shown(content) if isinstance(content, Path) else "",
+        hint="Make the tree again, and leave it alone while it is packaged.",
+    )
+    if isinstance(content, Path) and not stat.S_ISREG(content.lstat().st_mode):
+        raise changed
+    with io.BytesIO(content) if isinstance(content, bytes) else content.open("rb") as handle:
+        reader = _Reader(handle)
+        yield reader
+    if reader.sum.hexdigest() != digest:
+        raise changed

@@ -2,8 +2,7 @@
 
 :func:`edit_patches` makes a scratch clone of a fork at its pin with each patch as one commit; a person
 changes, adds, reorders or drops commits there; :func:`export_patches` writes the commits back as patches.
-What is exported depends on the commits alone, so exporting an unchanged clone changes no byte;
-:func:`check_patches` holds every patch to that.
+A patch's bytes depend on its commit alone; :func:`check_patches` holds every patch to that.
 """
 
 import dataclasses
@@ -13,20 +12,20 @@ import json
 import re
 import shutil
 import tempfile
+import textwrap
 from pathlib import Path
-from typing import Dict, List
+from typing import Dict, Iterable, List
 
 from ..core import digests, git, paths
 from ..core.errors import KitError
-from ..core.files import flush, flush_all, write
+from ..core.files import write
 from ..core.progress import counted
 from . import patches, third_party
-from .patch_commits import BASE, MAIL, export_commit, make_commits
-from .patches import Patch
+from .patches import FIELD_LIST, SUBJECT, Patch, parse_patch
 from .third_party import Fork
 
-_NAME_LENGTH = 48
-"""Characters of a new patch's file name, at most."""
+_BASE = "refs/kit/base"
+"""The pin, in a repository that :func:`_make_commits` has made."""
 
 _EXPORTED = "refs/kit/exported"
 """Where the clone's branch was when its commits were last equal to the files in ``patches/``."""
@@ -37,13 +36,29 @@ _SUMS = "kit-patches.json"
 _UNFINISHED = ("rebase-merge", "rebase-apply", "CHERRY_PICK_HEAD", "MERGE_HEAD", "REVERT_HEAD")
 """In a git directory: what there is while git waits for a person to go on."""
 
+_MAIL = "patches@localhost"
+"""The address of the commits made from patches; a person's own have the person's."""
+
+_IDENTITY = {
+    f"GIT_{role}_{key}": value
+    for role in ("AUTHOR", "COMMITTER")
+    for key, value in (("NAME", "patches"), ("EMAIL", _MAIL), ("DATE", "2021-11-30T00:00:00Z"))
+}
+
+_SHOW = (
+    *("diff-tree", "-p", "--always", f"--format={SUBJECT}%B", "--no-color", "--no-ext-diff"),
+    # One line of context: as few as place a change.
+    *("--no-textconv", "--no-renames", "--diff-algorithm=myers", "--no-indent-heuristic", "--unified=1"),
+    *("--src-prefix=a/", "--dst-prefix=b/", "--submodule=short"),
+)
+
 
 def check_patches() -> List[str]:
     """Check all patches, and return what was checked, one line a fork.
 
-    Without its source, a fork's patches are read: each parses, is listed once and says what it has to say.
-    With it, they are also applied in order without fuzz, and exported again: the same bytes must come out.
-    Required patches come before those of the optional set, so this applies the series with and without it.
+    Without a fork's source its patches are read.  With it, they are also applied in order without fuzz, and
+    exported again: the same bytes must come out.  As required patches come first, that is the series with
+    and without the optional set.
 
     :raises KitError: a patch is at fault, or a folder is in no map.
     """
@@ -62,46 +77,31 @@ def check_patches() -> List[str]:
 def _check_fork(fork: Fork) -> str:
     found = patches.read_series(fork.name)
     for patch in found:
-        _check_diff(patch)
+        done = git.run(["apply", "--numstat", str(patch.path)], patch.path.parent)
+        if done.returncode:
+            raise KitError(
+                f"A patch is no unified diff: {git.words(done)}",
+                where=paths.shown(patch.path),
+                hint="Restore it, or make it anew: make patch-edit, make patch-export.",
+            )
     patches.check_order(found, paths.shown(paths.PATCHES / fork.name / "series"))
     fast = sum(patch.fast for patch in found)
-    read = (
-        counted(len(found), "patch", "patches")
-        + (f" ({fast} of the set {patches.FAST})" if fast else "")
-        + " read"
-    )
+    some = f" ({fast} of the set {patches.FAST})" if fast else ""
+    read = f"{fork.name}: {counted(len(found), 'patch', 'patches')}{some} read"
     if not third_party.is_checked_out(fork):
-        return f"{fork.name}: {read}; {fork.submodule} is not checked out, so none was applied"
+        return f"{read}; {fork.submodule} is not checked out, so none was applied"
     third_party.check_pin(fork)
     with tempfile.TemporaryDirectory() as scratch:
         repository = Path(scratch, fork.name)
-        make_commits(fork, found, repository)
-        commits = git.output(["rev-list", "--reverse", f"{BASE}..HEAD"], repository).split()
+        _make_commits(fork, found, repository)
+        commits = git.output(["rev-list", "--reverse", f"{_BASE}..HEAD"], repository).split()
         for patch, commit in zip(found, commits):
-            _check_same(patch, export_commit(repository, commit))
+            _check_same(patch, _export_commit(repository, commit))
     both = f" without and with the set {patches.FAST}" if fast else ""
-    return f"{fork.name}: {read}, applied to {fork.base[:12]}{both} and exported again: no difference"
-
-
-def _check_diff(patch: Patch) -> None:
-    """Check that a patch's diff is one, and changes only files of the repository it is for."""
-    where = paths.shown(patch.path)
-    done = git.run(["apply", "--numstat", "-z", str(patch.path)], patch.path.parent)
-    if done.returncode:
-        raise KitError(
-            f"A patch is no unified diff: {git.words(done)}",
-            where=where,
-            hint="Restore it, or make it anew: make patch-edit, make patch-export.",
-        )
-    for line in done.stdout.split("\0")[:-1]:
-        file = line.split("\t", 2)[2]
-        if file.startswith("/") or ".." in file.split("/"):
-            what = "A patch changes a file outside of its repository."
-            raise KitError(what, where=f"{where}: {file}", hint="Remove it.")
+    return f"{read}, applied to {fork.base[:12]}{both} and exported again: no difference"
 
 
 def _check_same(patch: Patch, again: Patch) -> None:
-    """Check that a patch is as its commit gives it."""
     lines = itertools.zip_longest(patch.text.split("\n"), again.text.split("\n"))
     for number, (here, there) in enumerate(lines, 1):
         if here != there:
@@ -111,6 +111,45 @@ def _check_same(patch: Patch, again: Patch) -> None:
                 where=f"{paths.shown(patch.path)}, line {number}",
                 hint=f"make patch-edit P={name} && make patch-export P={name}",
             )
+
+
+def _make_commits(fork: Fork, series: Iterable[Patch], folder: Path) -> None:
+    """Make a repository in a new folder: the pin, and each patch as one commit on top.
+
+    The files are in its index and not in the folder; the submodule's objects stay where they are.
+    """
+    folder.mkdir(parents=True)
+    git.output(["init", "--quiet"], folder)
+    kept = git.output(["rev-parse", "--git-path", "objects", "--git-path", "shallow"], fork.folder)
+    objects, shallow = ((fork.folder / place).resolve() for place in kept.splitlines())
+    (folder / ".git/objects/info/alternates").write_text(f"{objects}\n")
+    if shallow.is_file():
+        shutil.copyfile(shallow, folder / ".git/shallow")
+    git.output(["update-ref", _BASE, fork.base], folder)
+    git.output(["reset", "--quiet", "--soft", fork.base], folder)
+    git.output(["read-tree", fork.base], folder)
+    for patch in series:
+        patches.apply_patch(patch, folder, "--cached")
+        message = patch.message[len(SUBJECT) :].rstrip("\n") + "\n"
+        words = ["commit", "--quiet", "--no-verify", "--cleanup=verbatim", "--file=-"]
+        git.output(words, folder, env=_IDENTITY, text=message)
+
+
+def _export_commit(repository: Path, commit: str) -> Patch:
+    """Return a commit as a patch that has no file yet; a KitError where something is missing."""
+    shown = parse_patch(Path(), git.output([*_SHOW, commit], repository))
+    # Object names and the heading that git guesses for a hunk say nothing that a reader needs.
+    diff = re.sub(r"^index [0-9a-f]+\.\.[0-9a-f]+(?: \d+)?\n", "", shown.diff, flags=re.M)
+    diff = re.sub(r"^(@@ -\S+ \+\S+ @@).*$", r"\1", diff, flags=re.M)
+    patch = Patch(shown.path, shown.message.rstrip("\n") + "\n\n", diff)
+    problems = patches.find_problems(patch)
+    if problems:
+        raise KitError(
+            f"The commit is no patch yet: {'; '.join(problems)}.",
+            where=f"{paths.shown(repository)}: commit {commit[:12]}: {patch.subject}",
+            hint=f"git commit --amend: a subject, a paragraph on why, and the fields\n{FIELD_LIST}",
+        )
+    return patch
 
 
 def _clone_of(fork: Fork) -> Path:
@@ -136,13 +175,11 @@ def edit_patches(fork: Fork) -> Path:
     staging = clone.with_name(f".{fork.name}.staging")
     shutil.rmtree(staging, ignore_errors=True)
     try:
-        make_commits(fork, patches.read_series(fork.name), staging)
+        _make_commits(fork, patches.read_series(fork.name), staging)
         git.output(["reset", "--quiet", "--hard"], staging)
         _remember(fork, staging)
         shutil.rmtree(clone, ignore_errors=True)
-        flush_all()
         staging.rename(clone)
-        flush(clone.parent)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     return clone
@@ -160,10 +197,7 @@ def _sums(fork: Fork) -> Dict[str, str]:
 
 
 def check_exported(fork: Fork) -> None:
-    """Check that removing the scratch clone, where there is one, loses nothing.
-
-    :raises KitError: it holds work that ``patches/`` does not.
-    """
+    """Raise a KitError where the scratch clone holds work that ``patches/`` does not."""
     clone = _clone_of(fork)
     if clone.exists() and not _is_exported(fork, clone):
         where = paths.shown(clone)
@@ -176,19 +210,24 @@ def check_exported(fork: Fork) -> None:
 
 def _is_exported(fork: Fork, clone: Path) -> bool:
     try:
-        changed = git.output(["status", "--porcelain", "--untracked-files=all"], clone)
         head, exported = git.output(["rev-parse", "HEAD", _EXPORTED], clone).split()
         # What is stashed, or on another branch, is on no way from here either.
-        more = git.output(["rev-list", "--max-count=1", "--all", "--not", _EXPORTED, BASE], clone)
-        if changed or head != exported or more:
+        more = git.output(["rev-list", "--max-count=1", "--all", "--not", _EXPORTED, _BASE], clone)
+        if head != exported or more or _find_changes(clone):
             return False
         # An export can be undone in patches/.  Commits that the kit has made are from there, now or earlier.
         there = {path.read_bytes() for path in (paths.PATCHES / fork.name).glob("*.patch")}
-        log = git.output(["log", "--format=%H %ce", f"{BASE}..HEAD"], clone).splitlines()
-        persons = [line.split()[0] for line in log if line.split()[1:] != [MAIL]]
-        return all(export_commit(clone, commit).text.encode() in there for commit in persons)
+        log = git.output(["log", "--format=%H %ce", f"{_BASE}..HEAD"], clone).splitlines()
+        persons = [line.split()[0] for line in log if line.split()[1:] != [_MAIL]]
+        return all(_export_commit(clone, commit).text.encode() in there for commit in persons)
     except KitError:
         return False
+
+
+def _find_changes(clone: Path) -> List[str]:
+    """Return the files that differ from the last commit."""
+    changed = git.output(["status", "--porcelain", "--untracked-files=all"], clone)
+    return [line[3:] for line in changed.splitlines()]
 
 
 def export_patches(fork: Fork) -> List[Path]:
@@ -197,22 +236,22 @@ def export_patches(fork: Fork) -> List[Path]:
     A commit whose subject a patch has already keeps that patch's file name; a new one is named after its
     subject.  Patches whose commits are gone are removed.
 
-    :raises KitError: there is no clone, something in it is not committed, or a commit does not say what a
-        patch has to say; nothing is written then.
+    :raises KitError: there is no clone, something in it is not committed, git is in the middle of changing
+        commits, they are no straight line from the pin, or one lacks something; nothing is written then.
     """
     clone = _clone_of(fork)
     where = paths.shown(clone)
     if not (clone / ".git").exists():
         raise KitError("There is no scratch clone.", where=where, hint=f"make patch-edit P={fork.name}")
-    changed = git.output(["status", "--porcelain", "--untracked-files=all"], clone).splitlines()
+    changed = _find_changes(clone)
     if changed:
         raise KitError(
-            f"The scratch clone has changes that are in no commit: {changed[0][3:]}"
+            f"The scratch clone has changes that are in no commit: {changed[0]}"
             + (f" and {len(changed) - 1} more." if len(changed) > 1 else "."),
             where=where,
             hint="Commit them (git commit --fixup and git rebase -i --autosquash change an earlier patch).",
         )
-    found = _named(fork, [export_commit(clone, commit) for commit in _commits(fork, clone)])
+    found = _name_patches(fork, [_export_commit(clone, commit) for commit in _list_commits(fork, clone)])
     patches.check_order(found, where)
     texts = {patch.path.name: patch.text for patch in found}
     texts["series"] = "".join(f"{name}\n" for name in texts)
@@ -227,11 +266,8 @@ def export_patches(fork: Fork) -> List[Path]:
     return [patch.path for patch in found]
 
 
-def _commits(fork: Fork, clone: Path) -> List[str]:
-    """Return the commits on top of the pin, the earliest first.
-
-    :raises KitError: they are no straight line from the pin, or git is in the middle of changing them.
-    """
+def _list_commits(fork: Fork, clone: Path) -> List[str]:
+    """Return the commits on top of the pin, the earliest first."""
     unfinished = [name for name in _UNFINISHED if (clone / ".git" / name).exists()]
     if unfinished:
         raise KitError(
@@ -247,16 +283,14 @@ def _commits(fork: Fork, clone: Path) -> List[str]:
         raise KitError(
             "The scratch clone's commits are no straight line from the pin, so they are no series.",
             where=f"{paths.shown(clone)}, pin {fork.base[:12]}",
-            hint=f"Put them on top of it, without merges: git rebase --onto {fork.base[:12]} {BASE}",
+            hint=f"Put them on top of it, without merges: git rebase --onto {fork.base[:12]} {_BASE}",
         )
     return ends[1:]
 
 
-def _named(fork: Fork, found: List[Patch]) -> List[Patch]:
-    """Return the patches with their files.
-
-    An export that was killed may have left a file that the series does not name yet: its name counts, too.
-    """
+def _name_patches(fork: Fork, found: List[Patch]) -> List[Patch]:
+    """Return the patches with their files."""
+    # An export that was killed may have left a file that the series does not name yet: its name counts, too.
     folder = paths.PATCHES / fork.name
     old = [patches.parse_patch(path, path.read_text("utf-8", "replace")) for path in folder.glob("*.patch")]
     known = {patch.subject: patch.path for patch in old}
@@ -274,19 +308,13 @@ def _named(fork: Fork, found: List[Patch]) -> List[Patch]:
 
 
 def _slug(subject: str) -> str:
-    """Return a subject as a file name, of whole words."""
-    words = re.sub(r"[^a-z0-9]+", " ", subject.lower()).split()
-    while len(words) > 1 and len("_".join(words)) > _NAME_LENGTH:
-        words.pop()
-    return "_".join(words)[:_NAME_LENGTH] or "patch"
+    """Return a subject as a file name, of whole words and at most 48 characters."""
+    words = re.sub(r"[^a-z0-9]+", " ", subject.lower())
+    return textwrap.shorten(words, 48, placeholder="").replace(" ", "_") or "patch"
 
 
 def _check_unchanged(fork: Fork, clone: Path, texts: Dict[str, str]) -> None:
-    """Check that an export undoes nothing that was changed in ``patches/`` since the clone was made.
-
-    :param texts: what the export will write, by file.
-    :raises KitError: it would.
-    """
+    """Check that writing ``texts``, by file, undoes no change to ``patches/`` since the clone was made."""
     now = _sums(fork)
     then: Dict[str, str] = json.loads((clone / ".git" / _SUMS).read_text(encoding="utf-8"))
     new = {name: hashlib.sha256(text.encode()).hexdigest() for name, text in texts.items()}

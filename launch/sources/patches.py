@@ -1,7 +1,6 @@
 """The patch series: what is in ``patches/``, what a patch must say of itself, and applying one.
 
-``patches/<name>/series`` lists a fork's patches in order, one file name a line.  A patch is a text that says
-why it exists, in fields, and then a unified diff with as little of the code around it as makes it apply.
+A patch says why it exists, in fields; then comes a unified diff.  ``patches/<name>/series`` has the order.
 """
 
 import re
@@ -23,19 +22,11 @@ FIELDS = {
 }
 """What every patch says of itself beside its subject and the reason for it."""
 
-OPTIONAL_SET = "Optional-set"
-"""A field that a patch may have: the set it belongs to, which a user can leave out."""
+OPTIONAL_SET, FAST = "Optional-set", "fast"
+"""A field that a patch may have, and the one set: runs are faster or smaller with it, and no byte changes."""
 
-FAST = "fast"
-"""The one optional set: what makes runs faster or smaller and changes no output byte; ``FAST=0``."""
-
-FIELD_LIST = "\n".join(
-    [
-        *(f"{name}: <{meaning}>" for name, meaning in FIELDS.items()),
-        f"{OPTIONAL_SET}: {FAST}  (only where it belongs to that set)",
-    ]
-)
-"""The fields with their meanings, for a hint."""
+FIELD_LIST = "\n".join(f"{name}: <{meaning}>" for name, meaning in FIELDS.items())
+FIELD_LIST += f"\n{OPTIONAL_SET}: {FAST}  (only where it belongs to that set)"
 
 SUBJECT = "Subject: "
 _SUBJECT_LENGTH = 72
@@ -46,17 +37,10 @@ _FIELD = re.compile(r"^([A-Z][a-z]+(?:-[a-z]+)+): (.+(?:\n +\S.*)*)$", re.M)
 _OPTIONAL_SET = re.compile(r"^\s*optional[-_ ]?sets?\s*:.*", re.I | re.M)
 """A line that means to be the field; misspelt, it would make a patch required in silence."""
 
-_DIFF = re.compile(r"^diff --git ", re.M)
-
 
 @dataclass(frozen=True)
 class Patch:
-    """One patch.
-
-    :param path: its file.
-    :param message: everything before the diff.
-    :param diff: the rest, which alone reaches the patched files.
-    """
+    """One patch: its file, everything before the diff, and the diff."""
 
     path: Path
     message: str
@@ -90,7 +74,7 @@ class Patch:
 
 def parse_patch(path: Path, text: str) -> Patch:
     """Return the patch that ``text`` is; :func:`find_problems` says whether it is one."""
-    start = _DIFF.search(text)
+    start = re.search(r"^diff --git ", text, re.M)
     end = start.start() if start else len(text)
     return Patch(path, text[:end], text[end:])
 
@@ -120,10 +104,22 @@ def find_problems(patch: Patch) -> List[str]:
     return problems
 
 
-def read_series(name: str) -> List[Patch]:
-    """Return a fork's patches in the order they are applied; none where there is no series.
+def read_patch(path: Path) -> Patch:
+    """Return the patch in a file; a KitError where it is not complete."""
+    patch = parse_patch(path, path.read_bytes().decode("utf-8", "surrogateescape"))
+    problems = find_problems(patch)
+    if problems:
+        raise KitError(
+            f"A patch is not complete: {'; '.join(problems)}.",
+            where=paths.shown(path),
+            hint=f"Begin it with 'Subject: …', a paragraph on why it exists, and the fields\n{FIELD_LIST}",
+        )
+    return patch
 
-    :param name: the folder below ``patches/``.
+
+def read_series(name: str) -> List[Patch]:
+    """Return the patches in ``patches/<name>/`` in the order they are applied; none without a series.
+
     :raises KitError: the series names a patch twice or one that does not exist, a patch is in no series, or
         is not complete.
     """
@@ -150,29 +146,10 @@ def read_series(name: str) -> List[Patch]:
     return [read_patch(folder / file) for file in names]
 
 
-def read_patch(path: Path) -> Patch:
-    """Return the patch in a file.
-
-    :raises KitError: it is not complete.
-    """
-    patch = parse_patch(path, path.read_bytes().decode("utf-8", "surrogateescape"))
-    problems = find_problems(patch)
-    if problems:
-        raise KitError(
-            f"A patch is not complete: {'; '.join(problems)}.",
-            where=paths.shown(path),
-            hint=f"Begin it with 'Subject: …', a paragraph on why it exists, and the fields\n{FIELD_LIST}",
-        )
-    return patch
-
-
 def check_order(found: Iterable[Patch], where: str) -> None:
-    """Check that the required patches of a series come before those of the optional set.
-
-    So none builds on an optional one, and the series without the set is its beginning.
+    """Raise a KitError unless the required patches come first: none may build on one of the optional set.
 
     :param where: the series or the repository that they are from, for the error.
-    :raises KitError: one does not.
     """
     optional = False
     for patch in found:
@@ -187,10 +164,9 @@ def check_order(found: Iterable[Patch], where: str) -> None:
 
 
 def choose_patches(name: str, source: str, fast: bool = True) -> List[Patch]:
-    """Return a fork's patches that belong to ``source``, one of :data:`SOURCES`, in order.
+    """Return the patches in ``patches/<name>/`` for one of :data:`SOURCES`; errors as :func:`read_series`.
 
     :param fast: with those of the optional set :data:`FAST`.
-    :raises KitError: the series or a patch is at fault.
     """
     found = read_series(name)
     check_order(found, paths.shown(paths.PATCHES / name / "series"))
@@ -198,10 +174,10 @@ def choose_patches(name: str, source: str, fast: bool = True) -> List[Patch]:
 
 
 def apply_patch(patch: Patch, folder: Path, *options: str) -> None:
-    """Apply a patch in ``folder`` without fuzz, whole or not at all.
+    """Apply a patch in ``folder`` without fuzz, whole or not at all; git refuses a path that leads out of it.
 
     :param options: of ``git apply``.
-    :raises KitError: it does not apply; the error names the place in the patched file.
+    :raises KitError: it does not apply.
     """
     done = git.run(["apply", *options, str(patch.path)], folder)
     if done.returncode:

@@ -1,7 +1,7 @@
-"""Where NNCF and transformers come from (``SOURCE=``, ``FAST=``): a tree derived from pins and patches.
+"""Where NNCF and transformers come from (``SOURCE=``, ``FAST=``): what is pinned, with the patches applied.
 
-Nothing is installed and nothing is patched in place: ``build/src/<name>`` is made from what is pinned and the
-patch series, and made anew when either changes, or when somebody has changed a file of it.
+Nothing is installed or patched in place: ``build/src/<name>`` is derived, and derived again when a pin or a
+patch changes, or when somebody has changed a file of it.
 """
 
 import abc
@@ -14,22 +14,16 @@ import stat
 import subprocess
 import zipfile
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
+from typing import Callable, Dict, Iterator, List, Optional, Tuple
 
 from ..core import digests, files, git, paths
 from ..core.errors import KitError, unknown
 from ..core.locks import LOCK, LOCKED, exclusive
 from ..core.progress import counted, output_of
 from ..core.stamp import Stamp
-from . import patch_commits, patches, third_party
+from . import patches, third_party
 
 _STAMP = ".kit-stamp.json"
-
-_CACHE = "__pycache__"
-"""What Python leaves beside modules that it has imported."""
-
-_COMMIT = 40
-"""Hexadecimal digits of a commit."""
 
 _PARTS = {"nncf": ["nncf"], "transformers": ["src/transformers", "examples/pytorch/question-answering"]}
 """What of each fork a run reads; all of one that is not named."""
@@ -40,16 +34,12 @@ _LOCK = paths.ENVIRONMENT_DATA / "sources.lock"
 _RELEASE = re.compile(r"^([\w.-]+)==([^\s\\;]+)((?:.*\\\n)*.*)$", re.M)
 _HASH = re.compile(r"--hash=sha256:([0-9a-f]{64})")
 
-
 KINDS = ("auto", *patches.SOURCES)
 """What ``SOURCE=`` may be."""
 
 
 class Source(abc.ABC):
-    """Where a run's NNCF and transformers come from.
-
-    :param fast: with the patches of the optional set ``fast``.
-    """
+    """Where a run's NNCF and transformers come from; ``fast``: with the patches of that optional set."""
 
     def __init__(self, fast: bool = True) -> None:
         self.fast = fast
@@ -59,7 +49,7 @@ class Source(abc.ABC):
 
     @property
     def tree(self) -> Path:
-        """The derived tree."""
+        """The folder of what is derived."""
         return paths.DERIVED_SOURCES / self.name
 
     @property
@@ -70,7 +60,7 @@ class Source(abc.ABC):
     @property
     @abc.abstractmethod
     def python_path(self) -> List[Path]:
-        """What selects the tree on ``PYTHONPATH``, in order."""
+        """What selects the packages on ``PYTHONPATH``, in order."""
 
     @property
     @abc.abstractmethod
@@ -82,73 +72,43 @@ class Source(abc.ABC):
         """Return the packages in the order they are patched: version of a release, or commit."""
 
     @abc.abstractmethod
-    def _pins(self) -> Any:
-        """Return what the tree is made from beside the patches, as a value for JSON."""
-
-    @abc.abstractmethod
     def _fill(self, staging: Path) -> None:
-        """Write the patched files into the empty folder ``staging``.
-
-        :raises KitError: they cannot be had, or a patch does not apply.
-        """
+        """Write the patched files into an empty folder; errors as :meth:`ensure`."""
 
     def series(self) -> Dict[str, List[patches.Patch]]:
-        """Return each package's patches that belong to this source, in order; the optional set's if chosen.
-
-        :raises KitError: a series or a patch is at fault.
-        """
+        """Return each package's patches, in order; a KitError where a series or a patch is at fault."""
         return {package: patches.choose_patches(package, self.name, self.fast) for package in self.packages()}
 
     def key(self) -> str:
-        """Return what the tree depends on, pins and patches, as a sha256.
-
-        :raises KitError: a patch is at fault.
-        """
+        """Return a sha256 of the pins and the patches; errors as :meth:`series`."""
         diffs = {package: [patch.diff for patch in series] for package, series in self.series().items()}
-        return digests.of_value([self._pins(), diffs])
+        return digests.of_value([self.packages(), _PARTS, diffs])
 
     def describe(self) -> str:
         """Return the source in one line: its name, versions, number of patches and what is left out."""
-        versions = ", ".join(
-            f"{package} {version[:12] if len(version) == _COMMIT else version}"
-            for package, version in self.packages().items()
-        )
+        versions = ", ".join(f"{package} {version[:12]}" for package, version in self.packages().items())
         count = counted(sum(map(len, self.series().values())), "patch", "patches")
         return f"{self.name} ({versions}, {count}{'' if self.fast else '; without the fast set'})"
 
     def derived(self) -> str:
-        """Return what the tree was derived from, and its files with their times, as a sha256.
-
-        Another one stands for another tree, or one that was derived anew; empty where there is none.
-        """
+        """Return a sha256 of what was derived, with its files' times; empty where there is nothing."""
         try:
             return digests.of_file(self.tree / _STAMP)
         except OSError:
             return ""
 
     def is_ready(self) -> bool:
-        """Return whether the derived tree is there, current, and as it was derived."""
-        return self._stale() is None
+        """Return whether what is derived is there, current, and as it was derived."""
+        stamp = self._read_stamp()
+        return stamp is not None and stamp.made == _listing(self.tree)
 
-    def _stale(self) -> Optional[str]:
-        """Return why the tree has to be derived; None where it has not.
-
-        Empty where nobody has to be told: there is none, or another one is wanted.
-        """
+    def _read_stamp(self) -> Optional[Stamp]:
+        """Return the stamp; None where there is none, or where pins or patches are others now."""
         stamp = Stamp.read(self.tree / _STAMP)
-        if stamp is None or stamp.key != self.key():
-            return ""
-        if stamp.made == _listing(self.tree):
-            return None
-        return (
-            f"{paths.shown(self.tree)} was changed after it had been derived, and is derived again:"
-            " a change belongs into a patch (make patch-edit)"
-        )
+        return stamp if stamp is not None and stamp.key == self.key() else None
 
     def ensure(self, say: Callable[[str], None]) -> bool:
-        """Derive the tree where it is missing, stale or changed; return whether anything was done.
-
-        The tree appears by one rename; after a run that was killed it is derived again.
+        """Derive what is missing, stale or changed, whole or not at all; return whether anything was done.
 
         :param say: takes what happens, in a few words.
         :raises KitError: the source cannot be had, or a patch does not apply.
@@ -156,11 +116,13 @@ class Source(abc.ABC):
         if self.is_ready():
             return False
         with exclusive(LOCK, LOCKED):
-            reason = self._stale()
-            if reason is None:
+            if self.is_ready():
                 return False
-            if reason:
-                say(reason)
+            if self._read_stamp():
+                say(
+                    f"{paths.shown(self.tree)} was changed after it had been derived, and is derived again:"
+                    " a change belongs into a patch (make patch-edit)"
+                )
             say(f"unpacking and patching {self.describe()}")
             key = self.key()
             staging = self.tree.with_name(f".{self.name}.staging")
@@ -184,60 +146,44 @@ class Fork(Source):
     """Upstream's own code and scripts: the submodules at their pins, patched."""
 
     name = "fork"
-    imports = (
-        "datasets",
-        "torch",
-        "transformers.trainer",
-        "nncf.torch.initialization",
-        "nncf.common.utils.tensorboard",
-        "transformers.models.bert.modeling_bert",
-        "transformers.models.bert.tokenization_bert_fast",
-    )
 
     @property
     def python_path(self) -> List[Path]:
-        """Both packages, the scripts' folder, and the kit, whose metric the scripts compute.
-
-        ``gen_hybrid_sparse_qa.py`` is a link into a folder below; Python takes the link's target's folder for
-        the script's own and would not find the modules beside the link.
-        """
+        """Both packages, the scripts' folder, and the kit, whose metric the scripts compute."""
+        # gen_hybrid_sparse_qa.py is a link: Python looks beside its target, and its modules are beside it.
         return [self.tree / "nncf", self.tree / "transformers" / "src", self.programs, paths.REPOSITORY]
 
     @property
     def programs(self) -> Path:
-        """Upstream's question-answering examples; the tree is laid out as its author's folder was."""
+        """Upstream's question-answering examples."""
         return self.tree / "transformers" / "examples/pytorch/question-answering"
 
     def packages(self) -> Dict[str, str]:
         """Return the commit of each fork."""
         return {fork.name: fork.base for fork in third_party.read_forks()}
 
-    def _pins(self) -> Any:
-        return [self.packages(), _PARTS]
-
     def _fill(self, staging: Path) -> None:
         third_party.require_forks()
         for name, series in self.series().items():
-            folder = staging / name
-            patch_commits.make_commits(third_party.find_fork(name), series, folder)
-            git.output(["checkout", "--quiet", "HEAD", "--", *_PARTS.get(name, ["."])], folder)
-            shutil.rmtree(folder / ".git")
+            fork, folder, index = third_party.find_fork(name), staging / name, staging / ".index"
+            folder.mkdir()
+            # With an index and a folder of its own, git writes nothing to the submodule.
+            env = {"GIT_INDEX_FILE": str(index), "GIT_WORK_TREE": str(folder)}
+            words = ["checkout", "--quiet", fork.base, "--", *_PARTS.get(name, ["."])]
+            git.output(words, fork.folder, env=env)
+            index.unlink()
+            for patch in series:
+                patches.apply_patch(patch, folder)
 
 
 class Registry(Source):
     """The releases from the package index, fetched by hash, patched; the kit's own program runs on them."""
 
     name = "registry"
-    imports = (
-        "nncf.torch",
-        "transformers.models.bert.modeling_bert",
-        "transformers.models.bert.tokenization_bert_fast",
-        "datasets",
-    )
 
     @property
     def python_path(self) -> List[Path]:
-        """The tree, which holds both packages, and the kit, which holds the program."""
+        """The folder of both packages, and the kit, which holds the program."""
         return [self.tree, paths.REPOSITORY]
 
     @property
@@ -248,9 +194,6 @@ class Registry(Source):
     def packages(self) -> Dict[str, str]:
         """Return the version of each release."""
         return {name: version for name, (version, _) in _read_releases().items()}
-
-    def _pins(self) -> Any:
-        return _read_releases()
 
     def _fill(self, staging: Path) -> None:
         for wheel in _fetch_wheels():
@@ -266,8 +209,7 @@ class Registry(Source):
 def choose_source(text: str, fast: bool = True) -> Source:
     """Return the source that ``SOURCE=text`` means.
 
-    ``auto`` decides from what is on disk, never by asking the network: the submodules if they are checked out
-    at their pins, else the package index's releases.
+    ``auto`` asks the disk and not the network: the submodules where they are checked out, else the releases.
 
     :param fast: with the patches of the optional set ``fast``.
     :raises KitError: there is no such source; ``fork`` without submodules; or, for ``auto`` too, submodules
@@ -289,10 +231,7 @@ def _read_releases() -> Dict[str, Tuple[str, List[str]]]:
 
 
 def _fetch_wheels() -> List[Path]:
-    """Return the pinned wheels, fetched where they are not there yet.
-
-    :raises KitError: they cannot be fetched.
-    """
+    """Return the pinned wheels, fetched where they are not there yet."""
     paths.WHEELS.mkdir(parents=True, exist_ok=True)
     found = _find_wheels()
     if len(found) == len(_read_releases()):
@@ -334,12 +273,12 @@ def _files(folder: Path, below: str = "") -> Iterator[Tuple[str, os.stat_result]
             name = below + entry.name
             if not entry.is_dir(follow_symlinks=False):
                 yield name, entry.stat(follow_symlinks=False)
-            elif entry.name != _CACHE:
+            elif entry.name != "__pycache__":
                 yield from _files(folder, name + "/")
 
 
 def _listing(folder: Path) -> str:
-    """Return one sha256 over name, size, time and mode of each file below ``folder``; the stamp's not."""
+    """Return one sha256 over name, size, time and mode of each file below ``folder`` but the stamp."""
     return digests.of_value(
         sorted(
             (name, found.st_size, found.st_mtime_ns, found.st_mode)
@@ -350,14 +289,10 @@ def _listing(folder: Path) -> str:
 
 
 def _keep_times(new: Path, old: Path) -> None:
-    """Give each file of ``new`` that has the same bytes in ``old`` the time that it has there.
-
-    By their times alone is seen what has to be compiled again.
-    """
+    """Give each file the time of the one with its bytes in ``old``: ninja compiles what has another time."""
     for name, found in _files(new):
-        earlier = old / name
         with contextlib.suppress(OSError):
-            before = earlier.lstat()
+            before = (old / name).lstat()
             both_plain = stat.S_ISREG(found.st_mode) and stat.S_ISREG(before.st_mode)
-            if both_plain and filecmp.cmp(new / name, earlier, shallow=False):
+            if both_plain and filecmp.cmp(new / name, old / name, shallow=False):
                 os.utime(new / name, ns=(before.st_atime_ns, before.st_mtime_ns))

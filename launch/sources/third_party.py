@@ -1,8 +1,4 @@
-"""The pinned forks: git submodules below ``third_party/``, fetched on request and never changed.
-
-``patches/config.json`` names each with the commit its patches start from, which is the commit that the
-submodule is pinned at.
-"""
+"""The pinned forks: git submodules below ``third_party/``, fetched on request and never changed."""
 
 import json
 import shutil
@@ -17,7 +13,7 @@ from ..core.errors import KitError, unknown
 
 @dataclass(frozen=True)
 class Fork:
-    """One submodule.
+    """One submodule, as ``patches/config.json`` has it.
 
     :param name: its folder below ``patches/``, and the package it holds.
     :param submodule: its path in the checkout, ``third_party/<name>``.
@@ -37,10 +33,7 @@ class Fork:
 
 
 def read_forks() -> List[Fork]:
-    """Return the forks in the order of ``patches/config.json``.
-
-    :raises KitError: the file cannot be read or is not what the kit expects.
-    """
+    """Return the forks, in the order of the file; a KitError where it lacks something."""
     path = paths.PATCHES / "config.json"
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -57,10 +50,7 @@ def read_forks() -> List[Fork]:
 
 
 def find_fork(name: str) -> Fork:
-    """Return the fork called ``name``.
-
-    :raises KitError: there is none.
-    """
+    """Return the fork of that name; a KitError where there is none."""
     known = {fork.name: fork for fork in read_forks()}
     if name in known:
         return known[name]
@@ -68,26 +58,21 @@ def find_fork(name: str) -> Fork:
 
 
 def is_checked_out(fork: Fork) -> bool:
-    """Return whether something is checked out in the submodule's folder."""
+    """Return whether anything is checked out there."""
     return (fork.folder / ".git").exists()
 
 
 def check_pin(fork: Fork) -> None:
-    """Check that a checked-out submodule is what the kit builds from.
-
-    :raises KitError: it is at another commit, or files in it are changed.
-    """
+    """Raise a KitError where a checked-out submodule is at another commit, or files in it are changed."""
     head = git.run(["rev-parse", "--verify", "--quiet", "HEAD^{commit}"], fork.folder).stdout.strip()
     if head != fork.base:
         raise KitError(
             f"The submodule is at {head[:12] or 'no commit'} and not at its pin.",
             where=f"{fork.submodule}, pinned at {fork.base}",
-            hint=(
-                f"git submodule update --init {fork.submodule}\n"
-                f"(first give a commit of your own a branch: git -C {fork.submodule} branch mine; a change of"
-                f" your own\nbelongs into a patch: make patch-edit P={fork.name}).  SOURCE=registry does"
-                " without submodules."
-            ),
+            hint=f"git submodule update --init {fork.submodule}\n"
+            f"(first give a commit of your own a branch: git -C {fork.submodule} branch mine; a change of"
+            f" your own\nbelongs into a patch: make patch-edit P={fork.name}).  SOURCE=registry does without"
+            " submodules.",
         )
     done = git.run(["status", "--porcelain", "--untracked-files=no"], fork.folder)
     changed = done.stdout.splitlines()
@@ -97,19 +82,13 @@ def check_pin(fork: Fork) -> None:
             f"The submodule has local changes, which no build would use: {some}"
             + (f" and {len(changed) - 3} more." if len(changed) > 3 else "."),
             where=fork.submodule,
-            hint=(
-                f"Keep them as a patch: git -C {fork.submodule} diff shows them,"
-                f" make patch-edit P={fork.name} opens a place for them.\n"
-                f"Or put them away: git -C {fork.submodule} stash."
-            ),
+            hint=f"Keep them as a patch: git -C {fork.submodule} diff shows them, make patch-edit"
+            f" P={fork.name} opens a place for them.\nOr put them away: git -C {fork.submodule} stash.",
         )
 
 
 def has_forks() -> bool:
-    """Return whether the forks are checked out, all of them and as pinned; False where none is.
-
-    :raises KitError: only some are, one is at another commit, or one has local changes.
-    """
+    """Return whether the forks are checked out; a KitError where only some are, or not as pinned."""
     forks = read_forks()
     there = [fork for fork in forks if is_checked_out(fork)]
     if there and len(there) < len(forks):
@@ -125,10 +104,7 @@ def has_forks() -> bool:
 
 
 def require_forks() -> None:
-    """Check that the forks can be built from.
-
-    :raises KitError: they are not checked out, or not as pinned.
-    """
+    """Raise a KitError unless all forks are checked out as pinned."""
     if not has_forks():
         raise KitError(
             "SOURCE=fork needs the submodules, and they are not checked out.",
@@ -144,8 +120,7 @@ def fetch_forks(mirror: Optional[Path]) -> None:
 
     The caller holds the build's lock.
 
-    :param mirror: a folder with git directories of the forks to take the commits from; None for the public
-        addresses in ``.gitmodules``.
+    :param mirror: a folder with git directories of the forks; None for the addresses in ``.gitmodules``.
     :raises KitError: a submodule holds something else, or its commit cannot be had.
     """
     done = git.run(["rev-parse", "--show-toplevel"], paths.REPOSITORY)
@@ -156,32 +131,26 @@ def fetch_forks(mirror: Optional[Path]) -> None:
             hint="Clone the kit with git, or use SOURCE=registry, which needs none.",
         )
     for fork in read_forks():
-        there = is_checked_out(fork)
-        if there:
+        if is_checked_out(fork):
             check_pin(fork)
+            _say(fork, f"at {fork.base[:12]}, up to date")
         elif fork.folder.is_dir() and any(fork.folder.iterdir()):
             raise KitError(
                 "The submodule's folder holds files that are no checkout of it.",
                 where=fork.submodule,
                 hint="Move them away, and run make third_party again.",
             )
-        url = git.output(
-            ["config", "--file", ".gitmodules", f"submodule.{fork.submodule}.url"], paths.REPOSITORY
-        )
-        source = None if there or mirror is None else _find_mirrored(fork, mirror, url.strip())
-        state = f"at {fork.base[:12]}, up to date" if there else f"fetching {fork.base[:12]}"
-        print(f"{fork.submodule}  {state}", file=sys.stderr, flush=True)
-        if not there:
-            _fetch(fork, url.strip(), source)
+        else:
+            _fetch(fork, mirror)
         _register(fork)
-        check_pin(fork)
+
+
+def _say(fork: Fork, text: str) -> None:
+    print(f"{fork.submodule}  {text}", file=sys.stderr, flush=True)
 
 
 def _find_mirrored(fork: Fork, mirror: Path, url: str) -> Path:
-    """Return the git directory below ``mirror`` that holds the fork's commit.
-
-    :raises KitError: there is none, or it lacks the commit.
-    """
+    """Return the git directory below ``mirror`` that holds the fork's commit."""
     candidates = [mirror / fork.name, mirror / f"{fork.name}.git"]
     for candidate in candidates:
         if candidate.is_dir() and not git.run(["rev-parse", "--git-dir"], candidate).returncode:
@@ -199,15 +168,17 @@ def _find_mirrored(fork: Fork, mirror: Path, url: str) -> Path:
     )
 
 
-def _fetch(fork: Fork, url: str, source: Optional[Path]) -> None:
-    """Check the submodule out at its pin.
+def _fetch(fork: Fork, mirror: Optional[Path]) -> None:
+    """Check the submodule out at its pin; its origin is the public address in any case.
 
     ``git submodule update`` would also fetch the branch's tip, and leaves half a checkout when it is killed:
     this one is made beside and appears by one rename.
-
-    :param source: a git directory to fetch from; the public address is the submodule's origin in any case.
     """
+    key = f"submodule.{fork.submodule}.url"
+    url = git.output(["config", "--file", ".gitmodules", key], paths.REPOSITORY).strip()
+    source = _find_mirrored(fork, mirror, url) if mirror else None
     address = source.as_uri() if source else url
+    _say(fork, f"fetching {fork.base[:12]}")
     staging = paths.BUILD / "third_party" / fork.name
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir(parents=True)
@@ -237,10 +208,9 @@ def _fetch(fork: Fork, url: str, source: Optional[Path]) -> None:
 
 
 def _register(fork: Fork) -> None:
-    """Make a checkout a submodule as git makes them, its git directory below the kit's; again does nothing.
+    """Make a checkout a submodule as git makes them, its git directory below the kit's.
 
-    Where an earlier checkout has left its git directory there, the new one keeps its own in the submodule's
-    folder, which git takes as well.
+    Where an earlier one's is there, the new one's stays in the submodule's folder, which git takes as well.
     """
     git.output(["submodule", "init", "--quiet", "--", fork.submodule], paths.REPOSITORY)
     kept = git.output(["rev-parse", "--git-path", f"modules/{fork.submodule}"], paths.REPOSITORY)

@@ -1,11 +1,10 @@
 """What checking a tree gives: checks that passed or failed, and signs of a degenerate model."""
 
-from dataclasses import asdict, dataclass
-from typing import Any, Dict, Iterable, List
+from dataclasses import dataclass
+from typing import Iterable, List
 
 SHOWN = 4
 """How many faults of one kind are written out; the others are counted."""
-
 
 LONGEST = 400
 """Letters of a fault that are shown."""
@@ -16,17 +15,12 @@ class Check:
     """One thing that was checked.
 
     :param name: what, in a few words; the same for every tree.
-    :param passed: whether it is as it must be.
     :param text: what was measured and, where it failed, what should have been.
     """
 
     name: str
     passed: bool
     text: str
-
-    def as_dict(self) -> Dict[str, Any]:
-        """Return it for JSON."""
-        return asdict(self)
 
 
 @dataclass(frozen=True)
@@ -43,10 +37,6 @@ class Finding:
     text: str
     known: bool
     reason: str
-
-    def as_dict(self) -> Dict[str, Any]:
-        """Return it for JSON."""
-        return asdict(self)
 
 
 def from_faults(name: str, faults: Iterable[str], text: str) -> Check:

@@ -4,13 +4,14 @@ The known ones, and all of them:
 
 *   All-zero feed-forward matrices, and with them feed-forward parts that add nothing but their bias.  The
     recipe prunes random weights by one threshold over matrices of two sizes
-    (:meth:`launch.spec.Spec.expected_zeros`); the larger ones go first, and where more is to go than is
-    in the smaller ones, the larger ones go whole.  In BERT-large that is so in the unstructured variant only.
+    (:meth:`launch.model.spec.Spec.expected_zeros`); where more is to go than is in the smaller ones, the
+    larger ones go whole.  In BERT-large that is so in the unstructured variant only.
 
 Anything else is a defect, and such a tree is not published.
 """
 
-from typing import Any, Dict, List, Mapping
+import math
+from typing import Any, List, Mapping
 
 from ..model.sparsity import BLOCK_PREFIX
 from ..model.spec import Spec, is_feed_forward
@@ -38,14 +39,18 @@ def findings(spec: Spec, facts: Mapping[str, Any]) -> List[Finding]:
     empty = [
         row["parameter"]
         for row in facts["matrices"]
-        if max(row["zeros"], kept.get(row["parameter"], 0)) == _size(row)
+        if max(row["zeros"], kept.get(row["parameter"], 0)) == math.prod(row["shape"])
     ]
     expected = spec.expected_zeros()
     due = {name for name in empty if is_feed_forward(name) and expected.get(name, 0.0) >= 1}
     found = []
-    for names, known in (([name for name in empty if name in due], True), (sorted(set(empty) - due), False)):
-        if names:
-            found.append(_finding("all-zero matrices", _zero_text(spec, names, known), known))
+    if due:
+        text = f"{len(due)} of {2 * spec.layers} feed-forward matrices are all zero"
+        found.append(_finding("all-zero matrices", text, True))
+    others = sorted(set(empty) - due)
+    if others:
+        text = some(others) + (" is" if len(others) == 1 else " are") + " all zero"
+        found.append(_finding("all-zero matrices", text, False))
     for part, inner in _PARTS.items():
         dead = [
             layer
@@ -61,34 +66,19 @@ def findings(spec: Spec, facts: Mapping[str, Any]) -> List[Finding]:
             found.append(
                 _finding("dead layers", f"the {part} part of {which} adds nothing but its bias", known)
             )
-    for text in facts.get("constant", []):
-        found.append(_finding("constant outputs", text, False))
+    found += [_finding("constant outputs", text, False) for text in facts.get("constant", [])]
     beyond = [
         f"{share:.0%} of the values at quantizer {name} are beyond its range"
         for name, share in facts.get("saturated", {}).items()
     ]
-    if [*beyond, *facts.get("collapsed", [])]:
-        found.append(_finding("saturated ranges", some([*beyond, *facts.get("collapsed", [])]), False))
-    return found
+    beyond += facts.get("collapsed", [])
+    return [*found, _finding("saturated ranges", some(beyond), False)] if beyond else found
 
 
 def _finding(kind: str, text: str, known: bool) -> Finding:
     return Finding(kind, text, known, ONE_THRESHOLD if known else "")
 
 
-def _zero_text(spec: Spec, names: List[str], known: bool) -> str:
-    if known:
-        return f"{len(names)} of {2 * spec.layers} feed-forward matrices are all zero"
-    return some(names) + (" is" if len(names) == 1 else " are") + " all zero"
-
-
 def _numbers(layers: List[int]) -> str:
     shown = ", ".join(map(str, layers[:SHOWN]))
     return shown + (" …" if len(layers) > SHOWN else "")
-
-
-def _size(row: Dict[str, Any]) -> int:
-    size = 1
-    for length in row["shape"]:
-        size *= length
-    return size

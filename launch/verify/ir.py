@@ -3,6 +3,8 @@
 Run as a process by :func:`launch.verify.measuring.ask`.
 """
 
+import json
+import sys
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, Tuple
 
@@ -14,20 +16,18 @@ from ..model.variants import VARIANTS
 from . import ir_run, onnx_file
 from .checks import Check, one_line
 from .ir_weights import (
+    Stored,
     Weights,
     check_ranges,
     check_vectors,
-    collapsed,
-    comparable,
-    operation,
-    ranges,
-    stored,
-    vectors,
+    find_collapsed,
+    find_operation,
+    read_ranges,
+    read_vectors,
 )
 from .ir_xml import IrFile, check_mapping
-from .measuring import beside, serve
-from .onnx_run import network, quantized
-from .runtime import Network
+from .measuring import beside, limit_memory
+from .runtime import Network, find_quantized, read_network
 
 READABLE = "IR: readable"
 """Name of the check that fails where an IR's files are none, or the runtime does not take them."""
@@ -70,19 +70,13 @@ def check(tree: Path, spec: Spec) -> Tuple[List[Check], Facts]:
 def _ir(
     ir_file: IrFile, ir: Network, onnx: Path, spec: Spec, found: Facts, measured: Callable[[], Any]
 ) -> Tuple[List[Check], Facts]:
-    """Return the checks of an IR and its facts.
-
-    :param found: the facts of the ONNX file.
-    :param measured: gives what :func:`_onnx` yields next.
-    """
+    """Return the checks of an IR and its facts; ``found`` are the ONNX file's."""
     xml = ir.path
-    ir_ranges, ir_vectors = ranges(ir), vectors(ir)
-    checks = [
-        Check(READABLE, True, f"version {ir_file.version}, {sum(ir_file.types.values()):,} layers"),
-        _check_mapping(xml, ir_file),
-    ]
-    ir_runs = ir_run.as_it_is(ir, spec)
-    beyond = ir_run.shares_beyond(ir, spec)
+    ir_ranges, ir_vectors = read_ranges(ir), read_vectors(ir)
+    text = f"version {ir_file.version}, {sum(ir_file.types.values()):,} layers"
+    checks = [Check(READABLE, True, text), check_mapping(xml.with_suffix(".mapping"), ir_file)]
+    ir_runs = ir_run.run_as_is(ir, spec)
+    beyond = ir_run.measure_beyond(ir, spec)
     weights, onnx_ranges, onnx_runs = measured()
     checks += [
         weights.check_count(spec),
@@ -91,27 +85,24 @@ def _ir(
         weights.check_zeros({row["parameter"]: row["zeros"] for row in found["matrices"]}),
         check_ranges(onnx_ranges, ir_ranges),
     ]
-    apart, exact = ir_run.difference(onnx_runs, ir_runs), None
+    apart, exact = ir_run.measure_difference(onnx_runs, ir_runs), None
     exact_onnx: List[Facts] = []
     exact_ir: List[Facts] = []
     if apart > ir_run.WITHOUT_ROUNDING_TOLERANCE:
-        exact_ir = ir_run.without_rounding(ir, spec)
+        exact_ir = ir_run.run_without_rounding(ir, spec)
         del ir
         file = _with_weights(Model(onnx), xml, found)[1]
-        exact_onnx = ir_run.without_rounding(file, spec)
-        exact = ir_run.difference(exact_onnx, exact_ir)
-    outputs, agreement = ir_run.agreement(apart, exact)
+        exact_onnx = ir_run.run_without_rounding(file, spec)
+        exact = ir_run.measure_difference(exact_onnx, exact_ir)
+    outputs, agreement = ir_run.check_agreement(apart, exact)
     checks += [ir_run.check_finite(onnx_runs + exact_onnx, ir_runs + exact_ir, spec), agreement]
     facts: Facts = {
-        "ir": {
-            "version": ir_file.version,
-            "int8_constants": weights.count,
-            "layers": ir_file.types,
-        },
+        "ir": {"version": ir_file.version, "int8_constants": weights.count, "layers": ir_file.types},
         "ir_zeros": weights.zeros,
         "outputs": outputs,
-        "collapsed": [*collapsed(onnx_ranges), *weights.signs(found["matrices"])],
-        **ir_run.signs(ir_runs, beyond),
+        "collapsed": [*find_collapsed(onnx_ranges), *weights.find_misfits(found["matrices"])],
+        "saturated": {name: share for name, share in beyond.items() if not share < ir_run.SATURATED},
+        "constant": ir_run.find_constant(ir_runs),
     }
     return checks, facts
 
@@ -125,29 +116,26 @@ def _onnx(onnx: Path, xml: Path, spec: Spec) -> Iterator[Any]:
     status.step("comparing weights")
     weights, file = _with_weights(model, xml, found)
     del model  # and with it the whole file in memory
-    yield weights, ranges(file), ir_run.as_it_is(file, spec)
+    yield weights, read_ranges(file), ir_run.run_as_is(file, spec)
 
 
 def _with_weights(model: Model, xml: Path, found: Facts) -> Tuple[Weights, Network]:
     """Compare an IR's weights with an ONNX file's, and return the file in the runtime, with the IR's."""
-    matrices = quantized(model, found["names"])
-    constants = stored(Network(xml, found["nodes"]))
+    matrices, ir = find_quantized(model, found["names"]), Network(xml, found["nodes"])
+    constants = [Stored(ir, one) for one in ir.constants("i8")]
     weights = Weights(matrices, constants, found["names"])
-    operations = {
-        one.name: operation(one, matrices[one.name])
-        for one in constants
-        if one.name in matrices and comparable(one, matrices[one.name])
-    }
-    return weights, network(model, found["nodes"], operations)
+    given = {one.name: find_operation(one, matrices[one.name]) for one in constants if one.name in matrices}
+    operations = {name: one for name, one in given.items() if one is not None}
+    return weights, read_network(model, found["nodes"], operations)
 
 
-def _check_mapping(xml: Path, file: IrFile) -> Check:
-    try:
-        count = check_mapping(xml.with_suffix(".mapping"), file)
-    except KitError as error:
-        return Check("IR: mapping", False, error.what)
-    return Check("IR: mapping", True, f"{count:,} tensors of the ONNX file found in the IR")
+def _answer(folder: str, variant: str, model: str, result: str) -> int:
+    limit_memory()
+    checks, facts = check(Path(folder), Spec.from_model(variant, json.loads(model)))
+    content = {"checks": [vars(check) for check in checks], "facts": facts}
+    Path(result).write_text(json.dumps(content), encoding="utf-8")
+    return 0
 
 
 if __name__ == "__main__":
-    serve(check)
+    sys.exit(status.run(_answer, *sys.argv[1:]))

@@ -9,31 +9,22 @@ from .checks import Check, from_faults
 from .runtime import Network, constant, is_constant
 
 AS_RUN_TOLERANCE = 0.25
-"""By how much the outputs of ONNX file and IR may differ as they run, in standard deviations of the output.
+"""By how much the outputs of ONNX file and IR may differ in 8 bits, in standard deviations of the output.
 
-Where the runtime computes the two in other ways, each rounding to 8 bits that falls otherwise moves all that
-follows: by 0.08 to 0.12 in the five at full size.  Outputs that have nothing to do with each other are 1.4
-apart.
+Measured where the runtime computes the two in other ways: 0.08 to 0.12; unrelated outputs are 1.4 apart.
 """
 
 WITHOUT_ROUNDING_TOLERANCE = 0.005
 """The same with :data:`launch.verify.runtime.NO_ROUNDING_LEVELS`.  Measured: at most 0.0006.
 
-Outputs that are as near with rounding need no run without it: they would not be, had one rounding fallen
-otherwise.
+Outputs that are as near with rounding need no run without it: no rounding has fallen otherwise.
 """
 
 RANGE_TOLERANCE = 1e-5
-"""By how much an end of a range may differ between ONNX file and IR, in widths of the range.
-
-Model Optimizer 2022.1 keeps them bit for bit; 2021.4 computes some anew.
-"""
+"""By how much an end of a range may differ, in widths of the range: Model Optimizer 2021.4 computes some."""
 
 SATURATED = 0.05
-"""Share of values beyond a quantizer's range from which on the range counts as saturated.
-
-Measured on the five: at most 0.007, on inputs that calibration has not seen.
-"""
+"""Share of values beyond a range from which on it counts as saturated; measured on the five: up to 0.007."""
 
 _SEED = 0
 _PADDING = (0, 84)
@@ -43,14 +34,11 @@ Facts = Dict[str, Any]
 
 
 def feeds(spec: Spec) -> List[Dict[str, Any]]:
-    """Return the fixed inputs: int64 arrays of 1 × sequence length by the input's name.
-
-    Tokens are drawn by numpy's legacy generator, whose numbers are the same in every release and on every
-    machine.
-    """
+    """Return the fixed inputs: int64 arrays of 1 × sequence length by the input's name."""
     import numpy
 
     drawn = []
+    # numpy's legacy generator: its numbers are the same in every release and on every machine.
     generator = numpy.random.RandomState(_SEED)
     length = spec.sequence_length
     for padding in _PADDING:
@@ -62,37 +50,27 @@ def feeds(spec: Spec) -> List[Dict[str, Any]]:
     return drawn
 
 
-def as_it_is(network: Network, spec: Spec) -> List[Facts]:
-    """Run a model, in 8 bits, on each of :func:`feeds`.
-
-    :raises KitError: the runtime does not run it.
-    """
+def run_as_is(network: Network, spec: Spec) -> List[Facts]:
+    """Run a model, in 8 bits, on each of :func:`feeds`; raises what :meth:`Network.run` does."""
     status.step(f"running {network.path.name}")
     return network.run(feeds(spec))
 
 
-def without_rounding(network: Network, spec: Spec) -> List[Facts]:
-    """Run a model on the last of :func:`feeds` with quantizers that do not round, and leave it with them.
-
-    :raises KitError: the runtime does not run it.
-    """
+def run_without_rounding(network: Network, spec: Spec) -> List[Facts]:
+    """Run a model on the last of :func:`feeds` with quantizers that do not round, and leave it with them."""
     status.step(f"running {network.path.name} without rounding")
     network.disable_rounding()
     return network.run(feeds(spec)[-1:])
 
 
-def shares_beyond(network: Network, spec: Spec) -> Dict[str, float]:
-    """Run a model on the last of :func:`feeds`; return the share of values beyond a range, by quantizer.
-
-    :raises KitError: the runtime does not run it.
-    """
+def measure_beyond(network: Network, spec: Spec) -> Dict[str, float]:
+    """Run a model on the last of :func:`feeds`; return the share of values beyond a range, by quantizer."""
     import numpy
 
     status.step(f"measuring the ranges of {network.path.name}")
     quantizers = {
         network.tensor_name(one): [one.input_value(index) for index in range(3)]
         for one in network.quantizers()
-        if not is_constant(one.input_value(0))
     }
     for name, (_, *ends) in quantizers.items():
         if not all(map(is_constant, ends)):
@@ -109,10 +87,10 @@ def shares_beyond(network: Network, spec: Spec) -> Dict[str, float]:
     return shares
 
 
-def agreement(as_run: float, exact: Optional[float]) -> Tuple[Facts, Check]:
+def check_agreement(as_run: float, exact: Optional[float]) -> Tuple[Facts, Check]:
     """Return ``outputs`` of a provenance's verification, and whether all are within their tolerances.
 
-    :param as_run: by how much the outputs of ONNX file and IR differ in 8 bits; see :func:`difference`.
+    :param as_run: :func:`measure_difference` of ONNX file and IR in 8 bits.
     :param exact: without rounding; None where the first is within that tolerance, too.
     """
     outputs = {"as_run": {"difference": as_run, "tolerance": AS_RUN_TOLERANCE}}
@@ -124,18 +102,6 @@ def agreement(as_run: float, exact: Optional[float]) -> Tuple[Facts, Check]:
         f"{words} {apart:.2g} of a standard deviation apart (at most {most})" for words, apart, most in parts
     )
     return outputs, Check("outputs: agreement", all(apart <= most for _, apart, most in parts), text)
-
-
-def signs(ir: List[Facts], beyond: Dict[str, float]) -> Facts:
-    """Return what the runs of an IR tell of the model: ``saturated`` and ``constant``.
-
-    :param ir: of :func:`as_it_is`.
-    :param beyond: of :func:`shares_beyond`.
-    """
-    return {
-        "saturated": {name: share for name, share in beyond.items() if not share < SATURATED},
-        "constant": _constant_outputs(ir),
-    }
 
 
 def check_finite(onnx: List[Facts], ir: List[Facts], spec: Spec) -> Check:
@@ -156,7 +122,7 @@ def check_finite(onnx: List[Facts], ir: List[Facts], spec: Spec) -> Check:
     return from_faults("outputs: finite", faults, f"{len(onnx) + len(ir)} runs of {count:,} values")
 
 
-def difference(one: List[Facts], other: List[Facts]) -> float:
+def measure_difference(one: List[Facts], other: List[Facts]) -> float:
     """Return the largest difference between the outputs of two models.
 
     The root mean square of the difference over the standard deviation of ``one``'s output; 1e9 where that
@@ -176,7 +142,7 @@ def difference(one: List[Facts], other: List[Facts]) -> float:
     return largest
 
 
-def _constant_outputs(runs: List[Facts]) -> List[str]:
+def find_constant(runs: List[Facts]) -> List[str]:
     """Return the outputs that are the same at every token, or for every input."""
     found = []
     for name, values in runs[0].items():

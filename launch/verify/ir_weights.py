@@ -11,20 +11,16 @@ from ..model.onnx_model import AT_ONCE
 from ..model.spec import BITS, Spec
 from .checks import Check, from_faults
 from .ir_run import RANGE_TOLERANCE, SATURATED
-from .onnx_run import Quantized
-from .runtime import Network, constant, consumer, is_constant
+from .runtime import Network, Quantized, constant, consumer, is_constant
 
 VANISHED = 0.25
 """Share of a matrix's nonzero weights that are zero in int8 from which on its range counts as too wide.
 
-Measured on the five: at most 0.07, in the embeddings, whose weights are normally distributed.
+Measured on the five: at most 0.07, in the embeddings.
 """
 
 STEP_TOLERANCE = 0.01
-"""How far, in steps of 8 bits, an int8 weight may be from half a step beside the ONNX file's weight.
-
-Rounding moves a weight by half a step at most; the rest is the arithmetic of 32 bits.
-"""
+"""How far, in steps of 8 bits, an int8 weight may be beyond the half a step that rounding takes at most."""
 
 
 class Stored:
@@ -38,12 +34,9 @@ class Stored:
         self.friendly_name = str(operation.get_friendly_name())
         self.values = constant(operation.output(0))
         self.zero: Any = None
-        self.scale: Any = None
-        """None where the constant goes another way."""
-        self.dequantized: Any = None
-        """The operation that gives the values in 32 bits; None as the scale."""
-        self.transposed = False
-        """Whether it is transposed on its way into its product."""
+        self.scale: Any = None  # and stays so where the constant goes another way
+        self.dequantized: Any = None  # the operation that gives the values in 32 bits
+        self.transposed = False  # on its way into its product
         user = consumer(operation)
         if user is None or user.get_type_name() != "Convert":
             return
@@ -58,10 +51,7 @@ class Stored:
         self.transposed = _is_transposed(user)
 
     def numbers(self, rows: slice, transposed: bool = False) -> Any:
-        """Return some rows in 32 bits.
-
-        :param transposed: whether they are columns of the constant.
-        """
+        """Return some rows in 32 bits; ``transposed``: which are columns of the constant."""
         import numpy
 
         found = _rows(self.values.T if transposed else self.values, rows).astype(numpy.float32)
@@ -69,11 +59,6 @@ class Stored:
             if part is not None:
                 how(found, _rows(part.T if transposed else part, rows), out=found)
         return found
-
-
-def stored(network: Network) -> List[Stored]:
-    """Return the int8 constants of a model."""
-    return [Stored(network, operation) for operation in network.constants("i8")]
 
 
 class Weights:
@@ -121,11 +106,10 @@ class Weights:
 
     def check_values(self) -> Check:
         """Check that the constants are the ONNX file's quantized weights."""
-        return from_faults(
-            "IR: made of this ONNX file", self.faults, "int8 weights equal the ONNX file's quantized weights"
-        )
+        text = "int8 weights equal the ONNX file's quantized weights"
+        return from_faults("IR: made of this ONNX file", self.faults, text)
 
-    def signs(self, matrices: Iterable[Mapping[str, Any]]) -> List[str]:
+    def find_misfits(self, matrices: Iterable[Mapping[str, Any]]) -> List[str]:
         """Return which weight ranges are too narrow or too wide for their weights.
 
         :param matrices: ``matrices`` of a provenance's verification.
@@ -142,29 +126,23 @@ class Weights:
 
     def check_zeros(self, zeros: Mapping[str, int]) -> Check:
         """Check that no matrix has fewer zeros than in the ONNX file; rounding may add some."""
+        known = [(name, self.zeros[name], count) for name, count in zeros.items() if name in self.zeros]
         faults = [
-            f"{name}: {self.zeros[name]:,} zeros, {count:,} in the ONNX file"
-            for name, count in zeros.items()
-            if name in self.zeros and self.zeros[name] < count
+            f"{name}: {found:,} zeros, {count:,} in the ONNX file"
+            for name, found, count in known
+            if found < count
         ]
-        known = [name for name in zeros if name in self.zeros]
-        total, before = sum(self.zeros[name] for name in known), sum(zeros[name] for name in known)
-        return from_faults(
-            "IR: zeros",
-            faults,
-            f"{total:,} in {len(known)} matrices, {before:,} in the ONNX file; in none fewer",
-        )
+        total, before = sum(found for _, found, _ in known), sum(count for *_, count in known)
+        text = f"{total:,} in {len(known)} matrices, {before:,} in the ONNX file; in none fewer"
+        return from_faults("IR: zeros", faults, text)
 
 
-def comparable(matrix: Stored, quantized: Quantized) -> bool:
-    """Return whether a matrix of an IR has a scale and the shape of that of the ONNX file."""
-    return matrix.scale is not None and _shape(matrix, quantized) == quantized.values.shape
-
-
-def operation(matrix: Stored, quantized: Quantized) -> Any:
-    """Return what gives a matrix of an IR, which is comparable, in 32 bits and as the ONNX file has it."""
+def find_operation(matrix: Stored, quantized: Quantized) -> Any:
+    """Return what gives a matrix of an IR in 32 bits as the ONNX file has it; None for another shape."""
     from openvino.runtime import opset8
 
+    if matrix.scale is None or _shape(matrix, quantized) != quantized.values.shape:
+        return None
     if matrix.transposed == quantized.transposed:
         return matrix.dequantized
     return opset8.transpose(matrix.dequantized, [1, 0])
@@ -191,8 +169,8 @@ def _compare(
 
     if matrix.scale is None:
         return parameter, None, 0, f"{parameter} is not dequantized by a scale"
-    if not comparable(matrix, quantized):
-        found, wanted = _shape(matrix, quantized), quantized.values.shape
+    found, wanted = _shape(matrix, quantized), quantized.values.shape
+    if found != wanted:
         return parameter, None, 0, f"{parameter} is {found} in the IR and {wanted} in the ONNX file"
     there = beyond = differ = 0
     low, high, out_low, out_high = quantized.ends
@@ -237,7 +215,7 @@ def _rows(values: Any, rows: slice) -> Any:
     return values[rows] if values.ndim > 1 and values.shape[0] > 1 else values
 
 
-def vectors(ir: Network) -> Set[str]:
+def read_vectors(ir: Network) -> Set[str]:
     """Return the 32-bit constants of more than one value in an IR, by :func:`vector_key`."""
     constants = (constant(operation.output(0)) for operation in ir.constants("f32"))
     return {vector_key(values) for values in constants if values.size > 1}
@@ -251,8 +229,8 @@ def vector_key(values: Any) -> str:
 def check_vectors(onnx: Mapping[str, str], neutral: Iterable[str], ir: Set[str]) -> Check:
     """Check that the ONNX file's biases and norms are in the IR, bit for bit.
 
-    :param onnx: the ONNX file's vectors by parameter, as :func:`vector_key`.
-    :param neutral: those that Model Optimizer may leave out: factors of one, terms of zero.
+    :param onnx: the ONNX file's, by parameter, as :func:`vector_key`; ``neutral`` those that Model Optimizer
+        may leave out, factors of one and terms of zero.
     """
     faults = [f"{name} is not in the IR" for name in sorted(set(onnx) - set(neutral)) if onnx[name] not in ir]
     return from_faults("IR: biases and norms", faults, f"{len(onnx)} vectors of the ONNX file, bit for bit")
@@ -261,28 +239,26 @@ def check_vectors(onnx: Mapping[str, str], neutral: Iterable[str], ir: Set[str])
 def _is_transposed(operation: Any) -> bool:
     """Return whether a matrix is transposed on its way from ``operation`` into its product."""
     user = consumer(operation)
-    if user is not None and user.get_type_name() == "Transpose":
-        return True
-    is_product = user is not None and user.get_type_name() == "MatMul"
-    return bool(is_product and user.get_attributes().get("transpose_b"))
+    kind = "" if user is None else user.get_type_name()
+    return bool(kind == "Transpose" or (kind == "MatMul" and user.get_attributes().get("transpose_b")))
 
 
 Ranges = Dict[str, Tuple[int, List[Any]]]
 """Levels and the four ends of the ranges, by quantizer."""
 
 
-def ranges(network: Network) -> Ranges:
+def read_ranges(network: Network) -> Ranges:
     """Return the ranges of the activation quantizers of a model."""
     found: Ranges = {}
     for quantizer in network.quantizers():
         ends = [quantizer.input_value(index) for index in range(1, 5)]
-        if not is_constant(quantizer.input_value(0)) and all(map(is_constant, ends)):
+        if all(map(is_constant, ends)):
             levels = quantizer.get_attributes()["levels"]
             found[network.tensor_name(quantizer)] = (levels, [constant(end).copy() for end in ends])
     return found
 
 
-def collapsed(found: Ranges) -> List[str]:
+def find_collapsed(found: Ranges) -> List[str]:
     """Return which ranges are none: without width, upside down or not finite."""
     import numpy
 

@@ -7,6 +7,7 @@ from typing import Any, Dict, List, Set
 
 from ..core import paths
 from ..core.errors import KitError
+from .checks import Check
 
 MAX_BYTES = 64 * 10**6
 """What is read of ``.xml`` or ``.mapping`` at most; those of BERT-large have two million bytes."""
@@ -33,15 +34,12 @@ class IrFile:
             raise _fault(path, f"its first element is {root.tag!r}, not 'net'")
         self.version = _number(path, root.get("version"), "the version")
         self.names: Set[str] = set()
-        self.types: Dict[str, int] = {}
         types: List[str] = []
         end = 0
-        try:
-            there = path.with_suffix(".bin").stat().st_size
-        except OSError:
-            raise KitError(
-                "The IR has no .bin file.", where=paths.shown(path.with_suffix(".bin")), hint=_HINT
-            ) from None
+        weights = path.with_suffix(".bin")
+        if not weights.is_file():
+            raise KitError("The IR has no .bin file.", where=paths.shown(weights), hint=_HINT)
+        there = weights.stat().st_size
         for layer in root.iterfind("layers/layer"):
             name, kind = layer.get("name") or "", layer.get("type") or ""
             self.names.add(name)
@@ -56,33 +54,31 @@ class IrFile:
                 size = _number(path, data.get("size"), f"the size of {name!r}")
                 end = max(end, offset + size)
                 if offset + size > there:
-                    raise _fault(
-                        path,
-                        f"constant {name!r} ends at byte {offset + size:,} of a .bin of {there:,} bytes",
-                    )
+                    reason = f"constant {name!r} ends at byte {offset + size:,} of a .bin of {there:,} bytes"
+                    raise _fault(path, reason)
         if not types:
             raise _fault(path, "it has no layers")
         if end != there:
             raise _fault(path, f"its last constant ends at byte {end:,} of a .bin of {there:,} bytes")
-        self.types = dict(sorted(Counter(types).items()))
+        self.types: Dict[str, int] = dict(sorted(Counter(types).items()))
 
 
-def check_mapping(path: Path, ir: IrFile) -> int:
-    """Return how many tensors of the ONNX file a ``.mapping`` file finds in the IR.
-
-    :raises KitError: it is missing, no mapping, empty, or names layers that the IR has not.
-    """
-    root = _parse(path)
-    entries = root.findall("map") if root.tag == "mapping" else []
-    if not entries:
-        raise _fault(path, "it maps nothing")
-    for entry in entries:
-        framework, layer = entry.find("framework"), entry.find("IR")
-        if framework is None or layer is None or not framework.get("name"):
-            raise _fault(path, "an entry has not both names")
-        if layer.get("name") not in ir.names:
-            raise _fault(path, f"it names layer {layer.get('name')!r}, which the IR has not")
-    return len(entries)
+def check_mapping(path: Path, ir: IrFile) -> Check:
+    """Check that a ``.mapping`` file names tensors of the ONNX file, and layers that the IR has."""
+    try:
+        root = _parse(path)
+        entries = root.findall("map") if root.tag == "mapping" else []
+        if not entries:
+            raise _fault(path, "it maps nothing")
+        for entry in entries:
+            framework, layer = entry.find("framework"), entry.find("IR")
+            if framework is None or layer is None or not framework.get("name"):
+                raise _fault(path, "an entry has not both names")
+            if layer.get("name") not in ir.names:
+                raise _fault(path, f"it names layer {layer.get('name')!r}, which the IR has not")
+    except KitError as error:
+        return Check("IR: mapping", False, error.what)
+    return Check("IR: mapping", True, f"{len(entries):,} tensors of the ONNX file found in the IR")
 
 
 def _parse(path: Path) -> Any:
@@ -107,9 +103,9 @@ def _parse(path: Path) -> Any:
 
 def _number(path: Path, text: Any, what: str) -> int:
     # A dimension of unknown size is -1, which no tree has.
-    if text is None or not str(text).strip().isascii() or not str(text).strip().isdigit():
-        raise _fault(path, f"{what} is {text!r} and no whole number")
     digits = str(text).strip()
+    if not (digits.isascii() and digits.isdigit()):
+        raise _fault(path, f"{what} is {text!r} and no whole number")
     if len(digits) > _DIGITS:
         raise _fault(path, f"{what} has {len(digits):,} digits")
     return int(digits)

@@ -16,26 +16,22 @@ MAX_BYTES = 64 * 10**6
 
 
 def absolute_paths(text: str) -> List[str]:
-    """Return what looks like an absolute path of a machine: two parts or more from the root on.
-
-    An address (``https://…``) is none, nor is a path that starts with a name (``${workspaceFolder}/…``).
-    """
+    """Return what looks like an absolute path: two parts or more from the root on, and no address."""
     return _ABSOLUTE.findall(_NAMED.sub("", text))
 
 
 def in_files(folder: Path, names: Iterable[str]) -> List[str]:
-    """Return a line for the first path in each of the named text files.
+    """Return a line for the first path in each of the named files that are there and texts.
 
-    :param names: paths relative to ``folder``; files that are missing or no texts are passed over.
     :raises OSError: a file cannot be read.
     """
     found = []
-    for name in names:
-        path = folder / name
-        if path.suffix in TEXTS and path.is_file():
-            if path.stat().st_size > MAX_BYTES:
-                found.append(f"{name} has more than the {MAX_BYTES:,} bytes that are read")
-                continue
+    for name, path in ((name, folder / name) for name in names):
+        if path.suffix not in TEXTS or not path.is_file():
+            continue
+        if path.stat().st_size > MAX_BYTES:
+            found.append(f"{name} has more than the {MAX_BYTES:,} bytes that are read")
+        else:
             first = absolute_paths(path.read_text(encoding="utf-8", errors="replace"))[:1]
             found += [f"{name} holds {text}" for text in first]
     return found

@@ -1,33 +1,24 @@
-"""Measuring in a process of its own: a request goes in as JSON, checks and facts come out as JSON.
-
-What a file of a gigabyte takes is given back when the process ends, and a file that crashes the runtime takes
-no more with it.
-"""
+"""Measuring in a process of its own, with a limit on memory: a file that crashes it takes no more with it."""
 
 import contextlib
 import inspect
 import json
 import multiprocessing
 import resource
-import sys
 import tempfile
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List, NoReturn, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Sequence, Tuple
 
-from ..core import child, paths, status, surroundings
+from ..core import child, paths, surroundings
 from ..core.errors import KitError
 from ..model.spec import Spec
 from .checks import Check
 
 MAX_BYTES = 8 * 10**9
-"""Data that such a process may hold; checking the largest tree takes a quarter of it.
-
-It bounds what a file can do that is made to be larger in memory than on disk.
-"""
+"""Data that such a process may hold, whatever its file is made to be; the largest tree takes a quarter."""
 
 Facts = Dict[str, Any]
-Body = Callable[[Path, Spec], Tuple[List[Check], Facts]]
 
 
 def ask(
@@ -45,13 +36,10 @@ def ask(
     """
     with tempfile.TemporaryDirectory(prefix="verify-") as name:
         scratch = Path(name)
-        request, result = scratch / "request.json", scratch / "result.json"
-        request.write_text(
-            json.dumps({"tree": str(folder), "variant": spec.variant, "model": spec.model()}),
-            encoding="utf-8",
-        )
+        result = scratch / "result.json"
+        words = str(folder), spec.variant, json.dumps(spec.model()), str(result)
         usage = child.run(
-            [str(python), "-m", f"{__package__}.ir", str(request), str(result)],
+            [str(python), "-m", f"{__package__}.ir", *words],
             env={**surroundings.inherited(env), "PYTHONPATH": str(paths.REPOSITORY)},
             cwd=scratch,
             log=scratch / "log",
@@ -65,11 +53,11 @@ def ask(
 
 @contextlib.contextmanager
 def beside(body: Callable[..., Any], *arguments: Any) -> Iterator[Callable[[], Any]]:
-    """Call ``body`` in a copy of this process, which goes on meanwhile; give what waits for its result.
+    """Call ``body`` in a copy of this process, and give a function that waits for its result.
 
     Where ``body`` is a generator, it waits for what that yields next.  Nothing that runs threads may be
     loaded before.  The copy ends with the context, and with this process.  It may hold :data:`MAX_BYTES`.
-    What waits raises :class:`KitError`: the body's own, or that the copy has ended without a result.
+    The function raises :class:`KitError`: the body's own, or that the copy has ended without a result.
     """
     receive, send = multiprocessing.Pipe(duplex=False)
     process = multiprocessing.get_context("fork").Process(target=_reply, args=(send, body, *arguments))
@@ -99,7 +87,7 @@ def beside(body: Callable[..., Any], *arguments: Any) -> Iterator[Callable[[], A
 
 def _reply(send: Connection, body: Callable[..., Any], *arguments: Any) -> None:
     child.die_with_parent()
-    _limit_memory()
+    limit_memory()
     with contextlib.suppress(MemoryError):  # nothing is sent, which says it
         try:
             found = body(*arguments)
@@ -109,25 +97,9 @@ def _reply(send: Connection, body: Callable[..., Any], *arguments: Any) -> None:
             send.send((None, problem.as_dict()))
 
 
-def _limit_memory() -> None:
+def limit_memory() -> None:
     """Let this process hold :data:`MAX_BYTES` of data, and leave no core file where it wants more."""
     hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
     limit = MAX_BYTES if hard == resource.RLIM_INFINITY else min(MAX_BYTES, hard)
     resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-
-
-def serve(body: Body) -> NoReturn:
-    """Answer the request that the command line names, and leave the process."""
-    _limit_memory()
-    sys.exit(status.run(_answer, body, *map(Path, sys.argv[1:])))
-
-
-def _answer(body: Body, request: Path, result: Path) -> int:
-    content = json.loads(request.read_text(encoding="utf-8"))
-    spec = Spec.from_model(content["variant"], content["model"])
-    checks, facts = body(Path(content["tree"]), spec)
-    result.write_text(
-        json.dumps({"checks": [check.as_dict() for check in checks], "facts": facts}), encoding="utf-8"
-    )
-    return 0

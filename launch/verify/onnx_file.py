@@ -1,9 +1,10 @@
 """What an ONNX file is, measured from the file, against what a tree's spec says."""
 
+import math
 import os
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Dict, Iterator, List, Set, Tuple
+from typing import Any, Collection, Dict, Iterator, List, Tuple
 
 from ..core import status
 from ..model.onnx_model import AT_ONCE, Model, bare, type_name
@@ -33,39 +34,38 @@ def check(model: Model, spec: Spec) -> Tuple[List[Check], Facts]:
     :raises KitError: the file is no whole ONNX file.
     """
     found = _Matrices(model, spec)
-    quantizers = _quantizers(model)
+    opset = next((int(entry.version) for entry in model.proto.opset_import if not entry.domain), 0)
+    bits = [(node, _bits(node)) for node in (*model.matrices.values(), *model.activations)]
+    odd = [
+        f"{model.node_label(node)} has {f'{width} bits' if width else 'levels of no number of bits'}"
+        for node, width in bits
+        if width != BITS
+    ]
     facts: Facts = {
         "onnx": {
-            "opset": _opset(model),
+            "opset": opset,
             "nodes": len(model.nodes),
-            "inputs": list(_values(model.proto.graph.input, set(model.graph.initializers))),
-            "outputs": list(_values(model.proto.graph.output, set())),
+            "inputs": _values(model.proto.graph.input, model.graph.initializers),
+            "outputs": _values(model.proto.graph.output),
             "quantizers": {
                 "weights": len(model.matrices),
                 "activations": len(model.activations),
-                "bits": {str(bits): count for bits, count in sorted(Counter(quantizers.values()).items())},
+                "bits": {str(width): count for width, count in sorted(Counter(w for _, w in bits).items())},
             },
         },
         "matrices": found.rows,
-        **found.sparsities(),
+        **found.sparsities,
         "names": found.names,
         **_vectors(model),
         "nodes": {node.name: node.output[0] for node in model.nodes if node.name},
     }
     checks = [
         Check(READABLE, True, f"{model.path.stat().st_size:,} bytes"),
-        _check_opset(facts["onnx"]["opset"]),
+        Check("ONNX: opset", opset == OPSET, f"{opset}" + ("" if opset == OPSET else f", not {OPSET}")),
         _check_interface(facts["onnx"], spec),
         _check_nodes(model, spec),
         _check_quantizers(model, spec, found),
-        from_faults(
-            "ONNX: bit widths",
-            [
-                f"{model.node_label(node)} has {f'{bits} bits' if bits else 'levels of no number of bits'}"
-                for node, bits in _odd(model, quantizers)
-            ],
-            f"{BITS} bits in each of {len(quantizers):,} quantizers",
-        ),
+        from_faults("ONNX: bit widths", odd, f"{BITS} bits in each of {len(bits):,} quantizers"),
         found.check_shapes(),
         found.check_sparsity(),
         found.check_each_sparsity(),
@@ -101,18 +101,13 @@ class _Matrices:
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             counts = dict(zip(matrices, pool.map(_count, matrices.values())))
         for parameter, (nonzero, finite) in counts.items():
-            size = int(matrices[parameter].size)
-            self.zeros[parameter] = size - nonzero
-            if finite < size:
+            shape = self.shapes[parameter]
+            self.zeros[parameter] = zeros = math.prod(shape) - nonzero
+            if finite < math.prod(shape):
                 self.faults.append(f"{parameter} holds values that are not finite")
-            self.rows.append(
-                {
-                    "parameter": parameter,
-                    "shape": list(self.shapes[parameter]),
-                    "dense": spec.dense_size(parameter),
-                    "zeros": self.zeros[parameter],
-                }
-            )
+            dense = spec.dense_size(parameter)
+            self.rows.append({"parameter": parameter, "shape": list(shape), "dense": dense, "zeros": zeros})
+        self.sparsities = self._sparsities()
 
     def check_shapes(self) -> Check:
         """Check that each matrix has the rows and columns that heads and intermediate size give it."""
@@ -123,10 +118,9 @@ class _Matrices:
                 faults.append(f"{parameter} is missing or not quantized")
             elif shape != wanted:
                 faults.append(f"{parameter} is {_by(shape)}, not {_by(wanted)}")
-        other = self._other_variant() if faults else ""
+        if faults and self._other_variant():
+            faults.insert(0, f"these are the shapes of {self._other_variant()}")
         text = f"{len(self.expected)} matrices as {self.spec.describe()} has them"
-        if other:
-            faults.insert(0, f"these are the shapes of {other}")
         return from_faults("ONNX: matrix shapes", faults, text)
 
     def _other_variant(self) -> str:
@@ -140,15 +134,10 @@ class _Matrices:
                 return name
         return ""
 
-    def sparsities(self) -> Dict[str, float]:
-        """Return block, attention and feed-forward sparsity.
-
-        Block sparsity is 1 − nonzero / dense: nonzero weights in the file's transformer-block matrices
-        over the weights that the dense model has there (301,989,888 in BERT-large), so that removed
-        structure counts as zero.  The other two are shares of zeros in the matrices as they are.
-        """
+    def _sparsities(self) -> Dict[str, float]:
+        """Return block sparsity (as :func:`launch.model.sparsity.block_sparsity`) and the parts' own."""
         block = [row for row in self.rows if row["parameter"].startswith(BLOCK_PREFIX)]
-        left = sum(_size(row) - row["zeros"] for row in block)
+        left = sum(math.prod(row["shape"]) - row["zeros"] for row in block)
         return {
             "block_sparsity": max(0.0, 1 - left / self.spec.dense_block_weights),
             "attention_sparsity": _share(row for row in block if not is_feed_forward(row["parameter"])),
@@ -157,7 +146,7 @@ class _Matrices:
 
     def check_sparsity(self) -> Check:
         """Check that the block sparsity is the spec's."""
-        found, wanted = self.sparsities(), self.spec.overall_sparsity
+        found, wanted = self.sparsities, self.spec.overall_sparsity
         text = (
             f"{found['block_sparsity']:.6f} of {self.spec.dense_block_weights:,} dense block weights"
             f" (attention {found['attention_sparsity']:.2f}, feed-forward"
@@ -181,11 +170,8 @@ class _Matrices:
             measured = self.zeros[parameter] / size
             if abs(measured - share) > allowed:
                 faults.append(f"{parameter}: {measured:.3f} zero, {share:.3f} ± {allowed:.3f} expected")
-        return from_faults(
-            "ONNX: sparsity by matrix",
-            faults,
-            "each block matrix as one threshold over random weights leaves it",
-        )
+        text = "each block matrix as one threshold over random weights leaves it"
+        return from_faults("ONNX: sparsity by matrix", faults, text)
 
 
 def _count(values: Any) -> Tuple[int, int]:
@@ -216,30 +202,21 @@ def _vectors(model: Model) -> Facts:
     return {"vectors": found, "neutral": neutral}
 
 
-def _check_opset(found: int) -> Check:
-    text = f"{found}" + ("" if found == OPSET else f", not {OPSET}")
-    return Check("ONNX: opset", found == OPSET, text)
-
-
 def _check_interface(facts: Facts, spec: Spec) -> Check:
     length = spec.sequence_length
     faults = []
-    for kind, names, element in (
-        ("inputs", list(INPUTS), "int64"),
-        ("outputs", spec.outputs, "float"),
-    ):
+    for kind, names, element in (("inputs", INPUTS, "int64"), ("outputs", spec.outputs, "float")):
         wanted = [{"name": name, "shape": [1, length], "type": element} for name in names]
         if facts[kind] != wanted:
             faults.append(f"{kind} {_interface(facts[kind])}, not {_interface(wanted)}")
-    return from_faults(
-        "ONNX: inputs and outputs",
-        faults,
-        f"{_interface(facts['inputs'])}; {_interface(facts['outputs'])}",
-    )
+    text = f"{_interface(facts['inputs'])}; {_interface(facts['outputs'])}"
+    return from_faults("ONNX: inputs and outputs", faults, text)
 
 
 def _check_nodes(model: Model, spec: Spec) -> Check:
-    count, layers = len(model.nodes), _layers(model)
+    names = (bare(name) for name in model.graph.initializers)
+    blocks = {name[len(BLOCK_PREFIX) :].split(".")[0] for name in names if name.startswith(BLOCK_PREFIX)}
+    count, layers = len(model.nodes), len(blocks)
     faults = []
     if layers != spec.layers:
         faults.append(f"{layers} layers, not {spec.layers}")
@@ -254,66 +231,39 @@ def _check_quantizers(model: Model, spec: Spec, found: _Matrices) -> Check:
     text = f"{weights + activations:,} FakeQuantize: {weights:,} of weights, {activations:,} of activations"
     faults = []
     if (weights, activations) != wanted:
-        missing = [name for name in found.expected if name not in found.shapes]
         faults.append(f"{text}; {wanted[0]:,} and {wanted[1]:,} are wanted")
-        faults += [f"{name} is not quantized" for name in missing]
+        faults += [f"{name} is not quantized" for name in found.expected if name not in found.shapes]
     return from_faults("ONNX: quantizers", faults, text)
 
 
-def _quantizers(model: Model) -> Dict[str, int]:
-    """Return the bit width of each quantizer, by its output.
-
-    ``levels`` is 2^bits, or one less where the range is symmetric; any other number is none of a width's, 0.
-    """
-    return {
-        node.output[0]: _BITS_BY_LEVELS.get(_attribute(node, "levels"), 0)
-        for node in (*model.matrices.values(), *model.activations)
-    }
-
-
-def _odd(model: Model, quantizers: Dict[str, int]) -> Iterator[Tuple[Any, int]]:
-    for node in (*model.matrices.values(), *model.activations):
-        if quantizers[node.output[0]] != BITS:
-            yield node, quantizers[node.output[0]]
-
-
-def _attribute(node: Any, name: str) -> int:
-    return next((int(attribute.i) for attribute in node.attribute if attribute.name == name), 0)
+def _bits(quantizer: Any) -> int:
+    """Return a quantizer's bit width: levels are 2^bits, or one less; 0 for any other number of them."""
+    levels = next((int(attribute.i) for attribute in quantizer.attribute if attribute.name == "levels"), 0)
+    return _BITS_BY_LEVELS.get(levels, 0)
 
 
 def _paths(model: Model) -> Iterator[str]:
     """Yield the paths of a machine in what a file says of itself."""
     proto = model.proto
-    said = [proto.producer_name, proto.producer_version, proto.doc_string, proto.graph.doc_string]
-    said += [proto.graph.name]
+    said = [proto.producer_name, proto.producer_version, proto.doc_string]
+    said += [proto.graph.name, proto.graph.doc_string]
     said += [text for entry in proto.metadata_props for text in (entry.key, entry.value)]
     said += [text for node in model.nodes for text in (node.name, node.doc_string)]
     said += [name for name, _ in model.constants]
     yield from absolute_paths("\n".join(said))
 
 
-def _layers(model: Model) -> int:
-    """Return how many transformer layers the parameters' names tell of."""
-    names = (bare(name) for name in model.graph.initializers)
-    numbers = (name[len(BLOCK_PREFIX) :].split(".")[0] for name in names if name.startswith(BLOCK_PREFIX))
-    return len(set(numbers))
-
-
-def _opset(model: Model) -> int:
-    return next((int(entry.version) for entry in model.proto.opset_import if not entry.domain), 0)
-
-
-def _values(values: Any, leave_out: Set[str]) -> Iterator[Dict[str, Any]]:
-    """Yield name, shape and type; a dimension without a size counts as 0, which no spec has."""
-    for value in values:
-        if value.name in leave_out:
-            continue
-        tensor = value.type.tensor_type
-        yield {
+def _values(values: Any, leave_out: Collection[str] = ()) -> List[Facts]:
+    """Return name, shape and type; a dimension without a size counts as 0, which no spec has."""
+    return [
+        {
             "name": value.name,
-            "shape": [int(dim.dim_value) for dim in tensor.shape.dim],
-            "type": type_name(tensor.elem_type),
+            "shape": [int(dim.dim_value) for dim in value.type.tensor_type.shape.dim],
+            "type": type_name(value.type.tensor_type.elem_type),
         }
+        for value in values
+        if value.name not in leave_out
+    ]
 
 
 def _interface(values: List[Dict[str, Any]]) -> str:
@@ -324,14 +274,7 @@ def _by(shape: Any) -> str:
     return " × ".join(map(str, shape)) or "scalar"
 
 
-def _size(row: Dict[str, Any]) -> int:
-    size = 1
-    for length in row["shape"]:
-        size *= length
-    return size
-
-
 def _share(rows: Any) -> float:
     chosen = list(rows)
-    size = sum(map(_size, chosen))
+    size = sum(math.prod(row["shape"]) for row in chosen)
     return sum(row["zeros"] for row in chosen) / size if size else 0.0

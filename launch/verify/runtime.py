@@ -1,26 +1,30 @@
-"""OpenVINO's runtime as the checks use it: files read into it, and the same run on the same inputs."""
+"""OpenVINO's runtime as the checks use it: files read into it, and the same run on the same inputs.
+
+The runtime is slow with a gigabyte of 32-bit weights, and keeps them three times meanwhile.  So of an ONNX
+file it is given the graph, and in the place of each quantized matrix the IR's int8 constant, which
+:class:`launch.verify.ir_weights.Weights` compares with the matrix, value by value.
+"""
 
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence
+from typing import Any, Dict, Iterable, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 from ..core import paths
 from ..core.errors import KitError
+from ..model.onnx_model import QUANTIZER, Model, constant_value
 
 NO_ROUNDING_LEVELS = 2**16
-"""Levels of a quantizer whose rounding is as good as none.
+"""Levels of a quantizer whose rounding is as good as none; its range still clips.
 
-Rounding to 8 bits makes a deep network chaotic: two ways to compute the same sum give outputs that are some
-percent apart after 24 layers.  With 16 bits the ranges still clip and the outputs agree.
+With 8 bits, two ways to compute the same sum give outputs that are some percent apart after 24 layers.
 """
 
 
 class Network:
     """A model in the runtime.
 
-    :param path: an ONNX file, or the ``.xml`` of an IR.
+    :param path: an ONNX file, or the ``.xml`` of an IR; ``content`` is read in its place.
     :param nodes: name of the first output by name of the node, of the ONNX graph: Model Optimizer 2021.4
         names what is left of a node by the node, everything else by the output.
-    :param content: what is read in the file's place.
     :raises KitError: the runtime does not take the file.
     """
 
@@ -36,9 +40,9 @@ class Network:
             raise self._refused("read", error) from None
 
     def quantizers(self) -> Iterator[Any]:
-        """Yield the FakeQuantize operations."""
+        """Yield the quantizers of activations."""
         for operation in self.model.get_ordered_ops():
-            if operation.get_type_name() == "FakeQuantize":
+            if operation.get_type_name() == QUANTIZER and not is_constant(operation.input_value(0)):
                 yield operation
 
     def constants(self, kind: str) -> Iterator[Any]:
@@ -48,61 +52,55 @@ class Network:
             if operation.get_type_name() == "Constant" and is_kind:
                 yield operation
 
-    def fill_in(self, constants: Mapping[str, Any]) -> None:
-        """Put operations in the place of inputs of the model.
-
-        :param constants: the operations by the input's name.
-        """
-        from openvino.runtime import Model
+    def fill_inputs(self, operations: Mapping[str, Any]) -> None:
+        """Put operations in the place of inputs of the model, by the input's name."""
+        from openvino.runtime import Model as Graph
 
         kept = []
         for parameter in self.model.get_parameters():
-            if parameter.get_friendly_name() in constants:
-                replace(parameter, constants[parameter.get_friendly_name()])
-            else:
+            filling = operations.get(parameter.get_friendly_name())
+            if filling is None:
                 kept.append(parameter)
-        self.model = Model(self.model.get_results(), kept, self.model.get_friendly_name())
+                continue
+            for user in list(parameter.output(0).get_target_inputs()):
+                user.get_node().set_argument(user.get_index(), filling.output(0))
+        self.model = Graph(self.model.get_results(), kept, self.model.get_friendly_name())
 
     def tensor_name(self, operation: Any) -> str:
-        """Return the name that the ONNX graph gives the first output of an operation.
-
-        What Model Optimizer makes of a constant has the constant's name and a suffix after a slash.
-        """
+        """Return the name that the ONNX graph gives the first output of an operation."""
+        # What Model Optimizer makes of a constant has the constant's name and a suffix after a slash.
         name = str(operation.get_friendly_name()).split("/")[0]
         return self._nodes.get(name, name)
 
     def disable_rounding(self) -> None:
-        """Set the quantizers of activations to :data:`NO_ROUNDING_LEVELS`; those of constants stay."""
+        """Set the quantizers of activations to :data:`NO_ROUNDING_LEVELS`."""
         for quantizer in self.quantizers():
-            if not is_constant(quantizer.input_value(0)):
-                quantizer.set_attribute("levels", NO_ROUNDING_LEVELS)
+            quantizer.set_attribute("levels", NO_ROUNDING_LEVELS)
 
     def run(
         self, feeds: Sequence[Mapping[str, Any]], extra: Optional[Mapping[str, Any]] = None
     ) -> List[Dict[str, Any]]:
         """Run the model on the CPU and return the outputs by name for each of ``feeds``.
 
-        :param feeds: int64 arrays by the input's name.
-        :param extra: more outputs by name, of operations of the model.
+        :param feeds: int64 arrays by the input's name; ``extra`` more outputs, of the model's operations.
         :raises KitError: the runtime does not run it, or the inputs are others.
         """
-        from openvino.runtime import Model, opset8
+        from openvino.runtime import Model as Graph
+        from openvino.runtime import opset8
 
         results = list(self.model.get_results())
         names = [self.tensor_name(result.input_value(0).get_node()) for result in results]
         parameters = list(self.model.get_parameters())
+        model = self.model
         try:
-            model = self.model
             if extra:
                 names += list(extra)
                 results += [opset8.result(value) for value in extra.values()]
-                model = Model(results, parameters, "with more outputs")
+                model = Graph(results, parameters, "with more outputs")
             compiled = self._core.compile_model(model, "CPU")
             found = []
             for feed in feeds:
-                values = [
-                    feed[parameter.get_friendly_name()].astype(_dtype(parameter)) for parameter in parameters
-                ]
+                values = [feed[one.get_friendly_name()].astype(_dtype(one)) for one in parameters]
                 # One for each feed, and not `infer`, which copies all outputs.
                 request = compiled.create_infer_request()
                 request.start_async(dict(enumerate(values)))
@@ -115,9 +113,9 @@ class Network:
         return found
 
     def _refused(self, what: str, error: Exception) -> KitError:
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        lines = str(error).strip().splitlines() or [""]
         return KitError(
-            f"OpenVINO cannot {what} the file: {lines[-1] if lines else error}",
+            f"OpenVINO cannot {what} the file: {lines[-1].strip()}",
             where=paths.shown(self.path),
             hint="Make the tree again, or copy it again from where it came.",
         )
@@ -135,12 +133,6 @@ def constant(value: Any) -> Any:
     return numpy.asarray(memoryview(value.get_node()))
 
 
-def replace(old: Any, new: Any) -> None:
-    """Put the first output of an operation in the place of another's."""
-    for user in list(old.output(0).get_target_inputs()):
-        user.get_node().set_argument(user.get_index(), new.output(0))
-
-
 def consumer(operation: Any) -> Any:
     """Return the only operation that uses the first output of ``operation``; None where there are others."""
     users = list(operation.output(0).get_target_inputs())
@@ -148,4 +140,72 @@ def consumer(operation: Any) -> Any:
 
 
 def _dtype(parameter: Any) -> str:
-    return {"i32": "int32", "i64": "int64"}.get(parameter.get_element_type().get_type_name(), "int64")
+    return "int32" if parameter.get_element_type().get_type_name() == "i32" else "int64"
+
+
+class Quantized(NamedTuple):
+    """A weight matrix of an ONNX file and its quantizer.
+
+    :param values: float32, a view of the file.
+    :param ends: of the ranges: low, high, output low, output high.
+    :param transposed: whether it is transposed on its way into its product.
+    """
+
+    values: Any
+    ends: Tuple[Any, ...]
+    levels: int
+    transposed: bool
+
+
+def find_quantized(model: Model, names: Iterable[str]) -> Dict[str, Quantized]:
+    """Return those of the named constants that are quantized in the plain way, by name.
+
+    :raises KitError: a constant has not the values that its type and shape need.
+    """
+    import numpy
+
+    transposed = {node.input[0] for node in model.nodes if node.op_type == "Transpose"}
+    found = {}
+    for name in names:
+        quantizer = model.matrices[name]
+        given = [model.array(model.tensors[one]) for one in quantizer.input if one in model.tensors]
+        levels = next((one.i for one in quantizer.attribute if one.name == "levels"), 0)
+        if len(given) < len(quantizer.input) or any(one.dtype != numpy.float32 for one in given):
+            continue
+        values, *ends = given
+        try:
+            fits = numpy.broadcast(*ends, numpy.empty(values.shape, "b")).shape == values.shape
+        except ValueError:
+            continue
+        if levels >= 2 and values.ndim == 2 and fits:
+            found[name] = Quantized(values, tuple(ends), levels, quantizer.output[0] in transposed)
+    return found
+
+
+def read_network(model: Model, nodes: Mapping[str, str], operations: Mapping[str, Any]) -> Network:
+    """Return an ONNX file in the runtime; of ``model`` nothing else can be had afterwards.
+
+    :param nodes: as of :class:`Network`.
+    :param operations: of the runtime, by the constant in whose quantizer's place each is put.
+    :raises KitError: the runtime does not take the file.
+    """
+    from onnx import TensorProto, helper
+
+    graph = model.proto.graph
+    for name, tensor in model.constants:
+        if name not in operations:
+            model.restore(tensor)
+    kept, filled = [], {}
+    for node in graph.node:
+        if node.op_type == QUANTIZER and node.input[0] in operations:
+            output, shape = node.output[0], list(model.tensors[node.input[0]].dims)
+            filled[output] = operations[node.input[0]]
+            graph.input.append(helper.make_tensor_value_info(output, TensorProto.FLOAT, shape))
+        elif constant_value(node) is None or node.output[0] not in operations:
+            kept.append(node)
+    # Made anew: protobuf moves what is kept up one by one where nodes are taken out.
+    del graph.node[:]
+    graph.node.extend(kept)
+    found = Network(model.path, nodes, model.proto.SerializeToString())
+    found.fill_inputs(filled)
+    return found

@@ -23,14 +23,11 @@ def _lines(result: Result) -> List[str]:
         mark = "note" if finding.known else "FAIL"
         reason = f" ({finding.reason})" if finding.reason else ""
         lines.append(f"  {mark}  {finding.kind:<{_LABEL}}{finding.text}{reason}")
-    return lines + by_layer(result.measured["matrices"] if result.measured else [])
+    return lines + _by_layer(result.measured["matrices"] if result.measured else [])
 
 
-def by_layer(matrices: Sequence[Mapping[str, Any]]) -> List[str]:
-    """Return a table of what is zero in each transformer block, for people.
-
-    :param matrices: ``matrices`` of a provenance's verification.
-    """
+def _by_layer(matrices: Sequence[Mapping[str, Any]]) -> List[str]:
+    """Return a table of what is zero in each transformer block, from ``matrices`` of a verification."""
     layers: Dict[str, List[Mapping[str, Any]]] = {}
     for row in matrices:
         if row["parameter"].startswith(BLOCK_PREFIX):
@@ -43,8 +40,7 @@ def by_layer(matrices: Sequence[Mapping[str, Any]]) -> List[str]:
     return ["        " + line for line in columns_of(lines, range(5))]
 
 
-def summary(result: Result) -> str:
-    """Return a result in one line."""
+def _summary(result: Result) -> str:
     if result.passed:
         known = f", {len(result.findings)} known findings" if result.findings else ""
         return f"verified: {len(result.checks)} checks passed{known}"
@@ -59,7 +55,7 @@ def verify_all(trees: Sequence[Path]) -> bool:
         with Progress(f"{path.name}", None) as progress:
             result = tree.verify(path, paths.VENV_PYTHON, progress.tick)
             progress.done(f"largest process {size(result.peak_bytes)}")
-        print(f"{path.name}: {summary(result)}")
+        print(f"{path.name}: {_summary(result)}")
         print(printable("\n".join(_lines(result))), flush=True)
         if not result.passed:
             print(f"  to do: {tree.again(path)}", flush=True)

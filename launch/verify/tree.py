@@ -20,14 +20,15 @@ from .degeneracy import findings
 
 Tick = Callable[[Optional[str]], None]
 
+_SPARSITIES = ("block_sparsity", "attention_sparsity", "feed_forward_sparsity")
+
 
 @dataclass(frozen=True)
 class Result:
     """What verifying one tree gave.
 
     :param measured: ``verification`` of a provenance; None where ONNX file or IR could not be measured.
-    :param peak_bytes: the largest process.
-    :param cpu_seconds: processor time of all processes.
+    :param peak_bytes: the largest process; ``cpu_seconds`` is of all processes.
     """
 
     variant: str
@@ -53,26 +54,19 @@ class Result:
         """Whether the tree may be published."""
         return not self.failed and not self.unknown
 
-    def faults(self) -> List[str]:
-        """Return a line for each reason not to trust the tree."""
-        lines = [f"{check.name}: {check.text}" for check in self.failed]
-        return lines + [f"{finding.kind}: {finding.text}" for finding in self.unknown]
-
 
 def require(result: Result, tree: str, hint: str) -> Dict[str, Any]:
     """Return what was measured on a tree that passed.
 
-    :param tree: where it is, for the error.
-    :param hint: what to do where it did not pass.
+    :param tree: where it is, for the error; ``hint`` what to do where it did not pass.
     :raises KitError: it did not pass.
     """
     if result.passed and result.measured is not None:
         return result.measured
-    raise KitError(
-        f"{result.variant} is not what it must be:\n" + "\n".join(result.faults()),
-        where=tree,
-        hint=hint,
-    )
+    faults = [f"{check.name}: {check.text}" for check in result.failed]
+    faults += [f"{finding.kind}: {finding.text}" for finding in result.unknown]
+    what = "\n".join([f"{result.variant} is not what it must be:", *faults])
+    raise KitError(what, where=tree, hint=hint)
 
 
 def again(tree: Path) -> str:
@@ -88,8 +82,7 @@ def measure(
 ) -> Result:
     """Check what the ONNX file and the IR in ``folder`` hold.
 
-    :param python: the interpreter of the kit's environment.
-    :param env: the environment to start from.
+    :param python: the interpreter of the kit's environment; ``env`` the variables to start from.
     :param tick: called twice a second with the step.
     """
     facts: Dict[str, Any] = {}
@@ -99,7 +92,8 @@ def measure(
     except KitError as error:
         checks = [Check(ir.READABLE, False, one_line(error.what))]
     took = used.seconds, used.peak_bytes, used.cpu_seconds
-    checks.append(_check_texts(folder, trees.all_files(VARIANTS[spec.variant].stem)))
+    faults = leaks.in_files(folder, [*trees.all_files(VARIANTS[spec.variant].stem), trees.PROVENANCE])
+    checks.append(from_faults("files: no machine paths", faults, "no absolute path in the text files"))
     checks.append(_check_report(folder, spec, facts))
     if "ir" not in facts:
         return Result(spec.variant, checks, [], None, *took)
@@ -146,10 +140,7 @@ def _spec(tree: Path, variant: Variant) -> Spec:
 
 
 def check_files(tree: Path, variant: Variant, tick: Tick) -> Tuple[List[Check], Dict[str, str]]:
-    """Check that the files of a tree are there, no others are, and all are as listed.
-
-    :return: the checks, and the sums that are listed.
-    """
+    """Check that the files of a tree are there, no others are, and all are as listed; return the list too."""
     wanted = {*trees.all_files(variant.stem), trees.PROVENANCE, sums.NAME}
     there = set(sums.listed(tree))
     faults = [f"{name} is missing" for name in sorted(wanted - there)]
@@ -168,11 +159,6 @@ def check_files(tree: Path, variant: Variant, tick: Tick) -> Tuple[List[Check], 
 
 def _is_plain(path: Path) -> bool:
     return path.is_file() and not path.is_symlink()
-
-
-def _check_texts(folder: Path, names: List[str]) -> Check:
-    faults = leaks.in_files(folder, [*names, trees.PROVENANCE])
-    return from_faults("files: no machine paths", faults, "no absolute path in the text files")
 
 
 def _check_report(folder: Path, spec: Spec, facts: Dict[str, Any]) -> Check:
@@ -199,10 +185,7 @@ def _check_report(folder: Path, spec: Spec, facts: Dict[str, Any]) -> Check:
 def _check_recorded(content: Dict[str, Any], measured: Dict[str, Any]) -> Check:
     """Check that the provenance says what was measured, as far as that is the same on every machine."""
     recorded = content["verification"]
-    names = (
-        *("onnx", "ir", "matrices"),
-        *("block_sparsity", "attention_sparsity", "feed_forward_sparsity"),
-    )
+    names = ("onnx", "ir", "matrices", *_SPARSITIES)
     faults = [f"{name} differs from what was measured" for name in names if recorded[name] != measured[name]]
     done = {check["name"]: check["passed"] for check in recorded["checks"]}
     faults += [f"it says that {name!r} was not passed" for name, passed in done.items() if not passed]
@@ -213,11 +196,9 @@ def _check_recorded(content: Dict[str, Any], measured: Dict[str, Any]) -> Check:
     for kind, found in measured["outputs"].items():
         if recorded["outputs"].get(kind, found)["tolerance"] != found["tolerance"]:
             faults.append(f"another tolerance of outputs ({kind})")
-    if trees.IR_VERSIONS.get(content["model_optimizer"]) != measured["ir"]["version"]:
-        faults.append(
-            f"Model Optimizer {content['model_optimizer']} does not make IR of version"
-            f" {measured['ir']['version']}"
-        )
+    optimizer, version = content["model_optimizer"], measured["ir"]["version"]
+    if trees.IR_VERSIONS.get(optimizer) != version:
+        faults.append(f"Model Optimizer {optimizer} does not make IR of version {version}")
     return from_faults("provenance: as measured", faults, "what it says of the files is so")
 
 
@@ -225,27 +206,22 @@ def _document(checks: List[Check], signs: List[Finding], facts: Dict[str, Any]) 
     """Return ``verification`` of a provenance."""
     zeros = facts["ir_zeros"]
     return {
-        "checks": [check.as_dict() for check in checks],
-        "findings": [finding.as_dict() for finding in signs],
+        "checks": [dict(vars(check)) for check in checks],
+        "findings": [dict(vars(finding)) for finding in signs],
         "onnx": facts["onnx"],
         "ir": facts["ir"],
         "matrices": [{**row, "ir_zeros": zeros.get(row["parameter"], 0)} for row in facts["matrices"]],
         "outputs": facts["outputs"],
-        **{name: facts[name] for name in ("block_sparsity", "attention_sparsity", "feed_forward_sparsity")},
+        **{name: facts[name] for name in _SPARSITIES},
     }
 
 
-def present(out: Path) -> List[Path]:
-    """Return the trees below ``out``, in the variants' order."""
-    return [out / name for name in VARIANTS if (out / name).is_dir()]
-
-
 def chosen(out: Path, name: str) -> List[Path]:
-    """Return the tree of the variant ``name`` below ``out``, or all that are there where ``name`` is empty.
+    """Return the tree of the variant ``name`` below ``out``; where ``name`` is empty, all that are there.
 
     :raises KitError: there is none.
     """
-    found = [tree for tree in present(out) if not name or tree.name == name]
+    found = [out / one for one in VARIANTS if name in ("", one) and (out / one).is_dir()]
     if found:
         return found
     raise KitError(

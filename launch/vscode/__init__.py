@@ -1,14 +1,11 @@
 """VS Code's launch file, and what running one of its configurations means without VS Code.
 
-The launch file is the one place where the steps' command lines are written.  VS Code runs them in its
-debugger, make runs them from here, and both must start the same program.  Every decision about what a key
-or a variable means stands, with its source, in the README of this folder.
-
-Floors: ``invocation``, ``terminal``, ``file`` < ``variables`` < ``resolve``.
+Every decision about what a key or a variable means stands, with its source, in the README of this folder.
 """
 
 from .file import Configuration, LaunchFile, find, load, parse
 from .invocation import Invocation
-from .resolve import make_variables, resolve
+from .resolve import resolve
+from .variables import Variables
 
-__all__ = ["Configuration", "Invocation", "LaunchFile", "find", "load", "make_variables", "parse", "resolve"]
+__all__ = ["Configuration", "Invocation", "LaunchFile", "Variables", "find", "load", "parse", "resolve"]

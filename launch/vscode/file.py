@@ -1,14 +1,11 @@
-"""VS Code's launch file: its configurations, by name, and where in the file everything stands.
-
-What a key means and why, with the sources, is in the README of this folder.
-"""
+"""VS Code's launch file: its configurations, by name, and where in the file everything stands."""
 
 import difflib
 import json
 import pathlib
 import sys
 from dataclasses import dataclass, field
-from typing import Any, Dict, Mapping, Tuple
+from typing import Any, Dict, Tuple
 
 from ..core import files, hidden, jsonc
 from ..core.errors import KitError
@@ -25,13 +22,7 @@ MAX_BYTES = 4 << 20
 
 @dataclass(frozen=True)
 class Configuration:
-    """One entry of ``configurations``, as written.
-
-    :param name: its ``name``, unique in the file.
-    :param body: the entry; nothing is substituted.
-    :param index: its place in the list, from 0, for errors.
-    :param document: the file, for the lines in errors.
-    """
+    """One entry of ``configurations``, as written; ``index`` is its place there, from 0."""
 
     name: str
     body: Dict[str, Any]
@@ -43,13 +34,6 @@ class Configuration:
         """The entry for this platform, still as written."""
         override = self.body.get(PLATFORM)
         return {**self.body, **(override if isinstance(override, dict) else {})}
-
-    @property
-    def inputs(self) -> Dict[str, str]:
-        """What the file's ``inputs`` ask for, by their ids."""
-        entries = self.document.value.get("inputs")
-        entries = [entry for entry in entries if isinstance(entry, dict)] if isinstance(entries, list) else []
-        return {str(entry.get("id")): str(entry.get("description", "")) for entry in entries}
 
     def path(self, key: str) -> jsonc.KeyPath:
         """Return where this platform's value of ``key`` stands in the entry."""
@@ -73,51 +57,33 @@ class Configuration:
 
 @dataclass(frozen=True)
 class LaunchFile:
-    """What a launch file holds.
-
-    :param configurations: its configurations, in its order; their names are unique.
-    :param compounds: the names of its compounds, each with the configurations it starts.
-    :param document: the file, for the lines in errors.
-    """
+    """The configurations of a launch file, in its order, and the file, for the lines in errors."""
 
     configurations: Tuple[Configuration, ...]
-    compounds: Mapping[str, Tuple[str, ...]]
     document: jsonc.Document = field(repr=False)
 
 
 def load(path: pathlib.Path) -> LaunchFile:
     """Return the configurations of a launch file.
 
-    :raises KitError: the file cannot be read or is no regular one, is too large, is not UTF-8 (a byte order
-        mark is passed over) or not JSON with comments, or its configurations are not objects with distinct
-        names.
+    :raises KitError: the file cannot be read, is no regular one, too large, not UTF-8 or not JSON with
+        comments, or its configurations are not objects with distinct names.
     """
     source = str(path)
     try:
         text = files.read(path, MAX_BYTES).decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        # The decoder counts from behind a byte order mark.
-        line = error.object.count(b"\n", 0, error.start) + 1
-        raise KitError(
-            f"{source} is not UTF-8.",
-            where=f"{source}, line {line}, byte {error.start}: {error.object[error.start]:#04x}",
-            hint="Save the file as UTF-8.",
-        ) from None
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise KitError(
             f"The launch file cannot be read: {reason}.",
             where=source,
-            hint="Name a regular file that you may read.",
+            hint="Name a regular file in UTF-8 that you may read.",
         ) from None
     return parse(text, source)
 
 
 def parse(text: str, source: str) -> LaunchFile:
-    """Return the configurations that the text of a launch file holds; errors as those of :func:`load`.
-
-    :param source: what errors call the text: its file name.
-    """
+    """Return the configurations in the text of the launch file ``source``; errors as :func:`load`."""
     document = jsonc.parse(text, source)
     if not isinstance(document.value, dict):
         raise _error(document, (), "A launch file is an object.", 'Put { "configurations": [ … ] }.')
@@ -137,23 +103,14 @@ def parse(text: str, source: str) -> LaunchFile:
             what = f"configurations[{found[name].index}] has the same name."
             raise _error(document, (*path, "name"), what, "Rename one of the two.")
         found[name] = Configuration(name, entry, index, document)
-    return LaunchFile(tuple(found.values()), _compounds(document.at(("compounds",))), document)
+    return LaunchFile(tuple(found.values()), document)
 
 
 def find(file: LaunchFile, name: str) -> Configuration:
-    """Return the configuration called ``name``.
-
-    :raises KitError: there is none; the error lists the names and the nearest.  Or it is a compound.
-    """
+    """Return the configuration called ``name``; the KitError where there is none lists all names."""
     names = [configuration.name for configuration in file.configurations]
     if name in names:
         return file.configurations[names.index(name)]
-    if name in file.compounds:
-        raise KitError(
-            f"{name!r} is a compound, which starts several programs at once; one can be run.",
-            where=f"{file.document.place(('compounds',))}, compounds",
-            hint="Run its configurations one by one:\n  " + "\n  ".join(file.compounds[name]),
-        )
     near = difflib.get_close_matches(name, names, n=1)
     hint = (f"Did you mean {near[0]!r}?\n" if near else "") + "The names are:"
     place = f"{file.document.place(('configurations',))}, configurations[*].name"
@@ -178,18 +135,3 @@ def _error(
         where=f"{document.place(path)}{key}{text if len(text) <= _SHOWN else text[:_SHOWN] + '…'}",
         hint=hint,
     )
-
-
-def _compounds(entries: Any) -> Dict[str, Tuple[str, ...]]:
-    """Return the compounds; what is no compound is VS Code's to complain about."""
-    found: Dict[str, Tuple[str, ...]] = {}
-    for entry in entries if isinstance(entries, list) else ():
-        if isinstance(entry, dict) and isinstance(entry.get("name"), str):
-            names = entry.get("configurations")
-            # A name, or an object with a name and the folder it is of.
-            of = [
-                each.get("name") if isinstance(each, dict) else each
-                for each in (names if isinstance(names, list) else ())
-            ]
-            found[entry["name"]] = tuple(map(str, of))
-    return found

@@ -1,5 +1,6 @@
 """A program to run, resolved: what every launch configuration ends in."""
 
+import itertools
 import shlex
 from dataclasses import dataclass
 from typing import Dict, List, Mapping, Optional, Tuple
@@ -38,32 +39,32 @@ class Invocation:
     def shell(self) -> str:
         """Return a command for a POSIX shell that does the same, with an option and its value on a line.
 
-        Values of the environment are referred to.  Those that the launch file itself has for variables that
-        are not the kit's own are to be set in that shell: where they are not, it says so and runs nothing.
+        Values of the environment are referred to.  Where the launch file itself has the value of a variable
+        that is not the kit's own, the shell has to have it: where it does not, it says so and runs nothing.
         """
         lines = []
         if self.env:
-            removed = [word for name, value in self.env.items() if value is None for word in ("-u", name)]
-            lines.append(["env", *removed])
-            lines += [[_assignment(name, value)] for name, value in self.env.items() if value is not None]
-        # Both env(1) and the shell could take an interpreter with = in its path for one more variable.  What
-        # comes before it instead is no shell, for a shell may drop variables that are no names for it.
+            removed = [format_variable(name, None) for name, value in self.env.items() if value is None]
+            lines.append(["env", *itertools.chain(*removed)])
+            lines += [format_variable(name, value) for name, value in self.env.items() if value is not None]
+        # Both env(1) and the shell could take an interpreter with = in its path for one more variable.
         detour = ["nice", "-n", "0"] if "=" in self.python else []
         lines.append([*detour, self.python, *self.options, *self.target])
-        pair_open = False
+        after_option = False
         for arg in self.args:
-            option = arg.startswith("-")
-            if pair_open and not option:
+            is_option = arg.startswith("-")
+            if after_option and not is_option:
                 lines[-1].append(arg)
             else:
                 lines.append([arg])
-            pair_open = option
+            after_option = is_option
         quoted = [" ".join(map(_quoted, line)) for line in lines]
         return f"cd {_quoted(self.cwd)} && \\\n" + " \\\n  ".join(quoted)
 
 
-def _assignment(name: str, value: str) -> str:
-    return hidden.joined("=", [name, value])
+def format_variable(name: str, value: Optional[str]) -> List[str]:
+    """Return the words by which env(1) sets or removes a variable, what is not to be shown still hidden."""
+    return ["-u", name] if value is None else [hidden.joined("=", [name, value])]
 
 
 def _quoted(word: str) -> str:
@@ -72,17 +73,9 @@ def _quoted(word: str) -> str:
         return shlex.quote(word)
     name, equals, rest = word.shown.partition("=")
     if equals and rest == hidden.NOT_SHOWN:
-        message = "its value is in the launch file, and is to be set here, too"
-        return f"{shlex.quote(name)}={_reference(name, f':?{message}')}"
+        return f'{name}="${{{name}:?its value is in the launch file, and is to be set here, too}}"'
     pieces = hidden.REFERENCE.split(word.shown)  # text, name, text, name, … text
     return "".join(
-        _reference(piece) if index % 2 else shlex.quote(piece) if piece else ""
+        f'"${{{piece}}}"' if index % 2 else shlex.quote(piece) if piece else ""
         for index, piece in enumerate(pieces)
     )
-
-
-def _reference(name: str, otherwise: str = "") -> str:
-    """Return what a shell takes for the value of a variable; what is no name for it, printenv knows."""
-    if name.isascii() and name.isidentifier():
-        return f'"${{{name}{otherwise}}}"'
-    return f'"$(printenv {shlex.quote(name)})"'

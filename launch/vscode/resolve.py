@@ -1,42 +1,40 @@
-"""What running a configuration means: its keys, as VS Code's Python debugger takes them.
+"""What running a configuration means: its keys, and its words on their way through a terminal's shell.
 
-Key by key, with the sources: the README of this folder.
+Key by key, and what VS Code and debugpy do with the words, with the sources: the README of this folder.
 """
 
 import json
 import os
 import pathlib
 import re
+import shlex
 from typing import Any, Dict, List, Mapping, Optional, Tuple
 
 from ..core import hidden
 from ..core.errors import KitError
 from ..core.jsonc import ABSENT, KeyPath
-from . import terminal
 from .file import PLATFORM, Configuration
 from .invocation import Invocation
-from .variables import NoValueError, Variables
+from .variables import NAME, NoValueError, Variables
 
 _TYPES = ("debugpy", "python")
 
 _SELECTED = "${command:python.interpreterPath}"
 """The interpreter selected in VS Code."""
 
-_BEFORE_VSCODE = (("python",), ("pythonPath",))
-"""Keys in which the extension replaces variables before VS Code does; in a platform's object it does not."""
+_TERMINAL, _EXTERNAL, _NO_SHELL = "integratedTerminal", "externalTerminal", "internalConsole"
+"""The values of ``console``; the first is the default."""
 
-_BLANK = "[\\t-\\r \u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000\ufeff]"
-"""What JavaScript's ``trim`` takes for white space; Python's idea of it differs."""
+_INSTEAD = f'Or set "console": "{_NO_SHELL}", which has no shell.'
 
-_BLANK_ENDS = re.compile(f"^{_BLANK}+|{_BLANK}+$")
+_CONTROL = re.compile("[\x01-\x1f\x7f]")
+_CONTROL_NAMES = dict(zip("\n\r\t\x1b\x7f", ("A line end", "A carriage return", "A tab", "Escape", "Delete")))
+
+_TILDE = re.compile(r"~|[A-Za-z_]\w*\+?=(.*:)?~", re.ASCII | re.DOTALL)
 
 
 def resolve(
-    configuration: Configuration,
-    *,
-    workspace: pathlib.Path,
-    env: Mapping[str, str],
-    default_python: str,
+    configuration: Configuration, *, workspace: pathlib.Path, env: Mapping[str, str], default_python: str
 ) -> Invocation:
     """Return what VS Code would run for a configuration.
 
@@ -45,8 +43,7 @@ def resolve(
     :param default_python: the interpreter selected in VS Code, for configurations that name none.
     :raises KitError: a key has a wrong type or value, or the run cannot be reproduced outside VS Code.
     """
-    variables = make_variables(configuration, workspace=workspace, env=env)
-    keys = _Keys(configuration, variables)
+    keys = _Keys(configuration, Variables(workspace, env))
     _check_kind(keys)
     return Invocation(
         python=_interpreter(keys, default_python),
@@ -58,14 +55,6 @@ def resolve(
     )
 
 
-def make_variables(
-    configuration: Configuration, *, workspace: pathlib.Path, env: Mapping[str, str]
-) -> Variables:
-    """Return what the ``${…}`` variables of a configuration stand for; parameters as :func:`resolve`."""
-    # VS Code opens folders by absolute, normal paths.
-    return Variables(os.path.normpath(str(workspace.absolute())), env, configuration.inputs)
-
-
 class _Keys:
     """The keys of one configuration for this platform, checked and substituted as they are asked for."""
 
@@ -73,20 +62,15 @@ class _Keys:
         self.configuration = configuration
         self.variables = variables
         self.values = configuration.here
+        self.path = configuration.path
         override = configuration.body.get(PLATFORM, {})
         if not isinstance(override, dict):
             raise configuration.error((PLATFORM,), "This must be an object.", "Put { … } there.")
         if "type" in override:
             raise self.error("type", '"type" cannot depend on the platform.', f'Move it out of "{PLATFORM}".')
 
-    def __contains__(self, key: str) -> bool:
-        return key in self.values
-
     def get(self, key: str) -> Any:
         return self.values.get(key, ABSENT)
-
-    def path(self, key: str) -> KeyPath:
-        return self.configuration.path(key)
 
     def depends_on_platform(self, key: str) -> bool:
         return len(self.path(key)) > 1
@@ -122,7 +106,8 @@ class _Keys:
                 hint = f"Write {json.dumps(json.dumps(value))}, in quotes."
             raise error(path, "This must be a string.", hint)
         try:
-            text = self.variables.substitute(value, env=path not in _BEFORE_VSCODE)
+            # In "python" the extension replaces variables before VS Code does; in a platform's it does not.
+            text = self.variables.substitute(value, env=path != ("python",))
             text.encode("utf-8", "surrogateescape")
         except NoValueError as problem:
             raise error(path, problem.what, problem.hint) from None
@@ -142,12 +127,8 @@ def _check_kind(keys: _Keys) -> None:
     if keys.get("request") != "launch":
         what = "Only configurations that launch a program can be run."
         raise keys.error("request", what, 'Set "request": "launch".')
-    what = "A configuration is not run as another user."
     if not (keys.get("sudo") is ABSENT or keys.get("sudo") is False):
-        raise keys.error("sudo", what, 'Remove "sudo".')
-    options = keys.get("debugOptions")
-    if isinstance(options, list) and "Sudo" in options:
-        raise keys.error("debugOptions", what, 'Remove "Sudo".')
+        raise keys.error("sudo", "A configuration is not run as another user.", 'Remove "sudo".')
     if keys.optional("envFile"):
         hint = (
             'Write what the program needs into "env", a secret as "NAME": "${env:NAME}" with NAME exported,'
@@ -156,28 +137,22 @@ def _check_kind(keys: _Keys) -> None:
 
 
 def _interpreter(keys: _Keys, default: str) -> str:
-    """Return the interpreter."""
-    key = "python"
-    if "pythonPath" in keys:
-        key = "pythonPath"
-        if keys.depends_on_platform(key):
-            what = f'The debugger extension passes over "{key}" in "{PLATFORM}".'
-            raise keys.error(key, what, 'Write "python".')
-        if "python" in keys:
-            what = '"python" and its old name "pythonPath" exclude each other.'
-            raise keys.error(key, what, 'Remove "pythonPath".')
-    if isinstance(keys.get(key), list):
+    if "pythonPath" in keys.values:
+        raise keys.error("pythonPath", '"pythonPath" is the old name of "python".', 'Write "python".')
+    found = keys.get("python")
+    if isinstance(found, list):
         what = "The debugger extension takes no list here, though debugpy does."
-        raise keys.error(key, what, 'Write the interpreter as a string, and its options as "pythonArgs".')
-    python = default if keys.get(key) == _SELECTED else keys.optional(key)
-    if not python and keys.depends_on_platform(key):
-        raise keys.error(key, "The interpreter's name is empty.", f'Remove "{key}".')
+        raise keys.error(
+            "python", what, 'Write the interpreter as a string, and its options as "pythonArgs".'
+        )
+    python = default if found == _SELECTED else keys.optional("python")
+    if not python and keys.depends_on_platform("python"):
+        raise keys.error("python", "The interpreter's name is empty.", 'Remove "python".')
     return python or default
 
 
 def _target(keys: _Keys) -> Tuple[str, ...]:
-    """Return what Python is to run."""
-    given = [key for key in ("program", "module", "code") if key in keys]
+    given = [key for key in ("program", "module", "code") if key in keys.values]
     if len(given) != 1:
         what = '"program", "module" and "code" exclude each other.' if given else "Nothing is to be run."
         hint = 'Set exactly one of "program", "module" and "code".'
@@ -196,62 +171,88 @@ def _target(keys: _Keys) -> Tuple[str, ...]:
 def _console(keys: _Keys) -> str:
     """Return where the program runs; what is none of VS Code's names is not this kit's to complain about."""
     found = keys.get("console")
-    return found if found in (terminal.EXTERNAL, terminal.NONE) else terminal.INTEGRATED
+    return found if found in (_EXTERNAL, _NO_SHELL) else _TERMINAL
 
 
 def _check_typed(keys: _Keys, path: KeyPath, word: str) -> None:
     """Raise where a word does not reach the program as it is, for VS Code passes it through a shell."""
     console = _console(keys)
-    if console == terminal.NONE:
+    if console == _NO_SHELL:
         return
     hint = "Write the path itself, or begin it with ${userHome}." if "~" in word else "Leave that out."
-    hint += f"\n{terminal.INSTEAD}"
-    if console == terminal.EXTERNAL:
-        what = terminal.find_raw_change(word)
+    hint += f"\n{_INSTEAD}"
+    if console == _EXTERNAL:
+        what = _find_raw_change(word)
     elif isinstance(keys.get("args"), str):
-        what = terminal.find_raw_change(word) or terminal.find_control(word)
+        what = _find_raw_change(word) or _find_control(word)
         hint = 'Write "args" as a list, one string an argument: VS Code quotes the words then.'
     else:
-        what = terminal.find_change(word)
+        what = _find_change(word)
     if what is not None:
         raise keys.configuration.error(path, what, hint)
 
 
+def _find_control(text: str) -> Optional[str]:
+    """Return why a terminal does not take ``text``: a control character is a key there; None: it takes it."""
+    found = _CONTROL.search(text)
+    if found is None:
+        return None
+    name = _CONTROL_NAMES.get(found.group()) or f"Control-{chr(ord(found.group()) + 64)}"
+    return f"{name} is a key where VS Code types this into a terminal: it changes, ends or deletes the line."
+
+
+def _find_change(word: str) -> Optional[str]:
+    """Return why a word of a list does not reach a program in the integrated terminal; None: it does."""
+    if _TILDE.match(word):
+        return "VS Code leaves ~ here to the terminal's shell, which puts a home folder in its place."
+    if word in ("<", ">"):
+        return "VS Code leaves this to the terminal's shell, which redirects input or output."
+    if re.match("=.", word, re.DOTALL):
+        return "VS Code leaves = here to the terminal's shell, and zsh puts a command's path in its place."
+    return _find_control(word)
+
+
+def _find_raw_change(word: str) -> Optional[str]:
+    """Return why a word that a shell gets as it is, quoted for spaces alone, may not reach a program."""
+    bare = word.replace(" ", "")
+    if shlex.quote(bare) == bare:
+        return None
+    return "VS Code leaves this word to a shell, which splits, expands or unquotes it."
+
+
 def _working_directory(keys: _Keys) -> str:
-    """Return the folder in which the program runs."""
     cwd = keys.optional("cwd")
     if cwd is None:
         return keys.variables.folder
     if not pathlib.PurePath(cwd).is_absolute():
         what = "VS Code takes a relative working directory from where it was started itself."
         raise keys.error("cwd", what, "Begin it with ${workspaceFolder}, or ${userHome} for ~.")
-    reason = terminal.find_control(cwd) if _console(keys) == terminal.INTEGRATED else None
+    reason = _find_control(cwd) if _console(keys) == _TERMINAL else None
     if reason is not None:
-        raise keys.error("cwd", reason, f"Name another folder.\n{terminal.INSTEAD}")
+        raise keys.error("cwd", reason, f"Name another folder.\n{_INSTEAD}")
     return hidden.mapped(lambda text: str(pathlib.PurePath(text)), cwd)
 
 
 def _arguments(keys: _Keys) -> Tuple[str, ...]:
-    """Return the program's arguments."""
     if not isinstance(keys.get("args"), str):
         words = keys.strings("args")
         for index, word in enumerate(words):
             _check_typed(keys, (*keys.path("args"), index), word)
         return tuple(words)
     console, text = _console(keys), keys.text("args")
-    split = terminal.split_words(text)
-    if console == terminal.NONE:
-        what: Optional[str] = f'debugpy takes no string here with "console": "{console}": there is no shell.'
-    elif console == terminal.EXTERNAL and text:
+    words = text.split()
+    what: Optional[str] = None
+    if console == _NO_SHELL:
+        what = f'debugpy takes no string here with "console": "{console}": there is no shell.'
+    elif console == _EXTERNAL and text:
         what = f'With "console": "{console}" VS Code makes one word of a string.'
     elif hidden.shown(text) != text:
         what = "How a shell splits a value of the environment cannot be shown without showing the value."
-    else:
-        what = terminal.find_control(text)
-    if what is None and split is not None:
-        return tuple(split)
-    what = what or "A shell would expand these arguments, or cannot split them."
-    raise keys.error("args", what, "Write a list, one string an argument.")
+    elif any(map(_find_change, words)) or (words and _find_raw_change(text)):
+        what = _find_control(text) or "A shell would expand these arguments, or cannot split them."
+    if what:
+        raise keys.error("args", what, "Write a list, one string an argument.")
+    return tuple(words)
 
 
 def _environment(keys: _Keys, env: Mapping[str, str]) -> Dict[str, Optional[str]]:
@@ -261,8 +262,8 @@ def _environment(keys: _Keys, env: Mapping[str, str]) -> Dict[str, Optional[str]
         raise keys.error("env", '"env" must be an object.', 'Put { "NAME": "…" } there.')
     own = dict(_variable(keys, key, value) for key, value in ({} if entries is ABSENT else entries).items())
     for name in ("PATH", "PYTHONPATH"):
-        searched = hidden.mapped(_trimmed, own.get(name) or "")
-        inherited = _trimmed(env.get(name, ""))
+        searched = hidden.mapped(str.strip, own.get(name) or "")
+        inherited = env.get(name, "").strip()
         if not searched:
             own.pop(name, None)
         elif inherited:
@@ -276,7 +277,7 @@ def _variable(keys: _Keys, key: str, value: Any) -> Tuple[str, Optional[str]]:
     """Return the name and the value that an entry of ``env`` sets (None: removes)."""
     path = (*keys.path("env"), key)
     name = keys.string(path, key)  # VS Code substitutes in keys, too.
-    if not name or "=" in name or name.startswith("-") or hidden.shown(name) != name:
+    if not NAME.fullmatch(name) or hidden.shown(name) != name:
         # What stands behind = was meant for a value.
         named, equals, _ = key.partition("=")
         what = f"{named + equals!r} cannot be the name of a variable."
@@ -287,8 +288,3 @@ def _variable(keys: _Keys, key: str, value: Any) -> Tuple[str, Optional[str]]:
         hint = "Remove the key; or unset the variable before VS Code or make is started."
         raise keys.configuration.error(path, what, hint)
     return name, None if value is None else hidden.of_entry(name, value, keys.string(path, value))
-
-
-def _trimmed(text: str) -> str:
-    """Return ``text`` without the white space at its ends, as JavaScript's ``trim`` does."""
-    return _BLANK_ENDS.sub("", text)

@@ -1,31 +1,27 @@
-"""An invocation under change, with a record of what each rule changed.
-
-What runs differs from what a launch file says only by rules with names, and every part of the command line
-can be shown as it stands in the file, as it runs, and by which rule.
-"""
+"""An invocation, changed by named rules: each part as in the launch file, as it runs, and by which rule."""
 
 import shlex
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Callable, List, Mapping, Optional, Tuple
 
 from ..core import hidden
-from . import Invocation
+from .invocation import Invocation, format_variable
 
 
 @dataclass
 class Part:
     """One part of an invocation: the interpreter, the program, an argument with its values, a variable …
 
-    :param what: which part, in a word: ``python``, ``cwd``, ``program``, ``env``, ``args``, ``type``.
-    :param before: as in the launch file, a word each; empty where the file does not have it.
-    :param after: as it runs; empty where it is left out.
+    :param what: ``python``, ``cwd``, ``program``, ``env`` or ``args``.
+    :param before: its words in the launch file; empty where the file does not have it.
+    :param after: its words as it runs; empty where it is left out.
     :param rules: the rules that changed it, in order.
     """
 
     what: str
     before: Tuple[str, ...]
     after: Tuple[str, ...]
-    rules: List[str]
+    rules: List[str] = field(default_factory=list)
 
     def change(self, after: Tuple[str, ...], rule: str) -> None:
         """Let the part run as ``after``, by ``rule``."""
@@ -45,38 +41,33 @@ class Rewriter:
     def __init__(self, invocation: Invocation) -> None:
         self._invocation = invocation
         python = (invocation.python, *invocation.options)
-        self.python = Part("python", python, python, [])
-        self.cwd = Part("cwd", (invocation.cwd,), (invocation.cwd,), [])
-        self.target = Part("program", invocation.target, invocation.target, [])
+        self.python = _unchanged("python", python)
+        self.cwd = _unchanged("cwd", (invocation.cwd,))
+        self.target = _unchanged("program", invocation.target)
         self.env = {
-            name: Part("env", _assignment(name, value), _assignment(name, value), [])
+            name: _unchanged("env", tuple(format_variable(name, value)))
             for name, value in invocation.env.items()
         }
-        self.kind: List[Part] = []
         self._values = dict(invocation.env)
         self.args = _grouped(invocation.args)
 
     def as_written(self, body: Mapping[str, Any], substitute: Callable[[str], str]) -> None:
-        """Show each part as the configuration ``body`` has it, before VS Code's variables are replaced.
-
-        What the file does not have (the interpreter, often) is shown as such.
+        """Show each part as a configuration has it, or as missing there (the interpreter, often).
 
         :param body: one that was resolved.
         :param substitute: replaces VS Code's variables in a text.
         """
-        if body.get("type") == "python" and body.get("python"):
-            self.kind = [Part("type", ("python",), ("debugpy",), [_ACTIVATED])]
         self.cwd.before = _words(body.get("cwd"))
         for key, words in (("program", ()), ("module", ("-m",)), ("code", ("-c",))):
             if key in body:
                 value = body[key]
                 self.target.before = (*words, "\n".join(value) if isinstance(value, list) else value)
         options = map(str, body.get("pythonArgs", ()))
-        self.python.before = (*_words(body.get("python", body.get("pythonPath"))), *options)
+        self.python.before = (*_words(body.get("python")), *options)
         for name, value in body.get("env", {}).items():
             if substitute(name) in self.env:
                 shown = None if value is None else hidden.of_entry(substitute(name), value)
-                self.env[substitute(name)].before = _assignment(name, shown)
+                self.env[substitute(name)].before = tuple(format_variable(name, shown))
         written = body.get("args", ())
         if not isinstance(written, str):
             rest = iter(written)
@@ -100,17 +91,13 @@ class Rewriter:
 
     def parts(self) -> List[Part]:
         """Return every part in the order of a command line."""
-        return [*self.kind, self.cwd, *self.env.values(), self.python, self.target, *self.args]
+        return [self.cwd, *self.env.values(), self.python, self.target, *self.args]
 
     def value(self, option: str) -> Optional[str]:
         """Return the value that ``option`` has now; None where it has none."""
         part = self._find(option)
-        if part is None:
-            return None
-        _, joined, value = part.after[0].partition("=")
-        if joined:
-            return value
-        return part.after[1] if len(part.after) > 1 else None
+        values = [*part.after[0].split("=", 1)[1:], *part.after[1:]] if part else []
+        return values[0] if values else None
 
     def has(self, option: str) -> bool:
         """Return whether ``option`` is given."""
@@ -150,9 +137,9 @@ class Rewriter:
 
     def set_variable(self, name: str, value: Optional[str], rule: str) -> None:
         """Set an environment variable; None removes one that would be inherited."""
-        part = self.env.setdefault(name, Part("env", (), (), []))
+        part = self.env.setdefault(name, Part("env", (), ()))
         self._values[name] = value
-        part.change(_assignment(name, value), rule)
+        part.change(tuple(format_variable(name, value)), rule)
 
     def drop_variable(self, name: str, rule: str) -> None:
         """Leave out an environment variable that the file sets."""
@@ -173,30 +160,23 @@ def option_of(part: Part) -> str:
     return part.after[0].split("=", 1)[0] if part.after else ""
 
 
+def _unchanged(what: str, words: Tuple[str, ...]) -> Part:
+    return Part(what, words, words)
+
+
 def _words(value: object) -> Tuple[str, ...]:
     return (value,) if isinstance(value, str) else ()
 
 
-def _assignment(name: str, value: Optional[str]) -> Tuple[str, ...]:
-    return ("-u", name) if value is None else (hidden.joined("=", [name, value]),)
-
-
 def _grouped(args: Tuple[str, ...]) -> List[Part]:
     """Return an option with the words up to the next option as one part."""
-    groups: List[List[str]] = []
+    groups: List[Tuple[str, ...]] = []
     for word in args:
         if word.startswith("--") or not groups:
-            groups.append([word])
+            groups.append((word,))
         else:
-            groups[-1].append(word)
-    return [Part("args", tuple(group), tuple(group), []) for group in groups]
-
-
-_ACTIVATED = 'VS Code activates the environment of "python", too, for this type: it sets VIRTUAL_ENV and PATH'
-"""Why a configuration of type ``python`` that names its interpreter runs otherwise in VS Code."""
-
-_SUBSTITUTED = "as VS Code resolves it"
-"""The rule of a part that no other rule changed."""
+            groups[-1] += (word,)
+    return [_unchanged("args", group) for group in groups]
 
 
 def format_parts(parts: List[Part]) -> str:
@@ -209,5 +189,5 @@ def format_parts(parts: List[Part]) -> str:
         lines.append(f"{part.what:<8}{before or '(not in the file)'}")
         if part.changed:
             lines.append(f"{'  runs':<8}{after or '(left out)'}")
-            lines.append(f"{'  rule':<8}{'; then '.join(part.rules) or _SUBSTITUTED}")
+            lines.append(f"{'  rule':<8}{'; then '.join(part.rules) or 'as VS Code resolves it'}")
     return "\n".join(lines)

@@ -1,7 +1,4 @@
-"""The ``${…}`` variables of launch files.
-
-Which there are, and what each stands for, with the sources: the README of this folder.
-"""
+"""The ``${…}`` variables of launch files; what each stands for is in the README of this folder."""
 
 import difflib
 import os
@@ -12,13 +9,18 @@ from typing import Mapping
 from ..core import hidden
 from .file import PLATFORM
 
-_REFERENCE = re.compile(r"\$\{(.*?)\}", re.DOTALL)
+NAME = re.compile(r"[A-Za-z_]\w*", re.ASCII)
+"""A name of a variable of the environment that every shell can refer to."""
 
-_UNCLOSED = re.compile(r"\$\{[A-Za-z/][^}]*\Z")
+_REFERENCE = re.compile(r"\$\{(.*?)\}", re.DOTALL)
+_UNCLOSED = re.compile(r"(\$\{(?=[A-Za-z/])(?:env:)?\w*)[^}]*\Z")
+"""The name without what follows it, which may be a secret, and the rest."""
+
 _EDITORS = re.compile(r"(file|relativeFile)([A-Z]\w*)?|lineNumber|columnNumber|selectedText")
 _ELSEWHERE = {
     "command": "A command of VS Code or of an extension gives its value.",
     "config": "It is one of VS Code's settings.",
+    "input": "VS Code asks for it.  Make cannot.",
     **dict.fromkeys(
         ("execPath", "defaultBuildTask", "extensionInstallFolder"), "Only VS Code can find its value."
     ),
@@ -36,11 +38,7 @@ _NO_ENV = (
 
 
 class NoValueError(Exception):
-    """A variable has no value, or none outside VS Code.
-
-    :param what: one sentence: which variable has none.
-    :param hint: what to write in its place.
-    """
+    """A variable has no value outside VS Code: which one (``what``), and what to write instead."""
 
     def __init__(self, what: str, hint: str) -> None:
         super().__init__(what)
@@ -49,21 +47,20 @@ class NoValueError(Exception):
 
 
 class Variables:
-    """What the variables of one launch file stand for.
+    """What the variables of launch files stand for.
 
-    :param folder: the folder that VS Code has open, absolute and normal.
+    :param workspace: the folder that VS Code has open.
     :param env: the environment that VS Code was started in.
-    :param inputs: what the file's ``inputs`` ask for, by their ids.
     """
 
-    def __init__(self, folder: str, env: Mapping[str, str], inputs: Mapping[str, str]) -> None:
-        self.folder = folder
+    def __init__(self, workspace: pathlib.Path, env: Mapping[str, str]) -> None:
+        # VS Code opens folders by absolute, normal paths.
+        self.folder = os.path.normpath(str(workspace.absolute()))
         self._env = env
-        self._inputs = inputs
         self._values = {
-            "workspaceFolder": folder,
-            "workspaceFolderBasename": pathlib.PurePath(folder).name,
-            "cwd": folder,
+            "workspaceFolder": self.folder,
+            "workspaceFolderBasename": pathlib.PurePath(self.folder).name,
+            "cwd": self.folder,
             "pathSeparator": os.sep,
             "/": os.sep,
         }
@@ -71,12 +68,12 @@ class Variables:
     def substitute(self, text: str, *, env: bool = True) -> str:
         """Return ``text`` with its variables replaced.
 
-        :param env: whether the variables of the environment have a value here: see above.
+        :param env: whether ``${env:NAME}`` has a value here.
         :raises NoValueError: one of the variables has none.
         """
         unclosed = _UNCLOSED.search(text)
         if unclosed:
-            raise self._not_closed(unclosed.group())
+            raise NoValueError(f"{unclosed.group(1)} has no closing brace.", "Add the closing brace.")
         pieces, end = [], 0
         for match in _REFERENCE.finditer(text):
             pieces += [text[end : match.start()], self._value(match.group(), match.group(1), env)]
@@ -93,21 +90,11 @@ class Variables:
         if name == "userHome" and not colon:
             return self._home(reference)
         if not env and inner.startswith(("env:", "env.")):
-            raise NoValueError(
-                f"The debugger extension replaces {reference} by nothing in this key.", _NO_ENV
-            )
-        if name == "env" and argument and not re.search(r"[:${\0]", argument):
+            what = f"The debugger extension replaces {reference} by nothing in this key."
+            raise NoValueError(what, _NO_ENV)
+        if name == "env" and NAME.fullmatch(argument):
             return hidden.of_environment(argument, self._env.get(argument, ""))
-        raise self._problem(reference, name, argument, env)
-
-    def _not_closed(self, reference: str) -> NoValueError:
-        known = [
-            name for name in (*self._values, "userHome", *_OLD_NAMES) if reference.startswith("${" + name)
-        ]
-        hint = f"Write ${{{max(known, key=len)}}}." if known else "Add the closing brace."
-        # What follows the name may be a secret.
-        name = re.match(r"\$\{(?:env:)?\w*", reference)
-        return NoValueError(f"{name.group() if name else reference[:2]} has no closing brace.", hint)
+        raise self._problem(reference, name, env)
 
     def _home(self, reference: str) -> str:
         try:
@@ -116,13 +103,9 @@ class Variables:
             hint = "You have no home directory: set HOME."
             raise NoValueError(f"{reference} has no value.", hint) from None
 
-    def _problem(self, reference: str, name: str, argument: str, env: bool) -> NoValueError:
+    def _problem(self, reference: str, name: str, env: bool) -> NoValueError:
         why = _ELSEWHERE.get(name, "")
-        if name == "input":
-            asks = self._inputs.get(argument)
-            why = f"VS Code asks for it{': ' + asks if asks else ''}.  Make cannot."
-            why = 'No entry of "inputs" has this id.' if asks is None else why
-        elif _EDITORS.fullmatch(name):
+        if _EDITORS.fullmatch(name):
             why = "It depends on what is open in VS Code's editor."
         if why:
             instead = "Write the value itself, or ${env:NAME} and set NAME." if env else _NO_ENV
@@ -131,7 +114,7 @@ class Variables:
             hint = f"The only folder is {self._values['workspaceFolderBasename']!r}.  Write ${{{name}}}."
             return NoValueError(f"{reference} has no value.", hint)
         if env and re.match(r"env\b", name):
-            hint = "Write ${env:NAME}."
+            hint = "Write ${env:NAME}, NAME in letters, digits and underscores."
         else:
             known = [*self._values, "userHome", *(["env:NAME"] if env else [])]
             near = difflib.get_close_matches(name, known, n=1)

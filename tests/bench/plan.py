@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Dict, List, Sequence
 
 from launch.build import preflight
-from launch.core import disk, paths
+from launch.core import paths, place
 from launch.core.errors import KitError
 from launch.model import bert_config, checkpoint
 from launch.model.bert_config import BertShape
@@ -122,7 +122,7 @@ def _shape(dense: Dict[str, Any], variant: Variant) -> BertShape:
 
 def _checkpoint_bytes(dense: Dict[str, Any]) -> int:
     shape = bert_config.shape(dense, "the benchmark's model")
-    return 4 * (shape.dense_weights + _embeddings(shape))
+    return 4 * (shape.dense_block_weights + _embeddings(shape))
 
 
 def _embeddings(shape: BertShape) -> int:
@@ -154,7 +154,7 @@ def check_machine(plan: Plan) -> None:
     wanted = max(one.disk for one in needs) + _SOURCES_BYTES
     if plan.by_hand:
         wanted += _checkpoint_bytes(config(plan))
-    disk.check_disk("The benchmark", sides.FOLDER, int(wanted))
+    place.check_disk("The benchmark", sides.FOLDER, int(wanted))
 
 
 def weights_file() -> Path:

@@ -12,7 +12,7 @@ import pytest
 
 from launch.build import jobs, preflight
 from launch.build.inputs import Selection
-from launch.core import disk, jsonc, paths
+from launch.core import jsonc, paths, place
 from launch.core.errors import KitError
 from launch.model import spec, variants
 from launch.model.variants import VARIANTS
@@ -223,15 +223,15 @@ def test_too_little_memory_is_said_before_the_start(monkeypatch: pytest.MonkeyPa
 
 
 def test_too_little_disk_is_said_before_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(disk, "free_disk", lambda folder: 10)
+    monkeypatch.setattr(place, "free_disk", lambda folder: 10)
     with pytest.raises(KitError) as caught:
-        disk.check_disk("Making it", tmp_path, 11)
+        place.check_disk("Making it", tmp_path, 11)
     assert str(tmp_path) in caught.value.where
-    disk.check_disk("Making it", tmp_path, 10)
+    place.check_disk("Making it", tmp_path, 10)
 
 
 def test_free_disk_of_a_folder_that_is_yet_to_be(tmp_path: Path) -> None:
-    assert disk.free_disk(tmp_path / "a" / "b") > 0
+    assert place.free_disk(tmp_path / "a" / "b") > 0
 
 
 # --- limits of control groups ----------------------------------------------------------------------------

@@ -86,7 +86,7 @@ def assert_nothing_is_left(process: "subprocess.Popen[str]") -> None:
 
 def measures(process: "subprocess.Popen[str]") -> Callable[[], bool]:
     """Return whether the command has begun to measure."""
-    return lambda: any(b"launch.verify.onnx_file" in words_of(member) for member in members(process.pid))
+    return lambda: any(b"launch.verify.ir" in words_of(member) for member in members(process.pid))
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -118,7 +118,7 @@ def test_an_interrupt_ends_what_measures(command: str, to_all: bool, out: Path) 
     process = start(command, out)
     wait_until(measures(process), process)
     for member in members(process.pid):
-        if b"launch.verify.onnx_file" in words_of(member):
+        if b"launch.verify.ir" in words_of(member):
             os.kill(member, signal.SIGSTOP)  # so that it is at work when the interrupt comes
     if to_all:
         os.killpg(process.pid, signal.SIGINT)

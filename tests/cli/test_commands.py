@@ -148,7 +148,7 @@ def test_an_exported_variable_that_no_command_knows_is_told() -> None:
     }
     for words in ([*MAKE, "help"], [*PYTHON, "help"]):
         done = run(words, env={**os.environ, **exported})
-        assert (done.returncode, done.stdout) == (0, cli.help_text() + "\n")
+        assert (done.returncode, done.stdout) == (0, cli.write_help() + "\n")
         assert done.stderr == (
             "note: LAUNCH_EDITOR in the environment is no variable of the kit.\n"
             "note: LAUNCH_FATS in the environment is no variable of the kit. Did you mean 'LAUNCH_FAST'?\n"
@@ -156,7 +156,7 @@ def test_an_exported_variable_that_no_command_knows_is_told() -> None:
 
 
 def test_the_helps_name_every_command_and_every_variable() -> None:
-    made, overview = cli.help_text(), cli.overview()
+    made, overview = cli.write_help(), cli.write_overview()
     for name, command in COMMANDS.items():
         assert re.search(rf"^  make {name}( \S+)* +{re.escape(command.summary)}$", made, re.M)
         assert re.search(rf"^  {name} +{re.escape(command.summary)}$", overview, re.M)
@@ -199,7 +199,7 @@ def test_every_example_is_one(name: str) -> None:
 
 @pytest.mark.parametrize("name", list(COMMANDS))
 def test_the_example_for_make_is_the_first_of_the_others(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    made, target, *words = shlex.split(cli.as_make(COMMANDS[name].help[2][0]))
+    made, target, *words = shlex.split(cli.write_for_make(COMMANDS[name].help[2][0]))
     assert (made, target) == ("make", name)
     expected = vars(cli.parse(shlex.split(COMMANDS[name].help[2][0])))
     for word in words:
@@ -240,7 +240,14 @@ def test_help_loads_nothing_of_what_the_commands_do() -> None:
     for words in (["--help"], ["all", "--help"], ["help", "all"], ["help"]):
         loaded = run([sys.executable, "-c", code, *words]).stdout.splitlines()[-1]
         assert "'launch.cli'" in loaded
-        for name in ("jobs", "environment", "package", "provenance", "pipeline"):
+        for name in (
+            "build.jobs",
+            "setup.environment",
+            "share.package",
+            "artifact.provenance",
+            "build.pipeline",
+        ):
+            assert (paths.PACKAGE / f"{name.replace('.', '/')}.py").is_file()
             assert f"'launch.{name}'" not in loaded
 
 
@@ -282,12 +289,12 @@ def test_products_are_in_the_checkout_wherever_a_command_is_given(tmp_path: Path
 )
 def test_pythons_own_variables_stop_no_command(name: str, value: str) -> None:
     done = run(MAKE, env={**os.environ, name: value})
-    assert (done.returncode, done.stdout) == (0, cli.help_text() + "\n"), done.stderr
+    assert (done.returncode, done.stdout) == (0, cli.write_help() + "\n"), done.stderr
 
 
 def test_nothing_and_help_print_the_commands() -> None:
-    assert run(PYTHON).stdout == call(["--help"]).stdout == cli.overview() + "\n"
-    assert run(MAKE).stdout == call(["help"]).stdout == cli.help_text() + "\n"
+    assert run(PYTHON).stdout == call(["--help"]).stdout == cli.write_overview() + "\n"
+    assert run(MAKE).stdout == call(["help"]).stdout == cli.write_help() + "\n"
 
 
 def test_a_wrong_command_line_is_a_user_error() -> None:

@@ -48,7 +48,9 @@ OPTIONS = ("--cache_dir", "--train_file", "--validation_file", "--nncf_config", 
 
 KEY = """
 import json
-from launch import inputs, jobs, paths, variants
+from launch.build import inputs, jobs
+from launch.core import paths
+from launch.model import variants
 from launch.sources.source import Registry
 for variant in variants.VARIANTS.values():
     tree = jobs.load_tree(str(paths.LAUNCH_FILE), variant, inputs.Selection(), Registry())

@@ -2,7 +2,6 @@
 
 import os
 import threading
-import time
 from pathlib import Path
 from typing import List
 
@@ -10,7 +9,6 @@ import pytest
 
 from launch.artifact import trees
 from launch.core import files
-from launch.share import archive
 
 
 def watched(monkeypatch: pytest.MonkeyPatch, base: Path) -> List[str]:
@@ -73,7 +71,8 @@ def test_a_tree_is_on_disk_before_it_has_its_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, exchange: bool
 ) -> None:
     for name in ("new", "tree"):
-        archive.write_folder(tmp_path / name, {"ir/x.bin": archive.made(name)}, lambda name: None)
+        (tmp_path / name / "ir").mkdir(parents=True)
+        (tmp_path / name / "ir" / "x.bin").write_text(name)
     (tmp_path / "new" / "link").symlink_to("nowhere")
     if not exchange:
         monkeypatch.setattr(trees, "_exchange", lambda first, second: False)
@@ -95,14 +94,6 @@ def test_what_cannot_be_flushed_does_not_appear(tmp_path: Path, monkeypatch: pyt
         files.write(tmp_path / "stamp", "new")
     assert (tmp_path / "stamp").read_text() == "old"
     assert [path.name for path in tmp_path.iterdir()] == ["stamp"]
-
-
-def test_what_a_killed_writer_left_goes_after_a_day(tmp_path: Path) -> None:
-    for name, age in ((".a.1.part", 90_000), (".a.2.part", 10), (".b.1.part", 90_000)):
-        (tmp_path / name).touch()
-        os.utime(str(tmp_path / name), (time.time() - age, time.time() - age))
-    files.write(tmp_path / "a", "text")
-    assert sorted(path.name for path in tmp_path.iterdir()) == [".a.2.part", ".b.1.part", "a"]
 
 
 def test_a_written_file_has_the_mode_that_the_person_wants(tmp_path: Path) -> None:

@@ -38,7 +38,7 @@ def test_facts_are_the_systems() -> None:
 
 def test_cores_are_those_that_the_process_may_use() -> None:
     code = "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})\n"
-    code += "from launch import host; print(host.facts('')['cores'])"
+    code += "from launch.core import host; print(host.facts('')['cores'])"
     argv = [sys.executable, "-c", code]
     done = subprocess.run(argv, cwd=str(paths.REPOSITORY), capture_output=True, text=True, check=True)
     assert done.stdout == "1\n"

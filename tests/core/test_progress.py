@@ -9,28 +9,32 @@ import pytest
 from launch.core import progress
 
 
-def test_without_a_terminal_a_line_is_printed_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_over_at_once_shows_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    process = subprocess.Popen(["/bin/sh", "-c", "echo one"], stdout=subprocess.PIPE, text=True)
+    assert progress.output_of(process) == "one\n"
+    assert sys.stderr.getvalue() == ""
+
+
+def test_a_stage_without_a_terminal_is_a_line_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [100.0]
     monkeypatch.setattr(progress.time, "monotonic", lambda: clock[0])
     monkeypatch.setattr(sys, "stderr", io.StringIO())
-    with progress.Elapsed() as elapsed:
-        for second in range(25):
+    with progress.Progress("one", 90) as stage:
+        for second in range(125):
             clock[0] = 100.0 + second
-            elapsed.tick(f"{second} of 25")
-    assert sys.stderr.getvalue() == "    0:10  10 of 25\n    0:20  20 of 25\n"
-
-
-def test_what_is_over_at_once_shows_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "stderr", io.StringIO())
-    with progress.Elapsed() as elapsed:
-        elapsed.tick("half")
-    assert sys.stderr.getvalue() == ""
+            stage.tick("reading" if second < 30 else "writing")
+        stage.done("2 files")
+    assert sys.stderr.getvalue().splitlines() == [
+        *("one  0:00 of about 1:30", "one  0:00 of about 1:30  reading", "one  0:30 of about 1:30  writing"),
+        *("one  1:30 of about 1:30  writing", "one  2:04  2 files"),
+    ]
 
 
 def test_a_process_that_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stderr", io.StringIO())
     monkeypatch.setattr(progress, "LOOK_INTERVAL", 0.05)
-    monkeypatch.setattr(progress.Elapsed, "INTERVAL", 0.1)
+    monkeypatch.setattr(progress, "WAIT_INTERVAL", 0.1)
     process = subprocess.Popen(
         ["/bin/sh", "-c", "echo one; sleep 1; echo two"], stdout=subprocess.PIPE, text=True
     )
@@ -44,7 +48,8 @@ def test_an_interrupt_ends_what_is_waited_for(monkeypatch: pytest.MonkeyPatch) -
         raise KeyboardInterrupt
 
     monkeypatch.setattr(progress, "LOOK_INTERVAL", 0.05)
-    monkeypatch.setattr(progress.Elapsed, "tick", interrupt)
+    monkeypatch.setattr(progress, "WAIT_INTERVAL", 0.1)
+    monkeypatch.setattr(progress, "duration", interrupt)
     process = subprocess.Popen(["/bin/sh", "-c", "exec sleep 60"], stdout=subprocess.PIPE)
     with pytest.raises(KeyboardInterrupt):
         progress.output_of(process)

@@ -3,7 +3,6 @@
 import contextlib
 import csv
 import io
-import os
 import sys
 from pathlib import Path
 from typing import Any, List, Sequence, Tuple
@@ -17,7 +16,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from launch.core import paths
 from launch.core.errors import KitError
-from launch.model import onnx_outline, sparsity
+from launch.model import sparsity
+from launch.model.onnx_model import Model, read_outline
 from launch.model.sparsity import COLUMNS, Row
 
 from ..conftest import HYBRID, UNSTRUCTURED, Kit, run
@@ -77,28 +77,6 @@ def test_values_that_are_no_raw_data_are_counted(path: Path) -> None:
     assert counted(path, quantized(helper.make_tensor("", TensorProto.FLOAT, [20, 20], numbers))) == [200]
 
 
-class Slow(io.FileIO):
-    """A file on a file system that gives little at a time."""
-
-    def readinto(self, buffer: Any) -> int:
-        return super().readinto(memoryview(buffer)[:999]) or 0
-
-
-class OnSlow(type(Path())):  # type: ignore[misc]
-    def open(self, *_: Any, **__: Any) -> Slow:
-        return Slow(str(self))
-
-
-def test_what_comes_in_parts_is_counted(path: Path) -> None:
-    path.write_bytes(quantized(numpy.resize(ODD, 200_003)).SerializeToString())
-    tensor = onnx_outline.read(path).graph.node[0].attribute[0].t
-    expected = numpy.count_nonzero(numpy.resize(ODD, 200_003))
-    assert onnx_outline.nonzero(OnSlow(path), tensor) == expected
-    os.truncate(str(path), path.stat().st_size // 2)
-    with pytest.raises(KitError, match="become shorter"):
-        onnx_outline.nonzero(OnSlow(path), tensor)
-
-
 @given(
     sizes=st.lists(st.integers(1, 400), min_size=1, max_size=6),
     text=st.text(max_size=600),
@@ -124,15 +102,11 @@ def test_whatever_the_file_holds_besides(
 def test_everything_but_large_raw_data_is_read(path: Path) -> None:
     model = quantized(numpy.ones((30, 30), numpy.float32), numpy.ones((3, 3), numpy.float32))
     path.write_bytes(model.SerializeToString())
-    found = onnx_outline.read(path)
-    assert len(found.SerializeToString()) < path.stat().st_size - 900 * 4
-    data = path.read_bytes()
-    for node in found.graph.node:
-        for attribute in node.attribute:
-            onnx_outline.restore(attribute.t, data)
-    for tensor in found.graph.initializer:
-        onnx_outline.restore(tensor, data)
-    assert found == model
+    found = Model(path)
+    assert len(found.proto.SerializeToString()) < path.stat().st_size - 900 * 4
+    for _, tensor in found.constants:
+        found.restore(tensor)
+    assert found.proto == model
 
 
 # --- damage ----------------------------------------------------------------------------------------------
@@ -164,7 +138,7 @@ def test_any_bytes_end_in_a_model_or_an_error(
     path = tmp_path_factory.getbasetemp() / "bytes-8bit.onnx"
     path.write_bytes(content)
     with contextlib.suppress(KitError):
-        assert isinstance(onnx_outline.read(path), onnx.ModelProto)
+        assert isinstance(read_outline(path)[0], onnx.ModelProto)
 
 
 # --- the report ------------------------------------------------------------------------------------------
@@ -237,7 +211,7 @@ def test_a_report_takes_neither_the_files_size_in_memory_nor_pandas(path: Path) 
     code = f"""
 import resource, sys
 from pathlib import Path
-from launch import sparsity
+from launch.model import sparsity
 limit = resource.getrlimit(resource.RLIMIT_DATA)[1]
 import numpy, onnx, tabulate
 with open("/proc/self/statm") as file:

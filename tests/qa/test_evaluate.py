@@ -16,8 +16,8 @@ import pytest
 from launch.core import paths
 from launch.core.errors import EXIT_USER_ERROR, KitError
 from launch.model import checkpoint, metric, squad
-from launch.qa.answers import NO_ANSWER, best_spans
 from launch.qa.arguments import Arguments, parse
+from launch.qa.evaluate import NO_ANSWER, best_spans
 
 from .. import checkpoints as made
 

@@ -10,7 +10,7 @@ import pytest
 
 from launch.core import paths
 from launch.model import squad
-from launch.qa import cache, features
+from launch.qa import features
 from launch.qa.arguments import Arguments
 
 COUNT = 12
@@ -18,8 +18,8 @@ COUNT = 12
 
 @pytest.fixture
 def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(cache, "FOLDER", tmp_path / "kept")
-    monkeypatch.setattr(cache, "WORTH", COUNT)
+    monkeypatch.setattr(features, "FOLDER", tmp_path / "kept")
+    monkeypatch.setattr(features, "WORTH", COUNT)
     return tmp_path / "kept"
 
 
@@ -57,7 +57,7 @@ def test_kept_features_are_the_same(tokenize: Tokenize, kept: Path, monkeypatch:
     assert tokenize() == made
     assert [path.stat().st_ino for path in kept.iterdir()] == [before]
     shutil.rmtree(str(kept))
-    monkeypatch.setattr(cache, "WORTH", COUNT + 1)
+    monkeypatch.setattr(features, "WORTH", COUNT + 1)
     assert tokenize() == made, "and those of few questions, which are not kept"
     assert not kept.exists()
 
@@ -98,7 +98,7 @@ def test_other_code_of_the_tokenizers_has_other_features(
     tokenizer = importlib.import_module("own_tokenizer").Own.from_pretrained(str(model))
 
     def key() -> str:
-        return cache.key({"question": ["a"]}, tokenizer, length=9)
+        return features.key_of({"question": ["a"]}, tokenizer, length=9)
 
     first = key()
     assert key() == first
@@ -125,5 +125,5 @@ def test_only_the_last_are_kept(tokenize: Tokenize, kept: Path) -> None:
     (kept / "tmp1234").touch()
     for first in range(4):
         tokenize(first=first)
-    assert len(list(kept.iterdir())) == cache.KEPT
+    assert len(list(kept.iterdir())) == features.KEPT
     assert all(path.suffix == ".arrow" for path in kept.iterdir())

@@ -1,5 +1,6 @@
 """What a package holds, that it appears whole, and that nothing else is touched."""
 
+import hashlib
 import io
 import json
 import os
@@ -16,11 +17,11 @@ import pytest
 import yaml
 
 from launch.artifact import sums
-from launch.core import disk, paths
+from launch.core import paths, place
 from launch.core.errors import KitError
 from launch.model.variants import VARIANTS
-from launch.share import archive, package
-from launch.share.report import tree as report_tree
+from launch.share import package
+from launch.share import tree as share_tree
 
 from .. import sample_trees
 from ..conftest import HYBRID, UNSTRUCTURED, Kit, assert_user_error, run
@@ -42,7 +43,9 @@ def to(tmp_path: Path) -> Path:
 
 def make(out: Path, to: Path, form: str = "folder", name: str = HYBRID) -> Path:
     """Package a tree that has no model in it, and could not be verified."""
-    return package.package(name, out, to, form, lambda tree: None)
+    tree, target = package.find_place(name, out, to, form)
+    package.make_package(tree, target, lambda tree: None)
+    return target
 
 
 def argv(out: Path, to: Path, form: str, name: str = HYBRID) -> List[str]:
@@ -100,8 +103,8 @@ def test_anybody_can_check_its_files(out: Path, to: Path) -> None:
 
 def test_a_package_is_a_folder_of_trees(out: Path, to: Path) -> None:
     made = make(out, to)
-    assert report_tree.find(made) == [made / HYBRID]
-    assert report_tree.look(made / HYBRID).faults == []
+    assert share_tree.find_trees(made) == [made / HYBRID]
+    assert share_tree.check_tree(made / HYBRID).faults == []
     assert make(made, to / "again").is_dir()
 
 
@@ -237,7 +240,7 @@ def test_nothing_is_packaged_that_does_not_verify(out: Path, to: Path) -> None:
 
     for form in package.FORMATS:
         with pytest.raises(KitError, match="It does not pass"):
-            package.package(HYBRID, out, to, form, refuse)
+            package.make_package(*package.find_place(HYBRID, out, to, form), refuse)
     assert seen == [out / HYBRID] * 2
     assert not to.exists()
 
@@ -272,7 +275,7 @@ def test_a_tree_that_changes_meanwhile_is_not_packaged(out: Path, to: Path, form
         sample_trees.damage(tree / ONNX)
 
     with pytest.raises(KitError, match="has not the bytes") as raised:
-        package.package(HYBRID, out, to, form, change)
+        package.make_package(*package.find_place(HYBRID, out, to, form), change)
     assert ONNX in raised.value.where
     assert contents(to) == before
     assert list(to.iterdir()) == [earlier]
@@ -285,7 +288,7 @@ def test_what_a_link_leads_to_is_not_packaged(out: Path, to: Path, tmp_path: Pat
         (tree / ONNX).symlink_to(tmp_path / "elsewhere")
 
     with pytest.raises(KitError, match="has not the bytes"):
-        package.package(HYBRID, out, to, form, lead_away)
+        package.make_package(*package.find_place(HYBRID, out, to, form), lead_away)
     assert list(to.iterdir()) == []
 
 
@@ -380,8 +383,9 @@ def test_a_killed_run_leaves_the_earlier_package_and_the_next_clears_up(
     with (big / sums.listed(big)[0]).open("wb") as handle:
         handle.truncate(1 << 30)
     program = (
-        "import sys; from pathlib import Path; from launch import package;"
-        f"package.package({HYBRID!r}, Path(sys.argv[1]), Path(sys.argv[2]), {form!r}, lambda tree: None)"
+        "import sys; from pathlib import Path; from launch.share import package;"
+        f"place = package.find_place({HYBRID!r}, Path(sys.argv[1]), Path(sys.argv[2]), {form!r});"
+        "package.make_package(*place, lambda tree: None)"
     )
     words = [sys.executable, "-c", program, str(big.parent), str(to)]
     started = subprocess.Popen(words, cwd=str(paths.REPOSITORY), stderr=subprocess.DEVNULL)
@@ -400,7 +404,7 @@ def test_a_killed_run_leaves_the_earlier_package_and_the_next_clears_up(
 def test_a_full_disk_is_known_before_anything_is_written(
     out: Path, to: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(disk, "free_disk", lambda folder: 1000)
+    monkeypatch.setattr(place, "free_disk", lambda folder: 1000)
     with pytest.raises(KitError, match=r"needs about 0\.0 GB of disk") as raised:
         make(out, to)
     assert "TO=" in raised.value.hint
@@ -434,10 +438,10 @@ def test_mistakes_are_explained(out: Path, to: Path, name: str, below: str, form
 
 
 def test_files_are_checked_as_they_are_written(tmp_path: Path) -> None:
-    content, digest = archive.made("text")
+    content, digest = b"text", hashlib.sha256(b"text").hexdigest()
     (tmp_path / "file").write_bytes(content)
     for one in (content, tmp_path / "file"):
-        archive.write_folder(tmp_path / "good", {"a/b": (one, digest)}, lambda name: None)
+        package.write_folder(tmp_path / "good", {"a/b": (one, digest)}, lambda name: None)
         assert (tmp_path / "good" / "a" / "b").read_bytes() == content
     with pytest.raises(KitError, match="has not the bytes"):
-        archive.write_tar(tmp_path / "x.tar", "x", {"a": (tmp_path / "file", "0" * 64)}, 0, lambda name: None)
+        package.write_tar(tmp_path / "x.tar", "x", {"a": (tmp_path / "file", "0" * 64)}, 0, lambda name: None)

@@ -13,15 +13,14 @@ from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 import jsonschema
 import pytest
 
-from launch import cli
+from launch import cli, share
 from launch.artifact import sums
 from launch.core import paths
 from launch.core.errors import KitError
 from launch.model import hub_list
 from launch.model.variants import VARIANTS, Variant
-from launch.share.report import heatmap, page, reproduce
-from launch.share.report import table as report_table
-from launch.share.report import tree as report_tree
+from launch.share import page, reproduce, tables
+from launch.share import tree as share_tree
 
 from .. import sample_trees
 from ..conftest import HYBRID, UNSTRUCTURED, Kit, assert_user_error, call, run
@@ -170,8 +169,8 @@ def test_what_is_known_of_a_tree_is_in_its_section(one: Path) -> None:
 def test_the_terminal_has_the_cells_of_the_page(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
     _, found = make(out)
     said, text = capsys.readouterr().out, found.text("table").replace(" ", "")
-    trees = [report_tree.look(out / name) for name in VARIANTS]
-    for table in report_table.TABLES:
+    trees = [share_tree.check_tree(out / name) for name in VARIANTS]
+    for table in tables.TABLES:
         for tree in trees:
             cells = [column.cell(tree) for column in table.columns]
             assert "".join(cells).replace(" ", "") in text
@@ -179,10 +178,10 @@ def test_the_terminal_has_the_cells_of_the_page(out: Path, capsys: pytest.Captur
 
 
 def test_the_overview_says_what_was_measured(out: Path) -> None:
-    trees = {name: report_tree.look(out / name) for name in VARIANTS}
+    trees = {name: share_tree.check_tree(out / name) for name in VARIANTS}
 
     def row(name: str, title: str) -> List[str]:
-        table = next(table for table in report_table.TABLES if table.title.startswith(title))
+        table = next(table for table in tables.TABLES if table.title.startswith(title))
         return [column.cell(trees[name]) for column in table.columns[1:]]
 
     assert row(HYBRID, "Dimensions") == ["hybrid", "2", "2", "512", "90.00 %", "12.00 %", "24.00 %"]
@@ -331,7 +330,7 @@ def test_other_folders_count_where_they_are_trees(one: Path) -> None:
     shutil.copytree(str(one / HYBRID), str(one / "a copy"))
     shutil.copytree(str(one / HYBRID), str(one / f".{HYBRID}.old"))
     (one / "notes").mkdir()
-    assert [tree.name for tree in report_tree.find(one)] == [HYBRID, "a copy"]
+    assert [tree.name for tree in share_tree.find_trees(one)] == [HYBRID, "a copy"]
     status, found = make(one)
     assert status == 1
     assert f"a copy is not what was published: provenance.json is that of {HYBRID}" in found.text()
@@ -408,7 +407,7 @@ def test_a_long_check_says_how_far_it_is(
 ) -> None:
     make(one)
     assert capsys.readouterr().err == ""
-    monkeypatch.setattr(report_tree, "SILENCE", -1.0)
+    monkeypatch.setattr(share, "SILENCE", -1.0)
     make(one)
     assert f"{HYBRID}: checking {ONNX}" in capsys.readouterr().err
 
@@ -473,7 +472,7 @@ def test_what_trees_say_is_text_and_not_markup(tmp_path: Path, capsys: pytest.Ca
         content["source"]["patches"][0]["name"] = evil
 
     tree = changed(tmp_path, spoil)
-    assert report_tree.look(tree).faults == []
+    assert share_tree.check_tree(tree).faults == []
     (tree / "<img src=x onerror=alert(1)>").write_text("")
     tree.rename(tmp_path / "<i>tree")
     status, found = make(tmp_path)
@@ -500,9 +499,9 @@ def test_equal_trees_give_equal_pages(out: Path, tmp_path: Path) -> None:
 # ---- heat maps
 
 
-def drawn(tree: report_tree.Tree) -> List[str]:
+def drawn(tree: share_tree.Tree) -> List[str]:
     """The heat maps in the page of a tree."""
-    return re.findall("<svg.*?</svg>", page.report([tree], []), re.DOTALL)
+    return re.findall("<svg.*?</svg>", page.draw_page([tree], []), re.DOTALL)
 
 
 def cells(svg: str) -> List[Dict[str, Optional[str]]]:
@@ -514,7 +513,7 @@ def labels(svg: str) -> List[str]:
 
 
 def test_a_tree_has_two_heat_maps_with_a_cell_for_each_matrix(tmp_path: Path) -> None:
-    own, overall = drawn(report_tree.look(sample_trees.write(tmp_path, PRINTED)))
+    own, overall = drawn(share_tree.check_tree(sample_trees.write(tmp_path, PRINTED)))
     columns = ["layer", "query", "key", "value", "attention", "output", "inter-", "mediate", "output"]
     rows = [[str(layer), *["12.0"] * 4, *["24.0"] * 2] for layer in range(2)]
     assert labels(own) == [*columns, *rows[0], *rows[1]]
@@ -525,7 +524,7 @@ def test_a_tree_has_two_heat_maps_with_a_cell_for_each_matrix(tmp_path: Path) ->
         assert root["role"] == "img"
         assert str(root["aria-label"]).startswith(f"Heat map of {HYBRID}. ")
         assert "id=" not in svg
-    assert [cell["fill"] for cell in cells(own)[:5]] == [*[heatmap.colour(0.12)] * 4, heatmap.colour(0.24)]
+    assert [cell["fill"] for cell in cells(own)[:5]] == [*[page.colour(0.12)] * 4, page.colour(0.24)]
     assert "on-light" in own
     assert "on-dark" in overall
 
@@ -536,7 +535,7 @@ def test_a_layer_that_the_model_has_not_is_no_row(tmp_path: Path) -> None:
             "bert.encoder.layer.999999999.output.dense.weight"
         )
 
-    tree = report_tree.look(changed(tmp_path, spoil))
+    tree = share_tree.check_tree(changed(tmp_path, spoil))
     grid = tree.grid(lambda matrix: matrix.own)
     assert [len([share for share in row if share is not None]) for row in grid] == [5, 6]
     assert [len(cells(svg)) for svg in drawn(tree)] == [11, 11]
@@ -544,11 +543,11 @@ def test_a_layer_that_the_model_has_not_is_no_row(tmp_path: Path) -> None:
 
 
 def test_the_scale_has_the_colours_of_the_cells(tmp_path: Path) -> None:
-    tree = report_tree.look(sample_trees.write(tmp_path, PRINTED))
-    assert f"linear-gradient(to right, {', '.join(heatmap.COLOURS)})" in page.report([tree], [])
-    assert tuple(heatmap.colour(place / 8) for place in range(9)) == heatmap.COLOURS
-    assert heatmap.colour(-1e-9) == heatmap.colour(0)
-    assert heatmap.colour(1 + 1e-9) == heatmap.colour(1)
+    tree = share_tree.check_tree(sample_trees.write(tmp_path, PRINTED))
+    assert f"linear-gradient(to right, {', '.join(page.COLOURS)})" in page.draw_page([tree], [])
+    assert tuple(page.colour(place / 8) for place in range(9)) == page.COLOURS
+    assert page.colour(-1e-9) == page.colour(0)
+    assert page.colour(1 + 1e-9) == page.colour(1)
 
 
 def luminance(colour: str) -> float:
@@ -559,8 +558,8 @@ def luminance(colour: str) -> float:
 
 def test_numbers_stand_out_from_every_colour_and_lightness_falls() -> None:
     shares = [number / 100 for number in range(101)]
-    tones = [luminance(heatmap.colour(share)) for share in shares]
-    kinds = [heatmap.ink(share) for share in shares]
+    tones = [luminance(page.colour(share)) for share in shares]
+    kinds = [page.ink(share) for share in shares]
     for tone, kind in zip(tones, kinds):
         lighter, darker = (tone, 0.0) if kind == "on-light" else (1.0, tone)
         assert (lighter + 0.05) / (darker + 0.05) >= 4.5, (tone, kind)
@@ -573,7 +572,7 @@ def test_numbers_stand_out_from_every_colour_and_lightness_falls() -> None:
     [(0, "0"), (1, "100"), (0.12, "12.0"), (1e-9, "0.1"), (1 - 1e-9, "99.9"), (0.9996, "99.9")],
 )
 def test_only_none_and_all_are_round_numbers(share: float, text: str) -> None:
-    assert heatmap.percent(share) == text
+    assert tables.percent(share) == text
 
 
 # ---- how to make it again
@@ -582,7 +581,7 @@ def test_only_none_and_all_are_round_numbers(share: float, text: str) -> None:
 def commands(**changes: Any) -> Iterator[str]:
     content = sample_trees.document(PRINTED)
     content["command"] = {**content["command"], **changes.pop("command", {})}
-    return iter(reproduce.commands({**content, **changes}))
+    return iter(reproduce.list_commands({**content, **changes}))
 
 
 def test_the_commands_name_what_the_provenance_says() -> None:

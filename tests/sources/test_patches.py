@@ -129,17 +129,6 @@ def _diffless(kit: SmallKit) -> None:
     kit.patch("nncf", "ending.patch").write_text(patch("Change nothing", ""))
 
 
-def _outside(kit: SmallKit) -> None:
-    kit.change(kit.patch("nncf", "ending.patch"), GREET, "../../launch/core/errors.py")
-
-
-def _outside_without_a_header(kit: SmallKit) -> None:
-    # Not in a line that begins with 'diff --git', but git would apply it.
-    text = "--- a/../../launch/core/errors.py\n+++ b/../../launch/core/errors.py\n@@ -1 +1 @@\n-a\n+b\n"
-    with kit.patch("nncf", "ending.patch").open("a") as file:
-        file.write(text)
-
-
 def _no_text(kit: SmallKit) -> None:
     kit.patch("nncf", "ending.patch").write_bytes(PATCHES["nncf"]["ending.patch"].encode("utf-16"))
 
@@ -169,8 +158,6 @@ def _no_fork(kit: SmallKit) -> None:
         (_short, ["no unified diff", "corrupt patch at line 17", "patches/nncf/ending.patch"]),
         (_garbled, ["no unified diff", "corrupt patch at line 15", "patches/nncf/ending.patch"]),
         (_diffless, ["changes nothing", "patches/nncf/ending.patch"]),
-        (_outside, ["outside of its repository", "patches/nncf/ending.patch: ../../launch/core/errors.py"]),
-        (_outside_without_a_header, ["outside of its repository", ": ../../launch/core/errors.py"]),
         (_no_text, ["not UTF-8", "patches/nncf/ending.patch"]),
         (
             _other_set,
@@ -350,6 +337,17 @@ def _other_order(kit: SmallKit) -> None:
     kit.series("nncf").write_text("between.patch\ngreeting.patch\nending.patch\n")
 
 
+def _outside(kit: SmallKit) -> None:
+    kit.change(kit.patch("nncf", "ending.patch"), GREET, "../../launch/core/errors.py")
+
+
+def _outside_without_a_header(kit: SmallKit) -> None:
+    # Not in a line that begins with 'diff --git', but git would apply it.
+    text = "--- a/../../launch/core/errors.py\n+++ b/../../launch/core/errors.py\n@@ -1 +1 @@\n-a\n+b\n"
+    with kit.patch("nncf", "ending.patch").open("a") as file:
+        file.write(text)
+
+
 def _offset(kit: SmallKit) -> None:
     kit.change(kit.patch("nncf", "ending.patch"), "@@ -5,2 +5,3 @@", "@@ -4,2 +4,3 @@")
 
@@ -373,6 +371,8 @@ def _space_before_diff(kit: SmallKit) -> None:
         (_fuzzy, ["does not apply", f"{GREET}:5", "patches/nncf/ending.patch"]),
         (_other_spaces, ["does not apply", f"{GREET}:5", "patches/nncf/ending.patch"]),
         (_other_order, ["does not apply", f"{GREET}:1", "patches/nncf/between.patch"]),
+        (_outside, ["does not apply", "../../launch/core/errors.py", "patches/nncf/ending.patch"]),
+        (_outside_without_a_header, ["does not apply", "../../launch/core/errors.py", "/ending.patch"]),
         (_offset, ["other bytes", "'@@ -4,2 +4,3 @@' in the file, '@@ -5,2 +5,3 @@' exported", ", line 13"]),
         (_more_context, ["other bytes", "patches/nncf/ending.patch, line 13"]),
         (_heading, ["other bytes", "'@@ -5,2 +5,3 @@ third' in the file"]),

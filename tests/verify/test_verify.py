@@ -27,7 +27,7 @@ from launch.build import convert
 from launch.core import digests, paths
 from launch.core.errors import KitError
 from launch.model import variants
-from launch.model.sparsity import Graph
+from launch.model.onnx_model import Graph
 from launch.model.spec import Spec
 from launch.model.variants import VARIANTS
 from launch.verify import ir_run, measuring
@@ -67,17 +67,13 @@ def _measured_once() -> Iterator[None]:
     """Remember what was measured in files by their bytes: a process that measures takes seconds."""
     ask, answers = measuring.ask, {}
 
-    def remember(module: str, python: Path, folder: Path, spec: Spec, facts: dict, *more: object) -> object:
-        files = [folder / f"{VARIANTS[spec.variant].stem}.onnx"]
-        if module == "ir":
-            files += sorted(path for path in (folder / "ir").iterdir() if path.name != convert.LOG)
-        key = (
-            module,
-            repr((spec.variant, spec.model(), facts, [(f.name, digests.of_file(f)) for f in files])),
-        )
+    def remember(python: Path, folder: Path, spec: Spec, *more: object) -> object:
+        files = sorted(path for path in (folder / "ir").iterdir() if path.suffix != ".log")
+        files.append(folder / f"{VARIANTS[spec.variant].stem}.onnx")
+        key = repr((spec, [(file.name, digests.of_file(file)) for file in files]))
         if key not in answers:
             try:
-                answers[key] = ask(module, python, folder, spec, facts, *more)
+                answers[key] = ask(python, folder, spec, *more)
             except KitError as error:
                 answers[key] = error
         if isinstance(answers[key], KitError):
@@ -138,7 +134,7 @@ def test_make_verify_passes_and_states_what_it_measured(originals: Path) -> None
 
 
 def test_one_tolerance_is_said_of_one_figure() -> None:
-    outputs, check = ir_run.agreement(0.001, None)
+    outputs, check = ir_run.check_agreement(0.001, None)
     assert check.text.endswith(f"(at most {outputs['as_run']['tolerance']})")
 
 

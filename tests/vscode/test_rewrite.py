@@ -184,15 +184,3 @@ def test_the_table_shows_the_file_the_run_and_the_rule() -> None:
         "  runs  --new 1",
         "  rule  newer",
     ]
-
-
-def test_the_activated_environment_of_type_python_is_named() -> None:
-    for body, told in (
-        ({"type": "python", "python": "p"}, True),
-        ({"type": "python"}, False),
-        ({"type": "debugpy", "python": "p"}, False),
-    ):
-        found = rewriter("a")
-        found.as_written({**body, "args": ["a"]}, str)
-        assert ("type    python" in format_parts(found.parts())) is told
-        assert ("VIRTUAL_ENV and PATH" in format_parts(found.parts())) is told

@@ -201,16 +201,16 @@ def test_errors_name_the_line_of_the_key_or_of_what_lacks_it(tmp_path):
     path = tmp_path / "launch.json"
     common = '"type": "debugpy", "request": "launch"'
     path.write_text(
-        '{"inputs": [{"id": "x", "description": "Which one?"}],\n// c\n"configurations": [\n'
+        '{"version": "1",\n// c\n"configurations": [\n'
         f'{{"name": "args", {common}, "program": "p",\n"args": [\n"a",\n"${{input:x}}"]}},\n'
         f'{{"name": "none",\n{common}}},\n'
-        f'{{"name": "env", {common}, "program": "p", "env": {{\n\n"A.B": 1}}}},\n'
+        f'{{"name": "env", {common}, "program": "p", "env": {{\n\n"A_B": 1}}}},\n'
         f'{{"name": "platform", {common}, "program": "p",\n"{PLATFORM}": {{"args":\n3}}}}\n]}}'
     )
     for name, where, hint in (
-        ("args", 'line 7, configurations[0].args[1] = "${input:x}"', "Which one?"),
+        ("args", 'line 7, configurations[0].args[1] = "${input:x}"', "VS Code asks for it"),
         ("none", "line 8, configurations[1].program = absent", "exactly one"),
-        ("env", "line 12, configurations[2].env.A.B = (not shown)", "Write a string"),
+        ("env", "line 12, configurations[2].env.A_B = (not shown)", "Write a string"),
         ("platform", f"line 14, configurations[3].{PLATFORM}.args = 3", "[ … ]"),
     ):
         configuration = vscode.find(vscode.load(path), name)
@@ -231,24 +231,12 @@ def test_broken_json_names_the_key():
         assert failure(jsonc.loads, text, "f").where == f"f, {where}"
 
 
-def test_a_compound_is_no_configuration(tmp_path):
-    body = {
-        "configurations": [{"name": "a"}],
-        "compounds": [{"name": "both", "configurations": ["a", {"name": "b", "folder": "f"}]}, 3, {}],
-    }
-    error = failure(vscode.find, vscode.load(write(tmp_path, body)), "both")
-    assert "compound" in error.what
-    assert error.where == f"{tmp_path / 'launch.json'}, line 1, compounds"
-    assert error.hint.split()[-2:] == ["a", "b"]
-    assert vscode.load(write(tmp_path, {"configurations": [], "compounds": 3})).compounds == {}
-
-
 def test_unreadable_file_is_a_user_error(tmp_path):
     assert str(tmp_path / "none.json") in failure(vscode.load, tmp_path / "none.json").where
     failure(vscode.load, tmp_path)
     failure(vscode.load, pathlib.Path("a\0b"))
     (tmp_path / "latin.json").write_bytes(b'{"a": "\xe9"}')
-    assert "byte 7: 0xe9" in failure(vscode.load, tmp_path / "latin.json").where
+    assert "byte 0xe9 in position 7" in failure(vscode.load, tmp_path / "latin.json").what
 
 
 @pytest.mark.parametrize("kind", ["device", "pipe", "large", "link"])
@@ -299,9 +287,7 @@ def test_targets(tmp_path, keys, target):
     ("keys", "python", "options"),
     [
         ({"python": "/a b/python"}, "/a b/python", ()),
-        ({"pythonPath": "old"}, "old", ()),
         ({"python": "${command:python.interpreterPath}"}, "python3", ()),
-        ({"pythonPath": "${command:python.interpreterPath}", "pythonArgs": ["-O"]}, "python3", ("-O",)),
         ({"python": ""}, "python3", ()),
         ({"python": None}, "python3", ()),
         ({"python": "${userHome}/python"}, "/home/u/python", ()),
@@ -416,9 +402,19 @@ def test_environment(tmp_path):
     invocation = config(
         tmp_path,
         environ={"N": "NAME", "PATH": "/bin"},
-        env={"BOTH": "own", "GONE": None, "OWN": "$own", "KEY_${pathSeparator}": "${workspaceFolder}"},
+        env={
+            "BOTH": "own",
+            "GONE": None,
+            "OWN": "$own",
+            "KEY_${workspaceFolderBasename}": "${workspaceFolder}",
+        },
     )
-    assert invocation.env == {"BOTH": "own", "GONE": None, "OWN": "$own", f"KEY_{os.sep}": str(tmp_path)}
+    assert invocation.env == {
+        "BOTH": "own",
+        "GONE": None,
+        "OWN": "$own",
+        f"KEY_{tmp_path.name}": str(tmp_path),
+    }
     base = {"GONE": "base", "BOTH": "base", "KEPT": "base"}
     merged = invocation.environment(base)
     assert "GONE" not in merged
@@ -470,11 +466,12 @@ def test_search_paths_are_put_before_the_inherited_ones(tmp_path):
         ({"args": 3}, ["args = 3"]),
         ({"args": "a 'b"}, ["args = ", "list"]),
         ({"args": "a > b"}, ["args = ", "list"]),
+        ({"args": "a 'b c'"}, ["args = ", "list"]),
         ({"args": "a b", "console": "internalConsole"}, ['args = "a b"', '"internalConsole"', "list"]),
         ({PLATFORM: {"args": "", "console": "internalConsole"}}, [f'{PLATFORM}.args = ""', "list"]),
-        ({"program": "${workspaceFolder"}, ['program = "${workspaceFolder"', "Write ${workspaceFolder}."]),
-        ({"args": ["a", "${cwd}/${userHome/x"]}, ["args[1]", "${userHome has no", "Write ${userHome}."]),
-        ({"cwd": "${workspaceFolderBasename"}, ["Write ${workspaceFolderBasename}."]),
+        ({"program": "${workspaceFolder"}, ['program = "${workspaceFolder"', "closing brace"]),
+        ({"args": ["a", "${cwd}/${userHome/x"]}, ["args[1]", "${userHome has no", "closing brace"]),
+        ({"cwd": "${workspaceFolderBasename"}, ["${workspaceFolderBasename has no closing brace"]),
         ({"env": {"A": "${env:HOME"}}, ["env.A", "${env:HOME has no closing brace"]),
         ({"args": ["a\0"]}, ["args[0]", "NUL"]),
         ({"args": ["\ud800"]}, ["args[0]", "surrogate"]),
@@ -490,6 +487,7 @@ def test_search_paths_are_put_before_the_inherited_ones(tmp_path):
         ({"args": ["${execPath}"]}, ["Only VS Code", "${env:NAME}"]),
         ({"args": ["${defaultBuildTask}"]}, ["Only VS Code"]),
         ({"args": ["${env:A:B}"]}, ["${env:A:B}"]),
+        ({"args": ["${env:it's}"]}, ["${env:it's}", "letters, digits and underscores"]),
         ({"args": ["${cwd:other}"]}, ["only folder", "${cwd}"]),
         ({"args": ["${workspacefolder}"]}, ["Did you mean ${workspaceFolder}?"]),
         ({"args": ["${workspaceFolder:other}"]}, ["${workspaceFolder:other}"]),
@@ -505,7 +503,8 @@ def test_search_paths_are_put_before_the_inherited_ones(tmp_path):
         ({"env": {"A=B": "x"}}, ["env = (not shown)", "'A='"]),
         ({"env": {"A_${env:A}": "x"}}, ["env.A_${env:A} = (not shown)", "cannot be the name"]),
         ({"env": {"": "x"}}, ["env."]),
-        ({"env": {"-u": None}}, ["env.-u"]),
+        ({"env": {"it's": "x"}}, ["env.it's = (not shown)", "letters, digits and underscores"]),
+        ({"env": {"A.B": None}}, ["env.A.B"]),
         ({"env": {"A\0": "x"}}, ["NUL"]),
         ({"env": ["A=1"]}, ["env = (not shown)"]),
         ({"env": {"PATH": None}}, ["env.PATH = null", "does not remove PATH"]),
@@ -523,7 +522,6 @@ def test_search_paths_are_put_before_the_inherited_ones(tmp_path):
         ({"type": []}, ["type = []"]),
         ({"request": "attach"}, ['request = "attach"', "launch"]),
         ({"sudo": True}, ["sudo = true"]),
-        ({"debugOptions": ["RedirectOutput", "Sudo"]}, ["debugOptions = ", 'Remove "Sudo"']),
         ({PLATFORM: {"type": "debugpy"}}, [f"{PLATFORM}.type", "Move it out"]),
         ({"code": [], "program": ...}, ["code = []"]),
         ({"code": 3, "program": ...}, ["code = 3"]),
@@ -531,19 +529,17 @@ def test_search_paths_are_put_before_the_inherited_ones(tmp_path):
         ({"module": "m"}, ["module", "exactly one"]),
         ({"program": ""}, ['program = ""']),
         ({"program": 3}, ["program = 3"]),
-        ({"python": "a", "pythonPath": "b"}, ["pythonPath"]),
+        ({"pythonPath": "b"}, ['pythonPath = "b"', 'Write "python"']),
         ({"python": []}, ["python = []"]),
         ({"python": [""]}, ['python = [""]']),
         ({"python": "${command:pick}"}, ["python = ", "${command:pick}", f'of "{PLATFORM}"']),
         ({"python": "${env:HOME}/venv/bin/python"}, ["replaces ${env:HOME} by nothing", "${userHome}"]),
         ({"python": "${env.HOME}/venv/bin/python"}, ["replaces ${env.HOME} by nothing"]),
-        ({"pythonPath": "${env:HOME}"}, ["pythonPath = ", "by nothing", f'of "{PLATFORM}"']),
         ({PLATFORM: {"python": ""}}, [f'{PLATFORM}.python = ""']),
         ({PLATFORM: {"python": None}}, [f"{PLATFORM}.python = null"]),
         ({PLATFORM: {"python": "${env:UNSET}"}}, [f"{PLATFORM}.python = ", "empty"]),
         ({PLATFORM: {"python": ["a"]}}, [f"{PLATFORM}.python = "]),
-        ({PLATFORM: {"pythonPath": "x"}}, [f"{PLATFORM}.pythonPath = ", "passes over", 'Write "python"']),
-        ({"python": "a", PLATFORM: {"pythonPath": "x"}}, [f"{PLATFORM}.pythonPath = ", 'Write "python"']),
+        ({PLATFORM: {"pythonPath": "x"}}, [f"{PLATFORM}.pythonPath = ", 'Write "python"']),
         ({"python": ["a", "-O"]}, ['python = ["a", "-O"]', '"pythonArgs"']),
         ({"args": ["${env.HOME}"]}, ["${env.HOME} is no variable of VS Code", "Write ${env:NAME}"]),
         ({"args": ["${nope}"]}, ["${nope} is no variable of VS Code", "${env:NAME}"]),
@@ -638,17 +634,17 @@ def test_program_gets_what_the_file_says(tmp_path, kind):
 
 def test_no_variables_and_an_equals_sign_in_the_interpreter(tmp_path):
     (tmp_path / "p.py").write_text(CHILD)
-    base = base_environment("KEPT", "SET", "A.B")
+    base = base_environment("KEPT", "SET")
     folder = tmp_path / "a=b"
     folder.mkdir()
     (folder / "python").symlink_to(sys.executable)
     for python in (sys.executable, str(folder / "python")):
-        for env in ({}, {"SET": "a b"}, {"A.B": "x"}):
+        for env in ({}, {"SET": "a b"}):
             args = ("${HOME}", "x y")
             invocation = dataclasses.replace(config(tmp_path), python=python, args=args, env=env)
             words, seen, *_ = run_both_ways(invocation, base)
             assert words == ["p.py", *args]
-            assert seen == {"KEPT": "inherited", "SET": "inherited", "A.B": None, **env}
+            assert seen == {"KEPT": "inherited", "SET": "inherited", **env}
 
 
 def test_shell_reads_well():

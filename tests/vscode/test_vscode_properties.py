@@ -176,7 +176,7 @@ def test_commented_json_reads_as_the_plain_one(value, data):
 @given(VALUES, st.data())
 def test_any_json_with_comments(value, data):
     check(data.draw(commented(value)))
-    check(data.draw(commented({"configurations": value, "inputs": value, "compounds": value})))
+    check(data.draw(commented({"configurations": value, "inputs": value})))
 
 
 KEYS = [
@@ -300,7 +300,7 @@ PRINTABLE = st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size
 
 @cases
 @given(st.one_of(PRINTABLE, st.text("ab '\"\\$\n!`", max_size=12)))
-@example('a\\ b "c d" \'e $f\' g\\"h "\\\\ \\x" i=j')
+@example("a  b --c=d /e")
 def test_args_in_one_string_are_what_a_shell_makes_of_them(text):
     body = {"name": "n", "type": "debugpy", "request": "launch", "program": "p", "args": text}
     try:

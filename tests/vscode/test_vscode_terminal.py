@@ -139,7 +139,7 @@ def test_everything_that_is_typed_is_looked_at(keys: Any, place: str) -> None:
 def test_what_is_not_typed_is_not_looked_at() -> None:
     env = {"A": "~ \n", "HF_HOME": "~/x"}
     assert resolved(python="~/python", pythonArgs=["-W", "~"], env=env).env == env
-    assert resolved(args="a 'b c' d=e", program="two words").args == ("a", "b c", "d=e")
+    assert resolved(args="a  b d=e", program="two words").args == ("a", "b", "d=e")
 
 
 @pytest.mark.parametrize("word", ["$x", "it's", "a;b", "*", "", "~", "a\tb", "back\\slash", 'a "b"', "a $x"])

@@ -4,7 +4,7 @@ import re
 import shlex
 from typing import Any, Dict, List
 
-from ...model import hub_list
+from ..model import hub_list
 
 _KITS_LAUNCH_FILE = re.compile(r"(?: in |\$\{workspaceFolder\}/)(?:\.vscode|launch)/launch\.json$")
 """The kit's own at the commit that the provenance names; earlier commits have it in ``launch/``."""
@@ -14,7 +14,7 @@ _SAMPLE = "launch/sample/"
 _READ = ("--model_name_or_path", "--train_file")
 
 
-def commands(provenance: Dict[str, Any]) -> List[str]:
+def list_commands(provenance: Dict[str, Any]) -> List[str]:
     """Return the commands, in order, for a shell in a checkout of the kit.
 
     What was named by a path of a machine stands as ``<…>``, quoted; its digest is among the inputs.

@@ -1,28 +1,24 @@
-"""A published tree as the report shows it: its provenance, and whether its files are as listed."""
+"""A published tree as report and package see it: its provenance, and whether its files are as listed."""
 
+import math
 import re
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
-from ...artifact import provenance as provenance_file
-from ...artifact import sums
-from ...artifact.trees import PROVENANCE
-from ...core import host, status
-from ...core.errors import KitError
-from ...model import spec, variants
+from ..artifact import provenance as provenance_file
+from ..artifact import sums
+from ..artifact.trees import PROVENANCE
+from ..core import host
+from ..core.errors import KitError
+from ..model import spec, variants
+from . import ticker
 
-SILENCE = 2.0
-"""Seconds after which a long check says how far it is."""
+MODULES = (*spec.ATTENTION, *spec.FEED_FORWARD)
+"""The matrices of a transformer block, by their modules in a layer: the columns of a heat map."""
 
-COLUMNS = tuple(
-    zip(
-        ("query", "key", "value", "attention output", "intermediate", "output"),
-        (*spec.ATTENTION, *spec.FEED_FORWARD),
-    )
-)
-"""The matrices of a transformer block: what the report calls each, and its module in a layer."""
+COLUMNS = ("query", "key", "value", "attention output", "intermediate", "output")
+"""What the report calls each of :data:`MODULES`."""
 
 _BLOCK = re.compile(r"bert\.encoder\.layer\.([0-9]+)\.(.+)\.weight")
 
@@ -31,16 +27,15 @@ _BLOCK = re.compile(r"bert\.encoder\.layer\.([0-9]+)\.(.+)\.weight")
 class Matrix:
     """A quantized weight matrix.
 
-    :param layer: its layer, from 0; None outside the transformer blocks.
-    :param column: its place in :data:`COLUMNS`; None outside the transformer blocks.
+    :param layer: its layer, from 0, and ``column`` its place in :data:`COLUMNS`; None outside the
+        transformer blocks.
     :param dense: elements in the dense model.
-    :param zeros: elements that are zero in the ONNX file.
-    :param ir_zeros: elements that are zero in the IR.
+    :param zeros: elements that are zero in the ONNX file; ``ir_zeros`` in the IR.
     """
 
-    parameter: str
     layer: Optional[int]
     column: Optional[int]
+    parameter: str
     shape: Sequence[int]
     dense: int
     zeros: int
@@ -49,10 +44,7 @@ class Matrix:
     @property
     def size(self) -> int:
         """Elements that are there."""
-        size = 1
-        for length in self.shape:
-            size *= length
-        return size
+        return math.prod(self.shape)
 
     @property
     def own(self) -> float:
@@ -65,28 +57,29 @@ class Matrix:
         return 1 - (self.size - self.zeros) / self.dense
 
 
+@dataclass(frozen=True)
 class Tree:
     """A tree that was looked at.
 
     :param folder: where it is; its name is the variant's.
     :param sums: what its ``SHA256SUMS`` says; empty where that cannot be read.
     :param faults: what is wrong with its files, a line each.
-    :param provenance: of the form that the kit writes; None where there is none that can be read.
+    :param provenance: of the form that the kit writes; empty where there is none that can be read.
     """
 
-    def __init__(
-        self, folder: Path, sums: Dict[str, str], faults: List[str], provenance: Optional[Dict[str, Any]]
-    ) -> None:
-        self.folder = folder
-        self.name = folder.name
-        self.sums = sums
-        self.faults = faults
-        self.provenance = provenance
+    folder: Path
+    sums: Dict[str, str]
+    faults: Sequence[str]
+    provenance: Dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        """The variant's name, where nobody has renamed the folder."""
+        return self.folder.name
 
     @property
     def verification(self) -> Dict[str, Any]:
         """What was measured before the tree was published."""
-        assert self.provenance is not None
         return dict(self.provenance["verification"])
 
     def matrices(self) -> List[Matrix]:
@@ -99,11 +92,7 @@ class Tree:
         return any(matrix.size < matrix.dense for matrix in self.matrices())
 
     def grid(self, share: Callable[[Matrix], float]) -> List[List[Optional[float]]]:
-        """Return a share of each transformer-block matrix, by layer and by :data:`COLUMNS`.
-
-        A layer beyond those that the model has is left out.
-        """
-        assert self.provenance is not None
+        """Return a share of each transformer-block matrix, by the model's layers and by :data:`COLUMNS`."""
         rows: Dict[int, List[Optional[float]]] = {}
         for matrix in self.matrices():
             if matrix.layer is not None and matrix.column is not None:
@@ -113,35 +102,25 @@ class Tree:
 
     def sizes(self) -> List[Tuple[str, Optional[int], str]]:
         """Return name, bytes and sha256 of each listed file; None for bytes that nobody knows."""
-        known = self.provenance["files"] if self.provenance else {}
+        known = self.provenance.get("files", {})
         listed = self.sums or {name: entry["sha256"] for name, entry in known.items()}
         return [(name, self._bytes(name, known), digest) for name, digest in listed.items()]
 
     def _bytes(self, name: str, known: Dict[str, Any]) -> Optional[int]:
-        if name in known:
-            return int(known[name]["bytes"])
         try:
-            return (self.folder / name).lstat().st_size
+            return int(known[name]["bytes"]) if name in known else (self.folder / name).lstat().st_size
         except OSError:
             return None
 
 
 def _matrix(entry: Dict[str, Any]) -> Matrix:
     found = _BLOCK.fullmatch(entry["parameter"])
-    modules = [module for _, module in COLUMNS]
-    block = found is not None and found.group(2) in modules
-    return Matrix(
-        parameter=entry["parameter"],
-        layer=int(found.group(1)) if found and block else None,
-        column=modules.index(found.group(2)) if found and block else None,
-        shape=entry["shape"],
-        dense=entry["dense"],
-        zeros=entry["zeros"],
-        ir_zeros=entry["ir_zeros"],
-    )
+    if found is None or found.group(2) not in MODULES:
+        return Matrix(None, None, **entry)
+    return Matrix(int(found.group(1)), MODULES.index(found.group(2)), **entry)
 
 
-def find(out: Path) -> List[Path]:
+def find_trees(out: Path) -> List[Path]:
     """Return the trees in a folder: those of the five variants in their order, then others by name.
 
     :raises KitError: there is none.
@@ -154,53 +133,36 @@ def find(out: Path) -> List[Path]:
             where=f"OUT={out}",
             hint="Make it readable, or set OUT= to another folder.",
         ) from None
-    five = [name for name in variants.VARIANTS if name in names]
-    others = [
+    found = [name for name in variants.VARIANTS if name in names]
+    found += [
         name
         for name in names
-        if name not in five and not name.startswith(".") and (out / name / PROVENANCE).is_file()
+        if name not in found and not name.startswith(".") and (out / name / PROVENANCE).is_file()
     ]
-    if not five and not others:
+    if not found:
         raise KitError(
             "There is no tree in this folder." if out.is_dir() else "There is no such folder.",
             where=f"OUT={out}",
             hint="Set OUT= to a folder that holds trees, <V>/provenance.json, or make them: make all",
         )
-    return [out / name for name in (*five, *others)]
+    return [out / name for name in found]
 
 
-def look(folder: Path) -> Tree:
-    """Read a tree and check its files; what is wrong is in the result, and nothing is raised for it.
-
-    A check of more than :data:`SILENCE` seconds says how far it is.
-    """
+def check_tree(folder: Path) -> Tree:
+    """Read a tree and check its files; what is wrong is in the result, and nothing is raised for it."""
     faults: List[str] = []
     entries: Dict[str, str] = {}
+    provenance: Dict[str, Any] = {}
     try:
         entries = sums.read(folder)
         faults += sums.faults(folder, entries, ticker(f"{folder.name}: checking"))
     except KitError as error:
         faults.append(f"{sums.NAME}: {error.what}")
-    provenance = None
     try:
         if (folder / PROVENANCE).is_symlink():
             raise KitError("The provenance is a link.")
         provenance = provenance_file.read(folder)
+        faults += provenance_file.disagreements(folder, entries, provenance)
     except KitError as error:
         faults += [f"{PROVENANCE}: {line}" for line in error.what.splitlines()]
-    if provenance is not None:
-        faults += provenance_file.disagreements(folder, entries, provenance)
     return Tree(folder, entries, list(map(host.placeless, faults)), provenance)
-
-
-def ticker(what: str) -> Callable[[str], None]:
-    """Return a function that takes each thing's name before it is worked on, and says it now and then."""
-    said = time.monotonic()
-
-    def tick(name: str) -> None:
-        nonlocal said
-        if time.monotonic() - said > SILENCE:
-            said = time.monotonic()
-            status.step(f"{what} {name}")
-
-    return tick

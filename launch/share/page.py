@@ -7,17 +7,25 @@ import json
 import re
 import shlex
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Sequence, Tuple
+from typing import Any, Dict, List, Sequence, Tuple
 
-from ...core.progress import counted, duration, size
-from ...model import variants
-from . import heatmap, reproduce, table
-from .tree import COLUMNS, Matrix, Tree
+from ..core.progress import counted, duration, size
+from ..model import variants
+from . import reproduce, tables
+from .tables import percent
+from .tree import COLUMNS, Tree
 
 MARK = '<meta name="generator" content="sparse BERT reproduction kit">'
 """By which a page is known that the kit has written."""
 
 TEMPLATES = Path(__file__).parent / "templates"
+
+COLOURS = ("#f7fbff", "#deebf7", "#c6dbef", "#9ecae1", "#6baed6", "#4292c6", "#2171b5", "#08519c", "#08306b")
+"""Of a heat map: ColorBrewer's scheme *Blues* of nine classes, and what lies between.  Values differ in
+lightness alone, so that no colour vision is needed, and a print in black and white says the same."""
+
+_DARK = 0.71628
+"""The share from which on white has more contrast (WCAG 2.1) to its colour than black."""
 
 _LINES = {"attention output": ["attention", "output"], "intermediate": ["inter-", "mediate"]}
 """Names of matrices that take two lines above a heat map."""
@@ -34,10 +42,15 @@ class Markdown(str):
     """Text that is Markdown already."""
 
 
-def report(trees: Sequence[Tree], missing: Sequence[str]) -> str:
-    """Return the page, one HTML file that needs nothing beside it.
+def find_missing(trees: Sequence[Tree]) -> List[str]:
+    """Return those of the five variants of which there is no tree."""
+    return [name for name in variants.VARIANTS if name not in {tree.name for tree in trees}]
 
-    :param missing: variants that are not there.
+
+def draw_page(trees: Sequence[Tree], missing: Sequence[str]) -> str:
+    """Return the page on ``trees``, one HTML file that needs nothing beside it.
+
+    :param missing: variants that are named as not there.
     """
     return str(
         _environment(autoescape=True)
@@ -46,30 +59,23 @@ def report(trees: Sequence[Tree], missing: Sequence[str]) -> str:
             trees=trees,
             missing=missing,
             damaged=[tree for tree in trees if tree.faults],
-            tables=table.TABLES,
-            panels=panels,
-            colours=heatmap.COLOURS,
+            tables=tables.TABLES,
+            panels=_panels,
+            colours=COLOURS,
             overall=variants.OVERALL_SPARSITY,
         )
     )
 
 
-def model_card(tree: Tree, files: Sequence[Tuple[str, int]]) -> str:
+def write_card(tree: Tree, files: Sequence[Tuple[str, int]]) -> str:
     """Return the model card of a tree.
 
     :param files: what is in the package beside the card, path and bytes.
     """
     environment = _environment(autoescape=False, finalize=_escaped)
     environment.filters.update(code=_code, literal=lambda text: Markdown(json.dumps(text)), markdown=Markdown)
-    return str(
-        environment.get_template("model_card.md").render(
-            tree=tree,
-            p=tree.provenance,
-            files=files,
-            columns=[name for name, _ in COLUMNS],
-            by_column=_by_column(tree),
-        )
-    )
+    template = environment.get_template("model_card.md")
+    return str(template.render(tree=tree, p=tree.provenance, files=files, by_column=_by_column(tree)))
 
 
 def _environment(**options: Any) -> Any:
@@ -86,45 +92,56 @@ def _environment(**options: Any) -> Any:
     environment.filters.update(
         size=size,
         duration=duration,
-        share=table.share,
-        percent=heatmap.percent,
-        colour=heatmap.colour,
-        ink=heatmap.ink,
-        heads=table.heads,
-        agreement=table.agreement,
-        bits=table.bits,
+        share=tables.share,
+        percent=percent,
+        colour=colour,
+        ink=ink,
+        heads=tables.heads,
+        agreement=tables.agreement,
+        bits=tables.bits,
         count=lambda number: f"{number:,}",
         counted=counted,
-        commands=reproduce.commands,
+        commands=reproduce.list_commands,
         words=lambda argv: " ".join(shlex.quote(word) if " " in word else word for word in argv),
-        column=lambda place: COLUMNS[place][0],
+        column=lambda place: COLUMNS[place],
     )
     return environment
 
 
-def panels(tree: Tree) -> List[Dict[str, Any]]:
+def colour(share: float) -> str:
+    """Return the colour of a share between 0 and 1."""
+    place = min(max(share, 0.0), 1.0) * (len(COLOURS) - 1)
+    first = min(int(place), len(COLOURS) - 2)
+    pair = zip(*([int(text[at : at + 2], 16) for at in (1, 3, 5)] for text in COLOURS[first : first + 2]))
+    return "#" + "".join(f"{round(one + (other - one) * (place - first)):02x}" for one, other in pair)
+
+
+def ink(share: float) -> str:
+    """Return the class of a text on the colour of a share."""
+    return "on-dark" if share > _DARK else "on-light"
+
+
+def _panels(tree: Tree) -> List[Dict[str, Any]]:
     """Return the heat maps of a tree: title, text alternative, columns (lines of text), shares by row."""
-    return [_panel(tree, title, share) for title, share in _PANELS]
-
-
-def _panel(tree: Tree, title: str, share: Callable[[Matrix], float]) -> Dict[str, Any]:
-    grid = tree.grid(share)
-    ranges = []
-    for column, (name, _) in enumerate(COLUMNS):
-        values = [row[column] for row in grid]
-        known = [value for value in values if value is not None]
-        if known:
-            least, most = heatmap.percent(min(known)), heatmap.percent(max(known))
-            ranges.append(f"{name} {least}" + ("" if least == most else f" to {most}"))
-    label = f"Heat map of {tree.name}. {title}, in percent, over {len(grid)} layers: {'; '.join(ranges)}."
-    columns = [_LINES.get(name, [name]) for name, _ in COLUMNS]
-    return {"title": title, "label": label, "columns": columns, "grid": grid}
+    panels = []
+    for title, share in _PANELS:
+        grid = tree.grid(share)
+        ranges = []
+        for column, name in enumerate(COLUMNS):
+            known = [value for value in (row[column] for row in grid) if value is not None]
+            if known:
+                least, most = percent(min(known)), percent(max(known))
+                ranges.append(f"{name} {least}" + ("" if least == most else f" to {most}"))
+        label = f"Heat map of {tree.name}. {title}, in percent, over {len(grid)} layers: {'; '.join(ranges)}."
+        columns = [_LINES.get(name, [name]) for name in COLUMNS]
+        panels.append({"title": title, "label": label, "columns": columns, "grid": grid})
+    return panels
 
 
 def _by_column(tree: Tree) -> List[Dict[str, Any]]:
     """Return the transformer-block matrices summed up over the layers, a line for each kind."""
     lines = []
-    for place, (name, _) in enumerate(COLUMNS):
+    for place, name in enumerate(COLUMNS):
         matrices = [matrix for matrix in tree.matrices() if matrix.column == place]
         if matrices:
             elements = sum(matrix.size for matrix in matrices)
