@@ -341,15 +341,14 @@ _V = Option("<name>", "the variant; `python -m launch help` lists them")
 
 
 def _make(given: Given, chosen: Sequence[variants.Variant]) -> None:
-    from .build import jobs, optimizers, pipeline
-    from .build.outcome import table
+    from .build import convert, jobs, pipeline
 
     source, selection = _source(given), _selection(given)
-    optimizer = optimizers.get(given.mo)
+    optimizer = convert.find_optimizer(given.mo)
     tree_jobs = [jobs.load_tree(given.launch, variant, selection, source) for variant in chosen]
     out = _path(given, "out")
     build = pipeline.Build(tree_jobs, out, lambda: _set_up(given, source, optimizer.separate), optimizer)
-    print(table(build.run()))
+    print(pipeline.table(build.run()))
 
 
 @_command("all", _MAKE, f"out {_RUN} mo")
@@ -410,13 +409,13 @@ def _print_command(given: Given) -> None:
     $ command --v evaluate --explain
     $ command --v 90pc_unstructured_sparse | sh
     """
-    from .build import jobs, startable
+    from .build import jobs, preflight
 
     explain = is_yes(given.explain, "explain")
     source = _source(given, told=False)
     found = jobs.run_of(given.launch, given.v, _selection(given), source)
     text = found.explain() if explain else found.invocation.shell()
-    note = startable.missing(found)
+    note = preflight.find_missing(found)
     if note:
         print(note, file=sys.stderr, flush=True)
     try:
@@ -666,11 +665,11 @@ def _setup(given: Given) -> None:
     $ setup
     $ setup --source registry --python /opt/python3.8/bin/python3
     """
-    from .build import hub, inputs, optimizers
+    from .build import convert, hub, inputs
 
     if given.input:
         inputs.check_kind(given.input)
-    own = optimizers.get(given.mo).separate
+    own = convert.find_optimizer(given.mo).separate
     _set_up_alone(given, own, hub.ENVIRONMENT if given.input == "hub" else None)
 
 
@@ -700,7 +699,7 @@ def _test_long(given: Given) -> None:
     $ test-long
     $ test-long tests/build/test_full_size.py
     """
-    from .build.optimizers import OPTIMIZERS
+    from .build.convert import OPTIMIZERS
 
     _run_tests(given, *(optimizer.separate for optimizer in OPTIMIZERS.values()))
 
@@ -852,7 +851,7 @@ def write_overview() -> str:
 
 def write_help() -> str:
     """Return the help of ``make`` alone: targets, variables with their defaults, the five variants."""
-    from .build import resources
+    from .build import preflight
     from .model.spec import bert_large
 
     def target(name: str, command: Command) -> str:
@@ -872,11 +871,11 @@ def write_help() -> str:
     lines += ["", "Variants V (24 layers, hidden size 1024, sequence length 384; times on 2 cores)"]
     lines.append(f"  {'':<32}{'heads':>5}{'intermediate':>14}{'time':>8}{'memory':>10}{'disk':>9}")
     for variant in VARIANTS.values():
-        need = resources.estimate(bert_large(variant))
+        need = preflight.estimate(bert_large(variant))
         lines.append(
             f"  {variant.name:<32}{variant.heads or 16:>5}{variant.intermediate_size or 4096:>14}"
             f"{duration(need.seconds):>8}"
-            f"{need.memory / resources.GB:>7.1f} GB{need.disk / resources.GB:>6.1f} GB"
+            f"{need.memory / preflight.GB:>7.1f} GB{need.disk / preflight.GB:>6.1f} GB"
         )
     setup = f"The first run also sets up {paths.shown(paths.VENV)} (2.7 GB) and compiles an extension."
     return "\n".join([*lines, "", setup])

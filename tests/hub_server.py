@@ -237,6 +237,5 @@ class Place:
 
     def kept(self) -> List[str]:
         """Return the names of all files of this person's cache that hold something of a download."""
-        own = ("seen.json", "lock")
         found = [path for path in self.home.rglob("*") if path.is_file() and path.stat().st_size]
-        return [path.name for path in found if path.name not in own and not path.name.endswith(".lock")]
+        return [path.name for path in found if path.suffix not in (".sha256", ".lock")]

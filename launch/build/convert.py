@@ -1,54 +1,111 @@
-"""ONNX to OpenVINO IR with Model Optimizer."""
+"""Model Optimizer: its releases, and ONNX to OpenVINO IR by one of them.
+
+2022.1 is part of the kit's environment.  2021.4 brings another openvino under the same name, so it has an
+environment to itself.
+"""
 
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional, Sequence
 
 from ..artifact import trees
-from ..core import child, digests, paths, surroundings
-from ..core.errors import KitError
-from .optimizers import DEFAULT, Optimizer
+from ..core import child, digests, host, paths, surroundings
+from ..core.errors import KitError, unknown
+from ..setup import requirements
+from ..setup.environment import KIT, Venv
+
+_SMOKE_TEST = (
+    "import onnx\n"
+    "from openvino.inference_engine import read_network\n"
+    "from openvino.offline_transformations import ApplyMOCTransformations, GenerateMappingFile\n"
+    "import mo.main"
+)
+"""What a conversion by 2021.4 imports.  It goes on without the middle two, and then writes another IR."""
 
 _VOLATILE = re.compile(
     r"^\[ SUCCESS \] (Total execution time|Memory consumed).*\n|^It's been a while.*\n", re.M
 )
 
-
 _FALLBACK = "Using fallback to produce IR"
-"""Words of 2021.4 when its last step, the runtime's own transformations, has failed.
+"""Words of 2021.4 when the runtime's transformations, its last step, have failed.
 
-It then leaves the IR as it was before that step and ends as if nothing had happened.
+It then leaves the IR as it was before that step, and ends as if nothing had happened.
 """
 
 
-def command(python: Path, onnx_path: Path, optimizer: Optimizer = DEFAULT) -> List[str]:
-    """Return the command that converts ``onnx_path``; it writes into ``ir`` below its working directory.
+@dataclass(frozen=True)
+class Optimizer:
+    """One release of Model Optimizer.
 
-    :param python: the interpreter that has the optimizer.
+    :param name: what ``MO=`` calls it.
+    :param lock: the lock that its packages are in.
+    :param module: what ``python -m`` runs.
+    :param separate: the environment that it has to itself; None: it is part of the kit's.
     """
-    return [*optimizer.command(python), "--input_model", onnx_path.name, "--output_dir", "ir"]
+
+    name: str
+    lock: str
+    module: str
+    separate: Optional[Venv] = None
+
+    def python(self, kits: Path) -> Path:
+        """Return the interpreter that runs it: its own environment's, or ``kits``."""
+        return self.separate.python if self.separate else kits
 
 
-def key(optimizer: Optimizer = DEFAULT) -> Dict[str, Any]:
-    """Return what an IR depends on beside its ONNX file, as JSON.
+# Not the modules `openvino.tools.mo` and `mo`, which start these as a child of their own: that would not be
+# killed with the kit, and writes on.  Both write the same bytes.
+DEFAULT = Optimizer("2022.1", lock="runtime.lock", module="openvino.tools.mo.main")
+
+_OLD = Venv(
+    paths.ENVIRONMENTS / "mo-2021.4",
+    "Model Optimizer 2021.4",
+    ("mo2021.lock",),
+    0.15e9,
+    _SMOKE_TEST,
+    base=KIT,
+)
+
+OPTIMIZERS = {
+    "2022.1": DEFAULT,
+    "2021.4": Optimizer("2021.4", lock="mo2021.lock", module="mo.main", separate=_OLD),
+}
+
+
+def find_optimizer(name: str) -> Optimizer:
+    """Return the Model Optimizer that ``MO=`` names.
+
+    :raises KitError: there is none.
+    """
+    if name in OPTIMIZERS:
+        return OPTIMIZERS[name]
+    raise unknown("Model Optimizer", name, "MO", OPTIMIZERS)
+
+
+def _command(python: Path, onnx_path: Path, optimizer: Optimizer) -> List[str]:
+    """Return the command that writes the IR into ``ir`` below its working directory."""
+    return [str(python), "-m", optimizer.module, "--input_model", onnx_path.name, "--output_dir", "ir"]
+
+
+def ir_key(onnx_sha256: str, optimizer: Optimizer = DEFAULT) -> Dict[str, Any]:
+    """Return what the IR of an ONNX file depends on, as JSON.
 
     :raises KitError: the optimizer's lock cannot be read.
     """
     return {
-        "command": command(Path("python"), Path("model.onnx"), optimizer)[1:],
-        "lock": optimizer.lock_digest(),
+        "command": _command(Path("python"), Path("model.onnx"), optimizer)[1:],
+        "lock": requirements.lock_digest(optimizer.lock),
         "program": digests.of_file(Path(__file__)),
+        "onnx": onnx_sha256,
     }
 
 
-def environment(base: Dict[str, str]) -> Dict[str, str]:
+def _environment(base: Dict[str, str]) -> Dict[str, str]:
     """Return Model Optimizer's environment.
 
-    The telemetry of 2022.1 asks for consent in a file in the home folder and waits for an answer where there
-    is none; it is given a home of its own in which the answer is no, so that nothing asks and nothing is
-    sent.  2021.4 has no telemetry in its lock.
-
-    :param base: the environment to start from.
+    The telemetry of 2022.1 asks for consent in a file in the home folder, and waits for an answer.  In a home
+    of its own the answer is no: nothing asks and nothing is sent.  2021.4 has no telemetry in its lock.
     """
     home = paths.BUILD / "home"
     consent = home / "intel" / "openvino_telemetry"
@@ -57,7 +114,7 @@ def environment(base: Dict[str, str]) -> Dict[str, str]:
     return {**surroundings.inherited(base), "HOME": str(home), "PYTHONHASHSEED": "0"}
 
 
-def convert(
+def convert_to_ir(
     python: Path,
     onnx_path: Path,
     base: Dict[str, str],
@@ -69,26 +126,24 @@ def convert(
 
     The log is left without paths of this machine and without its timing, so that it can be published.
 
-    :param python: the interpreter of the kit's environment; an optimizer that has an environment to itself
-        runs there.
+    :param python: the interpreter of the kit's environment.
     :param base: the environment to start from.
+    :param inherit: file descriptors that it keeps open.
     :raises KitError: Model Optimizer fails, or leaves a file or a step out.
     """
     python = optimizer.python(python)
-    folder = onnx_path.parent / "ir"
-    folder.mkdir(exist_ok=True)
-    log = folder / trees.MO_LOG
+    tree = onnx_path.parent
+    log = tree / "ir" / trees.MO_LOG
     usage = child.run(
-        command(python, onnx_path, optimizer),
-        env=environment(base),
-        cwd=onnx_path.parent,
+        _command(python, onnx_path, optimizer),
+        env=_environment(base),
+        cwd=tree,
         log=log,
         what=f"IR by Model Optimizer {optimizer.name}",
         tick=tick,
         inherit=inherit,
     )
-    stem = onnx_path.with_suffix("").name
-    missing = [name for name in trees.ir_files(stem) if not (onnx_path.parent / name).is_file()]
+    missing = [name for name in trees.ir_files(onnx_path.stem) if not (tree / name).is_file()]
     text = log.read_text(encoding="utf-8", errors="replace")
     if missing or _FALLBACK in text:
         raise KitError(
@@ -97,16 +152,7 @@ def convert(
             where=f"log: {paths.shown(log)}",
             hint="Its last lines say why.",
         )
-    log.write_text(_VOLATILE.sub("", _placeless(text, python, onnx_path.parent)), encoding="utf-8")
+    folders = {"<venv>": python.parent.parent, "<tree>": tree, "<kit>": paths.REPOSITORY}
+    text = host.named(text, {name: folder for name, folder in folders.items() if folder.is_absolute()})
+    log.write_text(_VOLATILE.sub("", text), encoding="utf-8")
     return usage
-
-
-def _placeless(text: str, python: Path, tree: Path) -> str:
-    """Return a log with names in place of this machine's folders."""
-    # Longest first: the environment's folder usually lies inside the checkout.
-    for name, path in (("<venv>", python.parent.parent), ("<tree>", tree), ("<kit>", paths.REPOSITORY)):
-        if path.is_absolute():
-            # The folder as the kit calls it, and as a program finds it that asks where it is.
-            for form in (str(path), str(path.resolve())):
-                text = text.replace(form, name)
-    return text

@@ -1,8 +1,8 @@
 """What ``INPUT=hub`` reads: the model and the questions that upstream's launch file names, as local files.
 
-What a list (:mod:`launch.model.hub_list`) names is downloaded once, by :mod:`launch.build.hub_client` in an environment
-that has the hub's own client, into that client's cache.  Folders below ``build/hub/`` link to the files, and
-a stamp there says what was checked, so that a run asks nobody for what is there.
+What a list (:mod:`launch.model.hub_list`) names is downloaded once, by :mod:`launch.build.hub_client`, into
+the cache of the hub's own client.  Folders below ``build/hub/`` link to the files, and a stamp there says
+what was checked, so that a run asks nobody for what is there.
 """
 
 import json
@@ -15,11 +15,11 @@ from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence
 
 from ..core import digests, files, locks, paths
 from ..core.child import die_with_parent
-from ..setup.environment import KIT, Venv
 from ..core.errors import EXIT_INTERRUPTED, KitError
-from ..model.hub_list import File, Listing
 from ..core.progress import columns, output_of
 from ..core.stamp import Stamp
+from ..model.hub_list import File, Listing
+from ..setup.environment import KIT, Venv
 
 ENVIRONMENT = Venv(
     paths.ENVIRONMENTS / "hub",
@@ -44,7 +44,6 @@ class Local:
     """What a run reads, here.
 
     :param model: a folder with config and tokenizer, and weights if they were wanted.
-    :param questions: the questions; None where none were wanted.
     :param downloaded: repository, revision and the sha256 of each file by its name.
     """
 
@@ -81,7 +80,11 @@ def local(listing: Listing, questions: str, weights: bool, ready: Callable[[], N
     folder = base / ("checkpoint" if weights else "model")
     places = [*((folder, file) for file in model), *((base / "questions", file) for file in chosen)]
     for place, file in places:
-        _link(place / file.name, found[file.name]["path"])
+        link, target = place / file.name, found[file.name]["path"]
+        if not (link.is_symlink() and os.readlink(str(link)) == target):
+            place.mkdir(parents=True, exist_ok=True)
+            with files.replacing(link) as new:
+                new.symlink_to(target)
     downloaded = {
         "repository": listing.repository,
         "revision": listing.revision,
@@ -93,27 +96,16 @@ def local(listing: Listing, questions: str, weights: bool, ready: Callable[[], N
 def _checked(stamp: Path) -> Dict[str, Any]:
     """Return the files of a stamp, by name, that have not changed since their bytes were checked."""
     content = Stamp.read(stamp)
-    return {
-        name: entry
-        for name, entry in (content.made if content else {}).items()
-        if Path(entry["path"]).is_file() and entry["state"] == _state(entry["path"])
-    }
+    made = content.made if content else {}
+    return {name: entry for name, entry in made.items() if entry["state"] == _state(entry["path"])}
 
 
-def _state(path: str) -> List[int]:
-    """Return what changes when a file does."""
+def _state(path: str) -> Optional[List[int]]:
+    """Return what changes when a file does; None where there is none."""
+    if not Path(path).is_file():
+        return None
     status = Path(path).stat()
     return [status.st_size, status.st_mtime_ns]
-
-
-def _link(link: Path, target: str) -> None:
-    """Let ``link`` lead to ``target``."""
-    if link.is_symlink() and os.readlink(str(link)) == target:
-        return
-    link.parent.mkdir(parents=True, exist_ok=True)
-    new = link.with_name(f".{link.name}.{os.urandom(8).hex()}.part")
-    new.symlink_to(target)
-    new.replace(link)
 
 
 def _download(listing: Listing, missing: Sequence[File]) -> Dict[str, Any]:
@@ -121,11 +113,8 @@ def _download(listing: Listing, missing: Sequence[File]) -> Dict[str, Any]:
 
     :raises KitError: one of them cannot be had.
     """
-    request = {
-        "repository": listing.repository,
-        "revision": listing.revision,
-        "files": [asdict(file) for file in missing],
-    }
+    wanted = [asdict(file) for file in missing]
+    request = {"repository": listing.repository, "revision": listing.revision, "files": wanted}
     # -E and -s: nothing of the person's Python takes the place of what is locked.
     process = subprocess.Popen(
         [str(ENVIRONMENT.python), "-E", "-s", "-m", f"{__package__}.hub_client", json.dumps(request)],

@@ -1,12 +1,11 @@
 """The model hub's client: downloads the files of a list, and checks them.  Run by :mod:`launch.build.hub`.
 
-``python -m launch.build.hub_client REQUEST``, in the environment of ``env/hub.lock``; it prints one JSON object,
+``python -m launch.build.hub_client REQUEST``, in the environment of ``hub.lock``, prints one JSON object:
 ``{"files": {name: {"path", "sha256"}}}`` or ``{"error": …}``, the parts of a :class:`KitError`.
 
-What is the model's goes into huggingface_hub's cache, the person's own, which other programs share; what is
-not on the hub goes into the folder that huggingface_hub keeps for that beside it.  Mirror, token, cache and
-proxies are named by its variables (HF_ENDPOINT, HF_TOKEN, HF_HUB_CACHE, HF_HOME, HTTPS_PROXY), whose values
-are not told.
+What is the model's goes into huggingface_hub's cache, which other programs of the person share; the rest into
+the folder that huggingface_hub keeps beside it for such files.  Its variables (HF_ENDPOINT, HF_TOKEN,
+HF_HUB_CACHE, HF_HOME, HTTPS_PROXY) name mirror, token, cache and proxies; their values are not told.
 """
 
 import contextlib
@@ -14,27 +13,20 @@ import hashlib
 import json
 import logging
 import re
-import shutil
 import sys
 import time
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
+from typing import Any, Dict, List, Optional, Tuple
 
-from ..core import digests, files, locks
+from ..core import digests, files, locks, place
 from ..core.errors import EXIT_INTERRUPTED, EXIT_USER_ERROR, KitError
 from ..core.progress import size
-
-_LIBRARY = "sparse-bert-kit"
-"""The kit's name among the programs that keep something beside the hub's cache."""
-
-_SEEN = "seen.json"
-"""What files without a published sha256 were when they were first downloaded, by repository and revision."""
 
 _ATTEMPTS = 5
 """How often a download goes on where its connection was cut."""
 
 _LONG = 10**8
-"""Bytes from which on reading a file takes a time that a person notices."""
+"""Bytes from which on checking a file takes a time that a person notices."""
 
 _RESUMES = "Run the same command again: it resumes."
 
@@ -48,6 +40,7 @@ _CACHE = "the model hub's cache (HF_HUB_CACHE, HF_ASSETS_CACHE, HF_HOME)"
 _ADDRESS = re.compile(r"https?://\S+|(?<=url: )\S+")
 
 Entry = Dict[str, Any]
+"""A file of a request: the fields of :class:`launch.model.hub_list.File`."""
 
 
 def _say(text: str) -> None:
@@ -55,7 +48,7 @@ def _say(text: str) -> None:
 
 
 class _Client:
-    """One request, and what it needs of the library."""
+    """A repository at a revision, and where its files and those of other addresses are kept."""
 
     def __init__(self, repository: str, revision: str) -> None:
         import huggingface_hub
@@ -64,26 +57,32 @@ class _Client:
         self.repository = repository
         self.revision = revision
 
-    @property
-    def name(self) -> str:
-        """The hub, as a person may read it: an address in HF_ENDPOINT may hold a secret."""
-        default = self.hub.constants.ENDPOINT == self.hub.constants._HF_DEFAULT_ENDPOINT
-        return "huggingface.co" if default else "the hub that HF_ENDPOINT names"
-
     def folder(self, name: str) -> Path:
-        """Return the folder ``name`` beside the hub's cache, made if it is not there."""
-        return Path(self.hub.cached_assets_path(_LIBRARY, namespace="hub", subfolder=name))
+        """Return the kit's folder ``name`` beside the hub's cache, made if it is not there."""
+        return Path(self.hub.cached_assets_path("sparse-bert-kit", namespace="hub", subfolder=name))
 
     def where(self, file: Entry) -> str:
         """Return what a file is and where it comes from, for errors."""
         if file["address"]:
             return f"INPUT=hub: {file['address']}"
-        return f"INPUT=hub: {file['name']} of {self.repository} at {self.revision}, {self.name}"
+        # An address in HF_ENDPOINT may hold a secret.
+        default = self.hub.constants.ENDPOINT == self.hub.constants._HF_DEFAULT_ENDPOINT
+        hub = "huggingface.co" if default else "the hub that HF_ENDPOINT names"
+        return f"INPUT=hub: {file['name']} of {self.repository} at {self.revision}, {hub}"
+
+    def own(self, file: Entry) -> Path:
+        """Return where a file that is not on the hub is kept."""
+        return self.folder(hashlib.sha256(file["address"].encode()).hexdigest()[:12]) / str(file["name"])
+
+    def first(self, file: Entry) -> Path:
+        """Return the file with the sha256 that a file of the hub had when it was first downloaded."""
+        seen = digests.of_value([self.repository, self.revision])[:12]
+        return self.folder("seen") / seen / f"{file['name']}.sha256"
 
     def cached(self, file: Entry) -> Optional[Path]:
         """Return where a file is if it is here."""
         if file["address"]:
-            path = self._own(file)
+            path = self.own(file)
             return path if path.is_file() else None
         found = self.hub.try_to_load_from_cache(self.repository, file["name"], revision=self.revision)
         return Path(found) if isinstance(found, str) else None
@@ -113,7 +112,7 @@ class _Client:
             return Path(self.hub.hf_hub_download(self.repository, file["name"], revision=self.revision))
         from huggingface_hub.file_download import http_get
 
-        path = self._own(file)
+        path = self.own(file)
         part = path.with_name(path.name + ".incomplete")
         with locks.exclusive(path.with_name(path.name + ".lock"), path.name):
             if not path.is_file():
@@ -124,76 +123,62 @@ class _Client:
                 part.replace(path)
         return path
 
-    def forget(self, file: Entry, path: Path) -> None:
-        """Remove what there is of a file."""
-        own = [path.with_name(path.name + ".incomplete")] if file["address"] else []
-        for gone in (path.resolve(), path, *own):
-            with contextlib.suppress(FileNotFoundError):
-                gone.unlink()
+    def download_on(self, file: Entry) -> Path:
+        """As :meth:`download`, going on where the connection is cut: the library does not within a file."""
+        from requests.exceptions import ChunkedEncodingError
 
-    def _own(self, file: Entry) -> Path:
-        place = hashlib.sha256(file["address"].encode()).hexdigest()[:12]
-        return self.folder(place) / str(file["name"])
-
-
-def _cut(get: Callable[[], Path]) -> Path:
-    """Return what ``get`` does, which goes on where it was: the library itself does so only at the start."""
-    from requests.exceptions import ChunkedEncodingError
-
-    for _ in range(_ATTEMPTS - 1):
-        with contextlib.suppress(ChunkedEncodingError):
-            return get()
-        time.sleep(1)
-    return get()
+        for _ in range(_ATTEMPTS - 1):
+            with contextlib.suppress(ChunkedEncodingError):
+                return self.download(file)
+            time.sleep(1)
+        return self.download(file)
 
 
-def _git_sha1(path: Path) -> str:
-    """Return what git names a file's content by (``git hash-object``)."""
-    digest = hashlib.sha1(b"blob %d\0" % path.stat().st_size)
-    with path.open("rb") as handle:
-        for chunk in iter(lambda: handle.read(1 << 20), b""):
-            digest.update(chunk)
-    return digest.hexdigest()
-
-
-def _difference(file: Entry, path: Path, sha256: str, seen: Entry) -> str:
+def _difference(file: Entry, path: Path, sha256: str, first: str) -> str:
     """Return in what a file is not the one it must be; empty: it is.
 
     The hub's cache calls a file's content by its sha256, or by git's sha1 of it, as the hub has told it.
 
-    :param seen: bytes and sha256 when it was first downloaded; empty for one that was not before.
+    :param first: its sha256 when it was first downloaded; empty for one that was not before.
     """
     length = path.stat().st_size
-    for known, whose in ((file, "listed"), (seen, "there at the first download")):
-        if known.get("bytes") not in (None, length):
-            return f"it has {length:,} bytes, and the one {whose} {known['bytes']:,}"
-        if known.get("sha256") not in (None, sha256):
-            return f"its sha256 is {sha256}, and that of the one {whose} {known['sha256']}"
+    if file["bytes"] not in (None, length):
+        return f"it has {length:,} bytes, and the one listed {file['bytes']:,}"
+    for known, whose in ((file["sha256"], "listed"), (first, "there at the first download")):
+        if known and known != sha256:
+            return f"its sha256 is {sha256}, and that of the one {whose} {known}"
     told = "" if file["address"] else path.resolve().name
     if re.fullmatch("[0-9a-f]{64}", told) and told != sha256:
         return f"its sha256 is {sha256}, and the hub says {told}"
-    if re.fullmatch("[0-9a-f]{40}", told) and told != _git_sha1(path):
-        return f"git's sha1 of it is {_git_sha1(path)}, and the hub says {told}"
+    if re.fullmatch("[0-9a-f]{40}", told):
+        sha1 = hashlib.sha1(b"blob %d\0" % length + path.read_bytes()).hexdigest()  # git hash-object
+        return "" if sha1 == told else f"git's sha1 of it is {sha1}, and the hub says {told}"
     return ""
 
 
-def _one(client: _Client, file: Entry, seen: Entry) -> Entry:
+def _fetch_one(client: _Client, file: Entry) -> Entry:
     """Return where a file is and its sha256, downloaded if it is not here or here with other bytes.
 
     :raises KitError: what was downloaded is not the file it must be; it is removed.
     """
+    first = None if file["address"] or file["sha256"] else client.first(file)
+    seen = first.read_text(encoding="utf-8") if first and first.is_file() else ""
     path = client.cached(file)
     while True:
         downloaded = path is None
         if path is None:
-            path = _cut(lambda: client.download(file))
+            path = client.download_on(file)
         if path.stat().st_size > _LONG:
             _say(f"checking {file['name']}")
         sha256 = digests.of_file(path)
         difference = _difference(file, path, sha256, seen)
         if not difference:
+            if first and not seen:
+                files.write(first, sha256)
             return {"path": str(path), "sha256": sha256}
-        client.forget(file, path)
+        for gone in (path.resolve(), path):
+            with contextlib.suppress(FileNotFoundError):
+                gone.unlink()
         if downloaded:
             raise KitError(
                 f"What was downloaded is not the file it must be: {difference}.",
@@ -204,20 +189,18 @@ def _one(client: _Client, file: Entry, seen: Entry) -> Entry:
         path = None
 
 
-def _announce(client: _Client, missing: List[Entry]) -> None:
-    """Say what is going to be downloaded, and check that there is room for it."""
-    names = []
-    total = 0
-    for file in missing:
-        with _told(client, client.where(file)):
-            length = client.size(file)
-        names.append(f"{file['name']} ({size(length)})" if length >= 10**5 else file["name"])
-        total += length
-    if any(not file["address"] for file in missing):
+def _announce(client: _Client, sizes: Dict[str, int], revision: bool) -> None:
+    """Say what is going to be downloaded, and check that there is room for it.
+
+    :param sizes: bytes by name.
+    :param revision: whether files of the repository are among them.
+    """
+    total = sum(sizes.values())
+    names = [f"{name} ({size(length)})" if length >= 10**5 else name for name, length in sizes.items()]
+    if revision:
         _say(f"{client.repository} at {client.revision}")
     _say(f"downloading {size(total)}: {', '.join(names)}")
-    cache = Path(client.hub.constants.HF_HUB_CACHE).expanduser()
-    free = shutil.disk_usage(next(folder for folder in (cache, *cache.parents) if folder.is_dir())).free
+    free = place.free_disk(Path(client.hub.constants.HF_HUB_CACHE).expanduser())
     if total > free:
         raise KitError(
             f"There is too little free disk space: {size(free)}, and the files have {size(total)}.",
@@ -226,17 +209,31 @@ def _announce(client: _Client, missing: List[Entry]) -> None:
         )
 
 
-@contextlib.contextmanager
-def _told(client: _Client, where: str) -> Iterator[None]:
-    """Turn what the library or the operating system raises into an error for a person."""
+def fetch_files(request: Entry) -> Entry:
+    """Return path and sha256 of each file of a request, by its name.
+
+    :param request: ``repository``, ``revision`` and ``files``.
+    :raises KitError: one cannot be had.
+    """
+    client = _Client(request["repository"], request["revision"])
+    where, found, sizes = _CACHE, {}, {}
     try:
-        yield
-    except (OSError, ValueError) as error:
-        what, hint = _explained(error, client)
+        missing = [file for file in request["files"] if client.cached(file) is None]
+        for file in missing:
+            where = client.where(file)
+            sizes[file["name"]] = client.size(file)
+        if missing:
+            _announce(client, sizes, any(not file["address"] for file in missing))
+        for file in request["files"]:
+            where = client.where(file)
+            found[file["name"]] = _fetch_one(client, file)
+    except (OSError, ValueError) as error:  # of the library or the operating system
+        what, hint = _explain(error, client)
         raise KitError(what, where=where, hint=hint) from None
+    return found
 
 
-def _explained(error: Exception, client: _Client) -> Tuple[str, str]:
+def _explain(error: Exception, client: _Client) -> Tuple[str, str]:
     """Return what is wrong and what to do about it."""
     import requests
     from huggingface_hub import errors
@@ -246,7 +243,7 @@ def _explained(error: Exception, client: _Client) -> Tuple[str, str]:
     response = getattr(error, "response", None)
     again = f"{_RESUMES}\n{_ELSEWHERE}"
     if isinstance(error, requests.HTTPError) and response is not None:
-        return _refused(response.status_code, response.headers, client)
+        return _explain_refusal(response.status_code, response.headers, client)
     if isinstance(error, errors.OfflineModeIsEnabled):
         what = "Nothing is downloaded: HF_HUB_OFFLINE or TRANSFORMERS_OFFLINE is set."
         return what, f"Unset it for this command.\n{_ELSEWHERE}"
@@ -267,7 +264,7 @@ def _explained(error: Exception, client: _Client) -> Tuple[str, str]:
     return what, "Correct HF_HOME, HF_HUB_CACHE, HF_ASSETS_CACHE and HF_ENDPOINT where they are set."
 
 
-def _refused(status: int, headers: Any, client: _Client) -> Tuple[str, str]:
+def _explain_refusal(status: int, headers: Any, client: _Client) -> Tuple[str, str]:
     """Return what a status that is an error means and what to do about it."""
     if status in (401, 403):
         sent = "with the token that was sent" if client.hub.get_token() else "without a token"
@@ -296,45 +293,6 @@ def _reason(error: BaseException) -> str:
     return reason
 
 
-def fetch(request: Entry) -> Entry:
-    """Return path and sha256 of each file of a request, by its name.
-
-    :param request: ``repository``, ``revision`` and ``files``, each as :class:`launch.model.hub_list.File`.
-    :raises KitError: one cannot be had.
-    """
-    client = _Client(request["repository"], request["revision"])
-    found = {}
-    with _told(client, _CACHE):
-        record = client.folder("seen") / _SEEN
-        missing = [file for file in request["files"] if client.cached(file) is None]
-    if missing:
-        _announce(client, missing)
-    key = f"{client.repository}@{client.revision}"
-    for file in request["files"]:
-        with _told(client, client.where(file)):
-            seen = _seen(record).get(key, {}).get(file["name"], {}) if not file["address"] else {}
-            found[file["name"]] = entry = _one(client, file, seen)
-            if not file["address"] and not file["sha256"] and not seen:
-                _remember(record, key, file["name"], entry)
-    return found
-
-
-def _seen(record: Path) -> Dict[str, Dict[str, Entry]]:
-    try:
-        content: Dict[str, Dict[str, Entry]] = json.loads(record.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
-        return {}
-    return content
-
-
-def _remember(record: Path, key: str, name: str, entry: Entry) -> None:
-    with locks.exclusive(record.with_name("lock"), _SEEN):
-        content = _seen(record)
-        length = Path(entry["path"]).stat().st_size
-        content.setdefault(key, {})[name] = {"bytes": length, "sha256": entry["sha256"]}
-        files.write(record, json.dumps(content, indent=2) + "\n")
-
-
 def _is_for_people(record: logging.LogRecord) -> bool:
     """Take addresses, which may hold secrets, out of the library's words, and why it tries again.
 
@@ -351,7 +309,7 @@ def main(words: List[str]) -> int:
 
         for handler in library.get_logger("huggingface_hub").handlers:
             handler.addFilter(_is_for_people)
-        answer: Entry = {"files": fetch(json.loads(words[0]))}
+        answer: Entry = {"files": fetch_files(json.loads(words[0]))}
     except KitError as error:
         answer = {"error": error.as_dict()}
     except KeyboardInterrupt:

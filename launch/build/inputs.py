@@ -1,8 +1,7 @@
-"""Which checkpoint, tokenizer and questions a run reads: INPUT, MODEL, TRAIN_FILE, VALIDATION_FILE, SEED
-and WEIGHTS.
+"""What a run reads: INPUT, MODEL, TRAIN_FILE, VALIDATION_FILE, SEED and WEIGHTS.
 
-The launch file says what a run reads by default.  What a make variable changes of that is rewritten by the
-rules in :func:`apply`, each change with the name of its rule, and nothing else is.
+The launch file says what a run reads by default.  What a make variable changes of that, the rules in
+:func:`apply` rewrite, each change with the name of its rule.
 """
 
 import json
@@ -11,35 +10,32 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Callable, Mapping, Optional
 
-from . import hub
 from ..core import digests, files, paths
-from ..model import bert_config, checkpoint, hub_list, squad
 from ..core.errors import KitError, unknown
-from ..vscode.rewrite import Rewriter
+from ..model import bert_config, checkpoint, hub_list, squad
 from ..model.variants import Variant
+from ..vscode.rewrite import Rewriter
+from . import hub
 
 KINDS = ("sample", "files", "hub")
 
-VARIABLES = ("MODEL", "TRAIN_FILE", "VALIDATION_FILE")
-"""Those that name files, each the rule by which an argument is changed."""
+VARIABLES = ("MODEL", "TRAIN_FILE", "VALIDATION_FILE")  # each is the rule by which an argument is changed
 
 _OFFLINE = ("TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE")
 
 
 @dataclass(frozen=True)
 class Selection:
-    """What the user chose.
+    """What the user chose; None and empty leave what the launch file says.
 
     :param kind: one of :data:`KINDS`.
-    :param model: folder with config and tokenizer, for ``files``.
-    :param train_file: questions to calibrate on, for ``files``.
-    :param validation_file: questions to evaluate on, for ``files``.
-    :param seed: None leaves the launch file's.
+    :param model: for ``files``: folder with config and tokenizer.
+    :param train_file: for ``files``: questions to calibrate on; ``validation_file``: to evaluate on.
     :param weights: ``random``, or empty: what an evaluation reads.
-    :param listing: what to download, for ``hub``.
-    :param ready: makes the kit's environment, for ``hub``: what downloads is made with it.
-    :param downloaded: what the files of ``hub`` are there, once they are here.
-    :param threads: None for as many as torch would take; :mod:`launch.core.surroundings`.
+    :param threads: None for as many as torch would take.
+    :param listing: for ``hub``: what to download.
+    :param ready: for ``hub``: makes the kit's environment, with which that of what downloads is made.
+    :param downloaded: for ``hub``, once the files are here: what they are there.
     """
 
     kind: str = "sample"
@@ -61,7 +57,7 @@ class Selection:
 
 
 def user_configs() -> Path:
-    """Return where the configs go that are cut from a person's model."""
+    """Return the folder of the configs that are cut from a person's model."""
     return paths.BUILD / "configs" / "user"
 
 
@@ -91,22 +87,16 @@ def select(
     :raises KitError: a value is none of those allowed, or goes with another INPUT.
     """
     check_kind(kind)
-    if listing and kind != "hub":
-        raise KitError(
-            f"HUB has no meaning with INPUT={kind}.",
-            where=f"HUB={listing}",
-            hint="Add INPUT=hub, or leave HUB out.",
-        )
     given = {"MODEL": model, "TRAIN_FILE": train_file, "VALIDATION_FILE": validation_file}
-    if kind != "files":
-        for name, value in given.items():
-            if value:
-                raise KitError(
-                    f"{name} has no meaning with INPUT={kind}.",
-                    where=f"{name}={value}",
-                    hint=f"Add INPUT=files, or leave {name} out.",
-                )
-    elif not model:
+    for name, value in (("HUB", listing), *given.items()):
+        belongs = "hub" if name == "HUB" else "files"
+        if value and kind != belongs:
+            raise KitError(
+                f"{name} has no meaning with INPUT={kind}.",
+                where=f"{name}={value}",
+                hint=f"Add INPUT={belongs}, or leave {name} out.",
+            )
+    if kind == "files" and not model:
         raise KitError(
             "INPUT=files needs a model.",
             where="MODEL is empty",
@@ -125,41 +115,30 @@ def select(
         )
     places = {name: files.typed(value, name) if value else None for name, value in given.items()}
     for name, place in places.items():
-        if place is not None:
-            _check_regular(place, name)
+        reason = files.special(place) if place else ""  # the reader says what else is wrong
+        if reason:
+            raise KitError(
+                f"The file cannot be read: {reason}.",
+                where=f"{name}={place}",
+                hint=f"Make it readable or correct {name}.",
+            )
+    hub_file = files.typed(listing, "HUB") if listing else hub_list.LIST
     return Selection(
         kind,
-        model=places["MODEL"],
-        train_file=places["TRAIN_FILE"],
-        validation_file=places["VALIDATION_FILE"],
+        places["MODEL"],
+        places["TRAIN_FILE"],
+        places["VALIDATION_FILE"],
         seed=int(seed) if seed else None,
         weights=weights,
-        listing=hub_list.read(files.typed(listing, "HUB") if listing else hub_list.LIST)
-        if kind == "hub"
-        else None,
+        listing=hub_list.read(hub_file) if kind == "hub" else None,
         ready=ready if kind == "hub" else None,
     )
 
 
-def _check_regular(path: Path, name: str) -> None:
-    """Check that a file is no device or pipe, which might never end; the reader says what else is wrong.
-
-    :param name: what the file is to the user (``TRAIN_FILE``), for the error.
-    """
-    reason = files.special(path)
-    if reason:
-        raise KitError(
-            f"The file cannot be read: {reason}.",
-            where=f"{name}={path}",
-            hint=f"Make it readable or correct {name}.",
-        )
-
-
 def _config_for(selection: Selection, variant: Variant, committed: Path) -> Path:
-    """Return the hybrid config that belongs to the user's model, made where it is not there yet.
+    """Return the hybrid config that is cut from the user's model, made where it is not there yet.
 
-    The launch file's first configuration computes the hybrid configs from the dense one; with another dense
-    model they are other configs.  A BERT-large gives the committed ones, byte for byte.
+    A BERT-large gives the committed one, byte for byte.
     """
     assert selection.model is not None
     where = str(bert_config.config_file(selection.model))
@@ -186,11 +165,11 @@ def apply(
 ) -> Selection:
     """Let an invocation read what the user chose, and return that: with ``hub`` as the files that it became.
 
-    :param variant: the variant that the configuration makes; None for a configuration that makes none.
+    :param variant: what the configuration makes; None: no tree.
     :param sample_is_default: whether the launch file names the sample itself, as the kit's does: then its
         arguments stand as somebody may have edited them.
-    :param upstreams_script: whether the program is upstream's script, which reads flat question files only,
-        wants questions of both kinds, and keeps caches.
+    :param upstreams_script: whether the program is upstream's, which wants questions of both kinds, and keeps
+        caches.
     :raises KitError: a file is missing that this configuration needs, or the model is unfit for the variant.
     """
     # The kit's own program computes configs from a folder's dense one, and reads no questions for it.
@@ -219,8 +198,7 @@ def apply(
     elif not sample_is_default:
         rewriter.set("--model_name_or_path", str(paths.SAMPLE / "model"), rule)
         if not computes_configs:
-            sample = paths.SAMPLE / "train.json", paths.SAMPLE / "validation.json"
-            _read_questions(rewriter, *sample, rule, rule)
+            _read_sample_questions(rewriter, rule)
     return selection
 
 
@@ -235,20 +213,17 @@ def _choose_weights(rewriter: Rewriter, selection: Selection, sample_is_default:
 
 
 def _downloaded(rewriter: Rewriter, selection: Selection, variant: Optional[Variant]) -> Selection:
-    """Return the selection with the hub's names as files here.
-
-    A tree's weights are drawn, and configs are computed from a config: only an evaluation reads weights.
-
-    :raises KitError: a file cannot be had.
-    """
+    """Return the selection with the hub's names as files here; only an evaluation reads weights."""
     assert selection.listing is not None
     assert selection.ready is not None
-    evaluates = variant is None and not rewriter.has("--gen_sparse_cfg")
-    questions = "train" if variant is not None else "validation" if evaluates else ""
-    weights = evaluates and selection.weights != checkpoint.RANDOM
+    if variant is not None:
+        questions, weights = "train", False
+    elif rewriter.has("--gen_sparse_cfg"):
+        questions, weights = "", False
+    else:
+        questions, weights = "validation", selection.weights != checkpoint.RANDOM
     found = hub.local(selection.listing, questions, weights, selection.ready)
-    name = {"train": "train_file", "validation": "validation_file"}.get(questions)
-    read = {name: found.questions} if name else {}
+    read = {f"{questions}_file": found.questions} if questions else {}
     return replace(selection, model=found.model, downloaded=found.downloaded, **read)  # type: ignore[arg-type]
 
 
@@ -256,37 +231,39 @@ def _read_files(
     rewriter: Rewriter, selection: Selection, variant: Optional[Variant], upstreams_script: bool
 ) -> None:
     assert selection.model is not None
+    train, validation = selection.train_file, selection.validation_file
+    train_rule, validation_rule = selection.rule("TRAIN_FILE"), selection.rule("VALIDATION_FILE")
     writes_configs = rewriter.has("--gen_sparse_cfg")
-    check_model_folder(selection.model)
+    _check_model_folder(selection.model)
     if writes_configs:
         rewriter.set("--output_dir", str(user_configs()), f"INPUT={selection.kind} keeps the kit's own")
     rewriter.set("--model_name_or_path", str(selection.model), selection.rule("MODEL"))
     if writes_configs and upstreams_script:
         # It reads questions on its way and does nothing with them.
-        sample = "upstream's script wants questions: the sample's"
-        _read_questions(
-            rewriter, paths.SAMPLE / "train.json", paths.SAMPLE / "validation.json", sample, sample
-        )
+        _read_sample_questions(rewriter, "upstream's script wants questions: the sample's")
     elif rewriter.has("--do_eval") and not writes_configs:
-        train, validation = selection.train_file, selection.validation_file
-        needed = "TRAIN_FILE" if variant is not None else "VALIDATION_FILE"
-        if (train if variant is not None else validation) is None:
+        needed, given = ("VALIDATION_FILE", validation) if variant is None else ("TRAIN_FILE", train)
+        if given is None:
             raise KitError(
                 f"INPUT=files needs {needed} here.",
                 where=f"{needed} is empty",
                 hint=f"Give {needed}=<questions in SQuAD's JSON, nested or flat>.",
             )
-        rules = [selection.rule("TRAIN_FILE"), selection.rule("VALIDATION_FILE")]
         if upstreams_script and validation is None:
             validation = train
-            rules[1] = "upstream's script wants some, and does nothing with them"
-        _read_questions(rewriter, train, validation, *rules)
+            validation_rule = "upstream's script wants some, and does nothing with them"
+        _read_questions(rewriter, train, validation, train_rule, validation_rule)
     config = rewriter.value("--config_name")
     if variant is not None and variant.hybrid and config is not None:
         committed = Path(rewriter.cwd.after[0]) / config
         wanted = _config_for(selection, variant, committed)
         if wanted != committed:
             rewriter.set("--config_name", str(wanted), selection.rule("MODEL"))
+
+
+def _read_sample_questions(rewriter: Rewriter, rule: str) -> None:
+    train, validation = paths.SAMPLE / "train.json", paths.SAMPLE / "validation.json"
+    _read_questions(rewriter, train, validation, rule, rule)
 
 
 def _read_questions(
@@ -298,10 +275,8 @@ def _read_questions(
 ) -> None:
     """Let questions come from files; an option whose file is None is left out."""
     rewriter.drop("--dataset_name", "questions come from files")
-    for option, path, rule in (
-        ("--train_file", train, train_rule),
-        ("--validation_file", validation, validation_rule),
-    ):
+    chosen = ("--train_file", train, train_rule), ("--validation_file", validation, validation_rule)
+    for option, path, rule in chosen:
         if path is None:
             rewriter.drop(option, "INPUT=files")
         else:
@@ -309,10 +284,9 @@ def _read_questions(
 
 
 def flat(path: Path, name: str) -> Path:
-    """Return the questions of ``path``, nested or flat, as a file in the one flat form.
+    """Return the questions of ``path``, nested or flat, in the flat form, which upstream's script reads.
 
-    That is the form that upstream's script reads.  The file is named after the bytes of ``path``, and made
-    once.
+    The file is named after the bytes of ``path``, and made once.
 
     :param name: what has named the file (``TRAIN_FILE``), for errors.
     :raises KitError: it cannot be read, or holds no questions in SQuAD's form.
@@ -329,24 +303,21 @@ def flat(path: Path, name: str) -> Path:
     return made
 
 
-def check_model_folder(folder: Path) -> None:
+def _check_model_folder(folder: Path) -> None:
     """Check that ``folder`` has a BERT's config and a tokenizer.
 
     :raises KitError: it has not.
     """
-    where = f"MODEL={folder}"
     if not folder.is_dir():
         raise KitError(
             "The model folder does not exist." if not folder.exists() else "MODEL is not a folder.",
-            where=where,
+            where=f"MODEL={folder}",
             hint="Give a folder with config.json and a tokenizer (vocab.txt or tokenizer.json).",
         )
-    _check_regular(bert_config.config_file(folder), "MODEL")
-    config = bert_config.read(folder, "MODEL")
-    bert_config.shape(config, str(folder / "config.json"))
+    bert_config.shape(bert_config.read(folder, "MODEL"), str(folder / "config.json"))
     if not any((folder / name).is_file() for name in ("vocab.txt", "tokenizer.json")):
         raise KitError(
             "The model folder has no tokenizer.",
-            where=where,
+            where=f"MODEL={folder}",
             hint="Put the model's vocab.txt or tokenizer.json there.",
         )

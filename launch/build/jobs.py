@@ -5,22 +5,21 @@ import os
 import sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Dict, Mapping, Optional, Sequence, Tuple
+from typing import Any, Dict, Mapping, NamedTuple, Optional, Sequence
 
 from .. import vscode
-from . import convert, inputs, rules
 from ..core import digests, files, hidden, host, paths
-from ..model import bert_config, model_folder
-from ..setup import requirements
 from ..core.errors import KitError
-from .optimizers import Optimizer
-from ..qa.arguments import Arguments, parse
-from ..vscode.rewrite import Part, Rewriter, format_parts, option_of
-from ..sources.source import Source
+from ..model import bert_config, model_folder
+from ..model.spec import Spec
 from ..model.variants import VARIANTS, Variant
+from ..qa.arguments import Arguments, parse
+from ..setup import requirements
+from ..sources.source import Source
+from ..vscode.rewrite import Part, Rewriter, format_parts, option_of
+from . import inputs, rules
 
-_JOBS = ("configs", "evaluate", *VARIANTS)
-"""Configurations that make runs, and whose command lines it reads."""
+_JOBS = ("configs", "evaluate", *VARIANTS)  # configurations that make runs
 
 _FILES = ("model_name_or_path", "config_name", "tokenizer_name", "train_file", "nncf_config")
 """Arguments that count by the content of the file or folder they name, where there is one."""
@@ -42,11 +41,9 @@ _UNREAD = (
 
 _QUESTIONS = ("train_file", "validation_file")
 
-_FLAT = "the flat form, which upstream's script reads"
-"""The rule by which a question file is converted."""
+_FLAT = "the flat form, which upstream's script reads"  # the rule by which a question file is converted
 
-_UNKEYED_VARIABLES = ("PATH", "TORCH_EXTENSIONS_DIR", "HF_HOME")
-"""Variables that lead to tools and not to what is computed."""
+_UNKEYED_VARIABLES = ("PATH", "TORCH_EXTENSIONS_DIR", "HF_HOME")  # they lead to tools
 
 _PROGRAM = ("core", "model", "qa")
 """The rooms of the kit in which all that its program imports is; ``tests/test_layers.py`` proves it."""
@@ -56,8 +53,8 @@ _PROGRAM = ("core", "model", "qa")
 class Run:
     """One configuration of a launch file as it runs.
 
-    :param name: the configuration's name, or the kit's for one of upstream's.
-    :param origin: the configuration and the launch file that it is from, in words.
+    :param name: the configuration's, or the kit's for one of upstream's.
+    :param origin: the configuration and its launch file, in words.
     :param parts: the invocation part by part, as in the launch file and as it runs, with the rules between.
     """
 
@@ -118,19 +115,14 @@ class Job(Run):
     def shape(self) -> bert_config.BertShape:
         """Return the dimensions of the model that it is about.
 
-        :raises KitError: the config cannot be read or is unsound.
-        """
-        config, where = self.config()
-        return bert_config.shape(config, where)
-
-    def config(self) -> Tuple[Dict[str, Any], str]:
-        """Return the model config and what names it in errors.
-
-        :raises KitError: it cannot be read.
+        :raises KitError: the config cannot be read, is unsound, or does not give a tree the published graph.
         """
         source = self.local(self.arguments.config_source)
         name = self.named("config_name" if self.arguments.config_name else "model_name_or_path")
-        return bert_config.read(source, name), str(bert_config.config_file(source))
+        config, where = bert_config.read(source, name), str(bert_config.config_file(source))
+        if self.variant is not None:
+            bert_config.check_graph(config, where)
+        return bert_config.shape(config, where)
 
     def check_model(self) -> None:
         """Check the model's config and what is known of its tokenizer, before anything is loaded.
@@ -171,11 +163,9 @@ class TreeJob(Job):
         """The folder in which the tree is built."""
         return self.onnx_path.parent
 
-    def shape(self) -> bert_config.BertShape:
-        """As :meth:`Job.shape`, of a model that has the published graph."""
-        config, where = self.config()
-        bert_config.check_graph(config, where)
-        return bert_config.shape(config, where)
+    def spec(self) -> Spec:
+        """Return what the tree must be."""
+        return Spec.of(self.variant, self.shape(), self.arguments.max_seq_length)
 
 
 def load(launch: str, name: str, selection: inputs.Selection, source: Source) -> Job:
@@ -184,57 +174,43 @@ def load(launch: str, name: str, selection: inputs.Selection, source: Source) ->
     :param launch: the launch file's path, or ``upstream`` for that of the transformers fork.
     :raises KitError: the launch file or an input is at fault.
     """
-    if launch != rules.UPSTREAM:
-        return _own_job(_read(launch, name), selection, source)
-    rewriter = rules.rewrite_upstream(name, source)
-    origin = f"{rules.name_upstream(name)!r} in {paths.shown(rules.find_upstream_file())}"
-    read = _select(rewriter, name, selection, source, sample_is_default=False)
-    return _flattened(_job(rewriter, name, origin, source, _arguments(rewriter), read), rewriter)
+    return _job(_read(launch, name, source), name, selection, source)
 
 
 def run_of(launch: str, name: str, selection: inputs.Selection, source: Source) -> Run:
     """Return what the configuration ``name`` runs: a job, or another program as the file has it.
 
-    Configurations of other programs are for people, as the kit's own ``tests`` is.  Make runs none of them,
-    and source and inputs say nothing about them.
+    Make runs no other program; source and inputs say nothing about it.
 
     Parameters and errors as :func:`load`.
     """
-    if launch == rules.UPSTREAM:
-        return load(launch, name, selection, source)
-    read = _read(launch, name)
-    if name in _JOBS or rules.runs_the_kits(read.rewriter):
-        return _own_job(read, selection, source)
+    read = _read(launch, name, source)
+    if read.configuration is None or name in _JOBS or rules.runs_the_kits(read.rewriter):
+        return _job(read, name, selection, source)
     return Run(name, read.rewriter.result(), read.origin, read.rewriter.parts())
 
 
-def default_python() -> str:
-    """Return the interpreter of a configuration that names none: the environment's, or the kit's own.
-
-    VS Code takes the selected one: a person's choice, else what it finds, in the kit's folder first.  No
-    setting chooses one (``.vscode/settings.json`` says why).
-    """
-    return str(paths.VENV_PYTHON) if os.access(str(paths.VENV_PYTHON), os.X_OK) else sys.executable
-
-
-@dataclass(frozen=True)
-class _Read:
-    """A configuration as VS Code runs it, its origin in words, and how it stands in the file."""
+class _Read(NamedTuple):
+    """A configuration as VS Code runs it; upstream's, whose ``configuration`` is None, as it runs here."""
 
     rewriter: Rewriter
     origin: str
-    configuration: vscode.Configuration
+    configuration: Optional[vscode.Configuration]
 
 
-def _read(launch: str, name: str) -> _Read:
+def _read(launch: str, name: str, source: Source) -> _Read:
+    if launch == rules.UPSTREAM:
+        rewriter = rules.rewrite_upstream(name, source)
+        origin = f"{rules.name_upstream(name)!r} in {paths.shown(rules.find_upstream_file())}"
+        return _Read(rewriter, origin, None)
     launch_file = files.typed(launch, "LAUNCH")
     configuration = vscode.find(vscode.load(launch_file), name)
     workspace, env = paths.REPOSITORY, os.environ
     if configuration.here.get("envFile") is None:
         _tell_of_env_file()
-    rewriter = Rewriter(
-        vscode.resolve(configuration, workspace=workspace, env=env, default_python=default_python())
-    )
+    # VS Code takes the selected interpreter: a person's, else what it finds, in the kit's folder first.
+    python = str(paths.VENV_PYTHON) if os.access(str(paths.VENV_PYTHON), os.X_OK) else sys.executable
+    rewriter = Rewriter(vscode.resolve(configuration, workspace=workspace, env=env, default_python=python))
     variables = vscode.make_variables(configuration, workspace=workspace, env=env)
     rewriter.as_written(configuration.here, variables.substitute)
     return _Read(rewriter, f"{name!r} in {paths.shown(launch_file)}", configuration)
@@ -248,38 +224,47 @@ def _tell_of_env_file() -> None:
         print(f"note: {note}", file=sys.stderr, flush=True)
 
 
-def _own_job(read: _Read, selection: inputs.Selection, source: Source) -> Job:
-    """Return the job of a configuration that is not upstream's; errors name its place in the file.
+def _job(read: _Read, name: str, selection: inputs.Selection, source: Source) -> Job:
+    """Return the job of a configuration; errors name its place in the file.
 
     A program of somebody's own may stand in the kit's place, if it takes the same arguments.
     """
-    configuration, target = read.configuration, read.rewriter.target.after
-    key = {"-m": "module", "-c": "code"}[target[0]] if len(target) > 1 else "program"
-    where = f"{configuration.place(configuration.path(key))} = {hidden.shown(target[-1])}"
-    hint = 'Set "program" to one of launch/qa/, or give the configuration another name.'
-    if key != "program":
-        what = f"Make runs {configuration.name!r} as the question-answering program, and this is none."
-        raise KitError(what, where=where, hint=hint)
-    kits = rules.runs_the_kits(read.rewriter)
-    rules.move_to_source(read.rewriter, source, where)
-    selected = _select(read.rewriter, configuration.name, selection, source, sample_is_default=True)
+    rewriter, configuration = read.rewriter, read.configuration
+    where, hint = "", 'Set "program" to one of launch/qa/, or give the configuration another name.'
+    kits = rules.runs_the_kits(rewriter)
+    if configuration:
+        target = rewriter.target.after
+        key = {"-m": "module", "-c": "code"}[target[0]] if len(target) > 1 else "program"
+        where = f"{configuration.place(configuration.path(key))} = {hidden.shown(target[-1])}"
+        if key != "program":
+            what = f"Make runs {name!r} as the question-answering program, and this is none."
+            raise KitError(what, where=where, hint=hint)
+        rules.move_to_source(rewriter, source, where)
+    selected = inputs.apply(
+        rewriter,
+        selection,
+        VARIANTS.get(name),
+        sample_is_default=configuration is not None,
+        upstreams_script=rules.is_upstreams(source),
+    )
+    rules.set_threads(rewriter, selection.threads, os.environ)
     try:
-        arguments = _arguments(read.rewriter)
+        arguments = _arguments(rewriter)
     except KitError as error:
+        if configuration is None:
+            raise
         if kits:
             where = configuration.place(configuration.path("args"))
             raise KitError(error.what, where=where, hint=error.hint) from None
-        what = f"Make runs {configuration.name!r} as the question-answering program, and this is another"
+        what = f"Make runs {name!r} as the question-answering program, and this is another"
         raise KitError(f"{what}, or has wrong arguments.  {error.what}", where=where, hint=hint) from None
-    job = _job(read.rewriter, configuration.name, read.origin, source, arguments, selected)
-    return _flattened(replace(job, configuration=configuration), read.rewriter)
+    result, parts = rewriter.result(), rewriter.parts()
+    named = name, result, read.origin, parts, VARIANTS.get(name)
+    return _flattened(Job(*named, arguments, source, configuration, selected.downloaded), rewriter)
 
 
 def _flattened(job: Job, rewriter: Rewriter) -> Job:
-    """Return a job with its questions in the form that upstream's script reads; the sample's are.
-
-    :raises KitError: they cannot be read.
-    """
+    """Return a job with its questions in the form that upstream's script reads; the sample's are."""
     made = {}
     for name in _QUESTIONS if job.upstreams_script else ():
         path = job.questions(name)
@@ -289,20 +274,6 @@ def _flattened(job: Job, rewriter: Rewriter) -> Job:
             rewriter.set(f"--{name}", flat, _FLAT)
     changed = {"invocation": rewriter.result(), "parts": rewriter.parts(), "arguments": _arguments(rewriter)}
     return replace(job, **changed, flattened=made) if made else job  # type: ignore[arg-type]
-
-
-def _select(
-    rewriter: Rewriter, name: str, selection: inputs.Selection, source: Source, *, sample_is_default: bool
-) -> inputs.Selection:
-    selected = inputs.apply(
-        rewriter,
-        selection,
-        VARIANTS.get(name),
-        sample_is_default=sample_is_default,
-        upstreams_script=rules.is_upstreams(source),
-    )
-    rules.set_threads(rewriter, selection.threads, os.environ)
-    return selected
 
 
 def _arguments(rewriter: Rewriter) -> Arguments:
@@ -320,28 +291,8 @@ def _arguments(rewriter: Rewriter) -> Arguments:
 
 
 def _parse(invocation: vscode.Invocation, *, shown: bool = False) -> Arguments:
-    args = map(hidden.shown, invocation.args) if shown else invocation.args
-    return parse(Path(invocation.target[-1]).name, list(args))
-
-
-def _job(
-    rewriter: Rewriter,
-    name: str,
-    origin: str,
-    source: Source,
-    arguments: Arguments,
-    selected: inputs.Selection,
-) -> Job:
-    return Job(
-        name,
-        rewriter.result(),
-        origin,
-        rewriter.parts(),
-        VARIANTS.get(name),
-        arguments,
-        source,
-        downloaded=selected.downloaded,
-    )
+    args = [hidden.shown(word) if shown else word for word in invocation.args]
+    return parse(Path(invocation.target[-1]).name, args)
 
 
 def load_tree(launch: str, variant: Variant, selection: inputs.Selection, source: Source) -> TreeJob:
@@ -402,13 +353,8 @@ def onnx_key(job: TreeJob) -> Dict[str, Any]:
     }
 
 
-def ir_key(onnx_sha256: str, optimizer: Optimizer) -> Dict[str, Any]:
-    """Return what the IR of an ONNX file depends on, as JSON."""
-    return {**convert.key(optimizer), "onnx": onnx_sha256}
-
-
 def _shown_apart(job: Job) -> Dict[str, Any]:
-    """Return the arguments of a job, those with values in them that are not to be shown as such words."""
+    """Return the arguments of a job; those with values that are not to be shown are :class:`hidden.Word`."""
     named = vars(_parse(job.invocation, shown=True))
     return {
         name: value if value == named[name] else hidden.Word(value, named[name])

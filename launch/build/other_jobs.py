@@ -9,18 +9,17 @@ import sys
 from pathlib import Path
 from typing import Callable, List
 
-from . import inputs, startable
 from ..core import child, files, paths
-from ..model import bert_config, checkpoint, metric, squad
 from ..core.errors import KitError
-from .jobs import Job
 from ..core.locks import LOCK, LOCKED, exclusive
-from .program import run_job
 from ..core.progress import Progress
+from ..model import bert_config, checkpoint, metric, squad
 from ..model.variants import VARIANTS
+from . import inputs, preflight
+from .jobs import Job
+from .program import run_job
 
-_GENERATED = Path("gen-hybrid-sparse", "generated_cfg")
-"""Where upstream's script writes configs, below its working folder."""
+_GENERATED = Path("gen-hybrid-sparse", "generated_cfg")  # below the working folder of upstream's script
 
 
 def configs(job: Job, prepare: Callable[[], None], ready_environment: Callable[[], None]) -> int:
@@ -30,7 +29,7 @@ def configs(job: Job, prepare: Callable[[], None], ready_environment: Callable[[
     :param ready_environment: makes the environment; the kit's program needs none of its own.
     :raises KitError: an input is at fault, or upstream's script fails.
     """
-    startable.check(job)
+    preflight.check_job(job)
     job.shape()
     if job.upstreams_script:
         for path in _upstreams_configs(job, prepare):
@@ -57,10 +56,7 @@ def _forget_earlier(job: Job) -> None:
 
 
 def _upstreams_configs(job: Job, prepare: Callable[[], None]) -> List[Path]:
-    """Write the hybrid configs with upstream's script, and return them.
-
-    The script writes below its working folder; from there they go where ``--output_dir`` says.
-    """
+    """Write the hybrid configs with upstream's script, take them to ``--output_dir``, and return them."""
     with exclusive(LOCK, LOCKED) as lock:
         prepare()
         made = Path(job.invocation.cwd) / _GENERATED
@@ -118,7 +114,7 @@ def evaluate(job: Job, prepare: Callable[[], None]) -> str:
     :param prepare: sets up the environment and the sources.
     :raises KitError: an input is at fault, or the evaluation fails.
     """
-    startable.check(job)
+    preflight.check_job(job)
     questions = job.questions("validation_file")
     if questions is not None:
         examples = squad.read(questions, job.named("validation_file"))

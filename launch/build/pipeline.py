@@ -1,35 +1,29 @@
 """One variant, from its launch configuration to its published tree.
 
 Stages: *onnx* (weights, pruning, quantization, export, sparsity report), *ir* (Model Optimizer), *verify*
-(what is in the files), *publish*.  Each of the first two leaves a stamp, written last, with the key of what
-it was made from and the sha256 of what it made.  A killed run resumes after its last stamp; a key that
-differs makes the stage again.  What does not pass the third is not published.
+(what is in the files), *publish*.  Each of the first two leaves a stamp, written last, with its key and the
+sha256 of what it made.  A killed run resumes after its last stamp; a key that differs makes the stage again.
+What does not pass the third is not published.
 """
 
 import os
 import shutil
 import sys
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, Sequence
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence
 
 from ..artifact import trees
-from . import convert, program, record, resources, startable
-from ..core import paths, place
-from ..model import bert_config, squad
+from ..core import child, paths, place
 from ..core.errors import KitError
-from .jobs import TreeJob, ir_key, onnx_key
 from ..core.locks import LOCK, LOCKED, exclusive
-from .optimizers import DEFAULT, Optimizer
-from .outcome import Outcome
-from ..core.progress import Progress, duration, size
-from ..model.spec import Spec
-
-if TYPE_CHECKING:
-    from ..verify.tree import Result
+from ..core.progress import Progress, columns_of, duration, size
 from ..core.stamp import Stamp
+from ..model import squad
+from ..model.variants import Variant
+from . import convert, preflight, program, record
+from .jobs import TreeJob, onnx_key
 
-_ONNX_STAMP = ".onnx-stage.json"
-_IR_STAMP = ".ir-stage.json"
 _MARK = ".kit-work"
 """In every folder that the kit may empty; others it never touches."""
 
@@ -39,11 +33,64 @@ _UNSOUND = (
     "Do not use these files. Run the same command again; if it ends here again, this is a defect of the"
     " kit or an input that it does not know: what stands above says where to look."
 )
-"""What to do about files that are not what they must be."""
 
 Key = Dict[str, Any]
 
 
+@dataclass(frozen=True)
+class Outcome:
+    """A published tree, as the final table shows it.
+
+    :param built: whether this run made it.
+    """
+
+    variant: Variant
+    tree: Path
+    provenance: Dict[str, Any]
+    built: bool
+
+
+def table(outcomes: Sequence[Outcome]) -> str:
+    """Return the final table: variant, sizes, block sparsity, time, peak memory, path."""
+    lines = [["variant", "ONNX", "IR .bin", "block sparsity", "time", "peak memory", "path"]]
+    for outcome in outcomes:
+        made, stem = outcome.provenance, outcome.variant.stem
+        lines.append(
+            [
+                outcome.variant.name,
+                size(made["files"][f"{stem}.onnx"]["bytes"]),
+                size(made["files"][f"ir/{stem}.bin"]["bytes"]),
+                f"{made['verification']['block_sparsity']:.6f}",
+                duration(sum(made["seconds"].values())) + ("" if outcome.built else " (up to date)"),
+                size(max(made["peak_bytes"].values())),
+                paths.shown(outcome.tree),
+            ]
+        )
+    return "\n".join(columns_of(lines))
+
+
+class _Stage(NamedTuple):
+    """A command that makes files of a tree.
+
+    :param name: what a provenance calls it; ``title`` what the terminal does.
+    :param key: what the files depend on.
+    :param folder: emptied before it runs; nothing else is in it.
+    :param files: what it makes, relative to the work folder.
+    :param run: runs the command.
+    :param result: what the terminal says in the end, of the first file's size and of the peak memory.
+    """
+
+    name: str
+    title: str
+    key: Key
+    folder: Path
+    files: List[str]
+    seconds: float
+    run: Callable[[Progress], child.Usage]
+    result: str
+
+
+@dataclass
 class Build:
     """The trees of one command.
 
@@ -53,17 +100,10 @@ class Build:
     :param optimizer: makes the IR.
     """
 
-    def __init__(
-        self,
-        jobs: Sequence[TreeJob],
-        out: Path,
-        prepare: Callable[[], None],
-        optimizer: Optimizer = DEFAULT,
-    ) -> None:
-        self.jobs = jobs
-        self.out = out
-        self.prepare = prepare
-        self.optimizer = optimizer
+    jobs: Sequence[TreeJob]
+    out: Path
+    prepare: Callable[[], None]
+    optimizer: convert.Optimizer = convert.DEFAULT
 
     def run(self) -> List[Outcome]:
         """Make what is not current, in order, and return every tree.
@@ -71,7 +111,8 @@ class Build:
         :raises KitError: an input is at fault or a stage fails; trees made before stay.
         """
         found = [self._current(job, onnx_key(job)) for job in self.jobs]
-        if all(found) and not any(self._leftovers(job) for job in self.jobs):
+        leftovers = any(trees.leftovers(self.out, job.variant) or _is_ours(job.work) for job in self.jobs)
+        if all(found) and not leftovers:
             return [outcome for outcome in found if outcome]
         with exclusive(LOCK, LOCKED) as lock:
             # From here on nothing is looked up anew: what is edited during the run belongs to the next one.
@@ -83,14 +124,13 @@ class Build:
             todo = [job for job, outcome in zip(self.jobs, outcomes) if outcome is None]
             if todo:
                 self._preflight(todo)
-                self._warn_of_a_slow_optimizer(todo)
-                facts = record.facts(todo[0].source, self.optimizer)
+                facts = record.collect_facts(todo[0].source, self.optimizer)
                 self.prepare()
             results = []
             for job, key, outcome in zip(self.jobs, keys, outcomes):
                 if outcome is None:
                     label = f"[{todo.index(job) + 1}/{len(todo)}]"
-                    outcome = _Tree(job, key, self.out, label, lock, self.optimizer, facts).build()
+                    outcome = self._make(job, key, label, lock, facts)
                 elif _is_ours(job.work):
                     shutil.rmtree(job.work, ignore_errors=True)
                 results.append(outcome)
@@ -106,45 +146,159 @@ class Build:
         if not whole or not trees.as_listed(tree, found):
             return None
         onnx = found["files"].get(f"{job.variant.stem}.onnx", {}).get("sha256", "")
-        if found.get("ir_key") != record.recorded(ir_key(onnx, self.optimizer)):
+        if found.get("ir_key") != record.recorded(convert.ir_key(onnx, self.optimizer)):
             return None
         return Outcome(job.variant, tree, found, built=False)
 
-    def _warn_of_a_slow_optimizer(self, todo: Sequence[TreeJob]) -> None:
-        if self.optimizer.separate is None:
-            return
-        seconds = [_estimate(job, self.optimizer).ir_seconds for job in todo]
-        print(
-            f"Model Optimizer {self.optimizer.name} takes minutes where {DEFAULT.name} takes seconds:"
-            f" about {duration(sum(seconds))} for the IR of {len(todo)}",
-            file=sys.stderr,
-            flush=True,
+    def _estimate(self, job: TreeJob) -> preflight.Estimate:
+        return preflight.estimate(
+            job.shape(),
+            fast=job.source.fast,
+            upstreams_script=job.upstreams_script,
+            old_optimizer=self.optimizer.separate is not None,
         )
 
-    def _leftovers(self, job: TreeJob) -> bool:
-        return trees.leftovers(self.out, job.variant) or _is_ours(job.work)
-
     def _preflight(self, todo: Sequence[TreeJob]) -> None:
-        """Check everything that can be checked before the first long stage."""
+        """Check everything that can be checked before the first long stage.
+
+        :raises KitError: a check fails.
+        """
         place.check()
-        checked = set()
+        questions = set()
         needs = []
         for job in todo:
-            startable.check(job)
+            preflight.check_job(job)
             for name in ("train_file", "validation_file"):
                 path = job.questions(name)
-                if path is not None and path not in checked:
-                    checked.add(path)
+                if path is not None and path not in questions:
+                    questions.add(path)
                     squad.read(path, job.named(name))
             _check_work(job, self.out)
-            shape = job.shape()
             job.check_model()
-            _check_spec(job, shape)
-            needs.append(_estimate(job, self.optimizer))
-            resources.check_memory(job.variant.name, needs[-1])
+            reason = job.spec().contradiction()
+            if reason:
+                raise KitError(
+                    f"This model does not make {job.variant.name}: {reason}.",
+                    where=job.arguments.config_source,
+                    hint="Correct the config, or make another variant.",
+                )
+            needs.append(self._estimate(job))
+            preflight.check_memory(job.variant.name, needs[-1])
         trees.check_writable(self.out)
         place.check_disk(f"Making {len(todo)} of the trees", self.out, sum(need.disk for need in needs))
         place.check_disk("Building", todo[0].work, max(need.disk for need in needs))
+        if self.optimizer.separate is not None:
+            seconds = sum(need.ir_seconds for need in needs)
+            _say(
+                f"Model Optimizer {self.optimizer.name} takes minutes where {convert.DEFAULT.name} takes"
+                f" seconds: about {duration(seconds)} for the IR of {len(todo)}"
+            )
+
+    def _make(self, job: TreeJob, key: Key, label: str, lock: int, facts: record.Facts) -> Outcome:
+        """Run the stages and publish."""
+        # What measures is imported where something is: a check of what is current does without.
+        from ..verify.tree import measure, require
+
+        variant, work, need, spec = job.variant, job.work, self._estimate(job), job.spec()
+        onnx_files, ir_files = trees.onnx_files(variant.stem), trees.ir_files(variant.stem)
+        python, env = Path(job.invocation.python), dict(os.environ)
+
+        def run_program(progress: Progress) -> child.Usage:
+            return program.run_job(job, f"{variant.name}-onnx", "weights and ONNX", progress, lock)
+
+        def run_optimizer(progress: Progress) -> child.Usage:
+            progress.note(f"log: {paths.shown(work / 'ir' / trees.MO_LOG)}")
+            with progress:
+                return convert.convert_to_ir(
+                    python, job.onnx_path, env, progress.tick, (lock,), self.optimizer
+                )
+
+        _say(f"{label} {variant.name}  about {duration(need.seconds)}")
+        title, result = f"{label} weights and ONNX", "{}, peak memory {}"
+        stage = _Stage("onnx", title, key, work, onnx_files, need.onnx_seconds, run_program, result)
+        onnx = self._run_stage(job, stage)
+        ir_key = convert.ir_key(onnx["files"][onnx_files[0]]["sha256"], self.optimizer)
+        title, result = f"{label} IR", "{} of weights"
+        stage = _Stage("ir", title, ir_key, work / "ir", ir_files, need.ir_seconds, run_optimizer, result)
+        ir = self._run_stage(job, stage)
+        with Progress(f"{label} verification", need.verify_seconds) as progress:
+            found = measure(work, spec, python, env, progress.tick, (lock,))
+        passed = len(found.checks) - len(found.failed)
+        progress.done(f"{passed} of {len(found.checks)} checks passed, {len(found.findings)} findings")
+        verify = {"seconds": round(found.seconds, 1), "peak_bytes": found.peak_bytes}
+        made = record.make_provenance(
+            facts,
+            job,
+            spec,
+            onnx_key=key,
+            ir_key=ir_key,
+            files={**onnx["files"], **ir["files"]},
+            stages={"onnx": onnx, "ir": ir, "verify": verify},
+            verification=require(found, f"{paths.shown(work)} (not published)", _UNSOUND),
+        )
+        tree = trees.publish(work, self.out, variant, made)
+        shutil.rmtree(work, ignore_errors=True)
+        _say(f"{label} published  {paths.shown(tree)}")
+        for finding in found.findings:
+            _say(f"{label} warning: {finding.kind}: {finding.text} ({finding.reason})")
+        return Outcome(variant, tree, made, built=True)
+
+    def _run_stage(self, job: TreeJob, stage: _Stage) -> Dict[str, Any]:
+        """Run a stage, unless an earlier run or the published tree has its files.
+
+        :returns: ``files`` by name (size and sha256), ``seconds`` and ``peak_bytes``.
+        """
+        progress, work = Progress(stage.title, stage.seconds), job.work
+        path = work / f".{stage.name}-stage.json"
+        stamp = Stamp.read(path)
+        if (
+            stamp
+            and stamp.key == stage.key
+            and set(stamp.made["files"]) == set(stage.files)
+            and trees.intact(work, stamp.made["files"], by_hash=True)
+        ):
+            progress.done("done by an earlier run")
+            return dict(stamp.made)
+        if path.exists():
+            path.unlink()
+        if stage.folder.exists():  # _check_work has seen that nothing else is in it
+            shutil.rmtree(stage.folder)
+        stage.folder.mkdir(parents=True)
+        (work / _MARK).touch()
+        made = self._take_published(job, stage)
+        if made:
+            progress.done("unchanged, taken from the published tree")
+        else:
+            usage = stage.run(progress)
+            files = trees.describe_files(work, stage.files)
+            made = {"files": files, "seconds": round(usage.seconds, 1), "peak_bytes": usage.peak_bytes}
+            progress.done(stage.result.format(size(files[stage.files[0]]["bytes"]), size(usage.peak_bytes)))
+        Stamp(stage.key, made).write(path)
+        return made
+
+    def _take_published(self, job: TreeJob, stage: _Stage) -> Optional[Dict[str, Any]]:
+        """Link a stage's files from the published tree where they are current: only the IR may be stale."""
+        tree = self.out / job.variant.name
+        found = trees.read_some_provenance(tree)
+        if found.get(f"{stage.name}_key") != record.recorded(stage.key):
+            return None
+        try:
+            files = {
+                name: {part: found["files"][name][part] for part in ("bytes", "sha256")}
+                for name in stage.files
+            }
+            seconds, peak = float(found["seconds"][stage.name]), int(found["peak_bytes"][stage.name])
+        except (KeyError, TypeError, ValueError, OverflowError):
+            return None
+        if not trees.intact(tree, files, by_hash=True):
+            return None
+        for name in stage.files:
+            trees.link(tree / name, job.work / name)
+        return {"files": files, "seconds": round(seconds, 1), "peak_bytes": peak}
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
 
 
 def _is_ours(work: Path) -> bool:
@@ -168,194 +322,3 @@ def _check_work(job: TreeJob, out: Path) -> None:
         where=f"{work} (--output_dir and --to_onnx of {job.variant.name} in the launch file)",
         hint="Point them to another folder; the kit's own launch file uses ${workspaceFolder}/build/work.",
     )
-
-
-def _check_spec(job: TreeJob, shape: bert_config.BertShape) -> None:
-    """Check that what is to be made is what the variant's name says.
-
-    :raises KitError: it is not, and would not be published.
-    """
-    reason = Spec.of(job.variant, shape, job.arguments.max_seq_length).contradiction()
-    if reason:
-        raise KitError(
-            f"This model does not make {job.variant.name}: {reason}.",
-            where=job.arguments.config_source,
-            hint="Correct the config, or make another variant.",
-        )
-
-
-def _estimate(job: TreeJob, optimizer: Optimizer) -> resources.Estimate:
-    """Return what a job is expected to take."""
-    return resources.estimate(
-        job.shape(),
-        fast=job.source.fast,
-        upstreams_script=job.upstreams_script,
-        old_optimizer=optimizer.separate is not None,
-    )
-
-
-class _Tree:
-    """One tree on its way: the state that its stages share."""
-
-    def __init__(
-        self,
-        job: TreeJob,
-        key: Key,
-        out: Path,
-        label: str,
-        lock: int,
-        optimizer: Optimizer,
-        facts: record.Facts,
-    ) -> None:
-        self.job = job
-        self.key = key
-        self.out = out
-        self.label = label
-        self.lock = lock
-        self.optimizer = optimizer
-        self.facts = facts
-        self.work = job.work
-        self.shape = job.shape()
-        self.need = _estimate(job, optimizer)
-
-    def build(self) -> Outcome:
-        """Run the stages and publish."""
-        # What measures is imported where something is: a check of what is current does without.
-        from ..verify.tree import require
-
-        variant = self.job.variant
-        self._say(f"{variant.name}  about {duration(self.need.seconds)}")
-        onnx = self._onnx_stage()
-        ir = self._ir_stage(onnx.made["files"][f"{variant.stem}.onnx"]["sha256"])
-        found = self._verify()
-        third = {"seconds": round(found.seconds, 1), "peak_bytes": found.peak_bytes}
-        stages = {"onnx": onnx.made, "ir": ir.made, "verify": third}
-        made = record.build(
-            self.facts,
-            self.job,
-            self.shape,
-            onnx_key=self.key,
-            ir_key=ir.key,
-            files={**onnx.made["files"], **ir.made["files"]},
-            seconds={name: made["seconds"] for name, made in stages.items()},
-            peak_bytes={name: made["peak_bytes"] for name, made in stages.items()},
-            verification=require(found, f"{paths.shown(self.work)} (not published)", _UNSOUND),
-        )
-        tree = trees.publish(self.work, self.out, variant, made)
-        shutil.rmtree(self.work, ignore_errors=True)
-        self._say(f"published  {paths.shown(tree)}")
-        for finding in found.findings:
-            self._say(f"warning: {finding.kind}: {finding.text} ({finding.reason})")
-        return Outcome(variant, tree, made, built=True)
-
-    def _verify(self) -> "Result":
-        """Measure what is in the files; nothing of an earlier run is taken over."""
-        from ..verify.tree import measure
-
-        progress = Progress(f"{self.label} verification", self.need.verify_seconds)
-        job = self.job
-        spec = Spec.of(job.variant, self.shape, job.arguments.max_seq_length)
-        with progress:
-            found = measure(
-                self.work, spec, Path(job.invocation.python), dict(os.environ), progress.tick, (self.lock,)
-            )
-        passed = len(found.checks) - len(found.failed)
-        progress.done(f"{passed} of {len(found.checks)} checks passed, {len(found.findings)} findings")
-        return found
-
-    def _say(self, text: str) -> None:
-        print(f"{self.label} {text}", file=sys.stderr, flush=True)
-
-    def _done_before(self, stamp: str, key: Key, names: Sequence[str]) -> Optional[Stamp]:
-        """Return the stamp of a stage that an earlier run finished; None where the stage has to run."""
-        path = self.work / stamp
-        found = Stamp.read(path)
-        if (
-            found
-            and found.key == key
-            and set(found.made["files"]) == set(names)
-            and trees.intact(self.work, found.made["files"], by_hash=True)
-        ):
-            return found
-        if path.exists():
-            path.unlink()
-        return None
-
-    def _finish(self, stamp: str, key: Key, files: Dict[str, Any], seconds: float, peak: int) -> Stamp:
-        made = Stamp(key, {"files": files, "seconds": round(seconds, 1), "peak_bytes": peak})
-        made.write(self.work / stamp)
-        return made
-
-    def _empty(self) -> None:
-        """Make the work folder anew; nothing is emptied that :func:`_check_work` has not seen."""
-        if self.work.exists():
-            shutil.rmtree(self.work)
-        self.work.mkdir(parents=True)
-        (self.work / _MARK).touch()
-
-    def _onnx_stage(self) -> Stamp:
-        names = trees.onnx_files(self.job.variant.stem)
-        progress = Progress(f"{self.label} weights and ONNX", self.need.onnx_seconds)
-        found = self._done_before(_ONNX_STAMP, self.key, names)
-        if found:
-            progress.done("done by an earlier run")
-            return found
-        self._empty()
-        found = self._reuse("onnx", _ONNX_STAMP, self.key, names)
-        if found:
-            progress.done("unchanged, taken from the published tree")
-            return found
-        log, what = f"{self.job.variant.name}-onnx", "weights and ONNX"
-        usage = program.run_job(self.job, log, what, progress, self.lock)
-        files = trees.describe_files(self.work, names)
-        progress.done(f"{size(files[names[0]]['bytes'])}, peak memory {size(usage.peak_bytes)}")
-        return self._finish(_ONNX_STAMP, self.key, files, usage.seconds, usage.peak_bytes)
-
-    def _reuse(self, stage: str, stamp: str, key: Key, names: List[str]) -> Optional[Stamp]:
-        """Take a stage's files from the published tree, an earlier kit's too, where they are still current.
-
-        So it is where only the IR is stale, or nothing but the form of the provenance.
-        """
-        tree = self.out / self.job.variant.name
-        found = trees.read_some_provenance(tree)
-        if found.get(f"{stage}_key") != record.recorded(key):
-            return None
-        try:
-            files = {
-                name: {part: found["files"][name][part] for part in ("bytes", "sha256")} for name in names
-            }
-            seconds, peak = float(found["seconds"][stage]), int(found["peak_bytes"][stage])
-        except (KeyError, TypeError, ValueError, OverflowError):
-            return None
-        if not trees.intact(tree, files, by_hash=True):
-            return None
-        for name in names:
-            trees.link(tree / name, self.work / name)
-        return self._finish(stamp, key, files, seconds, peak)
-
-    def _ir_stage(self, onnx_sha256: str) -> Stamp:
-        key, names = ir_key(onnx_sha256, self.optimizer), trees.ir_files(self.job.variant.stem)
-        progress = Progress(f"{self.label} IR", self.need.ir_seconds)
-        found = self._done_before(_IR_STAMP, key, names)
-        if found:
-            progress.done("done by an earlier run")
-            return found
-        shutil.rmtree(self.work / "ir", ignore_errors=True)
-        (self.work / "ir").mkdir()
-        found = self._reuse("ir", _IR_STAMP, key, names)
-        if found:
-            progress.done("unchanged, taken from the published tree")
-            return found
-        progress.note(f"log: {paths.shown(self.work / 'ir' / trees.MO_LOG)}")
-        with progress:
-            usage = convert.convert(
-                Path(self.job.invocation.python),
-                self.job.onnx_path,
-                dict(os.environ),
-                progress.tick,
-                inherit=(self.lock,),
-                optimizer=self.optimizer,
-            )
-        files = trees.describe_files(self.work, names)
-        progress.done(f"{size(files[names[0]]['bytes'])} of weights")
-        return self._finish(_IR_STAMP, key, files, usage.seconds, usage.peak_bytes)

@@ -6,25 +6,21 @@ from pathlib import Path
 from typing import Dict, List, NamedTuple
 
 from ..core import child, digests, paths
-from ..setup import requirements
 from ..core.errors import KitError
-from .jobs import Job
 from ..core.progress import Progress
 from ..qa import extension
+from ..setup import requirements
+from .jobs import Job
 
-_DRAWINGS = ("original_graph.dot", "compressed_graph.dot")
-"""What NNCF draws beside the tree when upstream's script calls it."""
+_DRAWINGS = ("original_graph.dot", "compressed_graph.dot")  # NNCF's, beside the tree, for upstream's script
 
 _COMPILES = ("PYTHONPATH", "CUDA_VISIBLE_DEVICES", "CXX")
 """Variables that decide what is compiled: which sources, whether for a GPU too, and by which compiler.
 
-All that torch 1.9.1 asks besides, in ``torch/utils/cpp_extension.py``, is where CUDA is and for which
-processors, which counts for a GPU alone.
+For a processor torch 1.9.1 asks nothing besides (``torch/utils/cpp_extension.py``).
 """
 
-
-_NAMED = ("model_name_or_path", "train_file", "validation_file")
-"""Arguments that a program's errors name."""
+_NAMED = ("model_name_or_path", "train_file", "validation_file")  # arguments that a program's errors name
 
 _SCRIPT, _CAUSE = "upstream's script", "looking for the cause"
 
@@ -40,10 +36,10 @@ class Step(NamedTuple):
 def run_job(job: Job, log_name: str, what: str, progress: Progress, lock: int) -> child.Usage:
     """Run a job's program with its chatter in ``build/log/<log_name>.log``.
 
-    Upstream's scripts have the kit's own steps around them: before, unless it is known to be current, NNCF's
-    extension is compiled under a lock that a killed compiler does not leave behind; after, an ONNX file's
-    report is written in the kit's form; should the script fail, its inputs are looked through.
+    Upstream's scripts have the kit's own steps around them: before, NNCF's extension is compiled if it is not
+    current; after, an ONNX file's report is written; should the script fail, its inputs are looked through.
 
+    :param what: the stage, for errors.
     :param lock: a descriptor that every process inherits.
     :raises KitError: see :func:`launch.core.child.run`.
     """
@@ -117,16 +113,14 @@ def cause_step(job: Job) -> Step:
 
 
 def extension_step(job: Job) -> Step:
-    """Return the step that has NNCF's extension compiled for a job, where it is not, and leaves a stamp."""
+    """Return the step that has NNCF's extension compiled for a job where it is not."""
     return _kits(job, "looking after NNCF's extension", "qa.extension", _extension_key(job))
 
 
 def _extension_key(job: Job) -> str:
     """Return what decides whether there is something to compile for a job, as a sha256.
 
-    Of the packages the lock tells, for the forks run in the kit's environment alone.  torch looks for itself,
-    too: where this should say too little, what is not current is compiled in upstream's script, and what a
-    compiler that is killed there leaves behind is seen by the next run.
+    Should it say too little, torch compiles in upstream's script.
 
     :raises KitError: the lock cannot be read.
     """

@@ -3,41 +3,33 @@
 Everything in it but times, memory and machine follows from the checkout and the command.
 """
 
-import datetime
 import os
 import time
 from dataclasses import dataclass
 from typing import Any, Dict, Mapping, Optional
 
 from ..artifact import trees
-from ..core import digests, git, hidden, host, paths, surroundings
-from ..setup import requirements
-from ..model.bert_config import BertShape
-from ..core.errors import KitError
-from .jobs import TreeJob
-from .optimizers import Optimizer
 from ..artifact.provenance import Content
-from ..sources.source import Source
+from ..core import digests, git, hidden, host, paths, surroundings
+from ..core.errors import KitError
 from ..model.spec import Spec
+from ..setup import requirements
+from ..sources.source import Source
+from .convert import Optimizer
+from .jobs import TreeJob
 
 EPOCH = "SOURCE_DATE_EPOCH"
 """Variable that says, in seconds since 1970, which time a product is to bear instead of the clock's."""
 
-_LATEST = 253402300799
-"""The last second of the year 9999."""
+_LATEST = 253402300799  # the last second of the year 9999
 
-_OPTIMIZER = "openvino-dev"
-"""The package that Model Optimizer is in."""
+_OPTIMIZER = "openvino-dev"  # the package that Model Optimizer is in
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What the trees of one run have in common, as it was when the run began.
+    """What the provenances of one run have in common, by their keys, as it was when the run began.
 
-    :param source: ``source`` of a provenance.
-    :param versions: ``versions`` of a provenance.
-    :param kit: ``kit`` of a provenance.
-    :param model_optimizer: its release.
     :param epoch: the time to bear, in seconds since 1970; None for the clock's.
     """
 
@@ -48,13 +40,11 @@ class Facts:
     epoch: Optional[int]
 
 
-def facts(source: Source, optimizer: Optimizer) -> Facts:
+def collect_facts(source: Source, optimizer: Optimizer) -> Facts:
     """Return what the trees of a run on ``source`` have in common.
 
     :raises KitError: a patch or a lock cannot be read, or ``SOURCE_DATE_EPOCH`` is no time.
     """
-    versions = requirements.pins("runtime.lock")
-    versions[_OPTIMIZER] = requirements.pins(optimizer.lock)[_OPTIMIZER]
     applied = [
         {"name": f"{package}/{patch.path.name}", "sha256": digests.of_file(patch.path)}
         for package, found in source.series().items()
@@ -67,14 +57,17 @@ def facts(source: Source, optimizer: Optimizer) -> Facts:
             "packages": source.packages(),
             "patches": applied,
         },
-        versions=versions,
-        kit=checkout(),
+        versions={
+            **requirements.pins("runtime.lock"),
+            _OPTIMIZER: requirements.pins(optimizer.lock)[_OPTIMIZER],
+        },
+        kit=read_checkout(),
         model_optimizer=optimizer.name,
         epoch=_epoch(),
     )
 
 
-def checkout() -> Content:
+def read_checkout() -> Content:
     """Return ``kit`` of a provenance: the checkout's commit, and whether tracked files differ from it.
 
     Submodules do not count.  Both are None where there is no git, no checkout of the kit's own, or one that
@@ -85,9 +78,10 @@ def checkout() -> Content:
         # Without the locks, for the sake of which git would write to the index.
         words = ["--no-optional-locks", "status", "--porcelain=v2", "--untracked-files=no"]
         state = git.run([*words, "--ignore-submodules=all"], paths.REPOSITORY)
+        known = not (commit.returncode or state.returncode)
     except (KitError, OSError):
-        return {"commit": None, "changed": None}
-    if commit.returncode or state.returncode:
+        known = False
+    if not known:
         return {"commit": None, "changed": None}
     # 1 XY <sub> …: <sub> begins with S for a submodule, with N for anything else.
     changed = [
@@ -109,16 +103,8 @@ def _epoch() -> Optional[int]:
     return int(text)
 
 
-def _time(epoch: Optional[int]) -> str:
-    moment = datetime.datetime.fromtimestamp(time.time() if epoch is None else epoch, datetime.timezone.utc)
-    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
 def recorded(key: Any) -> Any:
-    """Return a key as it stands in a provenance: like it, and without paths of this machine.
-
-    Where a path is left out, a digest of it stands beside what is left, so that two keys stay two.
-    """
+    """Return a key as it stands in a provenance: in place of a path of this machine its end and a digest."""
     if isinstance(key, dict):
         return {name: recorded(value) for name, value in key.items()}
     if isinstance(key, list):
@@ -128,37 +114,35 @@ def recorded(key: Any) -> Any:
     return key
 
 
-def build(
+def make_provenance(
     facts: Facts,
     job: TreeJob,
-    shape: BertShape,
+    spec: Spec,
     *,
     onnx_key: Content,
     ir_key: Content,
     files: Content,
-    seconds: Mapping[str, float],
-    peak_bytes: Mapping[str, int],
+    stages: Mapping[str, Mapping[str, Any]],
     verification: Content,
 ) -> Content:
     """Return the provenance of a tree that is about to be published.
 
-    :param shape: the model's dimensions.
-    :param onnx_key: what the ONNX file depends on, :func:`launch.build.jobs.onnx_key`; ``ir_key`` likewise.
-    :param files: size and sha256 by relative path, :func:`launch.artifact.trees.describe_files`.
-    :param seconds: what each stage took; ``peak_bytes`` its largest resident set.
+    :param spec: what the tree is, as it was when its first stage began.
+    :param onnx_key: what the ONNX file depends on; ``ir_key`` likewise.
+    :param files: size and sha256 by relative path.
+    :param stages: ``seconds`` and ``peak_bytes`` of each stage.
     :param verification: what was measured on the files, in the form of the schema.
     """
-    arguments = job.arguments
-    key = recorded(onnx_key)
+    key, seconds = recorded(onnx_key), time.time() if facts.epoch is None else facts.epoch
     return {
         "format": trees.FORMAT,
         "variant": job.variant.name,
-        "finished": _time(facts.epoch),
+        "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds)),
         "kit": facts.kit,
-        "model": Spec.of(job.variant, shape, arguments.max_seq_length).model(),
+        "model": spec.model(),
         "weights": {
             "kind": "random",
-            "seed": arguments.seed,
+            "seed": job.arguments.seed,
             "threads": surroundings.threads(job.invocation.env),
         },
         "source": facts.source,
@@ -185,7 +169,9 @@ def build(
         "files": files,
         "onnx_key": key,
         "ir_key": recorded(ir_key),
-        "seconds": dict(seconds),
-        "peak_bytes": dict(peak_bytes),
+        **{
+            taken: {stage: made[taken] for stage, made in stages.items()}
+            for taken in ("seconds", "peak_bytes")
+        },
         "verification": verification,
     }

@@ -1,45 +1,40 @@
 """Every rule that turns the invocation of a launch file into the one that runs, but those of the inputs.
 
-Each rule has a name, which ``make command … EXPLAIN=1`` shows.  There are three groups: what any run gets
-(:func:`select_source`, :func:`set_threads`), what makes a configuration of the kit's run on the forks
-(:func:`move_to_source`), and what makes upstream's own launch file run here (:func:`rewrite_upstream`).
+Each rule has a name, which ``make command … EXPLAIN=1`` shows.  There are three groups: what any run gets,
+what makes a configuration of the kit's run on the forks, and what makes upstream's own launch file run here.
 
-Upstream's file is that of the transformers fork, read as it is: ``LAUNCH=upstream``.  It was written for one
-author's machine, and one of its configurations stands for four variants, the user commenting a line in and
-another out.  A rule that finds nothing to change in it means that the file is not the one the rules were made
-for.
+Upstream's file, ``LAUNCH=upstream``, is that of the transformers fork.  It was written for one author's
+machine, and one of its configurations stands for four variants: the user comments lines in and out.  Where a
+rule finds nothing to change, the file is not the one that the rules were made for: an error.
 """
 
 import os
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import List, Mapping, Optional
 
 from .. import vscode
 from ..core import hidden, paths, surroundings
-from ..sources import third_party
 from ..core.errors import KitError
-from ..vscode.rewrite import Rewriter
-from ..sources.source import Fork, Registry, Source
 from ..model.variants import VARIANTS, Variant
-from ..vscode import Invocation
+from ..sources import third_party
+from ..sources.source import Fork, Registry, Source
+from ..vscode.rewrite import Rewriter
 
 ALLOCATOR = "glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=1048576"
 """glibc's allocator ("Memory Allocation Tunables" in its manual): a megabyte and more is mapped by itself.
 
 By default the heap keeps freed tensors of up to 32 MB, small objects come to lie between them, and it grows:
-by 0.7 GB with each of four calibration batches of the unstructured variant.  Mapping costs a page fault for
-each page; ``hugetlb=1`` (glibc 2.35 and later, where the kernel's transparent huge pages allow it) makes
-pages 2 MB large.  No other allocator reads the variable.
+by 0.7 GB with each calibration batch of the unstructured variant.  ``hugetlb=1`` (glibc 2.35 and later, where
+the kernel's transparent huge pages allow it) makes pages 2 MB large: fewer page faults.
 """
 
-PROGRAMS = ("gen_hybrid_sparse_qa.py", "run_qa.py")
-"""The question-answering programs; the kit's and upstream's have the same names."""
+PROGRAMS = ("gen_hybrid_sparse_qa.py", "run_qa.py")  # the kit's and upstream's have the same names
 
 _PYTHON = "interpreter: the kit's environment"
 
-UPSTREAM = "upstream"
-"""The value of ``LAUNCH`` that stands for upstream's launch file."""
+UPSTREAM = "upstream"  # LAUNCH=upstream
 
 _FOLDER = "examples/pytorch/question-answering"
 _FILE = f"{_FOLDER}/gen-hybrid-sparse/vscode-launch.json"
@@ -58,8 +53,7 @@ _OUTPUT = {
 }
 """The author's output folders, and what stands for them below the build folder."""
 
-_CONFIGS_OUTPUT = "configs/upstream"
-"""The first configuration's, which shares its folder with the trees in the file."""
+_CONFIGS_OUTPUT = "configs/upstream"  # in the file the trees' folder is that of the configs, too
 
 _DEVICES = Path("/dev")
 
@@ -67,7 +61,6 @@ _WORKSPACE = "/-workspaceFolder-"
 """Stands for ``${workspaceFolder}`` until a rule says where that is; no real path begins like this."""
 
 _CWD = f"{_WORKSPACE}/transformers/{_FOLDER}"
-"""The configurations' working folder."""
 
 _SELECTED = "(the interpreter selected in VS Code)"
 _INACTIVE = "(commented out) "
@@ -130,13 +123,9 @@ def is_upstreams(source: Source) -> bool:
 
 def runs_the_kits(rewriter: Rewriter) -> bool:
     """Return whether an invocation runs one of the kit's own programs, by whatever path."""
-    return is_program(rewriter.result(), Registry())
-
-
-def is_program(invocation: Invocation, source: Source) -> bool:
-    """Return whether an invocation runs one of a source's programs."""
-    program = Path(os.path.normpath(Path(invocation.cwd, invocation.target[-1])))
-    return len(invocation.target) == 1 and program.parent == source.programs and program.name in PROGRAMS
+    target = rewriter.target.after
+    program = Path(os.path.normpath(Path(rewriter.cwd.after[0], target[-1])))
+    return len(target) == 1 and program.parent == Registry().programs and program.name in PROGRAMS
 
 
 def move_to_source(rewriter: Rewriter, source: Source, where: str) -> None:
@@ -165,8 +154,7 @@ def move_to_source(rewriter: Rewriter, source: Source, where: str) -> None:
         for option, name in (("--train_file", "train.json"), ("--validation_file", "validation.json")):
             if not rewriter.has(option):
                 rewriter.set(option, str(paths.SAMPLE / name), rule)
-        if not rewriter.has("--do_eval"):
-            rewriter.flag("--do_eval", rule)
+        rewriter.flag("--do_eval", rule)
 
 
 def _set_program(rewriter: Rewriter, source: Source, rule: str) -> None:
@@ -232,11 +220,12 @@ def rewrite_upstream(job: str, source: Source) -> Rewriter:
     resolved = vscode.resolve(
         configuration, workspace=Path(_WORKSPACE), env=os.environ, default_python=_SELECTED
     )
-    rules = _Upstream(Rewriter(resolved), job, path, source)
-    rules.rewriter.cwd.before = (str(configuration.body.get("cwd")),)  # as written, a slash at its end too
+    rewriter = Rewriter(resolved)
+    rewriter.cwd.before = (str(configuration.body.get("cwd")),)  # as written, a slash at its end too
+    rules = _Upstream(rewriter, job, path, source)
     rules.workspace()
     rules.interpreter()
-    select_source(rules.rewriter, source)
+    select_source(rewriter, source)
     rules.device()
     rules.output()
     if job == "evaluate":
@@ -245,21 +234,26 @@ def rewrite_upstream(job: str, source: Source) -> Rewriter:
         rules.variant(VARIANTS[job])
     rules.program()
     rules.authors_paths()
-    return rules.rewriter
+    return rewriter
 
 
+@dataclass
 class _Upstream:
-    """The rules for upstream's launch file, in the order they are applied."""
+    """The rules for upstream's launch file."""
 
-    def __init__(self, rewriter: Rewriter, job: str, path: Path, source: Source) -> None:
-        self.rewriter = rewriter
-        self.job = job
-        self.path = path
-        self.source = source
+    rewriter: Rewriter
+    job: str
+    path: Path
+    source: Source
 
-    def stale(self, rule: str, found: str) -> KitError:
-        """Return the error for a rule that has nothing to apply to."""
-        return KitError(
+    def require(self, matches: bool, rule: str, found: str) -> None:
+        """Check that a rule has something to apply to.
+
+        :raises KitError: the file is another than the rules were made for.
+        """
+        if matches:
+            return
+        raise KitError(
             f"Upstream's launch file has changed: the rule '{rule}' no longer matches it.",
             where=f"{paths.shown(self.path)}: {name_upstream(self.job)}: "
             + found.replace(_WORKSPACE, "${workspaceFolder}"),
@@ -273,8 +267,7 @@ class _Upstream:
         rule = "workspace folder: " + ("the patched sources" if forked else "the submodules")
         folder = str(self.source.tree if forked else paths.REPOSITORY / "third_party")
         found = self.rewriter.cwd.after[0]
-        if found != _CWD:
-            raise self.stale("workspace folder", f"cwd = {found}")
+        self.require(found == _CWD, "workspace folder", f"cwd = {found}")
         self.rewriter.cwd.change((found.replace(_WORKSPACE, folder),), rule)
         self.rewriter.map_words(lambda word: word.replace(_WORKSPACE, folder), rule)
         for part in self.rewriter.parts():
@@ -282,8 +275,8 @@ class _Upstream:
 
     def interpreter(self) -> None:
         """The file leaves the interpreter to VS Code."""
-        if self.rewriter.python.after != (_SELECTED,):
-            raise self.stale("interpreter", f"python = {' '.join(self.rewriter.python.after)}")
+        found = self.rewriter.python.after
+        self.require(found == (_SELECTED,), "interpreter", f"python = {' '.join(found)}")
         self.rewriter.python.before = ()
         self.rewriter.set_python(str(paths.VENV_PYTHON), _PYTHON)
 
@@ -291,17 +284,15 @@ class _Upstream:
         """The author computed on the second GPU."""
         name = "CUDA_VISIBLE_DEVICES"
         found = self.rewriter.variable(name)
-        if found is None or not found.isdigit():
-            raise self.stale("CUDA device", f"env.{name} = {found}")
+        self.require((found or "").isdigit(), "CUDA device", f"env.{name} = {found}")
         if not (_DEVICES / f"nvidia{found}").exists():
             self.rewriter.set_variable(name, "", f"CUDA device: there is no device {found} here")
 
     def output(self) -> None:
         """The author's folders below ``/tmp`` are not where the kit builds."""
         found = self.rewriter.value("--output_dir") or ""
-        home = next((folder for folder in _OUTPUT if _is_below(found, folder)), None)
-        if home is None:
-            raise self.stale("output folder", f"--output_dir {found}")
+        home = next((folder for folder in _OUTPUT if _is_below(found, folder)), "")
+        self.require(home != "", "output folder", f"--output_dir {found}")
         here = paths.BUILD / (_CONFIGS_OUTPUT if self.job == "configs" else _OUTPUT[home])
         for option in ("--output_dir", "--to_onnx"):
             value = self.rewriter.value(option)
@@ -311,27 +302,26 @@ class _Upstream:
     def authors_model(self) -> None:
         """The evaluation names a checkpoint on the author's disk, which is the hub's of the same name."""
         option, rule = "--model_name_or_path", "author's checkpoint"
-        found = self.rewriter.value(option) or ""
-        offered = self.offered(option)
+        found, offered = self.rewriter.value(option) or "", self.offered(option)
         name = Path(found).name
-        if not Path(found).is_absolute() or name not in offered:
-            raise self.stale(rule, f"{option} {found}, offered: {', '.join(offered)}")
+        matches = Path(found).is_absolute() and name in offered
+        self.require(matches, rule, f"{option} {found}, offered: {', '.join(offered)}")
         self.rewriter.set(option, name, f"{rule}: the name that is commented out there")
 
     def variant(self, variant: Variant) -> None:
         """One configuration stands for the four hybrids: one is the active line, the others comments."""
         offered = self.offered("--config_name")
         fitting = [choice for choice in offered if Path(choice).parent.name == variant.name]
-        if len(fitting) != 1:
-            raise self.stale("variant", f"--config_name offers {', '.join(offered) or 'nothing'}")
+        found = f"--config_name offers {', '.join(offered) or 'nothing'}"
+        self.require(len(fitting) == 1, "variant", found)
         rule = "variant: the line that is commented out for it in the file"
         self.rewriter.set("--config_name", fitting[0], rule)
 
     def program(self) -> None:
         """Which file a program's name stands for."""
         target = self.rewriter.target.after
-        if len(target) != 1 or target[0] not in PROGRAMS:
-            raise self.stale("program", f"program = {' '.join(target)}")
+        matches = len(target) == 1 and target[0] in PROGRAMS
+        self.require(matches, "program", f"program = {' '.join(target)}")
         if not is_upstreams(self.source):
             rule = "SOURCE=registry: the kit's program, same command line"
             _set_program(self.rewriter, self.source, rule)
@@ -342,8 +332,8 @@ class _Upstream:
         """An absolute path that no rule has changed is one of the author's machine."""
         for part in self.rewriter.parts():
             for word in part.after:
-                if word in part.before and _ABSOLUTE.search(word):
-                    raise self.stale("author's paths", f"{part.what} {' '.join(part.before)}")
+                authors = word in part.before and _ABSOLUTE.search(word) is not None
+                self.require(not authors, "author's paths", f"{part.what} {' '.join(part.before)}")
 
     def offered(self, option: str) -> List[str]:
         """Return the values that the file offers for ``option``: the active one and those commented out."""

@@ -8,7 +8,7 @@ from typing import Any, Dict, Iterator, Tuple
 import pytest
 
 from launch.artifact import provenance, trees
-from launch.build import jobs, optimizers, outcome, pipeline, record
+from launch.build import convert, jobs, pipeline, record
 from launch.core.errors import KitError
 from launch.model import variants
 from launch.share import package, report
@@ -66,7 +66,7 @@ def tree(kit: Kit, job: jobs.TreeJob) -> Path:
     tree = sample_trees.write(kit.out, VARIANT, content)
     content = json.loads((tree / trees.PROVENANCE).read_text())
     key = record.recorded(jobs.onnx_key(job))
-    ir = record.recorded(jobs.ir_key(content["files"][ONNX]["sha256"], optimizers.DEFAULT))
+    ir = record.recorded(convert.ir_key(content["files"][ONNX]["sha256"], convert.DEFAULT))
     sample_trees.finish(tree, {**content, "onnx_key": key, "ir_key": ir})
     return tree
 
@@ -86,7 +86,7 @@ def test_no_command_ends_in_a_traceback(tree: Path, job: jobs.TreeJob) -> None:
     build, key = pipeline.Build([job], tree.parent, lambda: None), jobs.onnx_key(job)
     current = build._current(job, key)
     assert current is not None
-    assert "up to date" in outcome.table([current])
+    assert "up to date" in pipeline.table([current])
     remade = 0
     for what, content in damaged(whole):
         put(tree, content)
@@ -94,7 +94,7 @@ def test_no_command_ends_in_a_traceback(tree: Path, job: jobs.TreeJob) -> None:
         if found is None:
             remade += 1
         else:
-            assert outcome.table([found]), what
+            assert pipeline.table([found]), what
         if provenance.problems(content):
             to = tree.parent.parent / "to"
             with pytest.raises(KitError):

@@ -14,7 +14,7 @@ from typing import Any, Callable, Dict
 import pytest
 
 from launch.artifact import provenance, sums, trees
-from launch.build import optimizers, record
+from launch.build import convert, record
 from launch.core import digests, host, paths
 from launch.core.errors import KitError
 from launch.model import variants
@@ -131,8 +131,8 @@ def test_a_provenance_says_what_its_tree_was_made_from(built: Kit, published: Co
 
 
 def test_the_version_of_another_model_optimizer_is_its_own() -> None:
-    default = record.facts(Registry(), optimizers.DEFAULT)
-    other = record.facts(Registry(), optimizers.get("2021.4"))
+    default = record.collect_facts(Registry(), convert.DEFAULT)
+    other = record.collect_facts(Registry(), convert.find_optimizer("2021.4"))
     assert other.model_optimizer == "2021.4"
     assert {**default.versions, "openvino-dev": "2021.4.2"} == other.versions != default.versions
 
@@ -348,7 +348,7 @@ def test_reading_waits_for_nothing(tmp_path: Path) -> None:
 
 # --- the checkout ----------------------------------------------------------------------------------------
 
-CHECKOUT = "import json; from launch.build import record; print(json.dumps(record.checkout()))"
+CHECKOUT = "import json; from launch.build import record; print(json.dumps(record.read_checkout()))"
 
 
 @pytest.fixture
@@ -432,13 +432,13 @@ def test_where_there_is_no_git_nothing_is_said(small: SmallKit, tmp_path: Path) 
 
 def test_the_time_is_the_clocks_or_that_of_the_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(record.EPOCH, raising=False)
-    assert record.facts(Registry(), optimizers.DEFAULT).epoch is None
+    assert record.collect_facts(Registry(), convert.DEFAULT).epoch is None
     monkeypatch.setenv(record.EPOCH, "1600000000")
-    assert record.facts(Registry(), optimizers.DEFAULT).epoch == 1_600_000_000
+    assert record.collect_facts(Registry(), convert.DEFAULT).epoch == 1_600_000_000
     for text in ("tomorrow", "-1", "1.5", "\u00b2", str(10**15)):
         monkeypatch.setenv(record.EPOCH, text)
         with pytest.raises(KitError, match="no time") as refused:
-            record.facts(Registry(), optimizers.DEFAULT)
+            record.collect_facts(Registry(), convert.DEFAULT)
         assert text in refused.value.where
 
 

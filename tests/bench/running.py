@@ -115,7 +115,7 @@ def _one(plan: Plan, side: Side, variant: Variant, label: str, lock: int) -> Run
 
     watch = Stopwatch(f"{label}  {IR}", need.ir_seconds)
     with watch:
-        usage = convert.convert(
+        usage = convert.convert_to_ir(
             Path(job.invocation.python), job.onnx_path, dict(os.environ), watch.tick, (lock,)
         )
     stages[IR] = _booked(watch, usage)

@@ -20,47 +20,48 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from launch.artifact import trees
-from launch.build import convert, optimizers
+from launch.build import convert
 from launch.core import digests, locks, paths
+from launch.core.errors import KitError
 from launch.setup import installer, requirements
 from launch.setup import steps as steps_module
 from launch.setup.environment import Venv
-from launch.core.errors import KitError
 
 from ..conftest import HYBRID, Kit
 
 STEM = "small-8bit"
-OLD = optimizers.get("2021.4")
+OLD = convert.find_optimizer("2021.4")
 
 
 # --- which there are -------------------------------------------------------------------------------------
 
 
 def test_the_default_is_the_kits_own() -> None:
-    assert optimizers.DEFAULT is optimizers.get("2022.1")
+    assert convert.DEFAULT is convert.find_optimizer("2022.1")
     kits = Path("/some/bin/python")
-    assert optimizers.DEFAULT.separate is None
-    assert optimizers.DEFAULT.python(kits) == kits
+    assert convert.DEFAULT.separate is None
+    assert convert.DEFAULT.python(kits) == kits
     assert OLD.python(kits) == paths.ENVIRONMENTS / "mo-2021.4" / "bin" / "python"
 
 
 @pytest.mark.parametrize("text", ["2020.1", "2021", "latest", " "])
 def test_an_unknown_one_is_a_user_error_that_names_those_there_are(text: str) -> None:
     with pytest.raises(KitError, match=repr(text)) as error:
-        optimizers.get(text)
+        convert.find_optimizer(text)
     assert error.value.where == f"MO={text}"
-    assert "MO=2022.1" in error.value.hint
-    assert "MO=2021.4" in error.value.hint
+    assert "2022.1" in error.value.hint
+    assert "2021.4" in error.value.hint
 
 
 # --- what an IR depends on -------------------------------------------------------------------------------
 
 
 def test_the_key_of_the_default_is_what_trees_have_in_their_provenance() -> None:
-    assert convert.key() == {
+    assert convert.ir_key("0") == {
         "command": ["-m", "openvino.tools.mo.main", "--input_model", "model.onnx", "--output_dir", "ir"],
         "lock": requirements.lock_digest("runtime.lock"),
         "program": digests.of_file(Path(convert.__file__)),
+        "onnx": "0",
     }
 
 
@@ -71,27 +72,27 @@ def test_the_key_of_the_default_is_what_trees_have_in_their_provenance() -> None
 def test_an_ir_depends_on_its_optimizers_lock_and_on_no_other(
     name: str, lock: str, other: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    optimizer = optimizers.get(name)
+    optimizer = convert.find_optimizer(name)
     for file in (lock, other):
         shutil.copyfile(str(paths.ENVIRONMENT_DATA / file), str(tmp_path / file))
     monkeypatch.setattr(paths, "ENVIRONMENT_DATA", tmp_path)
-    before = convert.key(optimizer)
+    before = convert.ir_key("0", optimizer)
     with (tmp_path / other).open("a") as handle:
         handle.write("more==1 --hash=sha256:aa\n")
-    assert convert.key(optimizer) == before
+    assert convert.ir_key("0", optimizer) == before
     with (tmp_path / lock).open("a") as handle:
         handle.write("more==1 --hash=sha256:aa\n")
-    assert convert.key(optimizer) != before
+    assert convert.ir_key("0", optimizer) != before
 
 
 def test_keys_of_two_optimizers_differ() -> None:
-    assert convert.key(OLD) != convert.key()
-    assert convert.key(OLD)["command"] != convert.key()["command"]
+    assert convert.ir_key("0", OLD) != convert.ir_key("0")
+    assert convert.ir_key("0", OLD)["command"] != convert.ir_key("0")["command"]
 
 
 def test_a_key_names_no_place() -> None:
-    for optimizer in optimizers.OPTIMIZERS.values():
-        assert str(paths.REPOSITORY) not in json.dumps(convert.key(optimizer))
+    for optimizer in convert.OPTIMIZERS.values():
+        assert str(paths.REPOSITORY) not in json.dumps(convert.ir_key("0", optimizer))
 
 
 # --- the environment -------------------------------------------------------------------------------------
@@ -236,7 +237,7 @@ def test_the_lock_has_the_release_and_no_telemetry() -> None:
 
 
 def test_packages_in_both_locks_are_of_one_version_but_for_openvino() -> None:
-    old, new = requirements.pins(OLD.lock), requirements.pins(optimizers.DEFAULT.lock)
+    old, new = requirements.pins(OLD.lock), requirements.pins(convert.DEFAULT.lock)
     differing = {name for name in set(old) & set(new) if old[name] != new[name]}
     assert differing == {"openvino", "openvino-dev"}
 
@@ -294,7 +295,7 @@ def eight_bit_weights(xml: Path) -> List[numpy.ndarray]:
 
 
 @pytest.fixture(scope="session")
-def old() -> optimizers.Optimizer:
+def old() -> convert.Optimizer:
     """2021.4 with its environment."""
     assert OLD.separate is not None
     assert OLD.separate.is_ready(), "run the tests with `make test-long`, or `make setup MO=2021.4` first"
@@ -302,17 +303,17 @@ def old() -> optimizers.Optimizer:
 
 
 @pytest.fixture(scope="session", params=["2022.1", pytest.param("2021.4", marks=pytest.mark.long)])
-def optimizer(request: pytest.FixtureRequest) -> optimizers.Optimizer:
-    return request.getfixturevalue("old") if request.param == "2021.4" else optimizers.DEFAULT
+def optimizer(request: pytest.FixtureRequest) -> convert.Optimizer:
+    return request.getfixturevalue("old") if request.param == "2021.4" else convert.DEFAULT
 
 
-def run_convert(path: Path, optimizer: optimizers.Optimizer, **variables: str) -> None:
+def run_convert(path: Path, optimizer: convert.Optimizer, **variables: str) -> None:
     base = {**os.environ, **variables}
-    convert.convert(paths.VENV_PYTHON, path, base, lambda step: None, optimizer=optimizer)
+    convert.convert_to_ir(paths.VENV_PYTHON, path, base, lambda step: None, optimizer=optimizer)
 
 
 @pytest.fixture(scope="session")
-def converted(optimizer: optimizers.Optimizer, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def converted(optimizer: convert.Optimizer, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a converted file, which is reached by a link."""
     folder = tmp_path_factory.mktemp("convert")
     (folder / "link").symlink_to(folder / "real", target_is_directory=True)
@@ -328,7 +329,7 @@ def test_a_conversion_leaves_the_files_it_promises(converted: Path) -> None:
 
 
 def test_the_ir_is_of_the_optimizers_version_and_holds_8_bit_weights(
-    converted: Path, optimizer: optimizers.Optimizer
+    converted: Path, optimizer: convert.Optimizer
 ) -> None:
     network = ElementTree.parse(str(converted / "ir" / f"{STEM}.xml")).getroot()
     assert network.get("version") == {"2022.1": "11", "2021.4": "10"}[optimizer.name]
@@ -342,7 +343,7 @@ def test_the_ir_is_of_the_optimizers_version_and_holds_8_bit_weights(
 
 
 def test_the_log_says_what_ran_and_neither_where_nor_when(
-    converted: Path, optimizer: optimizers.Optimizer
+    converted: Path, optimizer: convert.Optimizer
 ) -> None:
     log = (converted / "ir" / trees.MO_LOG).read_text()
     assert log.startswith(f"$ <venv>/bin/python -m {optimizer.module} --input_model {STEM}.onnx")
@@ -356,7 +357,7 @@ def test_the_log_says_what_ran_and_neither_where_nor_when(
 
 
 def test_a_second_conversion_gives_the_same_bytes(
-    converted: Path, optimizer: optimizers.Optimizer, tmp_path: Path
+    converted: Path, optimizer: convert.Optimizer, tmp_path: Path
 ) -> None:
     path = write_onnx(tmp_path / "elsewhere")
     run_convert(path, optimizer, HOME=str(tmp_path / "home"), PYTHONHASHSEED="1")
@@ -377,17 +378,17 @@ def processes_in(folder: Path) -> List[Path]:
 CONVERT = """
 import os, sys
 from pathlib import Path
-from launch.build import convert, optimizers
+from launch.build import convert
 from launch.core import locks
 with locks.exclusive(Path(sys.argv[1]), "it") as lock:
     python, path = map(Path, sys.argv[2:4])
-    optimizer = optimizers.get(sys.argv[4])
-    convert.convert(python, path, dict(os.environ), lambda step: None, (lock,), optimizer)
+    optimizer = convert.find_optimizer(sys.argv[4])
+    convert.convert_to_ir(python, path, dict(os.environ), lambda step: None, (lock,), optimizer)
 """
 
 
 def test_nothing_converts_on_once_the_lock_of_a_killed_kit_is_free(
-    optimizer: optimizers.Optimizer, tmp_path: Path
+    optimizer: convert.Optimizer, tmp_path: Path
 ) -> None:
     path, lock = write_onnx(tmp_path / "tree"), tmp_path / "lock"
     words = [str(lock), str(paths.VENV_PYTHON), str(path), optimizer.name]
@@ -413,7 +414,7 @@ def test_nothing_converts_on_once_the_lock_of_a_killed_kit_is_free(
     assert not (path.parent / "ir" / f"{STEM}.xml").exists(), "it was killed too late to show anything"
 
 
-def test_what_the_optimizer_refuses_is_a_user_error(optimizer: optimizers.Optimizer, tmp_path: Path) -> None:
+def test_what_the_optimizer_refuses_is_a_user_error(optimizer: convert.Optimizer, tmp_path: Path) -> None:
     path = tmp_path / f"{STEM}.onnx"
     path.write_text("not an ONNX file")
     with pytest.raises(KitError, match=f"IR by Model Optimizer {optimizer.name}") as error:
@@ -422,7 +423,7 @@ def test_what_the_optimizer_refuses_is_a_user_error(optimizer: optimizers.Optimi
 
 
 @pytest.mark.long
-def test_an_ir_without_the_last_step_is_not_taken(old: optimizers.Optimizer, tmp_path: Path) -> None:
+def test_an_ir_without_the_last_step_is_not_taken(old: convert.Optimizer, tmp_path: Path) -> None:
     path = write_onnx(tmp_path / "tree")
     # A package of that name in the working directory hides the one with the runtime.
     (path.parent / "openvino").mkdir()
@@ -432,7 +433,7 @@ def test_an_ir_without_the_last_step_is_not_taken(old: optimizers.Optimizer, tmp
 
 
 @pytest.mark.long
-def test_a_two_layer_model_by_both(old: optimizers.Optimizer, built: Kit, tmp_path: Path) -> None:
+def test_a_two_layer_model_by_both(old: convert.Optimizer, built: Kit, tmp_path: Path) -> None:
     tree = built.tree(HYBRID)
     path = tmp_path / f"{HYBRID}-8bit.onnx"
     shutil.copyfile(str(tree / path.name), str(path))
@@ -451,7 +452,7 @@ def test_a_two_layer_model_by_both(old: optimizers.Optimizer, built: Kit, tmp_pa
 
 
 @pytest.mark.long
-def test_nothing_of_the_optimizers_telemetry_can_be_imported(old: optimizers.Optimizer) -> None:
+def test_nothing_of_the_optimizers_telemetry_can_be_imported(old: convert.Optimizer) -> None:
     done = subprocess.run(
         [str(old.python(paths.VENV_PYTHON)), "-c", "import openvino_telemetry"],
         capture_output=True,

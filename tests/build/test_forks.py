@@ -13,14 +13,14 @@ import pytest
 from launch.build import rules
 from launch.core import git, paths
 from launch.model import bert_config
+from launch.model.variants import VARIANTS
+from launch.qa import extension
 from launch.share import compare
 from launch.sources import patch_work, third_party
-from launch.qa import extension
 from launch.sources.source import Fork
-from launch.model.variants import VARIANTS
 
 from .. import checkpoints
-from ..conftest import HYBRID, Kit, TINY, UNSTRUCTURED, assert_user_error, call, run, write_model
+from ..conftest import HYBRID, TINY, UNSTRUCTURED, Kit, assert_user_error, call, run, write_model
 from ..hub_server import Place
 
 pytestmark = pytest.mark.forks

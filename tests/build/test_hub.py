@@ -15,12 +15,12 @@ from typing import Any, Dict, List
 import pytest
 
 from launch.core import paths
-from launch.model import hub_list
 from launch.core.errors import KitError
+from launch.model import hub_list
 
 from .. import hub_server
-from ..conftest import HYBRID, Kit, TINY, assert_user_error, call, run, write_model
-from ..hub_server import CHUNK, Place, TOKEN, TRAIN, once, sum_of
+from ..conftest import HYBRID, TINY, Kit, assert_user_error, call, run, write_model
+from ..hub_server import CHUNK, TOKEN, TRAIN, Place, once, sum_of
 
 # --- what is downloaded ----------------------------------------------------------------------------------
 

@@ -9,8 +9,8 @@ import pytest
 
 from launch.build import hub, inputs, jobs, program
 from launch.core import digests, paths
-from launch.model import bert_config, hub_list, squad
 from launch.core.errors import KitError
+from launch.model import bert_config, hub_list, squad
 from launch.model.variants import VARIANTS
 
 from ..conftest import HYBRID, UNSTRUCTURED

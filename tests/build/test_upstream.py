@@ -13,11 +13,11 @@ import pytest
 
 from launch import __main__ as cli
 from launch.build import inputs, jobs, rules
+from launch.build.rules import ALLOCATOR
 from launch.core import git, jsonc, paths, surroundings
 from launch.core.errors import KitError
-from launch.build.rules import ALLOCATOR
-from launch.sources.source import Fork, Registry, Source
 from launch.model.variants import VARIANTS, Variant
+from launch.sources.source import Fork, Registry, Source
 
 from ..conftest import HYBRID, UNSTRUCTURED
 

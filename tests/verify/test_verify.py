@@ -723,7 +723,7 @@ def test_a_weight_range_that_does_not_fit_is_a_sign(tree: Path, factor: float, w
         ends = numpy_helper.to_array(constant.attribute[0].t) * numpy.float32(factor)
         constant.attribute[0].t.CopyFrom(numpy_helper.from_array(ends))
     onnx.save(model, str(onnx_of(tree)))
-    convert.convert(Path(sys.executable), onnx_of(tree), dict(os.environ), lambda step: None)
+    convert.convert_to_ir(Path(sys.executable), onnx_of(tree), dict(os.environ), lambda step: None)
     sign(tree)
     result = verify(tree)
     assert "IR: made of this ONNX file" not in failed(result)
