@@ -21,7 +21,7 @@ from ..core.progress import Progress, columns_of, duration, size
 from ..core.stamp import Stamp
 from ..model import squad
 from ..model.variants import Variant
-from . import convert, preflight, program, record
+from . import convert, preflight, program, record, resources
 from .jobs import TreeJob, onnx_key
 
 _MARK = ".kit-work"
@@ -150,8 +150,8 @@ class Build:
             return None
         return Outcome(job.variant, tree, found, built=False)
 
-    def _estimate(self, job: TreeJob) -> preflight.Estimate:
-        return preflight.estimate(
+    def _estimate(self, job: TreeJob) -> resources.Estimate:
+        return resources.estimate(
             job.shape(),
             fast=job.source.fast,
             upstreams_script=job.upstreams_script,
@@ -183,7 +183,7 @@ class Build:
                     hint="Correct the config, or make another variant.",
                 )
             needs.append(self._estimate(job))
-            preflight.check_memory(job.variant.name, needs[-1])
+            resources.check_memory(job.variant.name, needs[-1])
         trees.check_writable(self.out)
         place.check_disk(f"Making {len(todo)} of the trees", self.out, sum(need.disk for need in needs))
         place.check_disk("Building", todo[0].work, max(need.disk for need in needs))
