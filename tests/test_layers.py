@@ -1,6 +1,7 @@
 """The map in launch/README.md is the code's: rooms, floors, and no import upwards or in a circle."""
 
 import ast
+import fnmatch
 import re
 from pathlib import Path
 from typing import Dict, Iterator, List, NamedTuple, Set, Tuple
@@ -124,3 +125,10 @@ def test_an_import_that_goes_up_is_found(tmp_path: Path, statement: str) -> None
     found = edges(tmp_path)
     assert upward(found, ROOMS) == ["core.files imports build.jobs"]
     assert circles(found) == {"core.files", "build.jobs"}
+
+
+def test_no_folder_of_tests_is_passed_over(pytestconfig: pytest.Config) -> None:
+    """Pytest's own list of folders to leave out has ``build`` in it."""
+    folders = {path.parent.name for path in Path(__file__).parent.rglob("test_*.py")}
+    left_out = pytestconfig.getini("norecursedirs")
+    assert not [name for name in folders if any(fnmatch.fnmatch(name, pattern) for pattern in left_out)]

@@ -199,14 +199,6 @@ def test_a_lost_interpreter_is_noticed(steps: Steps, own: Venv) -> None:
     assert not own.is_ready()
 
 
-def test_without_the_kits_environment_it_says_what_to_do(steps: Steps, own: Venv, tmp_path: Path) -> None:
-    assert own.base is not None
-    lost = dataclasses.replace(own, base=dataclasses.replace(own.base, folder=tmp_path / "none"))
-    with pytest.raises(KitError, match="does not start") as error:
-        lost.ensure()
-    assert error.value.hint == "make setup"
-
-
 def test_a_folder_that_cannot_be_written_to_is_a_user_error(steps: Steps, own: Venv) -> None:
     paths.BUILD.write_text("a file in the way")
     with pytest.raises(KitError, match="cannot be written to") as error:
