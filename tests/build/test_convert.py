@@ -358,11 +358,15 @@ def test_a_second_conversion_gives_the_same_bytes(
 
 
 def processes_in(folder: Path) -> List[Path]:
-    """Return the entries in ``/proc`` of the processes that work in a folder."""
+    """Return the entries in ``/proc`` of the processes that work in a folder.
+
+    A killed process closes its files, and with them the lock, a moment before it leaves its folder.  One without
+    an open file is past all work, and is left out.
+    """
     found = []
     for entry in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
-            if os.readlink(str(entry / "cwd")) == str(folder):
+            if os.readlink(str(entry / "cwd")) == str(folder) and os.listdir(str(entry / "fd")):
                 found.append(entry)
     return found
 
