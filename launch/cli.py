@@ -26,8 +26,8 @@ from typing import TYPE_CHECKING, Callable, Dict, Iterable, List, Mapping, NoRet
 
 from .core import files, paths, place, status, surroundings
 from .core.errors import KitError
-from .core.locks import LOCK, LOCKED, exclusive
-from .core.progress import duration, size
+from .core.locks import LOCK, LOCKED, hold_lock
+from .core.progress import format_duration, format_size
 from .model import variants
 from .model.variants import VARIANTS
 
@@ -223,7 +223,7 @@ def is_yes(text: str, name: str) -> bool:
 
 
 def _path(given: Given, name: str) -> Path:
-    return files.typed(getattr(given, name), name.upper())
+    return files.expand_path(getattr(given, name), name.upper())
 
 
 def _say(what: str) -> None:
@@ -242,7 +242,7 @@ def _source(given: Given, told: bool = True) -> "Source":
     if told:
         print(f"source  {source.describe()}", file=sys.stderr, flush=True)
     if rules.is_upstreams(source) and not source.is_ready():
-        with exclusive(LOCK, LOCKED):
+        with hold_lock(LOCK, LOCKED):
             source.ensure(_say)
     return source
 
@@ -256,24 +256,24 @@ def _set_up(given: Given, source: "Source", *separate: Optional["Venv"]) -> None
     """
     from .setup.environment import KIT
 
-    place.check()
+    place.check_place()
     started = time.monotonic()
     made = [KIT.ensure(given.python), *[other.ensure() for other in separate if other], source.ensure(_say)]
     if any(made):
-        _say(f"done in {duration(time.monotonic() - started)}")
+        _say(f"done in {format_duration(time.monotonic() - started)}")
 
 
 def _set_up_alone(given: Given, *separate: Optional["Venv"]) -> None:
     """As :func:`_set_up`, where nothing else is done; that all is current is told without the lock."""
     from .setup.environment import KIT
 
-    place.check()
+    place.check_place()
     source = _source(given)
     ready = KIT.is_ready() and all(other.is_ready() for other in separate if other) and source.is_ready()
     if ready and not given.python:
         _say("up to date")
         return
-    with exclusive(LOCK, LOCKED):
+    with hold_lock(LOCK, LOCKED):
         _set_up(given, source, *separate)
 
 
@@ -304,11 +304,11 @@ def _enter(given: Given) -> None:
     if given.entered:
         raise KitError(
             "The environment's Python does not run in the environment.",
-            where=paths.shown(paths.VENV_PYTHON),
+            where=paths.show_path(paths.VENV_PYTHON),
             hint="Make the environment again: rm -r .venv && make setup",
         )
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    env = {**surroundings.inherited(os.environ), "PYTHONPATH": str(paths.REPOSITORY), _ENTERED: "1"}
+    env = {**surroundings.inherit_variables(os.environ), "PYTHONPATH": str(paths.REPOSITORY), _ENTERED: "1"}
     _become([str(paths.VENV_PYTHON), "-m", str(__package__), *given.argv], env)
 
 
@@ -321,7 +321,7 @@ def _become(argv: Sequence[str], env: Mapping[str, str]) -> NoReturn:
 def _selection(given: Given) -> "Selection":
     from .build import inputs
 
-    chosen = inputs.select(
+    chosen = inputs.choose_inputs(
         given.input,
         given.model,
         given.train_file,
@@ -331,7 +331,7 @@ def _selection(given: Given) -> "Selection":
         given.hub,
         lambda: _ready_environment(given),
     )
-    return replace(chosen, threads=surroundings.number(given.threads))
+    return replace(chosen, threads=surroundings.parse_threads(given.threads))
 
 
 # --- make trees ------------------------------------------------------------------------------------------
@@ -348,7 +348,7 @@ def _make(given: Given, chosen: Sequence[variants.Variant]) -> None:
     tree_jobs = [jobs.load_tree(given.launch, variant, selection, source) for variant in chosen]
     out = _path(given, "out")
     build = pipeline.Build(tree_jobs, out, lambda: _set_up(given, source, optimizer.separate), optimizer)
-    print(pipeline.table(build.run()))
+    print(pipeline.format_table(build.run()))
 
 
 @_command("all", _MAKE, f"out {_RUN} mo")
@@ -373,7 +373,7 @@ def _variant(given: Given) -> None:
 
     $ variant --v 90pc_unstructured_sparse
     """
-    _make(given, [variants.get(given.v)])
+    _make(given, [variants.find_variant(given.v)])
 
 
 @_command("configs", _MAKE, "input hub model launch source fast python")
@@ -386,8 +386,8 @@ def _configs(given: Given) -> int:
     from .build import jobs, other_jobs
 
     source = _source(given)
-    job = jobs.load(given.launch, "configs", _selection(given), source)
-    return other_jobs.configs(job, lambda: _set_up(given, source), lambda: _ready_environment(given))
+    job = jobs.load_job(given.launch, "configs", _selection(given), source)
+    return other_jobs.write_configs(job, lambda: _set_up(given, source), lambda: _ready_environment(given))
 
 
 @_command(
@@ -453,8 +453,8 @@ def _evaluate(given: Given) -> None:
         _score(given)
         return
     source = _source(given)
-    job = jobs.load(given.launch, "evaluate", _selection(given), source)
-    print(other_jobs.evaluate(job, lambda: _set_up(given, source)))
+    job = jobs.load_job(given.launch, "evaluate", _selection(given), source)
+    print(other_jobs.evaluate_job(job, lambda: _set_up(given, source)))
 
 
 def _score(given: Given) -> None:
@@ -474,7 +474,7 @@ def _score(given: Given) -> None:
             hint="Give VALIDATION_FILE=<questions in SQuAD's JSON, nested or flat>.",
         )
     predictions = _path(given, "predictions")
-    print(other_jobs.score(predictions, _path(given, "validation_file")))
+    print(other_jobs.score_predictions(predictions, _path(given, "validation_file")))
 
 
 # --- trust and share them --------------------------------------------------------------------------------
@@ -500,8 +500,8 @@ def _verify(given: Given) -> int:
     """
     from .verify import text, tree
 
-    name = variants.get(given.v).name if given.v else ""
-    trees = tree.chosen(_path(given, "out"), name)
+    name = variants.find_variant(given.v).name if given.v else ""
+    trees = tree.choose_trees(_path(given, "out"), name)
     _enter(given)
     return 0 if text.verify_all(trees) else 1
 
@@ -527,7 +527,7 @@ def _report(given: Given) -> int:
     _enter(given)
     trees = report.write_report(out, target)
     print(report.write_text(trees))
-    print(f"\nreport  {paths.shown(target)}  ({size(target.stat().st_size)})")
+    print(f"\nreport  {paths.show_path(target)}  ({format_size(target.stat().st_size)})")
     return 1 if any(tree.faults for tree in trees) else 0
 
 
@@ -555,7 +555,7 @@ def _package(given: Given) -> None:
     tree, target = package.find_place(given.v, out, to, given.format)
     _enter(given)
     package.make_package(tree, target)
-    print(f"package  {paths.shown(target)}")
+    print(f"package  {paths.show_path(target)}")
 
 
 @_command("compare", _TRUST, "a b level python", required="a b")
@@ -580,7 +580,7 @@ def _compare(given: Given) -> int:
     compare.find_pairs(a, b, given.level)
     _enter(given)
     same = True
-    for result in compare.compare(a, b, given.level):
+    for result in compare.compare_paths(a, b, given.level):
         print(f"{result.name}: {result.text}", flush=True)
         same = same and result.same
     return 0 if same else 1
@@ -599,7 +599,7 @@ def _third_party(given: Given) -> None:
     from .sources import third_party
 
     mirror = _path(given, "mirror") if given.mirror else None
-    with exclusive(LOCK, LOCKED):
+    with hold_lock(LOCK, LOCKED):
         third_party.fetch_forks(mirror)
 
 
@@ -625,8 +625,8 @@ def _patch_edit(given: Given) -> None:
     from .sources import patch_work, third_party
 
     fork = third_party.find_fork(given.p)
-    with exclusive(LOCK, LOCKED):
-        clone = paths.shown(patch_work.edit_patches(fork))
+    with hold_lock(LOCK, LOCKED):
+        clone = paths.show_path(patch_work.edit_patches(fork))
     print(f"{clone} is the pinned commit with each patch as one commit on top.")
     print(f"Change them with git there; then: make patch-export P={given.p}")
 
@@ -642,10 +642,10 @@ def _patch_export(given: Given) -> None:
     from .sources import patch_work, third_party
 
     fork = third_party.find_fork(given.p)
-    with exclusive(LOCK, LOCKED):
+    with hold_lock(LOCK, LOCKED):
         written = patch_work.export_patches(fork)
     for path in written:
-        print(paths.shown(path))
+        print(paths.show_path(path))
 
 
 # --- look after the kit ----------------------------------------------------------------------------------
@@ -796,7 +796,7 @@ def _clean(given: Given) -> None:
     """
     from .sources import patch_work, third_party
 
-    with exclusive(LOCK, LOCKED):
+    with hold_lock(LOCK, LOCKED):
         for fork in third_party.read_forks():
             patch_work.check_exported(fork)
         for entry in (*paths.BUILD.iterdir(), *([paths.VENV] if given.command == "distclean" else [])):
@@ -852,7 +852,7 @@ def write_overview() -> str:
 def write_help() -> str:
     """Return the help of ``make`` alone: targets, variables with their defaults, the five variants."""
     from .build import resources
-    from .model.spec import bert_large
+    from .model.spec import make_bert_large
 
     def target(name: str, command: Command) -> str:
         words = ["make", name, *(f"{option.upper()}=" for option in command.required), command.shown]
@@ -871,13 +871,13 @@ def write_help() -> str:
     lines += ["", "Variants V (24 layers, hidden size 1024, sequence length 384; times on 2 cores)"]
     lines.append(f"  {'':<32}{'heads':>5}{'intermediate':>14}{'time':>8}{'memory':>10}{'disk':>9}")
     for variant in VARIANTS.values():
-        need = resources.estimate(bert_large(variant))
+        need = resources.estimate_need(make_bert_large(variant))
         lines.append(
             f"  {variant.name:<32}{variant.heads or 16:>5}{variant.intermediate_size or 4096:>14}"
-            f"{duration(need.seconds):>8}"
+            f"{format_duration(need.seconds):>8}"
             f"{need.memory / resources.GB:>7.1f} GB{need.disk / resources.GB:>6.1f} GB"
         )
-    setup = f"The first run also sets up {paths.shown(paths.VENV)} (2.7 GB) and compiles an extension."
+    setup = f"The first run also sets up {paths.show_path(paths.VENV)} (2.7 GB) and compiles an extension."
     return "\n".join([*lines, "", setup])
 
 
@@ -904,7 +904,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     :raises KitError: the user's input is at fault.
     :raises SystemExit: only a command's help was wanted, and is printed.
     """
-    given = parse(sys.argv[1:] if argv is None else argv)
+    given = parse_words(sys.argv[1:] if argv is None else argv)
     return (COMMANDS[given.command].run(given) or 0) if given else 0
 
 
@@ -920,7 +920,7 @@ def _wrong(prog: str, message: str, hint: str = "") -> KitError:
     return KitError(what, where=prog, hint=f"{hint}{prog} --help lists what it takes.")
 
 
-def parse(words: Sequence[str]) -> Optional[Given]:
+def parse_words(words: Sequence[str]) -> Optional[Given]:
     """Return what is wanted; None where that is only help, and printed.
 
     An option that is not given, or given as empty, has the value of its environment variable; where that is
@@ -942,7 +942,7 @@ def parse(words: Sequence[str]) -> Optional[Given]:
         hint = f"A name comes after --v: {parser.prog} --v {shlex.quote(unknown[0])}\n" if meant else ""
         raise _wrong(parser.prog, f"unrecognized arguments: {' '.join(unknown)}", hint)
     if words[0] == "help" and given.words:
-        return parse([*given.words, "--help"])
+        return parse_words([*given.words, "--help"])
     if not entered:
         _check_variables([word for word in on_make if word[-1] != "="] or [words[0]], on_make)
     for name, option in command.options.items():

@@ -22,7 +22,7 @@ from launch import cli
 from launch.build import hub
 from launch.core import hidden, paths
 from launch.core.errors import exit_with_message
-from launch.core.locks import exclusive
+from launch.core.locks import hold_lock
 
 from . import WORKER, hub_server, small_kit
 
@@ -62,7 +62,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_model(shared: Path) -> Path:
-    with exclusive(shared / "model.lock", "the model of the tests"):
+    with hold_lock(shared / "model.lock", "the model of the tests"):
         return shared / "tiny" if (shared / "tiny").exists() else write_model(shared / "tiny", **TINY)
 
 
@@ -234,7 +234,7 @@ def kit(tmp_path: Path, tiny_model: Path) -> Kit:
 def built(shared: Path, tiny_model: Path, derived_source: Path) -> Built:
     """The five variants of the tiny model, made once by the command that users run."""
     record = shared / "built.pickle"
-    with exclusive(shared / "built.lock", "the trees of the tests"):
+    with hold_lock(shared / "built.lock", "the trees of the tests"):
         if not record.exists():
             folder = shared / "built"
             shutil.rmtree(folder, ignore_errors=True)  # of a try that failed
@@ -287,7 +287,7 @@ def hashes() -> Callable[[Path], Dict[str, str]]:
 
     def of(tree: Path) -> Dict[str, str]:
         return {
-            str(path.relative_to(tree)): digests.of_file(path)
+            str(path.relative_to(tree)): digests.digest_file(path)
             for path in sorted(tree.rglob("*"))
             if path.is_file()
         }

@@ -18,7 +18,7 @@ depends on them in its moment and encoding alone, and so make sets neither."""
 
 def entries(launch_file: Path) -> Dict[str, Dict[str, Any]]:
     """Return the configurations of a launch file by name, as written."""
-    document = jsonc.loads(launch_file.read_text(encoding="utf-8"), str(launch_file))
+    document = jsonc.parse_jsonc(launch_file.read_text(encoding="utf-8"), str(launch_file)).value
     return {entry["name"]: entry for entry in document["configurations"]}
 
 

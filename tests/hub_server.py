@@ -230,10 +230,10 @@ class Place:
 
     @property
     def base(self) -> Path:
-        return paths.BUILD / "hub" / digests.of_value(asdict(hub_list.read(self.list)))[:12]
+        return paths.BUILD / "hub" / digests.digest_value(asdict(hub_list.read_hub_list(self.list)))[:12]
 
     def local(self, questions: str = "train", weights: bool = False) -> hub.Local:
-        return hub.local(hub_list.read(self.list), questions, weights, lambda: None)
+        return hub.fetch_local(hub_list.read_hub_list(self.list), questions, weights, lambda: None)
 
     def kept(self) -> List[str]:
         """Return the names of all files of this person's cache that hold something of a download."""

@@ -10,8 +10,8 @@ from typing import Any, Dict, List, Mapping, Optional
 
 from launch.artifact import sums, trees
 from launch.core import digests
-from launch.model.spec import Spec, bert_large
-from launch.model.variants import Variant, dense_block_weights
+from launch.model.spec import Spec, make_bert_large
+from launch.model.variants import Variant, count_dense_weights
 
 LAYERS = 2
 KNOWN = {
@@ -30,14 +30,14 @@ UNKNOWN = {"kind": "dead layers", "text": "layer 3 gives what it is given", "kno
 
 def spec(variant: Variant, layers: int = LAYERS) -> Spec:
     """Return a model as wide as BERT-large, and not as deep."""
-    shape = bert_large(variant)
+    shape = make_bert_large(variant)
     return Spec.of(
         variant,
         replace(
             shape,
             layers=layers,
             heads=shape.heads[:1] * layers,
-            dense_block_weights=dense_block_weights(layers, shape.hidden),
+            dense_block_weights=count_dense_weights(layers, shape.hidden),
         ),
     )
 
@@ -190,7 +190,7 @@ def write(out: Path, variant: Variant, content: Optional[Dict[str, Any]] = None)
     :param content: its provenance without the files; the variant's document where not given.
     """
     tree = out / variant.name
-    for name in trees.all_files(variant.stem):
+    for name in trees.list_files(variant.stem):
         path = tree / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(f"{name} of {variant.name}\n")
@@ -203,11 +203,11 @@ def finish(tree: Path, content: Dict[str, Any]) -> None:
     for name in (trees.PROVENANCE, sums.NAME):
         if (tree / name).exists():
             (tree / name).unlink()
-    described = trees.describe_files(tree, sums.listed(tree))
+    described = trees.describe_files(tree, sums.list_files(tree))
     onnx = described.get(f"{content['variant']}-8bit.onnx", {}).get("sha256")
     content = {**content, "files": described, "ir_key": {**content["ir_key"], "onnx": onnx}}
     (tree / trees.PROVENANCE).write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
-    sums.write(tree, {})
+    sums.write_sums(tree, {})
 
 
 def damage(path: Path) -> str:
@@ -215,4 +215,4 @@ def damage(path: Path) -> str:
     content = bytearray(path.read_bytes())
     content[0] ^= 1
     path.write_bytes(bytes(content))
-    return digests.of_file(path)
+    return digests.digest_file(path)

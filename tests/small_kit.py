@@ -262,7 +262,7 @@ def contents(folder: Path) -> Mapping[str, Tuple[int, str]]:
         mode = path.lstat().st_mode
         if name.parts[0] == ".git" or stat.S_ISDIR(mode):
             continue
-        text = os.readlink(str(path)) if stat.S_ISLNK(mode) else digests.of_file(path)
+        text = os.readlink(str(path)) if stat.S_ISLNK(mode) else digests.digest_file(path)
         found[str(name)] = (mode, text)
     return found
 

@@ -22,19 +22,19 @@ _SHOWN = 10
 Content = Dict[str, Any]
 
 
-def read(tree: Path) -> Content:
+def read_provenance(tree: Path) -> Content:
     """Return a published tree's provenance.
 
     :raises KitError: there is none, it is of another format, or something is wrong in it.
     """
     path = tree / trees.PROVENANCE
-    where = paths.shown(path)
+    where = paths.show_path(path)
     hint = "Make the tree again: make variant V=" + (tree.name if tree.name in VARIANTS else "<name>")
     content: Any = None
     try:
         found = path.stat()
         if stat.S_ISREG(found.st_mode) and found.st_size <= trees.MAX_BYTES:
-            content = trees.parse(path.read_bytes())
+            content = trees.parse_json(path.read_bytes())
             problem = ""
         else:
             problem = f"The provenance is no regular file of up to {trees.MAX_BYTES:,} bytes."
@@ -52,7 +52,7 @@ def read(tree: Path) -> Content:
     elif not problem and version != trees.FORMAT:
         problem = f"The provenance is of a format that this kit does not know: {json.dumps(version)[:60]}."
     elif not problem:
-        lines = problems(content)
+        lines = find_problems(content)
         more = [f"and {len(lines) - _SHOWN} more"] if len(lines) > _SHOWN else []
         if lines:
             problem = "\n".join(["The provenance is not as the kit writes it:", *lines[:_SHOWN], *more])
@@ -61,11 +61,11 @@ def read(tree: Path) -> Content:
     return dict(content)
 
 
-def disagreements(tree: Path, entries: Mapping[str, str], content: Content) -> Iterator[str]:
+def find_disagreements(tree: Path, entries: Mapping[str, str], content: Content) -> Iterator[str]:
     """Yield where a valid provenance says something else than its folder and the list of checksums in it.
 
     :param tree: the folder.
-    :param entries: :func:`launch.artifact.sums.read` of the folder; empty where there is no list.
+    :param entries: :func:`launch.artifact.sums.read_sums` of the folder; empty where there is no list.
     """
     if content["variant"] != tree.name:
         yield f"{trees.PROVENANCE} is that of {content['variant']}"
@@ -86,7 +86,7 @@ def disagreements(tree: Path, entries: Mapping[str, str], content: Content) -> I
                     yield f"{file} has not the size that {trees.PROVENANCE} says"
 
 
-def problems(content: Any) -> List[str]:
+def find_problems(content: Any) -> List[str]:
     """Return what is wrong in a provenance, a line each with its place; nothing where all is well.
 
     It has the schema's form, its parts agree with each other, and no path of a machine is in it.
@@ -120,7 +120,7 @@ def _contradictions(content: Content) -> Iterator[str]:
         yield f"$.variant: there is no variant {name!r}"
         return
     stem = VARIANTS[name].stem
-    expected = set(trees.all_files(stem))
+    expected = set(trees.list_files(stem))
     yield from (f"$.files: {file} is missing" for file in sorted(expected - set(files)))
     yield from (f"$.files: {file} is no file of a tree" for file in sorted(set(files) - expected))
     if len(model["heads"]) != model["layers"]:

@@ -20,28 +20,30 @@ MAX_BYTES = 1 << 20
 _LINE = re.compile(r"([0-9a-f]{64})  ([^\n\\]+)\n")
 
 
-def text(entries: Mapping[str, str]) -> str:
+def format_sums(entries: Mapping[str, str]) -> str:
     """Return the list of ``entries``, sha256 by relative path."""
     return "".join(f"{entries[name]}  {name}\n" for name in sorted(entries, key=str.encode))
 
 
-def write(folder: Path, known: Mapping[str, str]) -> None:
+def write_sums(folder: Path, known: Mapping[str, str]) -> None:
     """Write the list of every file below ``folder``; sums that are ``known`` are not computed again.
 
     :raises OSError: a file cannot be read or the list not written.
     """
     entries = {
-        name: known.get(name) or digests.of_file(folder / name) for name in listed(folder) if name != NAME
+        name: known.get(name) or digests.digest_file(folder / name)
+        for name in list_files(folder)
+        if name != NAME
     }
-    files.write(folder / NAME, text(entries))
+    files.write_text(folder / NAME, format_sums(entries))
 
 
-def shown(name: str) -> str:
+def show_name(name: str) -> str:
     """Return a path as it can be written; one that is not UTF-8 is no text."""
     return name.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
-def listed(folder: Path) -> List[str]:
+def list_files(folder: Path) -> List[str]:
     """Return what is below ``folder`` and is no folder, as relative paths, in order."""
     return sorted(
         path.relative_to(folder).as_posix()
@@ -50,10 +52,10 @@ def listed(folder: Path) -> List[str]:
     )
 
 
-def read(folder: Path) -> Dict[str, str]:
+def read_sums(folder: Path) -> Dict[str, str]:
     """Return the sums that the folder's list gives, by relative path.
 
-    :raises KitError: there is no list, or it has not the form that :func:`text` gives it.
+    :raises KitError: there is no list, or it has not the form that :func:`format_sums` gives it.
     """
     path = folder / NAME
     content, hint = "", _HINT
@@ -73,36 +75,36 @@ def read(folder: Path) -> Dict[str, str]:
     except OSError as error:
         problem, hint = f"The list of checksums cannot be read: {error.strerror}.", "Make it readable."
     entries = {name: digest for digest, name in _LINE.findall(content)}
-    if not problem and text(entries) != content:
+    if not problem and format_sums(entries) != content:
         problem = "The list of checksums has not the form in which the kit writes it:"
         problem += " '<sha256>  <path>', sorted."
     if problem:
-        raise KitError(problem, where=paths.shown(path), hint=hint)
+        raise KitError(problem, where=paths.show_path(path), hint=hint)
     return entries
 
 
 _HINT = "Remove the tree and make it again, or copy it again from where it came."
 
 
-def faults(folder: Path, entries: Mapping[str, str], tick: Callable[[str], None]) -> List[str]:
+def find_faults(folder: Path, entries: Mapping[str, str], tick: Callable[[str], None]) -> List[str]:
     """Return what is wrong with the files of ``folder``, a line each.
 
     Nothing outside the folder is read: what is no regular file counts as a fault.
 
-    :param entries: of :func:`read`; ``tick`` is called with each path before it is read.
+    :param entries: of :func:`read_sums`; ``tick`` is called with each path before it is read.
     """
-    there = [name for name in listed(folder) if name != NAME]
+    there = [name for name in list_files(folder) if name != NAME]
     found = [f"{name} is missing" for name in sorted(set(entries) - set(there))]
     for name in there:
         path = folder / name
         if name not in entries:
-            found.append(f"{shown(name)} is not in {NAME}")
+            found.append(f"{show_name(name)} is not in {NAME}")
         elif not stat.S_ISREG(path.lstat().st_mode):
             found.append(f"{name} is no regular file")
         else:
             tick(name)
             try:
-                if digests.of_file(path) != entries[name]:
+                if digests.digest_file(path) != entries[name]:
                     found.append(f"{name} has not the bytes that {NAME} says")
             except OSError as error:
                 found.append(f"{name} cannot be read: {error.strerror}")

@@ -43,31 +43,31 @@ _AT_FDCWD = -100  # openat(2)
 _RENAME_EXCHANGE = 2  # renameat2(2)
 
 
-def onnx_files(stem: str) -> List[str]:
+def list_onnx_files(stem: str) -> List[str]:
     """Return the files of a tree that the first stage makes, relative to the tree."""
     onnx = Path(f"{stem}.onnx")
-    return [onnx.name, *(path.name for path in sparsity.report_paths(onnx))]
+    return [onnx.name, *(path.name for path in sparsity.list_report_paths(onnx))]
 
 
-def ir_files(stem: str) -> List[str]:
+def list_ir_files(stem: str) -> List[str]:
     """Return the files of a tree that Model Optimizer's stage makes, relative to the tree."""
     return [*(f"ir/{stem}{suffix}" for suffix in IR_SUFFIXES), f"ir/{MO_LOG}"]
 
 
-def all_files(stem: str) -> List[str]:
+def list_files(stem: str) -> List[str]:
     """Return all files of a tree but its provenance and its list of checksums, relative to the tree."""
-    return onnx_files(stem) + ir_files(stem)
+    return list_onnx_files(stem) + list_ir_files(stem)
 
 
 def describe_files(folder: Path, names: List[str]) -> Dict[str, Dict[str, Any]]:
     """Return size and sha256 of each named file below ``folder``."""
     return {
-        name: {"bytes": (folder / name).stat().st_size, "sha256": digests.of_file(folder / name)}
+        name: {"bytes": (folder / name).stat().st_size, "sha256": digests.digest_file(folder / name)}
         for name in names
     }
 
 
-def intact(folder: Path, files: Dict[str, Dict[str, Any]], *, by_hash: bool) -> bool:
+def is_intact(folder: Path, files: Dict[str, Dict[str, Any]], *, by_hash: bool) -> bool:
     """Return whether the described files are there with their sizes and, on request, their bytes.
 
     A link is no file of a tree: what it leads to could change without the tree.
@@ -77,19 +77,19 @@ def intact(folder: Path, files: Dict[str, Dict[str, Any]], *, by_hash: bool) -> 
             found = (folder / name).lstat()
             if not stat.S_ISREG(found.st_mode) or found.st_size != entry["bytes"]:
                 return False
-            if by_hash and digests.of_file(folder / name) != entry["sha256"]:
+            if by_hash and digests.digest_file(folder / name) != entry["sha256"]:
                 return False
     except (OSError, KeyError, TypeError):
         return False
     return True
 
 
-def as_listed(tree: Path, provenance: Dict[str, Any]) -> bool:
+def is_as_listed(tree: Path, provenance: Dict[str, Any]) -> bool:
     """Return whether a tree's list of checksums is that of its provenance, and every file has its size."""
     try:
         described = {name: entry["sha256"] for name, entry in provenance["files"].items()}
-        described[PROVENANCE] = digests.of_file(tree / PROVENANCE)
-        return sums.read(tree) == described and intact(tree, provenance["files"], by_hash=False)
+        described[PROVENANCE] = digests.digest_file(tree / PROVENANCE)
+        return sums.read_sums(tree) == described and is_intact(tree, provenance["files"], by_hash=False)
     except (KitError, OSError, KeyError, TypeError, AttributeError):
         return False
 
@@ -97,7 +97,7 @@ def as_listed(tree: Path, provenance: Dict[str, Any]) -> bool:
 def read_provenance(tree: Path) -> Optional[Dict[str, Any]]:
     """Return a tree's provenance; None where there is none of :data:`FORMAT`, or its figures are none.
 
-    For all else that may be wrong in it see :func:`launch.artifact.provenance.read`, which needs a package.
+    :func:`launch.artifact.provenance.read_provenance` finds all else that may be wrong; it needs a package.
     """
     content = read_some_provenance(tree)
     try:
@@ -112,14 +112,14 @@ def read_provenance(tree: Path) -> Optional[Dict[str, Any]]:
 def read_some_provenance(tree: Path) -> Dict[str, Any]:
     """Return a tree's provenance, whatever is wrong in it, of an earlier format too; empty for none."""
     try:
-        content = parse(files.read(tree / PROVENANCE, MAX_BYTES))
+        content = parse_json(files.read_bytes(tree / PROVENANCE, MAX_BYTES))
     except (OSError, ValueError, RecursionError):
         return {}
     usable = isinstance(content, dict) and content.get("format") in (FORMAT, *EARLIER_FORMATS)
     return dict(content) if usable else {}
 
 
-def parse(content: bytes) -> Any:
+def parse_json(content: bytes) -> Any:
     """Return the value of a JSON text, in which every number is one.
 
     :raises ValueError: it is no JSON, or has NaN or an infinity in it.
@@ -144,15 +144,15 @@ def _staging(out: Path, variant: Variant) -> Path:
     return out / f".{variant.name}.new"
 
 
-def leftovers(out: Path, variant: Variant) -> bool:
+def has_leftovers(out: Path, variant: Variant) -> bool:
     """Return whether a killed run left something of ``variant`` in ``out``."""
     return _aside(out, variant).exists() or _staging(out, variant).exists()
 
 
-def recover(out: Path, variant: Variant) -> None:
+def recover_tree(out: Path, variant: Variant) -> None:
     """Clear away what a killed run left; a tree that it had set aside and not replaced comes back."""
     tree, aside = out / variant.name, _aside(out, variant)
-    with locks.folder(out):
+    with locks.hold_folder(out):
         if aside.is_dir() and not tree.exists():
             aside.rename(tree)
         shutil.rmtree(aside, ignore_errors=True)
@@ -179,7 +179,7 @@ def check_writable(out: Path) -> None:
         ) from None
 
 
-def publish(work: Path, out: Path, variant: Variant, provenance: Dict[str, Any]) -> Path:
+def publish_tree(work: Path, out: Path, variant: Variant, provenance: Dict[str, Any]) -> Path:
     """Let the tree in ``work`` appear as ``<out>/<V>`` in one step and return that path.
 
     The files are linked into a hidden folder beside it, or copied to another filesystem.
@@ -192,25 +192,25 @@ def publish(work: Path, out: Path, variant: Variant, provenance: Dict[str, Any])
     known = {name: entry["sha256"] for name, entry in content.get("files", {}).items()}
     try:
         out.mkdir(parents=True, exist_ok=True)
-        with locks.folder(out):
+        with locks.hold_folder(out):
             shutil.rmtree(staging, ignore_errors=True)
             (staging / "ir").mkdir(parents=True)
-            for name in all_files(variant.stem):
-                link(work / name, staging / name)
-            files.write(staging / PROVENANCE, json.dumps(content, indent=2, sort_keys=True) + "\n")
-            sums.write(staging, known)
-            replace(tree, staging, _aside(out, variant))
+            for name in list_files(variant.stem):
+                link_file(work / name, staging / name)
+            files.write_text(staging / PROVENANCE, json.dumps(content, indent=2, sort_keys=True) + "\n")
+            sums.write_sums(staging, known)
+            replace_tree(tree, staging, _aside(out, variant))
     except OSError as error:
         shutil.rmtree(staging, ignore_errors=True)
         raise KitError(
             f"The tree cannot be published: {error.strerror or error}.",
-            where=paths.shown(tree),
+            where=paths.show_path(tree),
             hint="Free disk space or make the folder writable, then run the same command: it resumes here.",
         ) from None
     return tree
 
 
-def replace(tree: Path, staging: Path, aside: Path) -> None:
+def replace_tree(tree: Path, staging: Path, aside: Path) -> None:
     """Let ``staging`` be ``tree``; an earlier tree goes, or stays where this fails.
 
     What is in it is on disk before, so that a power cut leaves the one or the other.  The two are exchanged
@@ -228,12 +228,12 @@ def replace(tree: Path, staging: Path, aside: Path) -> None:
         except OSError:
             aside.rename(tree)
             raise
-    files.flush(tree.parent)
+    files.flush_file(tree.parent)
     for earlier in (staging, aside):
         shutil.rmtree(earlier, ignore_errors=True)
 
 
-def link(source: Path, target: Path) -> None:
+def link_file(source: Path, target: Path) -> None:
     """Make ``target`` the same file as ``source``, or a copy where the filesystem cannot link."""
     try:
         os.link(source, target)

@@ -11,7 +11,7 @@ from typing import Any, Callable, Dict, List, Optional, Sequence
 
 from ..artifact import trees
 from ..core import child, digests, host, paths, surroundings
-from ..core.errors import KitError, unknown
+from ..core.errors import KitError, make_unknown_error
 from ..setup import requirements
 from ..setup.environment import KIT, Venv
 
@@ -80,7 +80,7 @@ def find_optimizer(name: str) -> Optimizer:
     """
     if name in OPTIMIZERS:
         return OPTIMIZERS[name]
-    raise unknown("Model Optimizer", name, "MO", OPTIMIZERS)
+    raise make_unknown_error("Model Optimizer", name, "MO", OPTIMIZERS)
 
 
 def _command(python: Path, onnx_path: Path, optimizer: Optimizer) -> List[str]:
@@ -88,15 +88,15 @@ def _command(python: Path, onnx_path: Path, optimizer: Optimizer) -> List[str]:
     return [str(python), "-m", optimizer.module, "--input_model", onnx_path.name, "--output_dir", "ir"]
 
 
-def ir_key(onnx_sha256: str, optimizer: Optimizer = DEFAULT) -> Dict[str, Any]:
+def make_ir_key(onnx_sha256: str, optimizer: Optimizer = DEFAULT) -> Dict[str, Any]:
     """Return what the IR of an ONNX file depends on, as JSON.
 
     :raises KitError: the optimizer's lock cannot be read.
     """
     return {
         "command": _command(Path("python"), Path("model.onnx"), optimizer)[1:],
-        "lock": requirements.lock_digest(optimizer.lock),
-        "program": digests.of_file(Path(__file__)),
+        "lock": requirements.digest_lock(optimizer.lock),
+        "program": digests.digest_file(Path(__file__)),
         "onnx": onnx_sha256,
     }
 
@@ -111,7 +111,7 @@ def _environment(base: Dict[str, str]) -> Dict[str, str]:
     consent = home / "intel" / "openvino_telemetry"
     consent.parent.mkdir(parents=True, exist_ok=True)
     consent.write_text("0")
-    return {**surroundings.inherited(base), "HOME": str(home), "PYTHONHASHSEED": "0"}
+    return {**surroundings.inherit_variables(base), "HOME": str(home), "PYTHONHASHSEED": "0"}
 
 
 def convert_to_ir(
@@ -134,7 +134,7 @@ def convert_to_ir(
     python = optimizer.python(python)
     tree = onnx_path.parent
     log = tree / "ir" / trees.MO_LOG
-    usage = child.run(
+    usage = child.run_child(
         _command(python, onnx_path, optimizer),
         env=_environment(base),
         cwd=tree,
@@ -143,16 +143,16 @@ def convert_to_ir(
         tick=tick,
         inherit=inherit,
     )
-    missing = [name for name in trees.ir_files(onnx_path.stem) if not (tree / name).is_file()]
+    missing = [name for name in trees.list_ir_files(onnx_path.stem) if not (tree / name).is_file()]
     text = log.read_text(encoding="utf-8", errors="replace")
     if missing or _FALLBACK in text:
         raise KitError(
             f"Model Optimizer left out {', '.join(missing) or 'its last step'}."
-            f" Its last lines:\n{child.tail(log)}",
-            where=f"log: {paths.shown(log)}",
+            f" Its last lines:\n{child.read_tail(log)}",
+            where=f"log: {paths.show_path(log)}",
             hint="Its last lines say why.",
         )
     folders = {"<venv>": python.parent.parent, "<tree>": tree, "<kit>": paths.REPOSITORY}
-    text = host.named(text, {name: folder for name, folder in folders.items() if folder.is_absolute()})
+    text = host.name_folders(text, {name: folder for name, folder in folders.items() if folder.is_absolute()})
     log.write_text(_VOLATILE.sub("", text), encoding="utf-8")
     return usage

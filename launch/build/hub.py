@@ -16,7 +16,7 @@ from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence
 from ..core import digests, files, locks, paths
 from ..core.child import die_with_parent
 from ..core.errors import EXIT_INTERRUPTED, KitError
-from ..core.progress import columns, output_of
+from ..core.progress import measure_terminal, wait_for_output
 from ..core.stamp import Stamp
 from ..model.hub_list import File, Listing
 from ..setup.environment import KIT, Venv
@@ -52,7 +52,7 @@ class Local:
     downloaded: Mapping[str, Any]
 
 
-def local(listing: Listing, questions: str, weights: bool, ready: Callable[[], None]) -> Local:
+def fetch_local(listing: Listing, questions: str, weights: bool, ready: Callable[[], None]) -> Local:
     """Return what a run reads as local files, downloaded where they are not there yet.
 
     :param questions: which of them, ``train`` or ``validation``; empty: none.
@@ -63,18 +63,18 @@ def local(listing: Listing, questions: str, weights: bool, ready: Callable[[], N
     model = (*listing.model, *(listing.weights if weights else ()))
     chosen = [getattr(listing, questions)] if questions else []
     wanted = [*model, *chosen]
-    base = paths.BUILD / "hub" / digests.of_value(asdict(listing))[:12]
+    base = paths.BUILD / "hub" / digests.digest_value(asdict(listing))[:12]
     stamp = base / "stamp.json"
     found = _checked(stamp)
     if any(file.name not in found for file in wanted):
-        with locks.exclusive(locks.LOCK, locks.LOCKED):
+        with locks.hold_lock(locks.LOCK, locks.LOCKED):
             found = _checked(stamp)
             missing = [file for file in wanted if file.name not in found]
             if missing:
                 ready()
                 ENVIRONMENT.ensure()
                 found.update(_download(listing, missing))
-                files.flush_all()  # what the client wrote, before a stamp says that it is right
+                os.sync()  # what the client wrote, before a stamp says that it is right
                 Stamp(None, found).write(stamp)
     # Weights in a folder of their own: whoever makes a tree is not to come upon them.
     folder = base / ("checkpoint" if weights else "model")
@@ -83,7 +83,7 @@ def local(listing: Listing, questions: str, weights: bool, ready: Callable[[], N
         link, target = place / file.name, found[file.name]["path"]
         if not (link.is_symlink() and os.readlink(str(link)) == target):
             place.mkdir(parents=True, exist_ok=True)
-            with files.replacing(link) as new:
+            with files.replace_file(link) as new:
                 new.symlink_to(target)
     downloaded = {
         "repository": listing.repository,
@@ -121,12 +121,12 @@ def _download(listing: Listing, missing: Sequence[File]) -> Dict[str, Any]:
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         # Of a terminal that does not know its size the library thinks that nothing fits.
-        env={**os.environ, **_VARIABLES, "TQDM_NCOLS": str(columns()), "TQDM_NROWS": "20"},
+        env={**os.environ, **_VARIABLES, "TQDM_NCOLS": str(measure_terminal()), "TQDM_NROWS": "20"},
         cwd=str(paths.REPOSITORY),
         preexec_fn=die_with_parent,
     )
     # On a terminal the client draws bars of its own.
-    output = output_of(process, quiet=sys.stderr.isatty())
+    output = wait_for_output(process, quiet=sys.stderr.isatty())
     if process.returncode == EXIT_INTERRUPTED:
         raise KeyboardInterrupt
     try:

@@ -20,7 +20,7 @@ from typing import Any, Dict, List, Optional, Tuple
 
 from ..core import digests, files, locks, place
 from ..core.errors import EXIT_INTERRUPTED, EXIT_USER_ERROR, KitError
-from ..core.progress import size
+from ..core.progress import format_size
 
 _ATTEMPTS = 5
 """How often a download goes on where its connection was cut."""
@@ -76,7 +76,7 @@ class _Client:
 
     def first(self, file: Entry) -> Path:
         """Return the file with the sha256 that a file of the hub had when it was first downloaded."""
-        seen = digests.of_value([self.repository, self.revision])[:12]
+        seen = digests.digest_value([self.repository, self.revision])[:12]
         return self.folder("seen") / seen / f"{file['name']}.sha256"
 
     def cached(self, file: Entry) -> Optional[Path]:
@@ -114,7 +114,7 @@ class _Client:
 
         path = self.own(file)
         part = path.with_name(path.name + ".incomplete")
-        with locks.exclusive(path.with_name(path.name + ".lock"), path.name):
+        with locks.hold_lock(path.with_name(path.name + ".lock"), path.name):
             if not path.is_file():
                 with part.open("ab") as handle:
                     have = handle.tell()
@@ -170,11 +170,11 @@ def _fetch_one(client: _Client, file: Entry) -> Entry:
             path = client.download_on(file)
         if path.stat().st_size > _LONG:
             _say(f"checking {file['name']}")
-        sha256 = digests.of_file(path)
+        sha256 = digests.digest_file(path)
         difference = _difference(file, path, sha256, seen)
         if not difference:
             if first and not seen:
-                files.write(first, sha256)
+                files.write_text(first, sha256)
             return {"path": str(path), "sha256": sha256}
         for gone in (path.resolve(), path):
             with contextlib.suppress(FileNotFoundError):
@@ -196,14 +196,15 @@ def _announce(client: _Client, sizes: Dict[str, int], revision: bool) -> None:
     :param revision: whether files of the repository are among them.
     """
     total = sum(sizes.values())
-    names = [f"{name} ({size(length)})" if length >= 10**5 else name for name, length in sizes.items()]
+    names = [f"{name} ({format_size(length)})" if length >= 10**5 else name for name, length in sizes.items()]
     if revision:
         _say(f"{client.repository} at {client.revision}")
-    _say(f"downloading {size(total)}: {', '.join(names)}")
-    free = place.free_disk(Path(client.hub.constants.HF_HUB_CACHE).expanduser())
+    _say(f"downloading {format_size(total)}: {', '.join(names)}")
+    free = place.measure_free_disk(Path(client.hub.constants.HF_HUB_CACHE).expanduser())
     if total > free:
         raise KitError(
-            f"There is too little free disk space: {size(free)}, and the files have {size(total)}.",
+            f"There is too little free disk space: {format_size(free)},"
+            f" and the files have {format_size(total)}.",
             where=_CACHE,
             hint="Free some space there, or let HF_HOME name a folder on a larger disk.",
         )

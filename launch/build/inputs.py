@@ -1,7 +1,7 @@
 """What a run reads: INPUT, MODEL, TRAIN_FILE, VALIDATION_FILE, SEED and WEIGHTS.
 
 The launch file says what a run reads by default.  What a make variable changes of that, the rules in
-:func:`apply` rewrite, each change with the name of its rule.
+:func:`apply_selection` rewrite, each change with the name of its rule.
 """
 
 import json
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Callable, Mapping, Optional
 
 from ..core import digests, files, paths
-from ..core.errors import KitError, unknown
+from ..core.errors import KitError, make_unknown_error
 from ..model import bert_config, checkpoint, hub_list, squad
 from ..model.variants import Variant
 from ..vscode.rewrite import Rewriter
@@ -56,7 +56,7 @@ class Selection:
         return f"INPUT={self.kind}: {self.downloaded['repository']} at {self.downloaded['revision'][:12]}"
 
 
-def user_configs() -> Path:
+def find_user_configs() -> Path:
     """Return the folder of the configs that are cut from a person's model."""
     return paths.BUILD / "configs" / "user"
 
@@ -67,10 +67,10 @@ def check_kind(kind: str) -> None:
     :raises KitError: it is none of :data:`KINDS`.
     """
     if kind not in KINDS:
-        raise unknown("input", kind, "INPUT", KINDS)
+        raise make_unknown_error("input", kind, "INPUT", KINDS)
 
 
-def select(
+def choose_inputs(
     kind: str,
     model: str,
     train_file: str,
@@ -113,16 +113,16 @@ def select(
             where=f"WEIGHTS={weights}",
             hint=f"Set WEIGHTS={checkpoint.RANDOM} to draw them; without it the model folder's are read.",
         )
-    places = {name: files.typed(value, name) if value else None for name, value in given.items()}
+    places = {name: files.expand_path(value, name) if value else None for name, value in given.items()}
     for name, place in places.items():
-        reason = files.special(place) if place else ""  # the reader says what else is wrong
+        reason = files.explain_special(place) if place else ""  # the reader says what else is wrong
         if reason:
             raise KitError(
                 f"The file cannot be read: {reason}.",
                 where=f"{name}={place}",
                 hint=f"Make it readable or correct {name}.",
             )
-    hub_file = files.typed(listing, "HUB") if listing else hub_list.LIST
+    hub_file = files.expand_path(listing, "HUB") if listing else hub_list.LIST
     return Selection(
         kind,
         places["MODEL"],
@@ -130,7 +130,7 @@ def select(
         places["VALIDATION_FILE"],
         seed=int(seed) if seed else None,
         weights=weights,
-        listing=hub_list.read(hub_file) if kind == "hub" else None,
+        listing=hub_list.read_hub_list(hub_file) if kind == "hub" else None,
         ready=ready if kind == "hub" else None,
     )
 
@@ -141,21 +141,21 @@ def _config_for(selection: Selection, variant: Variant, committed: Path) -> Path
     A BERT-large gives the committed one, byte for byte.
     """
     assert selection.model is not None
-    where = str(bert_config.config_file(selection.model))
-    dense = bert_config.read(selection.model, "MODEL")
-    bert_config.shape(dense, where)
-    hybrid = bert_config.hybrid(dense, variant, where)
-    bert_config.shape(hybrid, where)
-    text = bert_config.text(hybrid)
+    where = str(bert_config.find_config(selection.model))
+    dense = bert_config.read_config(selection.model, "MODEL")
+    bert_config.read_shape(dense, where)
+    hybrid = bert_config.make_hybrid(dense, variant, where)
+    bert_config.read_shape(hybrid, where)
+    text = bert_config.format_config(hybrid)
     if committed.is_file() and committed.read_text(encoding="utf-8") == text:
         return committed
-    path = paths.BUILD / "configs" / digests.of_value(hybrid)[:12] / variant.name / "config.json"
+    path = paths.BUILD / "configs" / digests.digest_value(hybrid)[:12] / variant.name / "config.json"
     if not path.is_file() or path.read_text(encoding="utf-8") != text:
-        files.write(path, text)
+        files.write_text(path, text)
     return path
 
 
-def apply(
+def apply_selection(
     rewriter: Rewriter,
     selection: Selection,
     variant: Optional[Variant],
@@ -222,7 +222,7 @@ def _downloaded(rewriter: Rewriter, selection: Selection, variant: Optional[Vari
         questions, weights = "", False
     else:
         questions, weights = "validation", selection.weights != checkpoint.RANDOM
-    found = hub.local(selection.listing, questions, weights, selection.ready)
+    found = hub.fetch_local(selection.listing, questions, weights, selection.ready)
     read = {f"{questions}_file": found.questions} if questions else {}
     return replace(selection, model=found.model, downloaded=found.downloaded, **read)  # type: ignore[arg-type]
 
@@ -236,7 +236,7 @@ def _read_files(
     writes_configs = rewriter.has("--gen_sparse_cfg")
     _check_model_folder(selection.model)
     if writes_configs:
-        rewriter.set("--output_dir", str(user_configs()), f"INPUT={selection.kind} keeps the kit's own")
+        rewriter.set("--output_dir", str(find_user_configs()), f"INPUT={selection.kind} keeps the kit's own")
     rewriter.set("--model_name_or_path", str(selection.model), selection.rule("MODEL"))
     if writes_configs and upstreams_script:
         # It reads questions on its way and does nothing with them.
@@ -283,7 +283,7 @@ def _read_questions(
             rewriter.set(option, str(path), rule)
 
 
-def flat(path: Path, name: str) -> Path:
+def flatten_questions(path: Path, name: str) -> Path:
     """Return the questions of ``path``, nested or flat, in the flat form, which upstream's script reads.
 
     The file is named after the bytes of ``path``, and made once.
@@ -293,13 +293,13 @@ def flat(path: Path, name: str) -> Path:
     """
     try:
         files.check_regular(path)
-        made = paths.BUILD / "inputs" / digests.of_file(path)[:16] / "questions.json"
+        made = paths.BUILD / "inputs" / digests.digest_file(path)[:16] / "questions.json"
     except OSError:
-        squad.read(path, name)
+        squad.read_questions(path, name)
         raise
     if not made.is_file():
-        rows = [example.flat() for example in squad.read(path, name)]
-        files.write(made, json.dumps({"data": rows}) + "\n")
+        rows = [example.flat() for example in squad.read_questions(path, name)]
+        files.write_text(made, json.dumps({"data": rows}) + "\n")
     return made
 
 
@@ -314,7 +314,7 @@ def _check_model_folder(folder: Path) -> None:
             where=f"MODEL={folder}",
             hint="Give a folder with config.json and a tokenizer (vocab.txt or tokenizer.json).",
         )
-    bert_config.shape(bert_config.read(folder, "MODEL"), str(folder / "config.json"))
+    bert_config.read_shape(bert_config.read_config(folder, "MODEL"), str(folder / "config.json"))
     if not any((folder / name).is_file() for name in ("vocab.txt", "tokenizer.json")):
         raise KitError(
             "The model folder has no tokenizer.",

@@ -13,10 +13,10 @@ from ..core.errors import KitError
 from ..model import bert_config, model_folder
 from ..model.spec import Spec
 from ..model.variants import VARIANTS, Variant
-from ..qa.arguments import Arguments, parse
+from ..qa.arguments import Arguments, parse_arguments
 from ..setup import requirements
 from ..sources.source import Source
-from ..vscode.rewrite import Part, Rewriter, format_parts, option_of
+from ..vscode.rewrite import Part, Rewriter, format_parts, read_option
 from . import inputs, rules
 
 _JOBS = ("configs", "evaluate", *VARIANTS)  # configurations that make runs
@@ -104,7 +104,7 @@ class Job(Run):
     def named(self, argument: str) -> str:
         """Return what has named an argument's file, for errors: a make variable, or its place."""
         option = f"--{argument}"
-        part = next((part for part in reversed(self.parts) if option_of(part) == option), None)
+        part = next((part for part in reversed(self.parts) if read_option(part) == option), None)
         if part is None:
             return option
         variable = next((rule for rule in part.rules if rule in inputs.VARIABLES), None)
@@ -119,10 +119,10 @@ class Job(Run):
         """
         source = self.local(self.arguments.config_source)
         name = self.named("config_name" if self.arguments.config_name else "model_name_or_path")
-        config, where = bert_config.read(source, name), str(bert_config.config_file(source))
+        config, where = bert_config.read_config(source, name), str(bert_config.find_config(source))
         if self.variant is not None:
             bert_config.check_graph(config, where)
-        return bert_config.shape(config, where)
+        return bert_config.read_shape(config, where)
 
     def check_model(self) -> None:
         """Check the model's config and what is known of its tokenizer, before anything is loaded.
@@ -139,7 +139,7 @@ class Job(Run):
                 where=f"{name}={tokenizer}",
                 hint="Name a folder with vocab.txt or tokenizer.json.",
             )
-        model_folder.check(tokenizer, shape, tokens)
+        model_folder.check_tokenizer(tokenizer, shape, tokens)
 
     def explain(self) -> str:
         """As :meth:`Run.explain`, with the source."""
@@ -168,7 +168,7 @@ class TreeJob(Job):
         return Spec.of(self.variant, self.shape(), self.arguments.max_seq_length)
 
 
-def load(launch: str, name: str, selection: inputs.Selection, source: Source) -> Job:
+def load_job(launch: str, name: str, selection: inputs.Selection, source: Source) -> Job:
     """Return the job that the configuration ``name`` of a launch file describes.
 
     :param launch: the launch file's path, or ``upstream`` for that of the transformers fork.
@@ -182,7 +182,7 @@ def run_of(launch: str, name: str, selection: inputs.Selection, source: Source) 
 
     Make runs no other program; source and inputs say nothing about it.
 
-    Parameters and errors as :func:`load`.
+    Parameters and errors as :func:`load_job`.
     """
     read = _read(launch, name, source)
     if read.configuration is None or name in _JOBS or rules.runs_the_kits(read.rewriter):
@@ -201,19 +201,21 @@ class _Read(NamedTuple):
 def _read(launch: str, name: str, source: Source) -> _Read:
     if launch == rules.UPSTREAM:
         rewriter = rules.rewrite_upstream(name, source)
-        origin = f"{rules.name_upstream(name)!r} in {paths.shown(rules.find_upstream_file())}"
+        origin = f"{rules.name_upstream(name)!r} in {paths.show_path(rules.find_upstream_file())}"
         return _Read(rewriter, origin, None)
-    launch_file = files.typed(launch, "LAUNCH")
-    configuration = vscode.find(vscode.load(launch_file), name)
+    launch_file = files.expand_path(launch, "LAUNCH")
+    configuration = vscode.find_configuration(vscode.read_launch_file(launch_file), name)
     workspace, env = paths.REPOSITORY, os.environ
     if configuration.here.get("envFile") is None:
         _tell_of_env_file()
     # VS Code takes the selected interpreter: a person's, else what it finds, in the kit's folder first.
     python = str(paths.VENV_PYTHON) if os.access(str(paths.VENV_PYTHON), os.X_OK) else sys.executable
-    rewriter = Rewriter(vscode.resolve(configuration, workspace=workspace, env=env, default_python=python))
+    rewriter = Rewriter(
+        vscode.resolve_configuration(configuration, workspace=workspace, env=env, default_python=python)
+    )
     variables = vscode.make_variables(configuration, workspace=workspace, env=env)
     rewriter.as_written(configuration.here, variables.substitute)
-    return _Read(rewriter, f"{name!r} in {paths.shown(launch_file)}", configuration)
+    return _Read(rewriter, f"{name!r} in {paths.show_path(launch_file)}", configuration)
 
 
 @functools.lru_cache(maxsize=None)
@@ -235,12 +237,12 @@ def _job(read: _Read, name: str, selection: inputs.Selection, source: Source) ->
     if configuration:
         target = rewriter.target.after
         key = {"-m": "module", "-c": "code"}[target[0]] if len(target) > 1 else "program"
-        where = f"{configuration.place(configuration.path(key))} = {hidden.shown(target[-1])}"
+        where = f"{configuration.place(configuration.path(key))} = {hidden.show_word(target[-1])}"
         if key != "program":
             what = f"Make runs {name!r} as the question-answering program, and this is none."
             raise KitError(what, where=where, hint=hint)
         rules.move_to_source(rewriter, source, where)
-    selected = inputs.apply(
+    selected = inputs.apply_selection(
         rewriter,
         selection,
         VARIANTS.get(name),
@@ -269,7 +271,7 @@ def _flattened(job: Job, rewriter: Rewriter) -> Job:
     for name in _QUESTIONS if job.upstreams_script else ():
         path = job.questions(name)
         if path is not None and paths.SAMPLE not in path.parents:
-            flat = str(inputs.flat(path, job.named(name)))
+            flat = str(inputs.flatten_questions(path, job.named(name)))
             made[flat] = str(path)
             rewriter.set(f"--{name}", flat, _FLAT)
     changed = {"invocation": rewriter.result(), "parts": rewriter.parts(), "arguments": _arguments(rewriter)}
@@ -291,17 +293,17 @@ def _arguments(rewriter: Rewriter) -> Arguments:
 
 
 def _parse(invocation: vscode.Invocation, *, shown: bool = False) -> Arguments:
-    args = [hidden.shown(word) if shown else word for word in invocation.args]
-    return parse(Path(invocation.target[-1]).name, args)
+    args = [hidden.show_word(word) if shown else word for word in invocation.args]
+    return parse_arguments(Path(invocation.target[-1]).name, args)
 
 
 def load_tree(launch: str, variant: Variant, selection: inputs.Selection, source: Source) -> TreeJob:
-    """Return the job that makes ``variant``; parameters as :func:`load`.
+    """Return the job that makes ``variant``; parameters as :func:`load_job`.
 
     :raises KitError: the launch file or an input is at fault, or the job would make something else, or in a
         folder that is not the variant's own.
     """
-    job = TreeJob(**vars(load(launch, variant.name, selection, source)))
+    job = TreeJob(**vars(load_job(launch, variant.name, selection, source)))
     made = job.arguments.onnx_path
     where = f"{launch}: {variant.name}"
     if made is None or made.name != f"{variant.stem}.onnx":
@@ -319,7 +321,7 @@ def load_tree(launch: str, variant: Variant, selection: inputs.Selection, source
     return job
 
 
-def onnx_key(job: TreeJob) -> Dict[str, Any]:
+def make_onnx_key(job: TreeJob) -> Dict[str, Any]:
     """Return what the ONNX file of a job depends on, as JSON.
 
     Files count by their content, folders of this machine not at all; so a moved checkout keeps its trees.
@@ -347,8 +349,8 @@ def onnx_key(job: TreeJob) -> Dict[str, Any]:
         "target": [_content(job.local(word), word, "program") for word in invocation.target]
         if not job.upstreams_script
         else [Path(invocation.target[-1]).name],
-        "lock": requirements.lock_digest("runtime.lock"),
-        "program": digests.of_files(program, paths.PACKAGE),
+        "lock": requirements.digest_lock("runtime.lock"),
+        "program": digests.digest_files(program, paths.PACKAGE),
         "source": job.source.key(),
     }
 
@@ -366,21 +368,22 @@ def _recorded(value: Any) -> Any:
     """Return what a key has of an argument or a variable: no place of the checkout, nothing hidden."""
     if not isinstance(value, str):
         return value
-    text = host.named(value, {"${workspaceFolder}": paths.REPOSITORY})
+    text = host.name_folders(value, {"${workspaceFolder}": paths.REPOSITORY})
     if not isinstance(value, hidden.Word):
         return text
-    return f"{host.named(value.shown, {'${workspaceFolder}': paths.REPOSITORY})} ({digests.keyed(text)[:16]})"
+    shown = host.name_folders(value.shown, {"${workspaceFolder}": paths.REPOSITORY})
+    return f"{shown} ({digests.digest_with_key(text)[:16]})"
 
 
 def _content(path: Path, word: str, name: str) -> str:
     """Return the digest of what ``path`` names, or ``word``, as recorded, where it names nothing."""
     try:
         if path.is_dir():
-            return "folder:" + digests.of_model_folder(path)
-        return "file:" + digests.of_file(path) if path.exists() else _recorded(word)
+            return "folder:" + digests.digest_model_folder(path)
+        return "file:" + digests.digest_file(path) if path.exists() else _recorded(word)
     except OSError as error:
         raise KitError(
             f"A file that the launch configuration names cannot be read: {error.strerror}.",
-            where=f"{name}={hidden.shown(word)}",
+            where=f"{name}={hidden.show_word(word)}",
             hint="Make it readable, or name another.",
         ) from None

@@ -11,7 +11,7 @@ from typing import Callable, List
 
 from ..core import child, files, paths
 from ..core.errors import KitError
-from ..core.locks import LOCK, LOCKED, exclusive
+from ..core.locks import LOCK, LOCKED, hold_lock
 from ..core.progress import Progress
 from ..model import bert_config, checkpoint, metric, squad
 from ..model.variants import VARIANTS
@@ -22,7 +22,7 @@ from .program import run_job
 _GENERATED = Path("gen-hybrid-sparse", "generated_cfg")  # below the working folder of upstream's script
 
 
-def configs(job: Job, prepare: Callable[[], None], ready_environment: Callable[[], None]) -> int:
+def write_configs(job: Job, prepare: Callable[[], None], ready_environment: Callable[[], None]) -> int:
     """Run the job that writes the hybrid configs, and print their names; return the program's status.
 
     :param prepare: sets up the environment and the sources, which upstream's script needs.
@@ -37,7 +37,7 @@ def configs(job: Job, prepare: Callable[[], None], ready_environment: Callable[[
         return 0
     if job.invocation.python == str(paths.VENV_PYTHON):
         ready_environment()
-    with exclusive(LOCK, LOCKED) as lock:
+    with hold_lock(LOCK, LOCKED) as lock:
         _forget_earlier(job)
         return subprocess.run(
             job.invocation.argv(),
@@ -51,13 +51,13 @@ def configs(job: Job, prepare: Callable[[], None], ready_environment: Callable[[
 
 def _forget_earlier(job: Job) -> None:
     """Remove the configs that were cut from another model of a person's: not every model has all four."""
-    if job.local(job.arguments.output_dir) == inputs.user_configs():
-        shutil.rmtree(inputs.user_configs(), ignore_errors=True)
+    if job.local(job.arguments.output_dir) == inputs.find_user_configs():
+        shutil.rmtree(inputs.find_user_configs(), ignore_errors=True)
 
 
 def _upstreams_configs(job: Job, prepare: Callable[[], None]) -> List[Path]:
     """Write the hybrid configs with upstream's script, take them to ``--output_dir``, and return them."""
-    with exclusive(LOCK, LOCKED) as lock:
+    with hold_lock(LOCK, LOCKED) as lock:
         prepare()
         made = Path(job.invocation.cwd) / _GENERATED
         shutil.rmtree(made, ignore_errors=True)
@@ -71,7 +71,7 @@ def _upstreams_configs(job: Job, prepare: Callable[[], None]) -> List[Path]:
                 progress.note(f"{config.parent.name} left out: the dense model is too small for it")
                 continue
             target = job.local(job.arguments.output_dir) / config.parent.name / config.name
-            files.write(target, config.read_text(encoding="utf-8"))
+            files.write_text(target, config.read_text(encoding="utf-8"))
             written.append(target)
     return written
 
@@ -83,13 +83,13 @@ def _is_cut_from(job: Job, name: str) -> bool:
     """
     dense = job.local(job.arguments.model_name_or_path)
     try:
-        bert_config.hybrid(bert_config.read(dense, "MODEL"), VARIANTS[name], str(dense))
+        bert_config.make_hybrid(bert_config.read_config(dense, "MODEL"), VARIANTS[name], str(dense))
     except KitError:
         return False
     return True
 
 
-def score(predictions: Path, validation_file: Path) -> str:
+def score_predictions(predictions: Path, validation_file: Path) -> str:
     """Score a file of answers without a model, and return the figures as text.
 
     As the official script does, an unanswered question counts 0, and this is said.
@@ -97,7 +97,7 @@ def score(predictions: Path, validation_file: Path) -> str:
     :param predictions: ``{"<question id>": "<answer>"}``, as ``eval_predictions.json`` of an evaluation is.
     :raises KitError: a file is at fault.
     """
-    examples = squad.read(validation_file, "VALIDATION_FILE")
+    examples = squad.read_questions(validation_file, "VALIDATION_FILE")
     squad.check_scorable(examples)
     gold = {example.id: example.gold for example in examples}
     answers = metric.read_answers(predictions, "PREDICTIONS", gold, f"VALIDATION_FILE={validation_file}")
@@ -105,10 +105,10 @@ def score(predictions: Path, validation_file: Path) -> str:
     if missing:
         shown = ", ".join(missing[:5]) + (", …" if len(missing) > 5 else "")
         print(f"{len(missing)} of {len(gold)} questions have no answer and count 0: {shown}", file=sys.stderr)
-    return json.dumps({**metric.score(gold, answers), "questions": len(gold)}, indent=2)
+    return json.dumps({**metric.score_answers(gold, answers), "questions": len(gold)}, indent=2)
 
 
-def evaluate(job: Job, prepare: Callable[[], None]) -> str:
+def evaluate_job(job: Job, prepare: Callable[[], None]) -> str:
     """Run an evaluation job and return its result as text.
 
     :param prepare: sets up the environment and the sources.
@@ -117,15 +117,15 @@ def evaluate(job: Job, prepare: Callable[[], None]) -> str:
     preflight.check_job(job)
     questions = job.questions("validation_file")
     if questions is not None:
-        examples = squad.read(questions, job.named("validation_file"))
+        examples = squad.read_questions(questions, job.named("validation_file"))
         squad.check_scorable(examples[: job.arguments.max_eval_samples])
     job.check_model()
     model, drawn = job.local(job.arguments.model_name_or_path), job.arguments.weights == checkpoint.RANDOM
     if model.is_dir() and not drawn:
-        checkpoint.find(model)
+        checkpoint.find_checkpoint(model)
     folder = job.local(job.arguments.output_dir)
     path = folder / "eval_results.json"
-    with exclusive(LOCK, LOCKED) as lock:
+    with hold_lock(LOCK, LOCKED) as lock:
         prepare()
         for earlier in (path, folder / "eval_predictions.json"):
             with contextlib.suppress(OSError):
@@ -139,6 +139,6 @@ def evaluate(job: Job, prepare: Callable[[], None]) -> str:
         if not drawn:
             weights = (folder / checkpoint.ORIGIN).read_text(encoding="utf-8").strip()
         results["weights"] = weights
-        files.write(path, json.dumps(results, indent=4, sort_keys=True) + "\n")
-    progress.done(paths.shown(path))
+        files.write_text(path, json.dumps(results, indent=4, sort_keys=True) + "\n")
+    progress.done(paths.show_path(path))
     return json.dumps(results, indent=2)

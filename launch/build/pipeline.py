@@ -16,13 +16,13 @@ from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence
 from ..artifact import trees
 from ..core import child, paths, place
 from ..core.errors import KitError
-from ..core.locks import LOCK, LOCKED, exclusive
-from ..core.progress import Progress, columns_of, duration, size
+from ..core.locks import LOCK, LOCKED, hold_lock
+from ..core.progress import Progress, align_columns, format_duration, format_size
 from ..core.stamp import Stamp
 from ..model import squad
 from ..model.variants import Variant
 from . import convert, preflight, program, record, resources
-from .jobs import TreeJob, onnx_key
+from .jobs import TreeJob, make_onnx_key
 
 _MARK = ".kit-work"
 """In every folder that the kit may empty; others it never touches."""
@@ -50,7 +50,7 @@ class Outcome:
     built: bool
 
 
-def table(outcomes: Sequence[Outcome]) -> str:
+def format_table(outcomes: Sequence[Outcome]) -> str:
     """Return the final table: variant, sizes, block sparsity, time, peak memory, path."""
     lines = [["variant", "ONNX", "IR .bin", "block sparsity", "time", "peak memory", "path"]]
     for outcome in outcomes:
@@ -58,15 +58,15 @@ def table(outcomes: Sequence[Outcome]) -> str:
         lines.append(
             [
                 outcome.variant.name,
-                size(made["files"][f"{stem}.onnx"]["bytes"]),
-                size(made["files"][f"ir/{stem}.bin"]["bytes"]),
+                format_size(made["files"][f"{stem}.onnx"]["bytes"]),
+                format_size(made["files"][f"ir/{stem}.bin"]["bytes"]),
                 f"{made['verification']['block_sparsity']:.6f}",
-                duration(sum(made["seconds"].values())) + ("" if outcome.built else " (up to date)"),
-                size(max(made["peak_bytes"].values())),
-                paths.shown(outcome.tree),
+                format_duration(sum(made["seconds"].values())) + ("" if outcome.built else " (up to date)"),
+                format_size(max(made["peak_bytes"].values())),
+                paths.show_path(outcome.tree),
             ]
         )
-    return "\n".join(columns_of(lines))
+    return "\n".join(align_columns(lines))
 
 
 class _Stage(NamedTuple):
@@ -110,16 +110,16 @@ class Build:
 
         :raises KitError: an input is at fault or a stage fails; trees made before stay.
         """
-        found = [self._current(job, onnx_key(job)) for job in self.jobs]
-        leftovers = any(trees.leftovers(self.out, job.variant) or _is_ours(job.work) for job in self.jobs)
+        found = [self._current(job, make_onnx_key(job)) for job in self.jobs]
+        leftovers = any(trees.has_leftovers(self.out, job.variant) or _is_ours(job.work) for job in self.jobs)
         if all(found) and not leftovers:
             return [outcome for outcome in found if outcome]
-        with exclusive(LOCK, LOCKED) as lock:
+        with hold_lock(LOCK, LOCKED) as lock:
             # From here on nothing is looked up anew: what is edited during the run belongs to the next one.
-            keys = [onnx_key(job) for job in self.jobs]
+            keys = [make_onnx_key(job) for job in self.jobs]
             if self.out.is_dir():
                 for job in self.jobs:
-                    trees.recover(self.out, job.variant)
+                    trees.recover_tree(self.out, job.variant)
             outcomes = [self._current(job, key) for job, key in zip(self.jobs, keys)]
             todo = [job for job, outcome in zip(self.jobs, outcomes) if outcome is None]
             if todo:
@@ -140,18 +140,18 @@ class Build:
         """Return the job's tree if it is published and current."""
         tree = self.out / job.variant.name
         found = trees.read_provenance(tree)
-        if found is None or found.get("onnx_key") != record.recorded(key):
+        if found is None or found.get("onnx_key") != record.record_key(key):
             return None
-        whole = set(found["files"]) == set(trees.all_files(job.variant.stem))
-        if not whole or not trees.as_listed(tree, found):
+        whole = set(found["files"]) == set(trees.list_files(job.variant.stem))
+        if not whole or not trees.is_as_listed(tree, found):
             return None
         onnx = found["files"].get(f"{job.variant.stem}.onnx", {}).get("sha256", "")
-        if found.get("ir_key") != record.recorded(convert.ir_key(onnx, self.optimizer)):
+        if found.get("ir_key") != record.record_key(convert.make_ir_key(onnx, self.optimizer)):
             return None
         return Outcome(job.variant, tree, found, built=False)
 
     def _estimate(self, job: TreeJob) -> resources.Estimate:
-        return resources.estimate(
+        return resources.estimate_need(
             job.shape(),
             fast=job.source.fast,
             upstreams_script=job.upstreams_script,
@@ -163,7 +163,7 @@ class Build:
 
         :raises KitError: a check fails.
         """
-        place.check()
+        place.check_place()
         questions = set()
         needs = []
         for job in todo:
@@ -172,7 +172,7 @@ class Build:
                 path = job.questions(name)
                 if path is not None and path not in questions:
                     questions.add(path)
-                    squad.read(path, job.named(name))
+                    squad.read_questions(path, job.named(name))
             _check_work(job, self.out)
             job.check_model()
             reason = job.spec().contradiction()
@@ -191,38 +191,38 @@ class Build:
             seconds = sum(need.ir_seconds for need in needs)
             _say(
                 f"Model Optimizer {self.optimizer.name} takes minutes where {convert.DEFAULT.name} takes"
-                f" seconds: about {duration(seconds)} for the IR of {len(todo)}"
+                f" seconds: about {format_duration(seconds)} for the IR of {len(todo)}"
             )
 
     def _make(self, job: TreeJob, key: Key, label: str, lock: int, facts: record.Facts) -> Outcome:
         """Run the stages and publish."""
         # What measures is imported where something is: a check of what is current does without.
-        from ..verify.tree import measure, require
+        from ..verify.tree import measure_files, require_passed
 
         variant, work, need, spec = job.variant, job.work, self._estimate(job), job.spec()
-        onnx_files, ir_files = trees.onnx_files(variant.stem), trees.ir_files(variant.stem)
+        onnx_files, ir_files = trees.list_onnx_files(variant.stem), trees.list_ir_files(variant.stem)
         python, env = Path(job.invocation.python), dict(os.environ)
 
         def run_program(progress: Progress) -> child.Usage:
             return program.run_job(job, f"{variant.name}-onnx", "weights and ONNX", progress, lock)
 
         def run_optimizer(progress: Progress) -> child.Usage:
-            progress.note(f"log: {paths.shown(work / 'ir' / trees.MO_LOG)}")
+            progress.note(f"log: {paths.show_path(work / 'ir' / trees.MO_LOG)}")
             with progress:
                 return convert.convert_to_ir(
                     python, job.onnx_path, env, progress.tick, (lock,), self.optimizer
                 )
 
-        _say(f"{label} {variant.name}  about {duration(need.seconds)}")
+        _say(f"{label} {variant.name}  about {format_duration(need.seconds)}")
         title, result = f"{label} weights and ONNX", "{}, peak memory {}"
         stage = _Stage("onnx", title, key, work, onnx_files, need.onnx_seconds, run_program, result)
         onnx = self._run_stage(job, stage)
-        ir_key = convert.ir_key(onnx["files"][onnx_files[0]]["sha256"], self.optimizer)
+        ir_key = convert.make_ir_key(onnx["files"][onnx_files[0]]["sha256"], self.optimizer)
         title, result = f"{label} IR", "{} of weights"
         stage = _Stage("ir", title, ir_key, work / "ir", ir_files, need.ir_seconds, run_optimizer, result)
         ir = self._run_stage(job, stage)
         with Progress(f"{label} verification", need.verify_seconds) as progress:
-            found = measure(work, spec, python, env, progress.tick, (lock,))
+            found = measure_files(work, spec, python, env, progress.tick, (lock,))
         passed = len(found.checks) - len(found.failed)
         progress.done(f"{passed} of {len(found.checks)} checks passed, {len(found.findings)} findings")
         verify = {"seconds": round(found.seconds, 1), "peak_bytes": found.peak_bytes}
@@ -234,11 +234,11 @@ class Build:
             ir_key=ir_key,
             files={**onnx["files"], **ir["files"]},
             stages={"onnx": onnx, "ir": ir, "verify": verify},
-            verification=require(found, f"{paths.shown(work)} (not published)", _UNSOUND),
+            verification=require_passed(found, f"{paths.show_path(work)} (not published)", _UNSOUND),
         )
-        tree = trees.publish(work, self.out, variant, made)
+        tree = trees.publish_tree(work, self.out, variant, made)
         shutil.rmtree(work, ignore_errors=True)
-        _say(f"{label} published  {paths.shown(tree)}")
+        _say(f"{label} published  {paths.show_path(tree)}")
         for finding in found.findings:
             _say(f"{label} warning: {finding.kind}: {finding.text} ({finding.reason})")
         return Outcome(variant, tree, made, built=True)
@@ -255,7 +255,7 @@ class Build:
             stamp
             and stamp.key == stage.key
             and set(stamp.made["files"]) == set(stage.files)
-            and trees.intact(work, stamp.made["files"], by_hash=True)
+            and trees.is_intact(work, stamp.made["files"], by_hash=True)
         ):
             progress.done("done by an earlier run")
             return dict(stamp.made)
@@ -272,7 +272,11 @@ class Build:
             usage = stage.run(progress)
             files = trees.describe_files(work, stage.files)
             made = {"files": files, "seconds": round(usage.seconds, 1), "peak_bytes": usage.peak_bytes}
-            progress.done(stage.result.format(size(files[stage.files[0]]["bytes"]), size(usage.peak_bytes)))
+            progress.done(
+                stage.result.format(
+                    format_size(files[stage.files[0]]["bytes"]), format_size(usage.peak_bytes)
+                )
+            )
         Stamp(stage.key, made).write(path)
         return made
 
@@ -280,7 +284,7 @@ class Build:
         """Link a stage's files from the published tree where they are current: only the IR may be stale."""
         tree = self.out / job.variant.name
         found = trees.read_some_provenance(tree)
-        if found.get(f"{stage.name}_key") != record.recorded(stage.key):
+        if found.get(f"{stage.name}_key") != record.record_key(stage.key):
             return None
         try:
             files = {
@@ -290,10 +294,10 @@ class Build:
             seconds, peak = float(found["seconds"][stage.name]), int(found["peak_bytes"][stage.name])
         except (KeyError, TypeError, ValueError, OverflowError):
             return None
-        if not trees.intact(tree, files, by_hash=True):
+        if not trees.is_intact(tree, files, by_hash=True):
             return None
         for name in stage.files:
-            trees.link(tree / name, job.work / name)
+            trees.link_file(tree / name, job.work / name)
         return {"files": files, "seconds": round(seconds, 1), "peak_bytes": peak}
 
 

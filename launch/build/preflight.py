@@ -26,15 +26,15 @@ def check_job(job: Job) -> None:
     cwd, program = Path(invocation.cwd), job.local(invocation.target[-1])
     key = ""
     if not cwd.is_dir():
-        key, named = "cwd", hidden.shown(invocation.cwd)
+        key, named = "cwd", hidden.show_word(invocation.cwd)
         what = f"The working directory is {'no folder' if cwd.exists() else 'not there'}: {named}."
         hint = 'Correct or remove "cwd", or make the folder.'
     elif not _is_set_up(invocation.python) and not can_start(invocation):
         key = "pythonPath" if "pythonPath" in job.configuration.here else "python"
-        what = f"This interpreter is not there, or cannot be run: {hidden.shown(invocation.python)}."
+        what = f"This interpreter is not there, or cannot be run: {hidden.show_word(invocation.python)}."
         hint = f'Correct "{key}": ${{workspaceFolder}}/.venv/bin/python is what `make setup` makes.'
     elif not program.is_file():
-        key, named = "program", hidden.shown(invocation.target[-1])
+        key, named = "program", hidden.show_word(invocation.target[-1])
         what = f"The program is {'no file' if program.exists() else 'not there'}: {named}."
         hint = 'Correct "program"; those of the kit are in launch/qa/.'
     if key:
@@ -42,7 +42,7 @@ def check_job(job: Job) -> None:
     for name in _READ:
         value = getattr(job.arguments, name)
         path = job.local(value or "")
-        reason = files.special(path) or ("" if path.exists() else "it does not exist")
+        reason = files.explain_special(path) or ("" if path.exists() else "it does not exist")
         if value is not None and reason:
             raise KitError(
                 f"A file that the launch configuration names cannot be read: {reason}.",

@@ -41,17 +41,17 @@ def run_job(job: Job, log_name: str, what: str, progress: Progress, lock: int) -
 
     :param what: the stage, for errors.
     :param lock: a descriptor that every process inherits.
-    :raises KitError: see :func:`launch.core.child.run`.
+    :raises KitError: see :func:`launch.core.child.run_child`.
     """
     log = paths.BUILD / "log" / f"{log_name}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     log.write_bytes(b"")
-    progress.note(f"log: {paths.shown(log)}")
+    progress.note(f"log: {paths.show_path(log)}")
 
     def run(step: Step) -> child.Usage:
         progress.tick(step.name or None)
         try:
-            return child.run(
+            return child.run_child(
                 step.argv,
                 env=step.env,
                 cwd=Path(job.invocation.cwd),
@@ -79,7 +79,7 @@ def run_job(job: Job, log_name: str, what: str, progress: Progress, lock: int) -
         for drawing in _DRAWINGS:
             with contextlib.suppress(FileNotFoundError):
                 (job.local(job.arguments.output_dir) / drawing).unlink()
-    return child.together(usages)
+    return child.sum_usages(usages)
 
 
 def _steps(job: Job) -> List[Step]:
@@ -90,7 +90,7 @@ def _steps(job: Job) -> List[Step]:
     steps = []
     folder = own.get(extension.FOLDER)
     if folder is None or not extension.is_current(Path(folder), _extension_key(job)):
-        steps.append(extension_step(job))
+        steps.append(make_extension_step(job))
     if job.arguments.evaluates and job.arguments.weights is None:
         steps.append(_kits(job, "looking at the checkpoint", "qa.model", *job.invocation.args))
     steps.append(Step(_SCRIPT, job.invocation.argv(), own))
@@ -112,7 +112,7 @@ def cause_step(job: Job) -> Step:
     return _kits(job, _CAUSE, "qa.check", *words)
 
 
-def extension_step(job: Job) -> Step:
+def make_extension_step(job: Job) -> Step:
     """Return the step that has NNCF's extension compiled for a job where it is not."""
     return _kits(job, "looking after NNCF's extension", "qa.extension", _extension_key(job))
 
@@ -125,10 +125,10 @@ def _extension_key(job: Job) -> str:
     :raises KitError: the lock cannot be read.
     """
     env = job.invocation.environment(os.environ)
-    return digests.of_value(
+    return digests.digest_value(
         {
             "python": job.invocation.python,
-            "lock": requirements.lock_digest("runtime.lock"),
+            "lock": requirements.digest_lock("runtime.lock"),
             "source": job.source.derived(),
             "environment": {name: env.get(name) for name in _COMPILES},
         }

@@ -46,7 +46,7 @@ def collect_facts(source: Source, optimizer: Optimizer) -> Facts:
     :raises KitError: a patch or a lock cannot be read, or ``SOURCE_DATE_EPOCH`` is no time.
     """
     applied = [
-        {"name": f"{package}/{patch.path.name}", "sha256": digests.of_file(patch.path)}
+        {"name": f"{package}/{patch.path.name}", "sha256": digests.digest_file(patch.path)}
         for package, found in source.series().items()
         for patch in found
     ]
@@ -58,8 +58,8 @@ def collect_facts(source: Source, optimizer: Optimizer) -> Facts:
             "patches": applied,
         },
         versions={
-            **requirements.pins("runtime.lock"),
-            _OPTIMIZER: requirements.pins(optimizer.lock)[_OPTIMIZER],
+            **requirements.read_pins("runtime.lock"),
+            _OPTIMIZER: requirements.read_pins(optimizer.lock)[_OPTIMIZER],
         },
         kit=read_checkout(),
         model_optimizer=optimizer.name,
@@ -74,10 +74,10 @@ def read_checkout() -> Content:
     git does not look into because it is another user's.
     """
     try:
-        commit = git.run(["rev-parse", "--verify", "--quiet", "HEAD^{commit}"], paths.REPOSITORY)
+        commit = git.run_git(["rev-parse", "--verify", "--quiet", "HEAD^{commit}"], paths.REPOSITORY)
         # Without the locks, for the sake of which git would write to the index.
         words = ["--no-optional-locks", "status", "--porcelain=v2", "--untracked-files=no"]
-        state = git.run([*words, "--ignore-submodules=all"], paths.REPOSITORY)
+        state = git.run_git([*words, "--ignore-submodules=all"], paths.REPOSITORY)
         known = not (commit.returncode or state.returncode)
     except (KitError, OSError):
         known = False
@@ -103,14 +103,14 @@ def _epoch() -> Optional[int]:
     return int(text)
 
 
-def recorded(key: Any) -> Any:
+def record_key(key: Any) -> Any:
     """Return a key as it stands in a provenance: in place of a path of this machine its end and a digest."""
     if isinstance(key, dict):
-        return {name: recorded(value) for name, value in key.items()}
+        return {name: record_key(value) for name, value in key.items()}
     if isinstance(key, list):
-        return [recorded(value) for value in key]
+        return [record_key(value) for value in key]
     if isinstance(key, str) and host.shows_path(key):
-        return f"{host.placeless(key)} ({digests.of_value(key)[:12]})"
+        return f"{host.remove_paths(key)} ({digests.digest_value(key)[:12]})"
     return key
 
 
@@ -133,7 +133,7 @@ def make_provenance(
     :param stages: ``seconds`` and ``peak_bytes`` of each stage.
     :param verification: what was measured on the files, in the form of the schema.
     """
-    key, seconds = recorded(onnx_key), time.time() if facts.epoch is None else facts.epoch
+    key, seconds = record_key(onnx_key), time.time() if facts.epoch is None else facts.epoch
     return {
         "format": trees.FORMAT,
         "variant": job.variant.name,
@@ -143,18 +143,18 @@ def make_provenance(
         "weights": {
             "kind": "random",
             "seed": job.arguments.seed,
-            "threads": surroundings.threads(job.invocation.env),
+            "threads": surroundings.read_threads(job.invocation.env),
         },
         "source": facts.source,
         "command": {
-            "argv": [host.placeless(hidden.shown(word)) for word in job.invocation.argv()],
+            "argv": [host.remove_paths(hidden.show_word(word)) for word in job.invocation.argv()],
             "environment": {
-                name: host.placeless(hidden.shown(value))
+                name: host.remove_paths(hidden.show_word(value))
                 for name, value in job.invocation.env.items()
                 if value is not None
             },
-            "launch": host.placeless(job.origin),
-            "working_directory": host.placeless(hidden.shown(job.invocation.cwd)),
+            "launch": host.remove_paths(job.origin),
+            "working_directory": host.remove_paths(hidden.show_word(job.invocation.cwd)),
         },
         # What counts and is text names something, but for the revision that the program does not ask for.
         "inputs": {
@@ -165,10 +165,10 @@ def make_provenance(
         **({"hub": dict(job.downloaded)} if job.downloaded else {}),
         "model_optimizer": facts.model_optimizer,
         "versions": facts.versions,
-        "host": host.facts(job.invocation.python),
+        "host": host.describe_host(job.invocation.python),
         "files": files,
         "onnx_key": key,
-        "ir_key": recorded(ir_key),
+        "ir_key": record_key(ir_key),
         **{
             taken: {stage: made[taken] for stage, made in stages.items()}
             for taken in ("seconds", "peak_bytes")

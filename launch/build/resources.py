@@ -55,7 +55,7 @@ class Estimate:
         return self.onnx_seconds + self.ir_seconds + self.verify_seconds
 
 
-def estimate(
+def estimate_need(
     shape: BertShape,
     *,
     fast: bool = True,
@@ -139,7 +139,7 @@ def _left(group: Path, kind: str) -> Optional[int]:
     return max(0, limit - used + int(stat.get(droppable, 0)))
 
 
-def available_memory() -> Optional[int]:
+def read_available_memory() -> Optional[int]:
     """Return how many bytes a new process can take without swapping; None where that is unknown.
 
     The kernel's MemAvailable, or what is left below the limit of a control group that this process is in, of
@@ -160,7 +160,7 @@ def check_memory(name: str, need: Estimate) -> None:
 
     :raises KitError: it does not.
     """
-    free = available_memory()
+    free = read_available_memory()
     if os.environ.get(IGNORE_MEMORY) or free is None or free >= need.memory:
         return
     raise KitError(

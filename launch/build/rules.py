@@ -81,9 +81,9 @@ def select_source(rewriter: Rewriter, source: Source) -> None:
     rewriter.set_variable("PYTHONPATH", own, f"{name}: selects nncf, transformers and the script's modules")
     tools = str(paths.VENV / "bin")
     search = rewriter.variable("PATH")
-    search = search or hidden.of_environment("PATH", os.environ.get("PATH", "")) or os.defpath
+    search = search or hidden.hide_variable("PATH", os.environ.get("PATH", "")) or os.defpath
     if tools not in search.split(os.pathsep):
-        search = hidden.joined(os.pathsep, [tools, search])
+        search = hidden.join_words(os.pathsep, [tools, search])
     rewriter.set_variable("PATH", search, "ninja compiles NNCF's extension")
     rewriter.set_variable("TORCH_EXTENSIONS_DIR", str(source.extensions), f"{name}: its compiled extension")
     rewriter.set_variable("PYTHONHASHSEED", "0", "same order in every run")
@@ -102,7 +102,7 @@ def set_threads(rewriter: Rewriter, threads: Optional[int], environ: Mapping[str
     """
     if not rewriter.has("--gen_sparse_cfg"):  # which computes nothing
         rule = "THREADS" if threads else "as many threads as torch would take; THREADS= sets another number"
-        wanted = threads or surroundings.torchs(rewriter.result().environment(environ))
+        wanted = threads or surroundings.count_torch_threads(rewriter.result().environment(environ))
         for name in surroundings.THREADS:
             rewriter.set_variable(name, str(wanted), rule)
         if wanted > surroundings.count_cores():
@@ -216,8 +216,8 @@ def rewrite_upstream(job: str, source: Source) -> Rewriter:
         rule no longer matches.
     """
     path = find_upstream_file()
-    configuration = vscode.find(vscode.load(path), name_upstream(job))
-    resolved = vscode.resolve(
+    configuration = vscode.find_configuration(vscode.read_launch_file(path), name_upstream(job))
+    resolved = vscode.resolve_configuration(
         configuration, workspace=Path(_WORKSPACE), env=os.environ, default_python=_SELECTED
     )
     rewriter = Rewriter(resolved)
@@ -255,7 +255,7 @@ class _Upstream:
             return
         raise KitError(
             f"Upstream's launch file has changed: the rule '{rule}' no longer matches it.",
-            where=f"{paths.shown(self.path)}: {name_upstream(self.job)}: "
+            where=f"{paths.show_path(self.path)}: {name_upstream(self.job)}: "
             + found.replace(_WORKSPACE, "${workspaceFolder}"),
             hint="Bring the rules in launch/build/rules.py up to date with it, or the pin back to the commit"
             " that they were made for.",
@@ -339,10 +339,10 @@ class _Upstream:
         """Return the values that the file offers for ``option``: the active one and those commented out."""
         text = self.path.read_text(encoding="utf-8-sig")
         try:
-            marked = vscode.parse(_COMMENTED.sub(rf'\1"{_INACTIVE}\2",', text), str(self.path))
+            marked = vscode.parse_launch_file(_COMMENTED.sub(rf'\1"{_INACTIVE}\2",', text), str(self.path))
         except KitError:
             return []  # comments that stand where no value may: the caller's rule does not match
-        words = vscode.find(marked, name_upstream(self.job)).body.get("args")
+        words = vscode.find_configuration(marked, name_upstream(self.job)).body.get("args")
         if not isinstance(words, list) or option not in words:
             return []
         values: List[str] = []

@@ -41,7 +41,7 @@ class Usage:
     cpu_seconds: float = 0.0
 
 
-def together(usages: Sequence[Usage]) -> Usage:
+def sum_usages(usages: Sequence[Usage]) -> Usage:
     """Return what children took that ran one after the other."""
     return Usage(
         sum(usage.seconds for usage in usages),
@@ -60,7 +60,7 @@ def die_with_parent() -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def tail(log: Path) -> str:
+def read_tail(log: Path) -> str:
     """Return the last lines of a log; a progress bar's carriage returns count as line ends."""
     try:
         text = log.read_bytes().decode("utf-8", "replace")
@@ -70,7 +70,7 @@ def tail(log: Path) -> str:
     return "\n".join(kept[-_TAIL_LINES:])
 
 
-def run(
+def run_child(
     argv: Sequence[str],
     *,
     env: Mapping[str, str],
@@ -93,7 +93,7 @@ def run(
     started = time.monotonic()
     receive, send = os.pipe()
     with os.fdopen(receive, "rb", buffering=0), log.open("ab") as output:
-        line = hidden.redacted(" ".join(map(hidden.shown, argv)))
+        line = hidden.redact_text(" ".join(map(hidden.show_word, argv)))
         output.write(b"$ " + os.fsencode(line) + b"\n")
         output.flush()
         try:
@@ -109,7 +109,7 @@ def run(
             )
         except OSError as error:
             raise KitError(
-                f"{hidden.shown(argv[0])} cannot be started: {error.strerror}.",
+                f"{hidden.show_word(argv[0])} cannot be started: {error.strerror}.",
                 where=f"{what}; working directory {cwd}",
                 hint="Correct the configuration in the launch file; `make setup` makes .venv/bin/python.",
             ) from None
@@ -137,7 +137,7 @@ def run(
 def _redact(log: Path) -> None:
     """Take values that are not to be shown out of a log: a program may print its variables."""
     text = os.fsdecode(log.read_bytes())
-    named = hidden.redacted(text)
+    named = hidden.redact_text(text)
     if named != text:
         log.write_bytes(os.fsencode(named))
 
@@ -179,7 +179,7 @@ def _failure(what: str, code: int, log: Path) -> KitError:
         hint = "Its last lines say why; the log has all of it."
     kind = KilledError if code < 0 else KitError
     return kind(
-        f"The stage '{what}' {reason}. Its last lines:\n{tail(log)}",
-        where=f"log: {paths.shown(log)}",
+        f"The stage '{what}' {reason}. Its last lines:\n{read_tail(log)}",
+        where=f"log: {paths.show_path(log)}",
         hint=hint,
     )

@@ -17,7 +17,7 @@ _WEIGHTS = (".bin", ".h5", ".msgpack", ".onnx", ".ot", ".pt", ".safetensors")
 """Files of a model folder that hold weights: no variant reads them."""
 
 
-def of_file(path: Path) -> str:
+def digest_file(path: Path) -> str:
     """:raises OSError: it cannot be read, or is no regular file."""
     check_regular(path)
     digest = hashlib.sha256()
@@ -27,12 +27,12 @@ def of_file(path: Path) -> str:
     return digest.hexdigest()
 
 
-def of_value(value: Any) -> str:
+def digest_value(value: Any) -> str:
     """Return the digest of a JSON value, whatever the order of its keys."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
-def keyed(text: str) -> str:
+def digest_with_key(text: str) -> str:
     """Return a digest of ``text`` that may be published: only this checkout can make it.
 
     With a plain one a short secret is found by trying all.  The key is random and stays in the build folder;
@@ -53,13 +53,13 @@ def keyed(text: str) -> str:
     return hmac.new(_KEY.read_bytes(), text.encode("utf-8", "surrogateescape"), "sha256").hexdigest()
 
 
-def of_files(files: Iterable[Path], base: Path) -> str:
+def digest_files(files: Iterable[Path], base: Path) -> str:
     """Return one digest over several files and their names relative to ``base``."""
-    return of_value(sorted((path.relative_to(base).as_posix(), of_file(path)) for path in files))
+    return digest_value(sorted((path.relative_to(base).as_posix(), digest_file(path)) for path in files))
 
 
-def of_model_folder(folder: Path) -> str:
+def digest_model_folder(folder: Path) -> str:
     """Return one digest over a model folder's own files, its weights excepted."""
-    return of_files(
+    return digest_files(
         (path for path in folder.iterdir() if path.is_file() and path.suffix not in _WEIGHTS), folder
     )

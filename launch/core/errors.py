@@ -47,7 +47,7 @@ class KitError(Exception):
         return cls(parts["what"], where=parts["where"], hint=parts["hint"])
 
 
-def unknown(kind: str, name: str, option: str, known: Iterable[str]) -> KitError:
+def make_unknown_error(kind: str, name: str, option: str, known: Iterable[str]) -> KitError:
     """Return the error for a name of a ``kind`` (``source``), given in an ``option`` (``SOURCE``)."""
     return KitError(
         f"There is no {kind} {name!r}." if name else f"No {kind} was named.",
@@ -85,5 +85,5 @@ def exit_with_message(body: Callable[[], int]) -> NoReturn:
             where=str(error.filename or "a file or folder of this run"),
             hint="Free disk space, or correct the permissions, and run the same command again.",
         )
-    print(hidden.redacted(str(problem)), file=sys.stderr)
+    print(hidden.redact_text(str(problem)), file=sys.stderr)
     sys.exit(EXIT_USER_ERROR)

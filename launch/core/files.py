@@ -10,15 +10,15 @@ from typing import Iterator
 from .errors import KitError
 
 
-def write(path: Path, text: str) -> None:
-    """Write ``text`` to ``path`` as UTF-8, as :func:`replacing` does; missing folders are made."""
+def write_text(path: Path, text: str) -> None:
+    """Write ``text`` to ``path`` as UTF-8, as :func:`replace_file` does; missing folders are made."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as part:
+    with replace_file(path) as part:
         part.write_text(text, encoding="utf-8")
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replace_file(path: Path) -> Iterator[Path]:
     """Yield a new name beside ``path``; the file that the block writes there takes its place.
 
     Where the block fails, and through a power cut, an earlier file is untouched.
@@ -26,16 +26,16 @@ def replacing(path: Path) -> Iterator[Path]:
     part = path.with_name(f".{path.name[:100]}.{os.urandom(8).hex()}.part")
     try:
         yield part
-        flush(part)
+        flush_file(part)
         part.replace(path)
-        flush(path.parent)
+        flush_file(path.parent)
     except BaseException:
         with suppress(OSError):
             part.unlink()
         raise
 
 
-def flush(path: Path) -> None:
+def flush_file(path: Path) -> None:
     """Have the system put a file, or a folder's list of names, on disk, where the filesystem can."""
     descriptor = os.open(str(path), os.O_RDONLY)
     try:
@@ -47,18 +47,13 @@ def flush(path: Path) -> None:
         os.close(descriptor)
 
 
-def flush_all() -> None:
-    """Have the system put on disk all that was written: faster than ten thousand files one by one."""
-    os.sync()
-
-
 def flush_tree(folder: Path) -> None:
-    """:func:`flush` a folder and everything in it, but not what its links lead to."""
+    """:func:`flush_file` a folder and everything in it, but not what its links lead to."""
     for place, _, names in os.walk(str(folder)):
         for path in (Path(place, name) for name in names):
             if not path.is_symlink():
-                flush(path)
-        flush(Path(place))
+                flush_file(path)
+        flush_file(Path(place))
 
 
 def check_regular(path: Path) -> None:
@@ -70,7 +65,7 @@ def check_regular(path: Path) -> None:
         raise OSError(errno.EINVAL, "It is no regular file", str(path))
 
 
-def special(path: Path) -> str:
+def explain_special(path: Path) -> str:
     """Return why ``path`` is not to be opened, a device, say; empty where it may be, or is not there."""
     try:
         check_regular(path)
@@ -81,7 +76,7 @@ def special(path: Path) -> str:
     return ""
 
 
-def read(path: Path, most: int) -> bytes:
+def read_bytes(path: Path, most: int) -> bytes:
     """Return the bytes of a file.
 
     :raises OSError: it is no regular file, has more than ``most`` bytes, or cannot be read.
@@ -105,7 +100,7 @@ def check_no_pointer(path: Path) -> None:
             )
 
 
-def typed(text: str, name: str) -> Path:
+def expand_path(text: str, name: str) -> Path:
     """Return the absolute path that a person's ``text`` in the variable ``name`` means, ``~`` included.
 
     :raises KitError: it cannot be a path.

@@ -40,7 +40,7 @@ _DISTRUST = re.compile(
 """How git, from 2.35.2 on, says that a folder is another user's."""
 
 
-def run(
+def run_git(
     arguments: Sequence[str],
     folder: Path,
     *,
@@ -86,23 +86,23 @@ def run(
     return subprocess.CompletedProcess(done.args, done.returncode, output, said)
 
 
-def output(
+def ask_git(
     arguments: Sequence[str], folder: Path, *, env: Optional[Mapping[str, str]] = None, text: str = ""
 ) -> str:
-    """Run git in ``folder`` and return what it printed; parameters as :func:`run`.
+    """Run git in ``folder`` and return what it printed; parameters as :func:`run_git`.
 
     :raises KitError: it fails.
     """
-    done = run(arguments, folder, env=env, text=text)
+    done = run_git(arguments, folder, env=env, text=text)
     if done.returncode:
         raise KitError(
-            f"git {arguments[0]} failed: {words(done)}",
-            where=paths.shown(folder),
+            f"git {arguments[0]} failed: {show_last_lines(done)}",
+            where=paths.show_path(folder),
             hint="Mend there what git says, and run the same command again.",
         )
     return done.stdout
 
 
-def words(done: "subprocess.CompletedProcess[str]") -> str:
+def show_last_lines(done: "subprocess.CompletedProcess[str]") -> str:
     """Return the last lines of what git said, for an error."""
     return "\n".join((done.stderr + done.stdout).strip().splitlines()[-6:])

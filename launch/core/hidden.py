@@ -40,31 +40,31 @@ class Word(str):
         return made
 
 
-def shown(word: str) -> str:
+def show_word(word: str) -> str:
     """Return ``word`` as it may be shown."""
     return word.shown if isinstance(word, Word) else word
 
 
-def mapped(change: Callable[[str], str], word: str) -> str:
+def map_word(change: Callable[[str], str], word: str) -> str:
     """Return ``change(word)``, with what is not to be shown still hidden."""
     return Word(change(word), change(word.shown)) if isinstance(word, Word) else change(word)
 
 
-def joined(separator: str, words: Iterable[str]) -> str:
+def join_words(separator: str, words: Iterable[str]) -> str:
     """Return ``separator.join(words)``, with what is not to be shown still hidden."""
     words = list(words)
-    text, named = separator.join(words), separator.join(map(shown, words))
+    text, named = separator.join(words), separator.join(map(show_word, words))
     return Word(text, named) if any(isinstance(word, Word) for word in words) else text
 
 
-def of_environment(name: str, value: str) -> Word:
+def hide_variable(name: str, value: str) -> Word:
     """Return the value of a variable of the environment."""
     reference = f"${{env:{name}}}"
     _remember(value, reference)
     return Word(value, reference)
 
 
-def of_entry(name: str, written: str, value: Optional[str] = None) -> str:
+def hide_entry(name: str, written: str, value: Optional[str] = None) -> str:
     """Return the value of an entry of ``env`` in a launch file; the kit's own are shown.
 
     :param written: the value as in the file; where it is one reference, nothing is left to hide.
@@ -77,7 +77,7 @@ def of_entry(name: str, written: str, value: Optional[str] = None) -> str:
     return Word(value, NOT_SHOWN)
 
 
-def redacted(text: str) -> str:
+def redact_text(text: str) -> str:
     """Return ``text``, which may quote any of the values, as it may be shown."""
     for value in sorted(_values, key=len, reverse=True):
         text = text.replace(value, _values[value])

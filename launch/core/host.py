@@ -25,7 +25,7 @@ Relative paths, addresses (``https://…``) and paths after a ``${name}`` are no
 """
 
 
-def facts(python: str) -> Dict[str, Any]:
+def describe_host(python: str) -> Dict[str, Any]:
     """Return ``host`` of a provenance; what the system does not tell is empty, memory 0.
 
     :param python: the interpreter that the first stage ran.
@@ -33,15 +33,15 @@ def facts(python: str) -> Dict[str, Any]:
     return {
         "system": f"{platform.system()} {platform.release()}",
         "machine": platform.machine(),
-        "processor": processor(),
+        "processor": read_processor(),
         # Those that this process may use.
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
         "memory_bytes": _memory(),
-        "python": python_version(python),
+        "python": read_python_version(python),
     }
 
 
-def processor() -> str:
+def read_processor() -> str:
     """Return the processor's model name; empty where ``/proc/cpuinfo`` does not say."""
     return _search(_MODEL_NAME, _CPUINFO)
 
@@ -61,13 +61,13 @@ def _memory() -> int:
         return 0
 
 
-def python_version(python: str) -> str:
+def read_python_version(python: str) -> str:
     """Return the version of a virtual environment's interpreter, from ``pyvenv.cfg``; of others nothing."""
     settings = Path(python).parent.parent / "pyvenv.cfg"
     return _search(_VERSION, settings) if settings.is_absolute() else ""
 
 
-def named(text: str, folders: Mapping[str, Path]) -> str:
+def name_folders(text: str, folders: Mapping[str, Path]) -> str:
     """Return ``text`` with names in place of folders; of nested folders the inner one's.
 
     :param folders: absolute paths by name; names have no backslash.
@@ -87,13 +87,13 @@ def named(text: str, folders: Mapping[str, Path]) -> str:
     return text
 
 
-def placeless(text: str) -> str:
+def remove_paths(text: str) -> str:
     """Return ``text`` without paths of this machine.
 
     Instead are ``${workspaceFolder}``, ``${venv}``, ``${userHome}`` for the home folder itself, and
     ``${elsewhere}/<name>`` with the last part of another absolute path.
     """
-    text = named(text, _FOLDERS)
+    text = name_folders(text, _FOLDERS)
     entries = text.split(os.pathsep)
     if all(not entry or entry[0] in "/$" for entry in entries):
         return os.pathsep.join(map(_shorten, entries))  # a list as of PATH, or a single path

@@ -12,7 +12,7 @@ from .errors import KitError
 BYTE_ORDER_MARK = "\ufeff"
 
 
-def shown(value: Any) -> str:
+def show_value(value: Any) -> str:
     """Return a JSON value as errors show it: as it stands in the file, cut where it is long."""
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 60 else text[:59] + "…"
@@ -33,15 +33,15 @@ def _places(key: str, text: str) -> str:
     """Return where a text has a key, in whichever object."""
     forms = "|".join(re.escape(json.dumps(key, ensure_ascii=plain)) for plain in (True, False))
     spots = re.finditer(rf"({forms})(?=\s*:)", text)
-    return "".join(f", {jsonc.position(text, spot.start())}" for spot in spots)
+    return "".join(f", {jsonc.find_position(text, spot.start())}" for spot in spots)
 
 
-def place(path: Path, name: str) -> str:
+def describe_file(path: Path, name: str) -> str:
     """Return a file as errors name it, with what has named it; ``name`` is empty where nothing has."""
     return f"{name}={path}" if name else str(path)
 
 
-def read(path: Path, name: str = "", *, unique: bool = False, others: str = "") -> Any:
+def read_json(path: Path, name: str = "", *, unique: bool = False, others: str = "") -> Any:
     """Return the JSON in ``path``.
 
     :param name: what has named the file (``TRAIN_FILE``), for the error; empty: nothing.
@@ -49,7 +49,7 @@ def read(path: Path, name: str = "", *, unique: bool = False, others: str = "") 
     :param others: who reads the file besides and refuses a byte order mark.
     :raises KitError: the file is missing, unreadable, not UTF-8 or not JSON (with line and column).
     """
-    where = place(path, name)
+    where = describe_file(path, name)
     try:
         files.check_regular(path)
         files.check_no_pointer(path)
@@ -83,7 +83,7 @@ def read(path: Path, name: str = "", *, unique: bool = False, others: str = "") 
             reason = error.msg
         elif isinstance(error, _TwiceError):
             where += _places(reason, text)
-            reason = f"the key {shown(reason)} is there twice"
+            reason = f"the key {show_value(reason)} is there twice"
         raise KitError(
             f"The file is not valid JSON: {reason}.", where=where, hint="Mend the file at that place."
         ) from None

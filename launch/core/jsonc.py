@@ -72,12 +72,7 @@ class Document:
         return f"{self.source}, line {line}"
 
 
-def loads(text: str, source: str) -> Any:
-    """Return the value alone that :func:`parse` reads."""
-    return parse(text, source).value
-
-
-def parse(text: str, source: str) -> Document:
+def parse_jsonc(text: str, source: str) -> Document:
     """Return the value that ``text`` holds, with the places of its parts.
 
     :raises KitError: the text is not JSON with comments and trailing commas, an object has a key twice, a
@@ -110,7 +105,7 @@ def parse(text: str, source: str) -> Document:
         if begins and path and path in starts:
             raise KitError(
                 f"{source} has the key {path[-1]!r} twice in one object.",
-                where=f"{source}, {position(text, starts[path])} and {position(text, start)}"
+                where=f"{source}, {find_position(text, starts[path])} and {find_position(text, start)}"
                 + _at(text, start + 1),
                 hint="Remove one of the two: VS Code would silently use the last.",
             )
@@ -119,7 +114,7 @@ def parse(text: str, source: str) -> Document:
     return Document(value, text, source, starts)
 
 
-def dotted(path: KeyPath) -> str:
+def format_path(path: KeyPath) -> str:
     """Return a path as people write it: ``configurations[1].env.NAME``."""
     words = [
         f"[{step}]" if isinstance(step, int) else "." + (step if step.isprintable() else json.dumps(step))
@@ -129,7 +124,7 @@ def dotted(path: KeyPath) -> str:
     return text[1:] if text.startswith(".") else text
 
 
-def position(text: str, index: int) -> str:
+def find_position(text: str, index: int) -> str:
     """Return ``line L, column C`` of a character, both counted from 1."""
     line_start = text.rfind("\n", 0, index) + 1
     return f"line {text.count(chr(10), 0, index) + 1}, column {index - line_start + 1}"
@@ -149,7 +144,7 @@ def _at(text: str, index: int) -> str:
         if token.start() >= index:
             break
         path = inside
-    key = dotted(path)
+    key = format_path(path)
     return f", at or after {key if len(key) <= _SHOWN else key[:_SHOWN] + '…'}" if key else ""
 
 
@@ -182,7 +177,7 @@ def _walk(text: str) -> Iterator[Tuple["re.Match[str]", KeyPath, bool]]:
 def _invalid(text: str, index: int, source: str, reason: str, hint: str = "") -> KitError:
     return KitError(
         f"{source} is not valid JSON: {reason}.",
-        where=f"{source}, {position(text, index)}{_at(text, index)}",
+        where=f"{source}, {find_position(text, index)}{_at(text, index)}",
         hint=hint or "Correct the file there, or just before.  Comments and trailing commas are allowed.",
     )
 

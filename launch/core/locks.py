@@ -24,7 +24,7 @@ _held: Dict[Path, int] = {}
 
 
 @contextmanager
-def exclusive(path: Path, what: str) -> Iterator[int]:
+def hold_lock(path: Path, what: str) -> Iterator[int]:
     """Hold a file's lock and yield its descriptor; wait, and say so, while another process has it.
 
     A child that inherits the descriptor holds the lock, too, should it outlive this process.
@@ -65,13 +65,13 @@ def _open(path: Path) -> IO[str]:
     except OSError as error:
         raise KitError(
             f"The folder cannot be written to: {error.strerror}.",
-            where=paths.shown(path),
+            where=paths.show_path(path),
             hint="Correct its permissions, or clone the repository to a folder of your own.",
         ) from None
 
 
 @contextmanager
-def folder(path: Path, waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
+def hold_folder(path: Path, waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
     """Hold the lock of an existing folder itself, which leaves no file behind.
 
     :param waiting: called where another process has it.

@@ -45,7 +45,7 @@ EXTENSIONS = _BUILD / "torch_extensions"
 WHEELS = _BUILD / "wheels"
 
 
-def shown(path: Path) -> str:
+def show_path(path: Path) -> str:
     """Return ``path`` as a person wants to read it: relative to the current folder where it lies below it."""
     here = Path.cwd()
     for folder in (here, _entered(here)):

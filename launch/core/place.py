@@ -52,7 +52,7 @@ def find_compiler() -> str:
     )
 
 
-def check() -> None:
+def check_place() -> None:
     """:raises KitError: what a build runs cannot stand the checkout's path."""
     _check(paths.REPOSITORY, "The checkout's path", "Move or clone the checkout to a path of")
 
@@ -79,7 +79,7 @@ def _check(path: Path, what: str, hint: str) -> None:
         )
 
 
-def free_disk(folder: Path) -> int:
+def measure_free_disk(folder: Path) -> int:
     """Return the free bytes of the filesystem that ``folder``, or its nearest existing parent, is on."""
     while not folder.exists():
         folder = folder.parent
@@ -88,10 +88,10 @@ def free_disk(folder: Path) -> int:
 
 def check_disk(what: str, folder: Path, need: int) -> None:
     """:raises KitError: less than ``need`` bytes are free where ``folder`` is."""
-    free = free_disk(folder)
+    free = measure_free_disk(folder)
     if free < need:
         raise KitError(
             f"{what} needs about {need / _GB:.1f} GB of disk; {free / _GB:.1f} GB are free.",
-            where=paths.shown(folder),
+            where=paths.show_path(folder),
             hint="Free disk space, or set OUT= to a folder on another disk.",
         )

@@ -18,24 +18,24 @@ LOOK_INTERVAL = 0.5
 """Seconds between two looks at something that is waited for."""
 
 
-def duration(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """Return a time as ``m:ss`` or ``h:mm:ss``."""
     minutes, rest = divmod(int(seconds + 0.5), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
-def size(count: float) -> str:
+def format_size(count: float) -> str:
     """Return a number of bytes as megabytes (10⁶) or gigabytes (10⁹)."""
     return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
 
 
-def counted(number: int, noun: str, nouns: str = "") -> str:
+def format_count(number: int, noun: str, nouns: str = "") -> str:
     """Return ``1 tree`` or ``n trees``; ``nouns``: a plural that is not formed by an s."""
     return f"{number:,} {noun if number == 1 else nouns or noun + 's'}"
 
 
-def columns_of(lines: Sequence[Sequence[str]], right: Container[int] = ()) -> List[str]:
+def align_columns(lines: Sequence[Sequence[str]], right: Container[int] = ()) -> List[str]:
     """Return a table's lines with their words in columns, some of them set flush ``right``."""
     widths = [max(map(len, column)) for column in zip(*lines)]
     return [
@@ -47,12 +47,12 @@ def columns_of(lines: Sequence[Sequence[str]], right: Container[int] = ()) -> Li
     ]
 
 
-def printable(text: str) -> str:
+def escape_text(text: str) -> str:
     """Return text that no terminal takes for a command, and that can be written; lines stay lines."""
     return "".join(letter if letter.isprintable() or letter == "\n" else "?" for letter in text)
 
 
-def columns() -> int:
+def measure_terminal() -> int:
     """Return how wide the terminal is; one that does not know its size says 0."""
     return shutil.get_terminal_size().columns or 80
 
@@ -61,7 +61,7 @@ def _show(line: str, *, stays: bool) -> None:
     """Print a line in the place of the last that did not stay; into a file all do."""
     terminal = sys.stderr.isatty()
     if terminal and not stays:
-        line = line[: columns() - 1]  # a line that wraps could not be rewritten in place
+        line = line[: measure_terminal() - 1]  # a line that wraps could not be rewritten in place
     end = "" if terminal and not stays else "\n"
     print(f"\r\033[K{line}" if terminal else line, end=end, file=sys.stderr, flush=True)
 
@@ -93,20 +93,20 @@ class Progress:
         if quiet and not sys.stderr.isatty():
             return
         self._step, self._last = step, now
-        line = f"{self.label}  {duration(self.elapsed)}"
+        line = f"{self.label}  {format_duration(self.elapsed)}"
         if self.expected is not None:
-            line += f" of about {duration(self.expected)}"
+            line += f" of about {format_duration(self.expected)}"
         if step:
             line += f"  {step}"
-        _show(hidden.redacted(line), stays=False)
+        _show(hidden.redact_text(line), stays=False)
 
     def done(self, note: str) -> None:
         """Close the stage with its time and a few words."""
-        _show(hidden.redacted(f"{self.label}  {duration(self.elapsed)}  {note}"), stays=True)
+        _show(hidden.redact_text(f"{self.label}  {format_duration(self.elapsed)}  {note}"), stays=True)
 
     def note(self, text: str) -> None:
         """Print a line that stays, above the one that is rewritten."""
-        _show(hidden.redacted(f"    {text}"), stays=True)
+        _show(hidden.redact_text(f"    {text}"), stays=True)
 
     def __enter__(self) -> "Progress":
         return self
@@ -117,7 +117,7 @@ class Progress:
             print(file=sys.stderr, flush=True)
 
 
-def output_of(process: "subprocess.Popen[Any]", quiet: bool = False) -> Any:
+def wait_for_output(process: "subprocess.Popen[Any]", quiet: bool = False) -> Any:
     """Wait for a process, show for how long unless ``quiet``, and return its standard output, a pipe.
 
     On a terminal the line appears after a second and goes away in the end.
@@ -134,7 +134,7 @@ def output_of(process: "subprocess.Popen[Any]", quiet: bool = False) -> Any:
                     now = time.monotonic()
                     if not quiet and now >= due:
                         due = now + (LOOK_INTERVAL if terminal else WAIT_INTERVAL)
-                        _show(f"    {duration(now - started)}", stays=False)
+                        _show(f"    {format_duration(now - started)}", stays=False)
         except BaseException:
             process.kill()
             raise

@@ -24,7 +24,7 @@ class Stamp(NamedTuple):
     def read(cls, path: Path) -> Optional["Stamp"]:
         """Return the stamp in a file; None where there is none, or where it is not as it was written."""
         try:
-            content = json.loads(files.read(path, 4 << 20).decode("utf-8"))
+            content = json.loads(files.read_bytes(path, 4 << 20).decode("utf-8"))
             found, digest = cls(content["key"], content["made"]), content["sha256"]
             return found if digest == found._digest() else None
         except (OSError, ValueError, KeyError, TypeError, RecursionError):
@@ -33,11 +33,11 @@ class Stamp(NamedTuple):
     def write(self, path: Path) -> None:
         """:raises OSError: it cannot be written; an earlier one is untouched then."""
         content = {"sha256": self._digest(), **self._asdict()}
-        files.write(path, json.dumps(content, indent=2, sort_keys=True) + "\n")
+        files.write_text(path, json.dumps(content, indent=2, sort_keys=True) + "\n")
 
     def matches(self, path: Path) -> bool:
         """Return whether the file holds this stamp."""
         return self.read(path) == self
 
     def _digest(self) -> str:
-        return digests.of_value([FORMAT, *self])
+        return digests.digest_value([FORMAT, *self])

@@ -28,12 +28,12 @@ def _send(message: Dict[str, Any], text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def step(name: str) -> None:
+def report_step(name: str) -> None:
     """Say what begins now, in a few words (``calibrating activation ranges``)."""
     _send({"step": name}, f"[{time.monotonic() - _started:6.1f} s] {name}")
 
 
-def run(body: Any, *arguments: Any) -> int:
+def run_body(body: Any, *arguments: Any) -> int:
     """Return ``body``'s exit status; a :class:`KitError` is handed over and becomes status 2."""
     try:
         return int(body(*arguments) or 0)

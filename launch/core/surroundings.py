@@ -26,12 +26,12 @@ _MOST = 1024
 _CORES = Path("/sys/devices/system/cpu")
 
 
-def inherited(environ: Mapping[str, str]) -> Dict[str, str]:
+def inherit_variables(environ: Mapping[str, str]) -> Dict[str, str]:
     """Return the variables of a shell that a program of the kit inherits."""
     return {name: value for name, value in environ.items() if not name.startswith(NOT_INHERITED)}
 
 
-def number(text: str) -> Optional[int]:
+def parse_threads(text: str) -> Optional[int]:
     """Return the number that the text of ``THREADS=`` means; None where it is empty.
 
     :raises KitError: it is no number of threads.
@@ -47,7 +47,7 @@ def number(text: str) -> Optional[int]:
     return int(text)
 
 
-def torchs(env: Mapping[str, str]) -> int:
+def count_torch_threads(env: Mapping[str, str]) -> int:
     """Return how many threads torch 1.9.1 takes in a process with these variables.
 
     It asks MKL (``aten/src/ATen/ParallelOpenMP.cpp``), which takes ``MKL_NUM_THREADS``, else
@@ -74,6 +74,6 @@ def count_cores(among: Optional[Set[int]] = None) -> int:
     return max(1, len(siblings))
 
 
-def threads(env: Mapping[str, Optional[str]]) -> int:
+def read_threads(env: Mapping[str, Optional[str]]) -> int:
     """Return the number of threads that an invocation takes, as the kit's rules have set it."""
     return int(env[THREADS[0]] or 0)

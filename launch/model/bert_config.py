@@ -16,9 +16,9 @@ from .variants import (
     OVERALL_SPARSITY,
     VARIANTS,
     Variant,
-    block_weights,
-    dense_block_weights,
-    unstructured_sparsity,
+    compute_unstructured_sparsity,
+    count_block_weights,
+    count_dense_weights,
 )
 
 TRANSFORMERS_VERSION = "4.9.1"
@@ -74,7 +74,7 @@ class BertShape:
     def kept_weights(self) -> int:
         """Transformer-block weights that are left once structure is removed."""
         widths = (heads * self.head_size for heads in self.heads)
-        return sum(block_weights(1, self.hidden, width, self.intermediate_size) for width in widths)
+        return sum(count_block_weights(1, self.hidden, width, self.intermediate_size) for width in widths)
 
     @property
     def pruned(self) -> bool:
@@ -83,23 +83,25 @@ class BertShape:
 
     @property
     def unstructured_sparsity(self) -> float:
-        """Share of :attr:`kept_weights` to prune; see :func:`launch.model.variants.unstructured_sparsity`."""
-        return unstructured_sparsity(self.dense_block_weights, self.kept_weights, self.overall_sparsity)
+        """Share of :attr:`kept_weights` to prune; see :func:`.compute_unstructured_sparsity`."""
+        return compute_unstructured_sparsity(
+            self.dense_block_weights, self.kept_weights, self.overall_sparsity
+        )
 
 
-def config_file(source: Path) -> Path:
+def find_config(source: Path) -> Path:
     """Return the config file that ``source``, a model folder or the file itself, stands for."""
     return source / "config.json" if source.is_dir() else source
 
 
-def read(source: Path, name: str = "") -> Dict[str, Any]:
+def read_config(source: Path, name: str = "") -> Dict[str, Any]:
     """Return the config in ``source`` (a model folder or a config file), with BERT's defaults filled in.
 
     :param name: what has named it (``MODEL``), for errors; empty: nothing.
     :raises KitError: it cannot be read or is not a BERT's.
     """
-    path = config_file(source)
-    content, where = json_file.read(path, name, others=READER), json_file.place(path, name)
+    path = find_config(source)
+    content, where = json_file.read_json(path, name, others=READER), json_file.describe_file(path, name)
     if not isinstance(content, dict):
         hint = "Give a folder or config.json of a BERT, as transformers' save_pretrained writes it."
         raise KitError("The model config is not a JSON object.", where=where, hint=hint)
@@ -228,7 +230,7 @@ def check_keys(config: Dict[str, Any], where: str) -> None:
             continue
         raise KitError(
             f"The model config cannot be used: {problem}.",
-            where=f"{where}: {key} = {json_file.shown(value)}",
+            where=f"{where}: {key} = {json_file.show_value(value)}",
             hint=f"Take the key out of the file, or correct it{example}.",
         )
 
@@ -242,12 +244,12 @@ def check_graph(config: Dict[str, Any], where: str) -> None:
         if config[key] != wanted:
             raise KitError(
                 f"A tree of this model could not be verified: {key} must be {json.dumps(wanted)}.",
-                where=f"{where}: {key} = {json_file.shown(config[key])}",
+                where=f"{where}: {key} = {json_file.show_value(config[key])}",
                 hint="Give a BERT that differs from BERT-large in size only.",
             )
 
 
-def shape(config: Dict[str, Any], where: str) -> BertShape:
+def read_shape(config: Dict[str, Any], where: str) -> BertShape:
     """Return the dimensions in ``config``.
 
     :param where: the config's file, for errors.
@@ -283,9 +285,9 @@ def shape(config: Dict[str, Any], where: str) -> BertShape:
             "tx_block_overall_sparsity must be at least 0 and less than 1", "tx_block_overall_sparsity"
         )
     intermediate = config["intermediate_size"]
-    dense = block_weights(layers, hidden, hidden, intermediate)
+    dense = count_block_weights(layers, hidden, hidden, intermediate)
     if pruned or "tx_block_overall_sparsity" in config:
-        dense = dense_block_weights(layers, hidden)
+        dense = count_dense_weights(layers, hidden)
     found = BertShape(
         layers=layers,
         hidden=hidden,
@@ -319,7 +321,7 @@ def check_length(found: BertShape, tokens: int, where: str) -> None:
         )
 
 
-def hybrid(dense: Dict[str, Any], variant: Variant, where: str) -> Dict[str, Any]:
+def make_hybrid(dense: Dict[str, Any], variant: Variant, where: str) -> Dict[str, Any]:
     """Return the config of the hybrid ``variant`` of the model that ``dense`` describes.
 
     The first ``variant.heads`` heads of every layer stay.
@@ -354,7 +356,7 @@ def hybrid(dense: Dict[str, Any], variant: Variant, where: str) -> Dict[str, Any
     }
 
 
-def text(config: Dict[str, Any]) -> str:
+def format_config(config: Dict[str, Any]) -> str:
     """Return ``config`` as transformers' ``save_pretrained`` formats it."""
     return json.dumps(config, indent=2, sort_keys=True) + "\n"
 
@@ -365,22 +367,22 @@ def write_hybrids(dense_source: Path, folder: Path) -> List[Path]:
     :returns: the files, in the order of the sweep.
     :raises KitError: the dense config is unsound, too small for every hybrid, or ``folder`` is not writable.
     """
-    dense = read(dense_source, "--model_name_or_path")
-    where = str(config_file(dense_source))
-    shape(dense, where)
+    dense = read_config(dense_source, "--model_name_or_path")
+    where = str(find_config(dense_source))
+    read_shape(dense, where)
     written: List[Path] = []
     too_small: List[KitError] = []
     for variant in (variant for variant in VARIANTS.values() if variant.hybrid):
         try:
-            config = hybrid(dense, variant, where)
-            shape(config, where)
+            config = make_hybrid(dense, variant, where)
+            read_shape(config, where)
         except KitError as error:
             too_small.append(error)
-            status.step(f"{variant.name} left out: {error.what}")
+            status.report_step(f"{variant.name} left out: {error.what}")
             continue
         path = folder / variant.name / "config.json"
         try:
-            files.write(path, text(config))
+            files.write_text(path, format_config(config))
         except OSError as error:
             raise KitError(
                 f"The config cannot be written: {error.strerror}.",

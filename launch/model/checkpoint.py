@@ -20,7 +20,7 @@ ORIGIN = "eval_weights.txt"
 _OTHERS = ("*.safetensors", "*.bin", "*.h5", "*.msgpack", "*.ckpt*", "*.gguf", "*.onnx")
 
 
-def find(folder: Path) -> Path:
+def find_checkpoint(folder: Path) -> Path:
     """Return the checkpoint in ``folder``.
 
     :raises KitError: there is none that is read.

@@ -45,12 +45,12 @@ class Listing:
     validation: File
 
 
-def read(path: Path) -> Listing:
+def read_hub_list(path: Path) -> Listing:
     """Return the list in the file ``path``.
 
     :raises KitError: it cannot be read, or is not of the form of :data:`LIST`.
     """
-    content = json_file.read(path, "HUB")
+    content = json_file.read_json(path, "HUB")
     try:
         model, questions = content["model"], content["questions"]
         found = Listing(
@@ -77,7 +77,7 @@ def _malformed(path: Path, problem: str) -> KitError:
     return KitError(
         f"The list of what INPUT=hub reads is not of the form it must be: {problem}.",
         where=f"HUB={path}",
-        hint=f"Write it as {paths.shown(LIST)} is.",
+        hint=f"Write it as {paths.show_path(LIST)} is.",
     )
 
 

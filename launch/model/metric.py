@@ -23,7 +23,7 @@ _ARTICLE = re.compile(r"\b(?:an?|the)\b")
 _HINT = 'Give answers in the official form, one object: {"<question id>": "<answer>", …}.'
 
 
-def normalise(text: str) -> str:
+def normalise_answer(text: str) -> str:
     """Return ``text`` as it is compared.
 
     Punctuation goes before articles and leaves no space: ``state-of-the-art`` becomes ``stateoftheart``.
@@ -31,13 +31,13 @@ def normalise(text: str) -> str:
     return " ".join(_ARTICLE.sub(" ", text.lower().translate(_NO_PUNCTUATION)).split())
 
 
-def question_score(answer: str, gold: Sequence[str]) -> Tuple[float, float]:
+def score_question(answer: str, gold: Sequence[str]) -> Tuple[float, float]:
     """Return exact match (0 or 1) and F1 of an answer, each the best over ``gold``, at least one text.
 
     F1 is the harmonic mean of precision and recall over words, each counted as often as it stands there.
     Two texts of which nothing is left have no word in common: exact match 1, F1 0.
     """
-    found, wanted = normalise(answer), [normalise(text) for text in gold]
+    found, wanted = normalise_answer(answer), [normalise_answer(text) for text in gold]
     return float(found in wanted), max(_f1(found.split(), text.split()) for text in wanted)
 
 
@@ -46,14 +46,14 @@ def _f1(found: Sequence[str], wanted: Sequence[str]) -> float:
     return 2 * common / (len(found) + len(wanted)) if common else 0.0
 
 
-def score(gold: Mapping[str, Sequence[str]], answers: Mapping[str, str]) -> Dict[str, float]:
+def score_answers(gold: Mapping[str, Sequence[str]], answers: Mapping[str, str]) -> Dict[str, float]:
     """Return ``exact_match`` and ``f1`` in percent; a question without an answer counts 0 in both.
 
     :param gold: the gold answers of every question, at least one, by its id.
     :param answers: answers by the question's id.
     """
     # fsum rounds once: the order of the questions does not reach the figures.
-    scores = [question_score(answers[name], texts) for name, texts in gold.items() if name in answers]
+    scores = [score_question(answers[name], texts) for name, texts in gold.items() if name in answers]
     exact, f1 = (100 * math.fsum(score[which] for score in scores) / len(gold) for which in range(2))
     return {"exact_match": exact, "f1": f1}
 
@@ -65,22 +65,22 @@ def read_answers(path: Path, name: str, gold: Mapping[str, Sequence[str]], quest
     :param gold: has the questions' ids.
     :raises KitError: the file cannot be read, is no such object, names an id twice, or one of no question.
     """
-    content = json_file.read(path, name, unique=True)
+    content = json_file.read_json(path, name, unique=True)
     where = f"{name}={path}"
     if not isinstance(content, dict):
         raise KitError("The answers are not one JSON object.", where=where, hint=_HINT)
     for identity, answer in content.items():
         if not isinstance(answer, str):
             raise KitError(
-                f"An answer is no text but {json_file.shown(answer)}.",
-                where=f"{where}: {json_file.shown(identity)}",
+                f"An answer is no text but {json_file.show_value(answer)}.",
+                where=f"{where}: {json_file.show_value(identity)}",
                 hint=_HINT,
             )
     unknown = [identity for identity in content if identity not in gold]
     if unknown:
         raise KitError(
             f"{len(unknown)} of {len(content)} answers are to no question of {questions}.",
-            where=f"{where}: {', '.join(map(json_file.shown, unknown[:3]))}",
+            where=f"{where}: {', '.join(map(json_file.show_value, unknown[:3]))}",
             hint="Give the questions that were answered, or take these answers out.",
         )
     return content

@@ -23,7 +23,7 @@ _BERTS = re.compile(
 """transformers' fast tokenizers that read a vocab.txt with these words."""
 
 
-def check(folder: Path, shape: BertShape, tokens: int) -> None:
+def check_tokenizer(folder: Path, shape: BertShape, tokens: int) -> None:
     """Check that transformers can read the tokenizer's files, and that its words and lengths fit the model.
 
     :param tokens: tokens of a feature.
@@ -42,7 +42,7 @@ def check(folder: Path, shape: BertShape, tokens: int) -> None:
     words.update((word, number) for word, number in added.items() if isinstance(number, int))
     last = max(words.items(), key=lambda item: item[1], default=None)
     if last is not None and last[1] >= shape.vocab_size:
-        raise too_many(last[1] + 1, shape.vocab_size, f"{source}: {json_file.shown(last[0])}")
+        raise make_too_many_error(last[1] + 1, shape.vocab_size, f"{source}: {json_file.show_value(last[0])}")
     special = _special(objects, folder, source)
     lacking = [f"{word} ({key})" for key, word in special.items() if words and word not in words]
     if lacking:
@@ -66,7 +66,7 @@ def _special(objects: Dict[str, Dict[str, Any]], folder: Path, source: Path) -> 
     if not berts and source.name == _VOCABULARY:
         raise KitError(
             f"A tokenizer of the class {kind} is not made from a vocab.txt, or has no fast form.",
-            where=f"{folder / name}: {key} = {json_file.shown(kind)}",
+            where=f"{folder / name}: {key} = {json_file.show_value(kind)}",
             hint="Put its tokenizer.json there, as save_pretrained writes it, or correct the class.",
         )
     named = {**objects.get("tokenizer_config.json", {}), **objects.get("special_tokens_map.json", {})}
@@ -75,7 +75,7 @@ def _special(objects: Dict[str, Dict[str, Any]], folder: Path, source: Path) -> 
     return {key: str(word) for key, word in words.items() if word is not None}
 
 
-def too_many(words: int, rows: int, where: str) -> KitError:
+def make_too_many_error(words: int, rows: int, where: str) -> KitError:
     """Return the error for a tokenizer with words that have no row in the model's word embedding."""
     return KitError(
         f"The tokenizer has {words:,} words, the model only {rows:,}.",
@@ -85,7 +85,7 @@ def too_many(words: int, rows: int, where: str) -> KitError:
 
 
 def _object(path: Path) -> Dict[str, Any]:
-    content = json_file.read(path, unique=True, others=READER)
+    content = json_file.read_json(path, unique=True, others=READER)
     if not isinstance(content, dict):
         raise KitError(
             "The file is not a JSON object.",
@@ -100,14 +100,14 @@ def _check_length(config: Dict[str, Any], folder: Path, tokens: int) -> None:
     longest = config.get(key)
     if longest is None:
         return
-    where = f"{folder / 'tokenizer_config.json'}: {key} = {json_file.shown(longest)}"
+    where = f"{folder / 'tokenizer_config.json'}: {key} = {json_file.show_value(longest)}"
     if not isinstance(longest, (int, float)) or isinstance(longest, bool):
         raise KitError("The tokenizer's longest input is no number.", where=where, hint=f"Correct {key}.")
     if longest < tokens:
-        raise too_short(longest, tokens, where)
+        raise make_too_short_error(longest, tokens, where)
 
 
-def too_short(longest: float, tokens: int, where: str) -> KitError:
+def make_too_short_error(longest: float, tokens: int, where: str) -> KitError:
     """Return the error for a tokenizer whose inputs are shorter than features, which NNCF's config traces."""
     return KitError(
         f"The tokenizer makes inputs of at most {longest:g} tokens; a feature has {tokens}.",
@@ -140,7 +140,7 @@ def _words(path: Path) -> Dict[str, int]:
     for number, word in enumerate(lines):
         if word and words.setdefault(word, number) != number:
             raise fail(
-                f"has the word {json_file.shown(word)} twice, and one word has one number.",
+                f"has the word {json_file.show_value(word)} twice, and one word has one number.",
                 "Give the earlier a name that is in no text, [unused1] say: then no number changes.",
                 f", lines {words[word] + 1} and {number + 1}",
             )

@@ -102,9 +102,9 @@ class Model:
         self.path = path
         proto, self._data = read_outline(path)
         if not proto.opset_import or not proto.graph.node or not all(map(_is_complete, proto.graph.node)):
-            raise damaged(path, "its graph is not complete")
+            raise make_damaged_error(path, "its graph is not complete")
         if not all(isinstance(text, str) for text in _texts(proto)):
-            raise damaged(path, "a name in it is not UTF-8")
+            raise make_damaged_error(path, "a name in it is not UTF-8")
         for node in proto.graph.node:
             for attribute in node.attribute:
                 if node.op_type != "Constant" or attribute.name != "value":
@@ -116,7 +116,7 @@ class Model:
         self.initializers: List[Tuple[str, Any]] = sorted(
             ((tensor.name, tensor) for tensor in proto.graph.initializer), key=lambda pair: pair[0]
         )
-        embedded = [(node.output[0], constant_value(node)) for node in self.nodes]
+        embedded = [(node.output[0], read_node_constant(node)) for node in self.nodes]
         self.constants: List[Tuple[str, Any]] = [pair for pair in embedded if pair[1] is not None]
         self.constants += self.initializers
         self.tensors: Dict[str, Any] = dict(self.constants)
@@ -149,9 +149,13 @@ class Model:
                 kind = numpy.dtype(mapping.TENSOR_TYPE_TO_NP_TYPE[tensor.data_type]).newbyteorder("<")
                 values = numpy.frombuffer(memoryview(self._data)[place], kind).reshape(tensor.dims)
         except (ValueError, TypeError, KeyError):
-            raise damaged(self.path, "a constant has not the values that its type and shape need") from None
+            raise make_damaged_error(
+                self.path, "a constant has not the values that its type and shape need"
+            ) from None
         if values.dtype.kind not in "biuf":
-            raise damaged(self.path, f"a constant holds no numbers but {type_name(tensor.data_type)}")
+            raise make_damaged_error(
+                self.path, f"a constant holds no numbers but {name_type(tensor.data_type)}"
+            )
         return values
 
     def content(self, tensor: Any) -> Any:
@@ -186,7 +190,7 @@ class Model:
             if layer:
                 return f"{layer}, {RANGE_ENDS[list(user.input).index(name) - 1]} end of its range"
         if name in self.graph.initializers:
-            return bare(name)
+            return strip_prefix(name)
         return self.node_label(self.graph.producer[name])
 
     def _weight(self, node: Any) -> str:
@@ -204,7 +208,7 @@ class Model:
         while queue:
             near = queue.popleft()
             named = [self._weight(near)]
-            named += [bare(name) for name in near.input if name in self.graph.initializers]
+            named += [strip_prefix(name) for name in near.input if name in self.graph.initializers]
             for parameter in named:
                 if "." in parameter:  # a constant that the exporter folded has a number for a name
                     return parameter.rpartition(".")[0]
@@ -231,19 +235,19 @@ def _texts(proto: Any) -> Iterator[Any]:
         yield from (attribute.name for attribute in node.attribute)
 
 
-def constant_value(node: Any) -> Optional[Any]:
+def read_node_constant(node: Any) -> Optional[Any]:
     """Return the tensor of a Constant node; None for any other node."""
     if node.op_type != "Constant":
         return None
     return next((attribute.t for attribute in node.attribute if attribute.name == "value"), None)
 
 
-def bare(name: str) -> str:
+def strip_prefix(name: str) -> str:
     """Return a parameter's name in the model."""
     return name[len(MODULE_PREFIX) :] if name.startswith(MODULE_PREFIX) else name
 
 
-def type_name(number: int) -> str:
+def name_type(number: int) -> str:
     """Return the name of an ONNX element type, as ``float``."""
     from onnx import TensorProto
 
@@ -253,11 +257,11 @@ def type_name(number: int) -> str:
         return f"type {number}"
 
 
-def damaged(path: Path, reason: str) -> KitError:
+def make_damaged_error(path: Path, reason: str) -> KitError:
     """Return the error for a file that is no whole ONNX file."""
     return KitError(
         f"This is no ONNX file, or it is damaged: {reason}.",
-        where=paths.shown(path),
+        where=paths.show_path(path),
         hint="Name a whole ONNX file; if this one was copied or was being written, make it again.",
     )
 
@@ -276,25 +280,25 @@ def read_outline(path: Path) -> Tuple[Any, mmap.mmap]:
     from google.protobuf.message import DecodeError
 
     if not path.stat().st_size:  # what is empty cannot be mapped
-        raise damaged(path, "it is empty")
+        raise make_damaged_error(path, "it is empty")
     with path.open("rb") as handle:
         data = mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ)
     data.madvise(mmap.MADV_RANDOM)  # or the weights would be read ahead from the disk
     try:
         model = onnx.ModelProto.FromString(_outline(data, 0, len(data), _ways()))
     except (ValueError, DecodeError):
-        raise damaged(path, "its bytes cannot be read as ONNX") from None
+        raise make_damaged_error(path, "its bytes cannot be read as ONNX") from None
     except _TooMuch:
         raise KitError(
             f"The ONNX file has more than {_MOST:,} bytes beside its weights.",
-            where=paths.shown(path),
+            where=paths.show_path(path),
             hint="Keep the weights as raw data; if this is one of the kit's files, make it again.",
         ) from None
     data.madvise(mmap.MADV_NORMAL)
     if any(map(_is_elsewhere, _tensors(model))):
         raise KitError(
             "The ONNX file keeps its values in other files.",
-            where=paths.shown(path),
+            where=paths.show_path(path),
             hint="Save it as one file: onnx.save_model(onnx.load(OLD), NEW)",
         )
     return model, data

@@ -40,7 +40,7 @@ class Row:
         return 1 - self.nnz / self.nparam
 
 
-def rows(onnx_path: Path) -> Iterator[Row]:
+def measure_rows(onnx_path: Path) -> Iterator[Row]:
     """Yield a row for each ``Constant`` that the model in a file quantizes, in the graph's order.
 
     :raises KitError: the file is damaged.
@@ -69,7 +69,7 @@ def _nonzero(values: Any) -> int:
     return sum(int(numpy.count_nonzero(part)) for part in parts)
 
 
-def report_paths(onnx_path: Path) -> Tuple[Path, Path]:
+def list_report_paths(onnx_path: Path) -> Tuple[Path, Path]:
     """Return the report's two files, CSV and Markdown, named as upstream names them."""
     stem = onnx_path.with_suffix("").name + "-onnx_sparsity"
     return onnx_path.with_name(stem + ".csv"), onnx_path.with_name(stem + ".md")
@@ -84,9 +84,9 @@ def write_report(onnx_path: Path) -> None:
 
     table = [
         (row.layer_id, row.layer, list(row.shape), row.nparam, row.nnz, row.sparsity)
-        for row in rows(onnx_path)
+        for row in measure_rows(onnx_path)
     ]
-    csv_path, markdown_path = report_paths(onnx_path)
+    csv_path, markdown_path = list_report_paths(onnx_path)
     try:
         with csv_path.open("w", newline="", encoding="utf-8") as handle:
             lines = csv.writer(handle, lineterminator="\n")
@@ -117,7 +117,7 @@ def read_report(csv_path: Path) -> List[Row]:
         ]
 
 
-def block_sparsity(report: List[Row], dense_weights: int) -> float:
+def compute_block_sparsity(report: List[Row], dense_weights: int) -> float:
     """Return the share of the dense model's transformer-block weights that are zero or removed.
 
     :param dense_weights: weights in the dense model's block matrices, 301,989,888 in BERT-large.
@@ -127,11 +127,11 @@ def block_sparsity(report: List[Row], dense_weights: int) -> float:
 
 
 def _main(arguments: List[str]) -> int:
-    status.step("counting zeros")
+    status.report_step("counting zeros")
     for name in arguments:
         write_report(Path(name))
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(status.run(_main, sys.argv[1:]))
+    sys.exit(status.run_body(_main, sys.argv[1:]))

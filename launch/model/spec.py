@@ -6,7 +6,7 @@ from typing import Any, Dict, List, Mapping, Optional, Tuple
 
 from .bert_config import BertShape
 from .sparsity import BLOCK_PREFIX
-from .variants import OVERALL_SPARSITY, VARIANTS, Variant, block_weights, dense_block_weights
+from .variants import OVERALL_SPARSITY, VARIANTS, Variant, count_block_weights, count_dense_weights
 
 OPSET = 10
 """Version of ONNX's own operators; NNCF exports with this one."""
@@ -31,7 +31,7 @@ _OUTPUT = (104, 275)
 """At no layer, and more for each: as upstream's scripts export 2 and 24 layers at the pinned commits."""
 
 
-def bert_large(variant: Variant) -> BertShape:
+def make_bert_large(variant: Variant) -> BertShape:
     """Return the dimensions of ``variant`` at full size."""
     return BertShape(
         layers=24,
@@ -41,7 +41,7 @@ def bert_large(variant: Variant) -> BertShape:
         intermediate_size=variant.intermediate_size or 4096,
         vocab_size=30522,
         max_positions=512,
-        dense_block_weights=dense_block_weights(24, 1024),
+        dense_block_weights=count_dense_weights(24, 1024),
         overall_sparsity=OVERALL_SPARSITY,
     )
 
@@ -81,7 +81,7 @@ class Spec(BertShape):
             f" heads {' or '.join(map(str, sorted(set(self.heads))))},"
             f" intermediate {self.intermediate_size}, sequence length {self.sequence_length}"
         )
-        large = variant is not None and self == Spec.of(variant, bert_large(variant))
+        large = variant is not None and self == Spec.of(variant, make_bert_large(variant))
         return text + ("" if large else " (not BERT-large)")
 
     def contradiction(self) -> Optional[str]:
@@ -98,7 +98,7 @@ class Spec(BertShape):
             return f"{self.variant} keeps {rows} feed-forward rows, not {self.intermediate_size}"
         if self.overall_sparsity != OVERALL_SPARSITY:
             return f"the kit's models are {OVERALL_SPARSITY:.0%} sparse, not {self.overall_sparsity:.0%}"
-        dense = block_weights(self.layers, self.hidden, self.hidden, self.dense_intermediate_size)
+        dense = count_block_weights(self.layers, self.hidden, self.hidden, self.dense_intermediate_size)
         if self.kept_weights > self.dense_block_weights or dense != self.dense_block_weights:
             return f"{self.dense_block_weights:,} dense weights do not fit the other dimensions"
         whole = {heads * self.head_size for heads in self.heads} == {self.hidden}

@@ -52,7 +52,7 @@ class Example:
 def _named(title: Any, identity: Any = "") -> str:
     """Return an article's title and a question's id as errors name them, where there are such."""
     named = (("article", title), ("question", identity))
-    text = ", ".join(f"{kind} {json_file.shown(name)}" for kind, name in named if name)
+    text = ", ".join(f"{kind} {json_file.show_value(name)}" for kind, name in named if name)
     return f"({text})" if text else ""
 
 
@@ -81,7 +81,9 @@ class _Reader:
             found = int(found)
         if not isinstance(found, kind) or isinstance(found, bool):
             kinds = {str: "a text", int: "a whole number", list: "a list", dict: "an object"}
-            raise self.fail(f"{place}.{key}", f"{kinds[kind]} was expected, not {json_file.shown(found)}")
+            raise self.fail(
+                f"{place}.{key}", f"{kinds[kind]} was expected, not {json_file.show_value(found)}"
+            )
         return self.text(str(found), f"{place}.{key}") if kind is str else found
 
     def text(self, text: str, place: str) -> str:
@@ -97,7 +99,9 @@ class _Reader:
     def label(self, value: Any, place: str) -> str:
         """Return a title or an id, a number perhaps, as text."""
         if isinstance(value, bool) or not isinstance(value, (str, int)):
-            raise self.fail(place, f"a text or a whole number was expected, not {json_file.shown(value)}")
+            raise self.fail(
+                place, f"a text or a whole number was expected, not {json_file.show_value(value)}"
+            )
         return self.text(str(value), place)
 
     def answer(self, context: str, row: Dict[str, Any], place: str) -> Tuple[str, int]:
@@ -145,13 +149,13 @@ class _Reader:
         return Example(identity, title, context, question, answers, f"{self.where}: {place}")
 
 
-def read(path: Path, name: str) -> List[Example]:
+def read_questions(path: Path, name: str) -> List[Example]:
     """Return the questions in ``path``, in the file's order.
 
     :param name: what the file is to the user (``TRAIN_FILE``), for errors.
     :raises KitError: the file cannot be read, is not JSON, has another schema or holds no question.
     """
-    content = json_file.read(path, name)
+    content = json_file.read_json(path, name)
     reader = _Reader(f"{name}={path}")
     rows = reader.get(content, "top level", "data", list)
     examples: List[Example] = []
@@ -190,6 +194,6 @@ def check_scorable(examples: Sequence[Example]) -> None:
             if start < 0:
                 raise KitError(
                     f"An answer's answer_start is {start}, so it is not known to stand in the context.",
-                    where=f"{example.where}: answer {json_file.shown(text)}",
+                    where=f"{example.where}: answer {json_file.show_value(text)}",
                     hint="Give the place of its first character in the context, counted from 0.",
                 )

@@ -53,7 +53,7 @@ VARIANTS: Dict[str, Variant] = {
 }
 
 
-def get(name: str) -> Variant:
+def find_variant(name: str) -> Variant:
     """Return the variant called ``name``.
 
     :raises KitError: there is none; the error lists the five and names the nearest.
@@ -68,7 +68,7 @@ def get(name: str) -> Variant:
     )
 
 
-def block_weights(layers: int, hidden: int, attention_width: int, intermediate_size: int) -> int:
+def count_block_weights(layers: int, hidden: int, attention_width: int, intermediate_size: int) -> int:
     """Return the number of weights in a BERT's transformer-block matrices (no biases, no layer norms).
 
     :param attention_width: kept heads × head size; equals ``hidden`` in a dense model.
@@ -76,15 +76,15 @@ def block_weights(layers: int, hidden: int, attention_width: int, intermediate_s
     return layers * (4 * hidden * attention_width + 2 * hidden * intermediate_size)
 
 
-def dense_block_weights(layers: int, hidden: int) -> int:
-    """Return :func:`block_weights` of the dense BERT, whose feed-forward layers are 4 × hidden wide.
+def count_dense_weights(layers: int, hidden: int) -> int:
+    """Return :func:`count_block_weights` of the dense BERT, whose feed-forward layers are 4 × hidden wide.
 
     So in every BERT of Devlin et al. 2019 (section 3).  BERT-large gives 301,989,888, upstream's constant.
     """
-    return block_weights(layers, hidden, hidden, 4 * hidden)
+    return count_block_weights(layers, hidden, hidden, 4 * hidden)
 
 
-def unstructured_sparsity(dense: int, kept: int, overall: float) -> float:
+def compute_unstructured_sparsity(dense: int, kept: int, overall: float) -> float:
     """Return the share of the ``kept`` weights to prune so that ``overall`` of the ``dense`` ones are gone.
 
     The operations stand in upstream's order: the result selects an order statistic, and another

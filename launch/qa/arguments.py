@@ -111,7 +111,7 @@ def _positive(text: str) -> int:
     return number
 
 
-def seed(text: str) -> int:
+def parse_seed(text: str) -> int:
     """Return the seed in ``text``.
 
     :raises argparse.ArgumentTypeError: it is no whole number that both torch and numpy take (0 … 2³²−1).
@@ -121,7 +121,7 @@ def seed(text: str) -> int:
     return int(text)
 
 
-def parser(prog: str) -> argparse.ArgumentParser:
+def make_parser(prog: str) -> argparse.ArgumentParser:
     """Return the parser for :class:`Arguments`."""
     made = _Parser(prog=prog, allow_abbrev=False, description="See Arguments in launch/qa/arguments.py.")
     for field in fields(Arguments):
@@ -130,7 +130,7 @@ def parser(prog: str) -> argparse.ArgumentParser:
         if kind is bool:
             made.add_argument(option, type=_boolean, nargs="?", const=True, default=False)
         elif field.name == "seed":
-            made.add_argument(option, type=seed, default=field.default)
+            made.add_argument(option, type=parse_seed, default=field.default)
         elif field.name == "weights":
             made.add_argument(option, choices=[checkpoint.RANDOM], default=None)
         elif kind in (int, Optional[int]):
@@ -141,13 +141,13 @@ def parser(prog: str) -> argparse.ArgumentParser:
     return made
 
 
-def parse(prog: str, argv: Sequence[str]) -> Arguments:
+def parse_arguments(prog: str, argv: Sequence[str]) -> Arguments:
     """Return the arguments in ``argv``.
 
     :param prog: the script's name, for the error.
     :raises KitError: an option is unknown, missing or malformed, or two of them contradict each other.
     """
-    args = Arguments(**vars(parser(prog).parse_args(list(argv))))
+    args = Arguments(**vars(make_parser(prog).parse_args(list(argv))))
     problems: List[str] = []
     if args.gen_hybrid_sparse_model and not (args.config_name and args.to_onnx):
         problems.append("--gen_hybrid_sparse_model needs --config_name and --to_onnx")

@@ -10,8 +10,8 @@ from typing import Sequence
 
 from ..core import status
 from ..core.errors import KitError
-from .arguments import parse
-from .features import load_examples, tokenize
+from .arguments import parse_arguments
+from .features import load_examples, tokenize_examples
 from .program import read_model
 
 
@@ -21,11 +21,11 @@ def check_inputs(argv: Sequence[str]) -> int:
     :raises KitError: one of them is at fault.
     """
     try:
-        args = parse("upstream's script", argv)
+        args = parse_arguments("upstream's script", argv)
         _, _, tokenizer = read_model(args)
         for split, limit in (("train", args.max_train_samples), ("validation", args.max_eval_samples)):
             if getattr(args, f"{split}_file"):
-                tokenize(load_examples(args, split), tokenizer, args, limit)
+                tokenize_examples(load_examples(args, split), tokenizer, args, limit)
     except KitError:
         raise
     except Exception:
@@ -34,4 +34,4 @@ def check_inputs(argv: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(status.run(check_inputs, sys.argv[1:]))
+    sys.exit(status.run_body(check_inputs, sys.argv[1:]))

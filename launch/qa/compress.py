@@ -12,7 +12,7 @@ from ..core.errors import KitError
 from ..model.bert_config import BertShape
 from .arguments import Arguments
 from .features import MODEL_INPUTS
-from .model import build
+from .model import build_model
 
 
 def draw_model(args: Arguments, config: Any) -> Any:
@@ -27,9 +27,9 @@ def draw_model(args: Arguments, config: Any) -> Any:
     from transformers.modeling_utils import no_init_weights
 
     if args.gen_hybrid_sparse_model:
-        build(config, args.config_source)
+        build_model(config, args.config_source)
     with no_init_weights(_enable=True):
-        return build(config, args.config_source)
+        return build_model(config, args.config_source)
 
 
 def read_nncf_config(args: Arguments) -> Any:
@@ -81,13 +81,13 @@ def _algorithm(nncf_config: Any, name: str) -> Dict[str, Any]:
     return next(a for a in _algorithms(nncf_config) if a.get("algorithm") == name)
 
 
-def calibration_samples(nncf_config: Any) -> int:
+def read_calibration_samples(nncf_config: Any) -> int:
     """Return how many features the config wants for the initialisation of activation ranges."""
     initializer = _algorithm(nncf_config, "quantization").get("initializer", {})
     return int(initializer.get("range", {}).get("num_init_samples", 256))  # 256 is NNCF's default
 
 
-def calibration_loader(features: Any, needed: int, args: Arguments) -> Any:
+def make_calibration_loader(features: Any, needed: int, args: Arguments) -> Any:
     """Return the loader that NNCF draws its calibration batches from: batches in random order.
 
     Its order comes from torch's random stream at the moment NNCF starts to read, as in upstream.
@@ -112,7 +112,7 @@ def calibration_loader(features: Any, needed: int, args: Arguments) -> Any:
     )
 
 
-def compress(model: Any, nncf_config: Any, loader: Any) -> Any:
+def compress_model(model: Any, nncf_config: Any, loader: Any) -> Any:
     """Prune and quantize the model, calibrate its activation ranges, and return NNCF's controller of it.
 
     The model's graph is not drawn, as upstream draws it: that takes two more traces, and changes no byte.
@@ -134,7 +134,7 @@ def compress(model: Any, nncf_config: Any, loader: Any) -> Any:
     return controller
 
 
-def export(controller: Any, path: Path) -> None:
+def export_onnx(controller: Any, path: Path) -> None:
     """Bake the masks into the weights and write the model to ``path``, whole or not at all.
 
     :raises KitError: NNCF has no ``sparsify_params`` (the patch is not applied), or writing fails.
@@ -153,7 +153,7 @@ def export(controller: Any, path: Path) -> None:
         child.sparsify_params()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with files.replacing(path) as part:
+        with files.replace_file(path) as part:
             controller.export_model(str(part))
     except (OSError, RuntimeError) as error:
         # torch's writer reports a full disk as a RuntimeError; any other of its errors is no user's.
@@ -171,17 +171,17 @@ def make_onnx(args: Arguments, shape: BertShape, config: Any, features: Any, pat
     """Draw, compress and export one variant.
 
     :param config: transformers' config.
-    :param features: calibration features, from :func:`launch.qa.features.tokenize`.
+    :param features: calibration features, from :func:`launch.qa.features.tokenize_examples`.
     :param path: the ONNX file to write.
     :raises KitError: the NNCF config is at fault, there are too few features, or the file cannot be written.
     """
     nncf_config = read_nncf_config(args)
-    loader = calibration_loader(features, calibration_samples(nncf_config), args)
-    status.step("drawing weights")
+    loader = make_calibration_loader(features, read_calibration_samples(nncf_config), args)
+    status.report_step("drawing weights")
     model = draw_model(args, config)
     if args.gen_hybrid_sparse_model:
         _algorithm(nncf_config, "magnitude_sparsity")["sparsity_init"] = shape.unstructured_sparsity
-    status.step("pruning, inserting quantizers, calibrating activation ranges")
-    controller = compress(model, nncf_config, loader)
-    status.step("baking masks in, exporting ONNX")
-    export(controller, path)
+    status.report_step("pruning, inserting quantizers, calibrating activation ranges")
+    controller = compress_model(model, nncf_config, loader)
+    status.report_step("baking masks in, exporting ONNX")
+    export_onnx(controller, path)

@@ -17,7 +17,7 @@ from ..core.errors import KitError
 from ..model import metric, squad
 from .arguments import Arguments
 from .features import MODEL_INPUTS
-from .model import load
+from .model import load_model
 
 RESULTS = "eval_results.json"
 PREDICTIONS = "eval_predictions.json"
@@ -51,7 +51,7 @@ def _prepare_folder(folder: Path) -> None:
 
 def _write(path: Path, content: Any, sort_keys: bool) -> None:
     try:
-        files.write(path, json.dumps(content, indent=4, sort_keys=sort_keys) + "\n")
+        files.write_text(path, json.dumps(content, indent=4, sort_keys=sort_keys) + "\n")
     except OSError as error:
         raise _unwritable(path, error) from None
 
@@ -108,11 +108,11 @@ def _logits(accelerator: Any, model: Any, features: Any, batch_size: int) -> Tup
             done = min(done + len(rows), count)
             if accelerator.is_main_process and time.monotonic() - said >= _PROGRESS_SECONDS and done < count:
                 said = time.monotonic()
-                status.step(f"evaluating {done} of {count} features")
+                status.report_step(f"evaluating {done} of {count} features")
     return starts, ends
 
 
-def best_spans(
+def find_best_spans(
     examples: Sequence[squad.Example],
     windows: Iterable[Mapping[str, Any]],
     start_logits: Any,
@@ -170,7 +170,7 @@ def best_spans(
     return answers
 
 
-def evaluate(args: Arguments, config: Any, examples: Sequence[squad.Example], features: Any) -> None:
+def evaluate_model(args: Arguments, config: Any, examples: Sequence[squad.Example], features: Any) -> None:
     """Answer the questions, score the answers, and write both to ``output_dir``.
 
     ``eval_results.json`` has upstream's keys ``eval_exact_match``, ``eval_f1`` (percent) and ``eval_samples``
@@ -178,7 +178,7 @@ def evaluate(args: Arguments, config: Any, examples: Sequence[squad.Example], fe
     ``eval_predictions.json`` maps questions' ids to answers.  Of several processes, the main one writes.
 
     :param config: transformers' config of the model.
-    :param features: the examples' features, from :func:`launch.qa.features.tokenize`.
+    :param features: the examples' features, from :func:`launch.qa.features.tokenize_examples`.
     :raises KitError: questions cannot be scored, the checkpoint cannot be loaded or gives logits that are not
         finite, results cannot be written.
     """
@@ -191,12 +191,12 @@ def evaluate(args: Arguments, config: Any, examples: Sequence[squad.Example], fe
 
     def say(text: str) -> None:
         if main:
-            status.step(text)
+            status.report_step(text)
 
     folder = Path(args.output_dir)
     if main:
         _prepare_folder(folder)
-    model, weights = load(args, config, say)
+    model, weights = load_model(args, config, say)
     model.eval()
     say(f"evaluating {len(features)} features on {accelerator.device}")
     starts, ends = _logits(accelerator, model, features, args.per_device_eval_batch_size)
@@ -210,8 +210,8 @@ def evaluate(args: Arguments, config: Any, examples: Sequence[squad.Example], fe
         )
     say("choosing and scoring answers")
     windows = features.remove_columns(list(MODEL_INPUTS))
-    answers = best_spans(examples, windows, starts, ends, args.n_best_size, args.max_answer_length)
-    scores = metric.score({example.id: example.gold for example in examples}, answers)
+    answers = find_best_spans(examples, windows, starts, ends, args.n_best_size, args.max_answer_length)
+    scores = metric.score_answers({example.id: example.gold for example in examples}, answers)
     results = {
         **{f"eval_{name}": value for name, value in scores.items()},
         "eval_samples": len(features),

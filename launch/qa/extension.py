@@ -32,15 +32,15 @@ _LOCK_FILES = "*/lock"
 """Torch's, below the folder."""
 
 
-def built(folder: Path) -> Path:
+def find_built(folder: Path) -> Path:
     """Return where the compiled extension is below ``folder``, once it is there."""
     return folder / NAME / f"{NAME}.so"
 
 
-def compiles(folder: Path) -> bool:
+def will_compile(folder: Path) -> bool:
     """Return whether importing NNCF will compile, for the terminal: torch itself decides it otherwise."""
     stamp = Stamp.read(folder / _STAMP)
-    return not built(folder).is_file() or stamp is None or stamp.made["sources"] != _sources()
+    return not find_built(folder).is_file() or stamp is None or stamp.made["sources"] != _sources()
 
 
 def _sources() -> str:
@@ -51,8 +51,8 @@ def _sources() -> str:
         torch = Path(package) / "torch"
         for path in [*torch.glob("*/extensions.py"), *torch.glob("extensions/**/*.*")]:
             if path.suffix != ".pyc":
-                found[str(path)] = digests.of_file(path)
-    return digests.of_value(found)
+                found[str(path)] = digests.digest_file(path)
+    return digests.digest_value(found)
 
 
 def _check_compiler() -> None:
@@ -71,20 +71,22 @@ def _check_compiler() -> None:
 
 
 @contextmanager
-def lock(folder: Path) -> Iterator[None]:
+def hold_extension_lock(folder: Path) -> Iterator[None]:
     """Hold the folder's lock, and remove the lock files that a killed compiler left in it.
 
     The terminal is told of waiting: a process that a debugger has stopped may hold the lock for long.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with locks.folder(folder, lambda: status.step("waiting for another run, which imports or compiles NNCF")):
+    with locks.hold_folder(
+        folder, lambda: status.report_step("waiting for another run, which imports or compiles NNCF")
+    ):
         for stale in folder.glob(_LOCK_FILES):
             stale.unlink()
         yield
 
 
 def is_current(folder: Path, key: str) -> bool:
-    """Return whether :func:`load` with ``key`` has nothing to do.
+    """Return whether :func:`load_extension` with ``key`` has nothing to do.
 
     That is where nobody holds the folder's lock, torch has left no lock file, and every compiled file has the
     bytes and the time that it had when NNCF was last imported for ``key``.
@@ -97,7 +99,7 @@ def is_current(folder: Path, key: str) -> bool:
 
 def _compiled(folder: Path) -> Dict[str, List[Any]]:
     return {
-        path.relative_to(folder).as_posix(): [path.stat().st_mtime_ns, digests.of_file(path)]
+        path.relative_to(folder).as_posix(): [path.stat().st_mtime_ns, digests.digest_file(path)]
         for path in folder.glob("*/*.so")
     }
 
@@ -121,7 +123,7 @@ def _clear_damaged(folder: Path) -> None:
             (folder / name).unlink()
 
 
-def load(key: str = "") -> None:
+def load_extension(key: str = "") -> None:
     """Import NNCF's quantization functions, compiling the extension where that has not happened yet.
 
     :param key: stands for all that decides whether there is something to compile; empty where nobody asks
@@ -136,10 +138,10 @@ def load(key: str = "") -> None:
             hint="Set it to a folder that only this kit uses, as the kit's launch file does.",
         )
     where = Path(folder)
-    if compiles(where):
+    if will_compile(where):
         _check_compiler()
-        status.step("compiling NNCF's C++ extension")
-    with lock(where):
+        status.report_step("compiling NNCF's C++ extension")
+    with hold_extension_lock(where):
         _clear_damaged(where)
         try:
             import nncf.torch  # noqa: F401  (the import compiles)
@@ -155,4 +157,4 @@ def load(key: str = "") -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(status.run(load, *sys.argv[1:]))
+    sys.exit(status.run_body(load_extension, *sys.argv[1:]))

@@ -59,9 +59,9 @@ def load_tokenizer(args: Arguments, vocab_size: int) -> Any:
             hint="Give a model whose tokenizer has a fast form: a BERT with vocab.txt or tokenizer.json.",
         )
     if len(tokenizer) > vocab_size:
-        raise model_folder.too_many(len(tokenizer), vocab_size, source)
+        raise model_folder.make_too_many_error(len(tokenizer), vocab_size, source)
     if tokenizer.model_max_length < args.max_seq_length:
-        raise model_folder.too_short(tokenizer.model_max_length, args.max_seq_length, source)
+        raise model_folder.make_too_short_error(tokenizer.model_max_length, args.max_seq_length, source)
     return tokenizer
 
 
@@ -77,10 +77,12 @@ def load_examples(args: Arguments, split: str) -> List[squad.Example]:
             where=f"--{split}_file is missing",
             hint=f"Give --{split}_file.",
         )
-    return squad.read(Path(path), f"--{split}_file")
+    return squad.read_questions(Path(path), f"--{split}_file")
 
 
-def tokenize(examples: Sequence[squad.Example], tokenizer: Any, args: Arguments, limit: Optional[int]) -> Any:
+def tokenize_examples(
+    examples: Sequence[squad.Example], tokenizer: Any, args: Arguments, limit: Optional[int]
+) -> Any:
     """Return the examples' features as a ``datasets.Dataset``; those of many are kept (:data:`FOLDER`).
 
     Columns: :data:`MODEL_INPUTS`; ``example_id``; ``offset_mapping``, one (first, last + 1) pair of character
@@ -119,7 +121,7 @@ def tokenize(examples: Sequence[squad.Example], tokenizer: Any, args: Arguments,
     columns = _columns(chosen)
     try:
         kept = len(chosen) >= WORTH
-        name = key_of(columns, tokenizer, length=length, stride=args.doc_stride) if kept else ""
+        name = digest_features(columns, tokenizer, length=length, stride=args.doc_stride) if kept else ""
         features = _mapped(columns, windows, name)
     except BaseException as error:
         _check_is_of_a_question(error)
@@ -167,7 +169,7 @@ def _too_long(example: squad.Example, error: BaseException, tokenizer: Any, args
     )
 
 
-def key_of(columns: Mapping[str, Sequence[str]], tokenizer: Any, **options: int) -> str:
+def digest_features(columns: Mapping[str, Sequence[str]], tokenizer: Any, **options: int) -> str:
     """Return a digest of what features depend on: questions, tokenizer, lengths, packages and code.
 
     :param columns: what is tokenized.
@@ -186,7 +188,7 @@ def key_of(columns: Mapping[str, Sequence[str]], tokenizer: Any, **options: int)
         [tokenizer.pad_token_type_id, tokenizer.model_input_names],
         options,
         [datasets.__version__, tokenizers.__version__, transformers.__version__],
-        sorted([path.name, digests.of_file(path)] for path in (*classes, Path(__file__))),
+        sorted([path.name, digests.digest_file(path)] for path in (*classes, Path(__file__))),
     ]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
@@ -196,7 +198,7 @@ def _mapped(
 ) -> Any:
     """Return ``function`` of the columns as a ``datasets.Dataset``, from :data:`FOLDER` if it is there.
 
-    :param name: from :func:`key_of`; empty where nothing is to be kept.
+    :param name: from :func:`digest_features`; empty where nothing is to be kept.
     """
     from datasets import Dataset
 

@@ -1,6 +1,6 @@
 """Upstream's gen_hybrid_sparse_qa.py on the kit's program."""
 
-from launch.qa.program import start
+from launch.qa.program import start_program
 
 if __name__ == "__main__":
-    start("gen_hybrid_sparse_qa.py")
+    start_program("gen_hybrid_sparse_qa.py")

@@ -11,7 +11,7 @@ from typing import Any, Callable, List, Tuple
 from ..core import files, status
 from ..core.errors import KitError
 from ..model import bert_config, checkpoint
-from .arguments import Arguments, parse
+from .arguments import Arguments, parse_arguments
 
 _HEAD = "qa_outputs."
 
@@ -24,12 +24,12 @@ def load_config(args: Arguments) -> Tuple[Any, bert_config.BertShape]:
     from transformers import BertConfig
 
     source = Path(args.config_source)
-    checked = bert_config.read(source)
-    shape = bert_config.shape(checked, str(bert_config.config_file(source)))
+    checked = bert_config.read_config(source)
+    shape = bert_config.read_shape(checked, str(bert_config.find_config(source)))
     return BertConfig.from_dict(checked), shape
 
 
-def build(config: Any, source: str) -> Any:
+def build_model(config: Any, source: str) -> Any:
     """Return a ``BertForQuestionAnswering`` of ``config``, its weights drawn from torch's random stream.
 
     :param config: transformers' config.
@@ -49,7 +49,9 @@ def build(config: Any, source: str) -> Any:
         ) from None
 
 
-def load(args: Arguments, config: Any, say: Callable[[str], None] = status.step) -> Tuple[Any, str]:
+def load_model(
+    args: Arguments, config: Any, say: Callable[[str], None] = status.report_step
+) -> Tuple[Any, str]:
     """Return the model to evaluate, and in a few words where its weights are from (``random, seed 42``).
 
     :param config: transformers' config of the model.
@@ -61,7 +63,7 @@ def load(args: Arguments, config: Any, say: Callable[[str], None] = status.step)
     set_seed(args.seed)
     if args.weights == checkpoint.RANDOM:
         say(f"drawing random weights from seed {args.seed}")
-        return build(config, args.config_source), f"random, seed {args.seed}"
+        return build_model(config, args.config_source), f"random, seed {args.seed}"
     say("loading the checkpoint")
     model, lacking, unused = _read(args, config)
     weights = "checkpoint"
@@ -89,7 +91,7 @@ def _read(args: Arguments, config: Any) -> Tuple[Any, List[str], List[str]]:
     from transformers import BertForQuestionAnswering
 
     folder = Path(args.model_name_or_path)
-    where = str(checkpoint.find(folder))
+    where = str(checkpoint.find_checkpoint(folder))
     try:
         model, loading = BertForQuestionAnswering.from_pretrained(
             args.model_name_or_path, config=config, output_loading_info=True
@@ -118,10 +120,10 @@ def _read(args: Arguments, config: Any) -> Tuple[Any, List[str], List[str]]:
 
 def _main(argv: List[str]) -> None:
     # The script would end in a traceback, or evaluate what a checkpoint lacks as if it were there.
-    args = parse("run_qa.py", argv)
-    weights = load(args, load_config(args)[0])[1]
-    files.write(Path(args.output_dir) / checkpoint.ORIGIN, weights + "\n")
+    args = parse_arguments("run_qa.py", argv)
+    weights = load_model(args, load_config(args)[0])[1]
+    files.write_text(Path(args.output_dir) / checkpoint.ORIGIN, weights + "\n")
 
 
 if __name__ == "__main__":
-    sys.exit(status.run(_main, sys.argv[1:]))
+    sys.exit(status.run_body(_main, sys.argv[1:]))

@@ -8,8 +8,8 @@ from typing import Any, List, Tuple
 from ..core import status
 from ..model import bert_config, model_folder, sparsity
 from . import extension
-from .arguments import Arguments, parse
-from .features import load_examples, load_tokenizer, tokenize
+from .arguments import Arguments, parse_arguments
+from .features import load_examples, load_tokenizer, tokenize_examples
 from .model import load_config
 
 
@@ -22,15 +22,15 @@ def read_model(args: Arguments) -> Tuple[Any, bert_config.BertShape, Any]:
     bert_config.check_length(shape, args.max_seq_length, args.config_source)
     folder = Path(args.tokenizer_source)
     if folder.is_dir():
-        model_folder.check(folder, shape, args.max_seq_length)
+        model_folder.check_tokenizer(folder, shape, args.max_seq_length)
     return config, shape, load_tokenizer(args, shape.vocab_size)
 
 
 def _run(args: Arguments) -> None:
     """Make an ONNX file, or evaluate."""
-    status.step("loading libraries")
+    status.report_step("loading libraries")
     if args.to_onnx:
-        extension.load()
+        extension.load_extension()
     from transformers import set_seed
 
     set_seed(args.seed)
@@ -39,22 +39,22 @@ def _run(args: Arguments) -> None:
     if onnx_path is not None:
         from .compress import make_onnx
 
-        status.step("tokenizing calibration questions")
-        features = tokenize(load_examples(args, "train"), tokenizer, args, args.max_train_samples)
+        status.report_step("tokenizing calibration questions")
+        features = tokenize_examples(load_examples(args, "train"), tokenizer, args, args.max_train_samples)
         make_onnx(args, shape, config, features, onnx_path)
-        status.step("counting zeros")
+        status.report_step("counting zeros")
         sparsity.write_report(onnx_path)
     else:
-        from .evaluate import evaluate
+        from .evaluate import evaluate_model
 
-        status.step("tokenizing evaluation questions")
+        status.report_step("tokenizing evaluation questions")
         examples = load_examples(args, "validation")[: args.max_eval_samples]
-        features = tokenize(examples, tokenizer, args, args.max_eval_samples)
-        evaluate(args, config, examples, features)
+        features = tokenize_examples(examples, tokenizer, args, args.max_eval_samples)
+        evaluate_model(args, config, examples, features)
 
 
 def _main(prog: str, argv: List[str]) -> None:
-    args = parse(prog, argv)
+    args = parse_arguments(prog, argv)
     # The data loader forks; without this the tokenizers library warns of it at every batch.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     if not args.gen_sparse_cfg:
@@ -65,6 +65,6 @@ def _main(prog: str, argv: List[str]) -> None:
         print(path)
 
 
-def start(prog: str) -> None:
+def start_program(prog: str) -> None:
     """Run the script ``prog`` on the process's own arguments and leave with its status."""
-    sys.exit(status.run(_main, prog, sys.argv[1:]))
+    sys.exit(status.run_body(_main, prog, sys.argv[1:]))

@@ -1,6 +1,6 @@
 """Upstream's run_qa.py on the kit's program."""
 
-from launch.qa.program import start
+from launch.qa.program import start_program
 
 if __name__ == "__main__":
-    start("run_qa.py")
+    start_program("run_qa.py")

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Dict, Optional, Tuple
 
-from ..core import files, locks, paths, place
+from ..core import locks, paths, place
 from ..core.errors import KitError
-from ..core.progress import size
+from ..core.progress import format_size
 from ..core.stamp import Stamp
 from . import installer, interpreters, requirements
 from .steps import Steps
@@ -60,7 +60,7 @@ class Venv:
         return self.folder / ".kit-stamp.json"
 
     def _key(self) -> Dict[str, str]:
-        return {name: requirements.lock_digest(name) for name in self.locks}
+        return {name: requirements.digest_lock(name) for name in self.locks}
 
     def _stamp(self) -> Optional[Stamp]:
         """Return the stamp, if the environment is where it was made and still has its interpreter."""
@@ -89,7 +89,7 @@ class Venv:
         """
         if self._satisfies(python):
             return False
-        with locks.exclusive(locks.LOCK, locks.LOCKED) as lock:
+        with locks.hold_lock(locks.LOCK, locks.LOCKED) as lock:
             if self._satisfies(python):
                 return False
             self._make(python, lock)
@@ -119,7 +119,7 @@ class Venv:
             place.find_compiler()
             _check_interpreter(interpreter)
         key = self._key()  # now: a lock that is edited while its packages are installed has changed
-        shown = paths.shown(self.folder)
+        shown = paths.show_path(self.folder)
         steps = Steps(paths.BUILD / "log" / f"{self.folder.name.lstrip('.')}.log", lock)
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
             self._stamp_file.unlink()
@@ -133,7 +133,7 @@ class Venv:
             self._check_space()
         self._install(steps)
         steps.run("trying the environment", [str(self.python), "-I", "-c", self.smoke_test])
-        files.flush_all()
+        os.sync()
         Stamp(key, {"folder": str(self.folder), "python": interpreter.path}).write(self._stamp_file)
         steps.say(f"{shown} is ready")
 
@@ -143,8 +143,8 @@ class Venv:
         wanted = 1.5 * self.bytes  # uv unpacks beside it
         if free < wanted:
             raise KitError(
-                f"There is too little free disk space: {size(free)}, and making {paths.shown(self.folder)}"
-                f" needs {size(wanted)}.",
+                f"There is too little free disk space: {format_size(free)},"
+                f" and making {paths.show_path(self.folder)} needs {format_size(wanted)}.",
                 where=str(self.folder),
                 hint="Free some space, or clone the repository to a larger disk.",
             )
@@ -161,9 +161,9 @@ class Venv:
             steps.run(
                 "installing uv, 18 MB", [*pip, *only, "--requirement", _lock_file(installer.LOCK)], draws=True
             )
-        packages = len({package for name in self.locks for package in requirements.pins(name)})
+        packages = len({package for name in self.locks for package in requirements.read_pins(name)})
         steps.run(
-            f"installing {packages} packages, {size(self.bytes)}, with {uv}",
+            f"installing {packages} packages, {format_size(self.bytes)}, with {uv}",
             [
                 *(uv, "pip", "sync", "--python", python, "--require-hashes"),
                 # jstyleson, of which there is only a source archive, is built: what builds it is locked too.

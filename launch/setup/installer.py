@@ -36,7 +36,7 @@ def find_uv(candidates: Iterable[Path]) -> str:
 
     uv's minor version is raised for changes that break something (its documentation, "Versioning").
     """
-    wanted = _version(requirements.pins(LOCK)["uv"])
+    wanted = _version(requirements.read_pins(LOCK)["uv"])
     for uv in filter(None, (*map(str, candidates), shutil.which("uv"))):
         found = _ask_version(uv)
         if found and found[:2] == wanted[:2] and found >= wanted:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Dict, Iterator, List, Optional, Tuple
 
 from ..core.errors import KitError
-from ..core.progress import output_of
+from ..core.progress import wait_for_output
 
 PROBE_SECONDS = 30.0
 """How long a candidate may take to say what it is; a cold start from a network drive takes some seconds."""
@@ -206,7 +206,7 @@ def _fetch(uv: str, tried: List[str]) -> str:
         # No link in a folder of the person's.
         env={**os.environ, "UV_PYTHON_INSTALL_BIN": "0"},
     )
-    said = _lines(output_of(install))
+    said = _lines(wait_for_output(install))
     path = "" if install.returncode else _find_managed(uv)
     if not path:
         # The first line says what failed, the last one why.

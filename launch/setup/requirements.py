@@ -16,14 +16,14 @@ def _lines(name: str) -> List[str]:
     except OSError as error:
         raise KitError(
             f"A lock cannot be read: {error.strerror}.",
-            where=paths.shown(lock),
-            hint="It belongs to the checkout: git checkout -- " + paths.shown(lock),
+            where=paths.show_path(lock),
+            hint="It belongs to the checkout: git checkout -- " + paths.show_path(lock),
         ) from None
     lines = (re.sub(r"(^|\s)#.*", "", line).rstrip("\\ \t").strip() for line in text.splitlines())
     return [line for line in lines if line]
 
 
-def lock_digest(name: str) -> str:
+def digest_lock(name: str) -> str:
     """Return the sha256 of what a lock asks for; comments and blank lines do not count.
 
     :raises KitError: the lock cannot be read.
@@ -31,7 +31,7 @@ def lock_digest(name: str) -> str:
     return hashlib.sha256("\n".join(_lines(name)).encode()).hexdigest()
 
 
-def pins(name: str) -> Dict[str, str]:
+def read_pins(name: str) -> Dict[str, str]:
     """Return a lock's packages and their versions.
 
     :raises KitError: the lock cannot be read.

@@ -10,7 +10,7 @@ from typing import List, Mapping, Optional
 
 from ..core import child, paths
 from ..core.errors import KitError
-from ..core.progress import output_of
+from ..core.progress import wait_for_output
 
 _ADVICE = (
     (
@@ -95,15 +95,17 @@ class Steps:
                 log.write(os.fsencode(f"{command[0]}: {error.strerror}\n"))
                 status = -1
             else:
-                output_of(process, quiet=draws)
+                wait_for_output(process, quiet=draws)
                 status = process.returncode
         if not status:
             return
-        words = "" if draws else child.tail(self._log)
+        words = "" if draws else child.read_tail(self._log)
         fitting = [advice for signs, advice in _ADVICE if not words or re.search(signs, words)]
         advice = "\n".join([*(fitting or ["Mend the cause."]), "Then run the command again."])
         raise KitError(
             f"The setup failed while {doing} (exit status {status}).",
-            where=f"the whole output is in {paths.shown(self._log)}" if words else "its words stand above",
+            where=f"the whole output is in {paths.show_path(self._log)}"
+            if words
+            else "its words stand above",
             hint=advice + (f"  Its last lines:\n{words}" if words else ""),
         )

@@ -9,7 +9,7 @@ SILENCE = 2.0
 """Seconds after which long work says how far it is."""
 
 
-def ticker(what: str) -> Callable[[str], None]:
+def make_ticker(what: str) -> Callable[[str], None]:
     """Return a function that takes each thing's name before it is worked on, and says it now and then."""
     said = time.monotonic()
 
@@ -17,6 +17,6 @@ def ticker(what: str) -> Callable[[str], None]:
         nonlocal said
         if time.monotonic() - said > SILENCE:
             said = time.monotonic()
-            status.step(f"{what} {name}")
+            status.report_step(f"{what} {name}")
 
     return tick

@@ -20,8 +20,8 @@ from typing import Dict, Iterator, List, Optional, Tuple
 
 from ..artifact import trees
 from ..core import paths, status
-from ..core.errors import KitError, unknown
-from ..core.progress import counted
+from ..core.errors import KitError, make_unknown_error
+from ..core.progress import format_count
 from ..model.onnx_model import Model
 from ..verify import measuring
 from .onnx_diff import compare_models
@@ -57,7 +57,7 @@ class _Tree:
         return self.onnx.parent / "ir" / (self.onnx.stem + suffix)
 
 
-def compare(a: Path, b: Path, level: str) -> Iterator[Result]:
+def compare_paths(a: Path, b: Path, level: str) -> Iterator[Result]:
     """Compare two ONNX files, two trees, or the trees of two folders by name.
 
     :param level: one of :data:`LEVELS`.
@@ -69,11 +69,11 @@ def compare(a: Path, b: Path, level: str) -> Iterator[Result]:
         if left is None or right is None:
             yield Result(name, False, f"differs: it is in {'A' if left else 'B'} only")
             continue
-        with measuring.beside(_compare_trees, name, left, right, level) as result:
+        with measuring.run_beside(_compare_trees, name, left, right, level) as result:
             try:
                 yield result()
             except KitError as error:
-                where = error.where or f"A={paths.shown(left.onnx)}\nB={paths.shown(right.onnx)}"
+                where = error.where or f"A={paths.show_path(left.onnx)}\nB={paths.show_path(right.onnx)}"
                 raise KitError(error.what, where=where, hint=error.hint) from None
 
 
@@ -83,14 +83,15 @@ def find_pairs(a: Path, b: Path, level: str) -> List[Tuple[str, Optional[_Tree],
     :raises KitError: the level is unknown, or a path holds nothing to compare.
     """
     if level not in LEVELS:
-        raise unknown("level", level, "LEVEL", LEVELS)
+        raise make_unknown_error("level", level, "LEVEL", LEVELS)
     left, right = _find_trees(a, "A"), _find_trees(b, "B")
     if ("" in left) != ("" in right):
         option, found = ("B", right) if "" in left else ("A", left)
         raise KitError(
             f"{option} is a folder of trees, and the other is one tree or file.",
-            where=f"A={paths.shown(a)}\nB={paths.shown(b)}",
-            hint=f"Name one tree of the folder, e.g. {option}=" + paths.shown(found[min(found)].onnx.parent),
+            where=f"A={paths.show_path(a)}\nB={paths.show_path(b)}",
+            hint=f"Name one tree of the folder, e.g. {option}="
+            + paths.show_path(found[min(found)].onnx.parent),
         )
     names = sorted({**left, **right})
     return [(name or left[""].name, left.get(name), right.get(name)) for name in names]
@@ -101,7 +102,7 @@ def _find_trees(path: Path, option: str) -> Dict[str, _Tree]:
 
     :param option: what the path was given as (``A``), for errors.
     """
-    where = f"{option}={paths.shown(path)}"
+    where = f"{option}={paths.show_path(path)}"
     if path.is_file():
         return {"": _Tree(path, whole=False)}
     if not path.is_dir():
@@ -111,7 +112,7 @@ def _find_trees(path: Path, option: str) -> Dict[str, _Tree]:
         raise KitError(
             f"The folder holds {len(own)} files *{_ENDING}.onnx; a tree has one.",
             where=where,
-            hint=f"Name one of them, e.g. {option}={paths.shown(own[0])}",
+            hint=f"Name one of them, e.g. {option}={paths.show_path(own[0])}",
         )
     if own:
         return {"": _Tree(own[0], whole=True)}
@@ -128,18 +129,18 @@ def _find_trees(path: Path, option: str) -> Dict[str, _Tree]:
 
 
 def _compare_trees(name: str, a: _Tree, b: _Tree, level: str) -> Result:
-    status.step(f"{name}: comparing bytes")
+    status.report_step(f"{name}: comparing bytes")
     same_onnx = _have_same_bytes(a.onnx, b.onnx)
     other_files = ""
     if level == "bytes":
         count, other_files = _compare_files(a, b, same_onnx)
         if not other_files:
-            return Result(name, True, f"same bytes ({counted(count, 'file')})")
+            return Result(name, True, f"same bytes ({format_count(count, 'file')})")
         if same_onnx:
             return Result(name, False, f"differs: {other_files}; the ONNX files have the same bytes")
     elif same_onnx:
         return Result(name, True, "same bytes (the ONNX file)")
-    status.step(f"{name}: reading both ONNX files")
+    status.report_step(f"{name}: reading both ONNX files")
     found = compare_models(name, Model(a.onnx), Model(b.onnx))
     # A damaged file's names may hold anything; a result is one line.
     text = "".join(letter if letter.isprintable() else "?" for letter in found.text)

@@ -13,9 +13,9 @@ import math
 from dataclasses import dataclass
 from typing import Any, List, Sequence, Set, Tuple
 
-from ..core.progress import counted
-from ..model.onnx_model import Model, bare, constant_value, damaged, type_name
-from . import ticker
+from ..core.progress import format_count
+from ..model.onnx_model import Model, make_damaged_error, name_type, read_node_constant, strip_prefix
+from . import make_ticker
 
 
 @dataclass
@@ -62,7 +62,7 @@ class Found:
             parts = ["same graph and shapes", matrices]
         if self.others:
             verb = "differs" if self.others == 1 else "differ"
-            parts.append(f"{counted(self.others, 'other constant')} {verb}, first {self.first_other}")
+            parts.append(f"{format_count(self.others, 'other constant')} {verb}, first {self.first_other}")
         if self.other_ranges:
             largest = _percent(self.largest)
             parts.append(
@@ -81,7 +81,7 @@ def compare_models(name: str, a: Model, b: Model) -> Found:
     found = Found(matrices=len(a.matrices), ranges=len(a.activations))
     free = a.range_names()
     other: Set[str] = set()
-    tick = ticker(f"{name}: compared")
+    tick = make_ticker(f"{name}: compared")
     # The graphs are the same: so are the names in both lists, and their order.
     for done, ((constant, left), (_, right)) in enumerate(zip(a.constants, b.constants)):
         tick(f"{done:,} of {len(a.constants):,} constants")
@@ -120,8 +120,10 @@ def _graph_difference(a: Model, b: Model) -> str:
     for one, other in zip(a.nodes, b.nodes):
         text = _node_difference(one, other)
         if text:
-            value = constant_value(one)
-            constant = value is not None and constant_value(other) is not None and one.output == other.output
+            value = read_node_constant(one)
+            constant = (
+                value is not None and read_node_constant(other) is not None and one.output == other.output
+            )
             return (a.constant_label(one.output[0]) if constant else a.node_label(one)) + f": {text}{counts}"
     if counts:
         longer, common = (a, len(b.nodes)) if len(a.nodes) > len(b.nodes) else (b, len(a.nodes))
@@ -135,11 +137,11 @@ def _initializer_difference(a: Model, b: Model) -> str:
         alone = sorted(set(names).symmetric_difference(others))
         if not alone:
             return "initializers: a name is there twice"
-        return f"{bare(alone[0])}: {_only(alone[0] in names)}"
+        return f"{strip_prefix(alone[0])}: {_only(alone[0] in names)}"
     for (name, left), (_, right) in zip(a.initializers, b.initializers):
         text = _tensor_difference(left, right)
         if text:
-            return f"{bare(name)}: {text}"
+            return f"{strip_prefix(name)}: {text}"
     # Nothing that the kit makes has these; two files that differ in them are not to pass as the same.
     if _serialized(a.proto.graph.sparse_initializer) != _serialized(b.proto.graph.sparse_initializer):
         return "sparse initializers differ"
@@ -172,7 +174,7 @@ def _interface(values: Any) -> List[str]:
         tensor = value.type.tensor_type
         sizes = [dim.dim_value if dim.HasField("dim_value") else dim.dim_param for dim in tensor.shape.dim]
         known = value.type.HasField("tensor_type") and tensor.HasField("shape")
-        what = f"{type_name(tensor.elem_type)} {sizes}" if known else " ".join(str(value.type).split())
+        what = f"{name_type(tensor.elem_type)} {sizes}" if known else " ".join(str(value.type).split())
         lines.append(f"{value.name} {what}")
     return lines
 
@@ -208,7 +210,7 @@ def _node_difference(a: Any, b: Any) -> str:
 def _tensor_difference(a: Any, b: Any) -> str:
     """Return how two constants differ in shape or type; empty where they do not."""
     return _difference("shape", [list(a.dims)], [list(b.dims)]) or _difference(
-        "type", [type_name(a.data_type)], [type_name(b.data_type)]
+        "type", [name_type(a.data_type)], [name_type(b.data_type)]
     )
 
 
@@ -267,7 +269,9 @@ def _range_difference(node: Any, a: Model, b: Model) -> float:
                 moved = numpy.maximum(abs(low - other_low), abs(high - other_high))
                 share = moved / numpy.maximum(abs(high - low), abs(other_high - other_low))
         except ValueError:
-            raise damaged(a.path, f"the ends of {node.name}'s range have shapes that do not fit") from None
+            raise make_damaged_error(
+                a.path, f"the ends of {node.name}'s range have shapes that do not fit"
+            ) from None
         share = numpy.where(moved == 0, 0.0, numpy.where(numpy.isnan(share), math.inf, share))
         largest = max(largest, float(share.max(initial=0.0)))
     return largest

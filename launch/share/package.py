@@ -16,13 +16,13 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Callable, Dict, Iterator, List, Tuple, Union
 
 from ..artifact import sums, trees
-from ..artifact.provenance import read as read_provenance
+from ..artifact.provenance import read_provenance as read_provenance
 from ..core import digests, files, locks, paths, place
-from ..core.errors import KitError, unknown
+from ..core.errors import KitError, make_unknown_error
 from ..core.progress import Progress
 from ..model import variants
 from ..verify import tree as verification
-from . import page, report, ticker
+from . import make_ticker, page, report
 from .tree import Tree
 
 FORMATS = ("folder", "tar")
@@ -49,14 +49,14 @@ def find_place(name: str, out: Path, to: Path, form: str) -> Tuple[Path, Path]:
     :param form: one of :data:`FORMATS`.
     :raises KitError: there is no such tree, or it cannot be packaged there.
     """
-    variants.get(name)
+    variants.find_variant(name)
     if form not in FORMATS:
-        raise unknown("format", form, "FORMAT", FORMATS)
+        raise make_unknown_error("format", form, "FORMAT", FORMATS)
     tree = out / name
     if not (tree / trees.PROVENANCE).is_file():
         raise KitError(
             f"There is no tree of {name}.",
-            where=paths.shown(tree),
+            where=paths.show_path(tree),
             hint=f"Make it (make variant V={name}), or set OUT= to the folder that it is in.",
         )
     if tree in (to, *to.parents):
@@ -76,7 +76,7 @@ def _check_target(target: Path, name: str) -> None:
         raise KitError(
             "Where the package is to be, there is something that the kit did not put there, or that was"
             " changed since.",
-            where=paths.shown(target),
+            where=paths.show_path(target),
             hint="Move it away, or set TO= to another folder.",
         )
 
@@ -94,10 +94,10 @@ def _is_folder(path: Path, name: str) -> bool:
     if path.is_symlink() or not all((path / mark).is_file() for mark in _marks(name)):
         return False
     try:
-        entries = sums.read(path)
-        there = [file for file in sums.listed(path) if file != sums.NAME]
+        entries = sums.read_sums(path)
+        there = [file for file in sums.list_files(path) if file != sums.NAME]
         return set(there) <= set(entries) and all(
-            (path / file).stat().st_size > _EDITED or digests.of_file(path / file) == entries[file]
+            (path / file).stat().st_size > _EDITED or digests.digest_file(path / file) == entries[file]
             for file in there
         )
     except (KitError, OSError):
@@ -120,9 +120,9 @@ def _is_tar(path: Path, name: str) -> bool:
 def verify_tree(tree: Path) -> None:
     """Verify a tree as ``make verify`` does; one that does not pass is a :class:`KitError`."""
     with Progress(f"{tree.name} verify", None) as progress:
-        result = verification.verify(tree, paths.VENV_PYTHON, progress.tick)
+        result = verification.verify_tree(tree, paths.VENV_PYTHON, progress.tick)
         progress.done(f"{len(result.checks) - len(result.failed)} of {len(result.checks)} checks passed")
-    verification.require(result, paths.shown(tree), verification.again(tree))
+    verification.require_passed(result, paths.show_path(tree), verification.suggest_again(tree))
 
 
 def make_package(tree: Path, target: Path, verify: Callable[[Path], None] = verify_tree) -> None:
@@ -137,7 +137,7 @@ def make_package(tree: Path, target: Path, verify: Callable[[Path], None] = veri
     provenance = read_provenance(tree)
     to = target.parent
     try:
-        contents = _contents(Tree(tree, sums.read(tree), [], provenance))
+        contents = _contents(Tree(tree, sums.read_sums(tree), [], provenance))
         _check_disk(tree.name, to, sum(_size(content) for content, _ in contents.values()) + _SLACK)
         to.mkdir(parents=True, exist_ok=True)
         if target.suffix == ".tar":
@@ -147,7 +147,7 @@ def make_package(tree: Path, target: Path, verify: Callable[[Path], None] = veri
     except OSError as error:
         raise KitError(
             f"The package cannot be made: {error.strerror or error}.",
-            where=str(error.filename or paths.shown(target)),
+            where=str(error.filename or paths.show_path(target)),
             hint="Free disk space, or correct the permissions.  An earlier package is untouched.",
         ) from None
 
@@ -166,12 +166,12 @@ def _contents(tree: Tree) -> Contents:
     contents: Contents = {
         f"{name}/{file}": (tree.folder / file, digest) for file, digest in tree.sums.items()
     }
-    contents[f"{name}/{sums.NAME}"] = _summed(sums.text(tree.sums))
+    contents[f"{name}/{sums.NAME}"] = _summed(sums.format_sums(tree.sums))
     contents[report.NAME] = _summed(page.draw_page([tree], []))
     contents[LICENCE] = _summed((paths.REPOSITORY / LICENCE).read_bytes())
     listed = [(file, _size(contents[file][0])) for file in sorted(contents)]
     contents[CARD] = _summed(page.write_card(tree, listed))
-    contents[sums.NAME] = _summed(sums.text({file: digest for file, (_, digest) in contents.items()}))
+    contents[sums.NAME] = _summed(sums.format_sums({file: digest for file, (_, digest) in contents.items()}))
     return contents
 
 
@@ -186,12 +186,12 @@ def _size(content: Content) -> int:
 
 def _make_folder(name: str, target: Path, contents: Contents) -> None:
     staging = target.with_name(f".{name}.new")
-    trees.recover(target.parent, variants.get(name))
+    trees.recover_tree(target.parent, variants.find_variant(name))
     _check_target(target, name)
-    with locks.folder(target.parent):
+    with locks.hold_folder(target.parent):
         try:
-            write_folder(staging, contents, ticker(f"{name}: copying"))
-            trees.replace(target, staging, target.with_name(f".{name}.old"))
+            write_folder(staging, contents, make_ticker(f"{name}: copying"))
+            trees.replace_tree(target, staging, target.with_name(f".{name}.old"))
         finally:
             shutil.rmtree(staging, ignore_errors=True)
 
@@ -206,12 +206,12 @@ def _make_tar(name: str, target: Path, contents: Contents, finished: str) -> Non
             where=f"{name}/{trees.PROVENANCE}, finished",
             hint=f"Make the tree again: make variant V={name}",
         ) from None
-    with locks.folder(target.parent):
+    with locks.hold_folder(target.parent):
         try:
-            write_tar(staging, name, contents, mtime, ticker(f"{name}: copying"))
-            files.flush(staging)
+            write_tar(staging, name, contents, mtime, make_ticker(f"{name}: copying"))
+            files.flush_file(staging)
             staging.replace(target)
-            files.flush(target.parent)
+            files.flush_file(target.parent)
         finally:
             if staging.exists():
                 staging.unlink()
@@ -279,7 +279,7 @@ def _reading(content: Content, digest: str) -> Iterator[_Reader]:
     """Yield a reader, and compare what was read with its sum: nothing else is ever handed on."""
     changed = KitError(
         "A file has not the bytes that it is listed with.",
-        where=paths.shown(content) if isinstance(content, Path) else "",
+        where=paths.show_path(content) if isinstance(content, Path) else "",
         hint="Make the tree again, and leave it alone while it is packaged.",
     )
     if isinstance(content, Path) and not stat.S_ISREG(content.lstat().st_mode):

@@ -9,10 +9,10 @@ import shlex
 from pathlib import Path
 from typing import Any, Dict, List, Sequence, Tuple
 
-from ..core.progress import counted, duration, size
+from ..core.progress import format_count, format_duration, format_size
 from ..model import variants
 from . import reproduce, tables
-from .tables import percent
+from .tables import format_percent
 from .tree import COLUMNS, Tree
 
 MARK = '<meta name="generator" content="sparse BERT reproduction kit">'
@@ -90,17 +90,17 @@ def _environment(**options: Any) -> Any:
         **options,
     )
     environment.filters.update(
-        size=size,
-        duration=duration,
-        share=tables.share,
-        percent=percent,
-        colour=colour,
-        ink=ink,
-        heads=tables.heads,
-        agreement=tables.agreement,
-        bits=tables.bits,
+        size=format_size,
+        duration=format_duration,
+        share=tables.format_share,
+        percent=format_percent,
+        colour=choose_colour,
+        ink=choose_ink,
+        heads=tables.format_heads,
+        agreement=tables.format_agreement,
+        bits=tables.format_bits,
         count=lambda number: f"{number:,}",
-        counted=counted,
+        counted=format_count,
         commands=reproduce.list_commands,
         words=lambda argv: " ".join(shlex.quote(word) if " " in word else word for word in argv),
         column=lambda place: COLUMNS[place],
@@ -108,7 +108,7 @@ def _environment(**options: Any) -> Any:
     return environment
 
 
-def colour(share: float) -> str:
+def choose_colour(share: float) -> str:
     """Return the colour of a share between 0 and 1."""
     place = min(max(share, 0.0), 1.0) * (len(COLOURS) - 1)
     first = min(int(place), len(COLOURS) - 2)
@@ -116,7 +116,7 @@ def colour(share: float) -> str:
     return "#" + "".join(f"{round(one + (other - one) * (place - first)):02x}" for one, other in pair)
 
 
-def ink(share: float) -> str:
+def choose_ink(share: float) -> str:
     """Return the class of a text on the colour of a share."""
     return "on-dark" if share > _DARK else "on-light"
 
@@ -130,7 +130,7 @@ def _panels(tree: Tree) -> List[Dict[str, Any]]:
         for column, name in enumerate(COLUMNS):
             known = [value for value in (row[column] for row in grid) if value is not None]
             if known:
-                least, most = percent(min(known)), percent(max(known))
+                least, most = format_percent(min(known)), format_percent(max(known))
                 ranges.append(f"{name} {least}" + ("" if least == most else f" to {most}"))
         label = f"Heat map of {tree.name}. {title}, in percent, over {len(grid)} layers: {'; '.join(ranges)}."
         columns = [_LINES.get(name, [name]) for name in COLUMNS]

@@ -6,7 +6,7 @@ from typing import List, Sequence
 
 from ..core import files, paths
 from ..core.errors import KitError
-from ..core.progress import printable
+from ..core.progress import escape_text
 from . import page, tables
 from .tree import Tree, check_tree, find_trees
 
@@ -22,7 +22,7 @@ def find_target(out: Path, to: str) -> Path:
     :param to: the text of ``TO=``; empty for ``OUT/report.html``.
     :raises KitError: there is no tree in ``OUT``, or the page cannot be where ``TO`` says.
     """
-    target = files.typed(to, "TO") if to else out / NAME
+    target = files.expand_path(to, "TO") if to else out / NAME
     if any(tree in (target, *target.parents) for tree in find_trees(out)):
         raise KitError(
             "The page would be in a tree, whose files are listed and checked.",
@@ -36,7 +36,7 @@ def find_target(out: Path, to: str) -> Path:
     if not _may_be_written(target):
         raise KitError(
             "Where the page is to be, there is something that is no earlier page.",
-            where=paths.shown(target),
+            where=paths.show_path(target),
             hint="Move it away, or set TO= to another file.",
         )
     return target
@@ -60,7 +60,7 @@ def write_report(out: Path, target: Path) -> List[Tree]:
     :raises OSError: the page cannot be written; an earlier one is untouched then.
     """
     trees = [check_tree(folder) for folder in find_trees(out)]
-    files.write(target, page.draw_page(trees, page.find_missing(trees)))
+    files.write_text(target, page.draw_page(trees, page.find_missing(trees)))
     return trees
 
 
@@ -73,4 +73,4 @@ def write_text(trees: Sequence[Tree]) -> str:
             lines.append(f"{kind}: {tree.name}: {finding['kind']}: {finding['text']}")
         lines += [f"DAMAGED: {tree.name}: {fault}" for fault in tree.faults]
     lines += [f"missing: {name}" for name in page.find_missing(trees)]
-    return printable("\n".join(lines).rstrip())
+    return escape_text("\n".join(lines).rstrip())

@@ -40,7 +40,7 @@ def list_commands(provenance: Dict[str, Any]) -> List[str]:
 
 def _inputs(provenance: Dict[str, Any]) -> List[str]:
     if "hub" in provenance:
-        read, listed = provenance["hub"], hub_list.read(hub_list.LIST)
+        read, listed = provenance["hub"], hub_list.read_hub_list(hub_list.LIST)
         kits = (read["repository"], read["revision"]) == (listed.repository, listed.revision)
         kits = kits and listed.train.sha256 in read["files"].values()
         return ["INPUT=hub"] if kits else ["INPUT=hub", "HUB=<list>"]

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, Callable, Dict, Optional, Sequence, Tuple
 
-from ..core.progress import columns_of, duration, printable, size
+from ..core.progress import align_columns, escape_text, format_duration, format_size
 from .tree import Tree
 
 NOTHING = "–"
@@ -42,7 +42,7 @@ class Table:
     columns: Sequence[Column]
 
 
-def percent(share: float, digits: int = 1) -> str:
+def format_percent(share: float, digits: int = 1) -> str:
     """Return a share in percent, without the sign; ``0`` and ``100`` stand for exactly none and all."""
     if share in (0, 1):
         return str(int(100 * share))
@@ -50,17 +50,17 @@ def percent(share: float, digits: int = 1) -> str:
     return f"{min(max(100 * share, least), 100 - least):.{digits}f}"
 
 
-def share(value: float) -> str:
+def format_share(value: float) -> str:
     """Return a share in percent with two digits after the point."""
-    return f"{percent(value, 2)} %"
+    return f"{format_percent(value, 2)} %"
 
 
-def heads(counts: Sequence[int]) -> str:
+def format_heads(counts: Sequence[int]) -> str:
     """Return a number of heads for all layers, or the least and the largest."""
     return str(counts[0]) if len(set(counts)) == 1 else f"{min(counts)} to {max(counts)}"
 
 
-def agreement(found: Optional[Dict[str, float]]) -> str:
+def format_agreement(found: Optional[Dict[str, float]]) -> str:
     """Return a difference with what is tolerated; None stands for a run that was not needed."""
     if found is None:
         return "not needed"
@@ -68,7 +68,7 @@ def agreement(found: Optional[Dict[str, float]]) -> str:
     return f"{difference:.2g} {'≤' if difference <= tolerance else '>'} {tolerance:.2g}"
 
 
-def bits(quantizers: Part) -> str:
+def format_bits(quantizers: Part) -> str:
     """Return the bit widths of quantizers: ``8``, or ``4 (3), 8 (460)`` where there are several."""
     widths = sorted(quantizers["bits"].items(), key=lambda pair: (len(pair[0]), pair[0]))
     if len(widths) == 1:
@@ -87,7 +87,7 @@ def _findings(tree: Tree, p: Part, v: Part) -> str:
 def _bytes_of(name: str) -> Callable[[Tree, Part, Part], str]:
     def text(tree: Tree, p: Part, v: Part) -> str:
         entry = p["files"].get(name.format(stem=f"{p['variant']}-8bit"))
-        return size(entry["bytes"]) if entry else NOTHING
+        return format_size(entry["bytes"]) if entry else NOTHING
 
     return text
 
@@ -101,11 +101,11 @@ TABLES: Tuple[Table, ...] = (
             _NAME,
             Column("kind", lambda tree, p, v: "hybrid" if tree.hybrid else "unstructured", number=False),
             Column("layers", lambda tree, p, v: str(p["model"]["layers"])),
-            Column("heads", lambda tree, p, v: heads(p["model"]["heads"])),
+            Column("heads", lambda tree, p, v: format_heads(p["model"]["heads"])),
             Column("intermediate", lambda tree, p, v: f"{p['model']['intermediate_size']:,}"),
-            Column("block", lambda tree, p, v: share(v["block_sparsity"])),
-            Column("attention", lambda tree, p, v: share(v["attention_sparsity"])),
-            Column("feed-forward", lambda tree, p, v: share(v["feed_forward_sparsity"])),
+            Column("block", lambda tree, p, v: format_share(v["block_sparsity"])),
+            Column("attention", lambda tree, p, v: format_share(v["attention_sparsity"])),
+            Column("feed-forward", lambda tree, p, v: format_share(v["feed_forward_sparsity"])),
         ),
     ),
     Table(
@@ -121,7 +121,9 @@ TABLES: Tuple[Table, ...] = (
             Column("ONNX", _bytes_of("{stem}.onnx")),
             Column("IR .bin", _bytes_of("ir/{stem}.bin")),
             Column("IR .xml", _bytes_of("ir/{stem}.xml")),
-            Column("whole tree", lambda tree, p, v: size(sum(count or 0 for _, count, _ in tree.sizes()))),
+            Column(
+                "whole tree", lambda tree, p, v: format_size(sum(count or 0 for _, count, _ in tree.sizes()))
+            ),
         ),
     ),
     Table(
@@ -130,7 +132,7 @@ TABLES: Tuple[Table, ...] = (
             _NAME,
             Column("weights", lambda tree, p, v: f"{v['onnx']['quantizers']['weights']:,}"),
             Column("activations", lambda tree, p, v: f"{v['onnx']['quantizers']['activations']:,}"),
-            Column("bits", lambda tree, p, v: bits(v["onnx"]["quantizers"])),
+            Column("bits", lambda tree, p, v: format_bits(v["onnx"]["quantizers"])),
             Column("ONNX nodes", lambda tree, p, v: f"{v['onnx']['nodes']:,}"),
             Column("IR version", lambda tree, p, v: str(v["ir"]["version"])),
             Column("IR layers", lambda tree, p, v: f"{sum(v['ir']['layers'].values()):,}"),
@@ -142,11 +144,11 @@ TABLES: Tuple[Table, ...] = (
         "ONNX against IR, findings, time and memory",
         (
             _NAME,
-            Column("as run", lambda tree, p, v: agreement(v["outputs"]["as_run"])),
-            Column("no rounding", lambda tree, p, v: agreement(v["outputs"].get("without_rounding"))),
+            Column("as run", lambda tree, p, v: format_agreement(v["outputs"]["as_run"])),
+            Column("no rounding", lambda tree, p, v: format_agreement(v["outputs"].get("without_rounding"))),
             Column("findings", _findings, number=False),
-            Column("time", lambda tree, p, v: duration(sum(p["seconds"].values()))),
-            Column("peak memory", lambda tree, p, v: size(max(p["peak_bytes"].values()))),
+            Column("time", lambda tree, p, v: format_duration(sum(p["seconds"].values()))),
+            Column("peak memory", lambda tree, p, v: format_size(max(p["peak_bytes"].values()))),
         ),
     ),
 )
@@ -159,6 +161,8 @@ def write_text(trees: Sequence[Tree]) -> str:
 
 def _text(table: Table, trees: Sequence[Tree]) -> str:
     lines = [[column.heading for column in table.columns]]
-    lines += [[printable(column.cell(tree)).replace("\n", "?") for column in table.columns] for tree in trees]
-    rows = columns_of(lines, [place for place, column in enumerate(table.columns) if column.number])
+    lines += [
+        [escape_text(column.cell(tree)).replace("\n", "?") for column in table.columns] for tree in trees
+    ]
+    rows = align_columns(lines, [place for place, column in enumerate(table.columns) if column.number])
     return "\n".join([table.title, *("  " + row for row in rows)])

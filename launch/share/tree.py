@@ -12,7 +12,7 @@ from ..artifact.trees import PROVENANCE
 from ..core import host
 from ..core.errors import KitError
 from ..model import spec, variants
-from . import ticker
+from . import make_ticker
 
 MODULES = (*spec.ATTENTION, *spec.FEED_FORWARD)
 """The matrices of a transformer block, by their modules in a layer: the columns of a heat map."""
@@ -154,15 +154,15 @@ def check_tree(folder: Path) -> Tree:
     entries: Dict[str, str] = {}
     provenance: Dict[str, Any] = {}
     try:
-        entries = sums.read(folder)
-        faults += sums.faults(folder, entries, ticker(f"{folder.name}: checking"))
+        entries = sums.read_sums(folder)
+        faults += sums.find_faults(folder, entries, make_ticker(f"{folder.name}: checking"))
     except KitError as error:
         faults.append(f"{sums.NAME}: {error.what}")
     try:
         if (folder / PROVENANCE).is_symlink():
             raise KitError("The provenance is a link.")
-        provenance = provenance_file.read(folder)
-        faults += provenance_file.disagreements(folder, entries, provenance)
+        provenance = provenance_file.read_provenance(folder)
+        faults += provenance_file.find_disagreements(folder, entries, provenance)
     except KitError as error:
         faults += [f"{PROVENANCE}: {line}" for line in error.what.splitlines()]
-    return Tree(folder, entries, list(map(host.placeless, faults)), provenance)
+    return Tree(folder, entries, list(map(host.remove_paths, faults)), provenance)

@@ -18,8 +18,8 @@ from typing import Dict, Iterable, List
 
 from ..core import digests, git, paths
 from ..core.errors import KitError
-from ..core.files import write
-from ..core.progress import counted
+from ..core.files import write_text
+from ..core.progress import format_count
 from . import patches, third_party
 from .patches import FIELD_LIST, SUBJECT, Patch, parse_patch
 from .third_party import Fork
@@ -77,24 +77,24 @@ def check_patches() -> List[str]:
 def _check_fork(fork: Fork) -> str:
     found = patches.read_series(fork.name)
     for patch in found:
-        done = git.run(["apply", "--numstat", str(patch.path)], patch.path.parent)
+        done = git.run_git(["apply", "--numstat", str(patch.path)], patch.path.parent)
         if done.returncode:
             raise KitError(
-                f"A patch is no unified diff: {git.words(done)}",
-                where=paths.shown(patch.path),
+                f"A patch is no unified diff: {git.show_last_lines(done)}",
+                where=paths.show_path(patch.path),
                 hint="Restore it, or make it anew: make patch-edit, make patch-export.",
             )
-    patches.check_order(found, paths.shown(paths.PATCHES / fork.name / "series"))
+    patches.check_order(found, paths.show_path(paths.PATCHES / fork.name / "series"))
     fast = sum(patch.fast for patch in found)
     some = f" ({fast} of the set {patches.FAST})" if fast else ""
-    read = f"{fork.name}: {counted(len(found), 'patch', 'patches')}{some} read"
+    read = f"{fork.name}: {format_count(len(found), 'patch', 'patches')}{some} read"
     if not third_party.is_checked_out(fork):
         return f"{read}; {fork.submodule} is not checked out, so none was applied"
     third_party.check_pin(fork)
     with tempfile.TemporaryDirectory() as scratch:
         repository = Path(scratch, fork.name)
         _make_commits(fork, found, repository)
-        commits = git.output(["rev-list", "--reverse", f"{_BASE}..HEAD"], repository).split()
+        commits = git.ask_git(["rev-list", "--reverse", f"{_BASE}..HEAD"], repository).split()
         for patch, commit in zip(found, commits):
             _check_same(patch, _export_commit(repository, commit))
     both = f" without and with the set {patches.FAST}" if fast else ""
@@ -108,7 +108,7 @@ def _check_same(patch: Patch, again: Patch) -> None:
             name = patch.path.parent.name
             raise KitError(
                 f"Exporting the patch again gives other bytes: {here!r} in the file, {there!r} exported",
-                where=f"{paths.shown(patch.path)}, line {number}",
+                where=f"{paths.show_path(patch.path)}, line {number}",
                 hint=f"make patch-edit P={name} && make patch-export P={name}",
             )
 
@@ -119,25 +119,25 @@ def _make_commits(fork: Fork, series: Iterable[Patch], folder: Path) -> None:
     The files are in its index and not in the folder; the submodule's objects stay where they are.
     """
     folder.mkdir(parents=True)
-    git.output(["init", "--quiet"], folder)
-    kept = git.output(["rev-parse", "--git-path", "objects", "--git-path", "shallow"], fork.folder)
+    git.ask_git(["init", "--quiet"], folder)
+    kept = git.ask_git(["rev-parse", "--git-path", "objects", "--git-path", "shallow"], fork.folder)
     objects, shallow = ((fork.folder / place).resolve() for place in kept.splitlines())
     (folder / ".git/objects/info/alternates").write_text(f"{objects}\n")
     if shallow.is_file():
         shutil.copyfile(shallow, folder / ".git/shallow")
-    git.output(["update-ref", _BASE, fork.base], folder)
-    git.output(["reset", "--quiet", "--soft", fork.base], folder)
-    git.output(["read-tree", fork.base], folder)
+    git.ask_git(["update-ref", _BASE, fork.base], folder)
+    git.ask_git(["reset", "--quiet", "--soft", fork.base], folder)
+    git.ask_git(["read-tree", fork.base], folder)
     for patch in series:
         patches.apply_patch(patch, folder, "--cached")
         message = patch.message[len(SUBJECT) :].rstrip("\n") + "\n"
         words = ["commit", "--quiet", "--no-verify", "--cleanup=verbatim", "--file=-"]
-        git.output(words, folder, env=_IDENTITY, text=message)
+        git.ask_git(words, folder, env=_IDENTITY, text=message)
 
 
 def _export_commit(repository: Path, commit: str) -> Patch:
     """Return a commit as a patch that has no file yet; a KitError where something is missing."""
-    shown = parse_patch(Path(), git.output([*_SHOW, commit], repository))
+    shown = parse_patch(Path(), git.ask_git([*_SHOW, commit], repository))
     # Object names and the heading that git guesses for a hunk say nothing that a reader needs.
     diff = re.sub(r"^index [0-9a-f]+\.\.[0-9a-f]+(?: \d+)?\n", "", shown.diff, flags=re.M)
     diff = re.sub(r"^(@@ -\S+ \+\S+ @@).*$", r"\1", diff, flags=re.M)
@@ -146,7 +146,7 @@ def _export_commit(repository: Path, commit: str) -> Patch:
     if problems:
         raise KitError(
             f"The commit is no patch yet: {'; '.join(problems)}.",
-            where=f"{paths.shown(repository)}: commit {commit[:12]}: {patch.subject}",
+            where=f"{paths.show_path(repository)}: commit {commit[:12]}: {patch.subject}",
             hint=f"git commit --amend: a subject, a paragraph on why, and the fields\n{FIELD_LIST}",
         )
     return patch
@@ -176,7 +176,7 @@ def edit_patches(fork: Fork) -> Path:
     shutil.rmtree(staging, ignore_errors=True)
     try:
         _make_commits(fork, patches.read_series(fork.name), staging)
-        git.output(["reset", "--quiet", "--hard"], staging)
+        git.ask_git(["reset", "--quiet", "--hard"], staging)
         _remember(fork, staging)
         shutil.rmtree(clone, ignore_errors=True)
         staging.rename(clone)
@@ -187,20 +187,22 @@ def edit_patches(fork: Fork) -> Path:
 
 def _remember(fork: Fork, clone: Path) -> None:
     """Note in the clone that its commits and the files in ``patches/`` are equal now."""
-    write(clone / ".git" / _SUMS, json.dumps(_sums(fork)))
-    git.output(["update-ref", _EXPORTED, "HEAD"], clone)
+    write_text(clone / ".git" / _SUMS, json.dumps(_sums(fork)))
+    git.ask_git(["update-ref", _EXPORTED, "HEAD"], clone)
 
 
 def _sums(fork: Fork) -> Dict[str, str]:
     folder = paths.PATCHES / fork.name
-    return {path.name: digests.of_file(path) for path in [*folder.glob("*.patch"), *folder.glob("series")]}
+    return {
+        path.name: digests.digest_file(path) for path in [*folder.glob("*.patch"), *folder.glob("series")]
+    }
 
 
 def check_exported(fork: Fork) -> None:
     """Raise a KitError where the scratch clone holds work that ``patches/`` does not."""
     clone = _clone_of(fork)
     if clone.exists() and not _is_exported(fork, clone):
-        where = paths.shown(clone)
+        where = paths.show_path(clone)
         raise KitError(
             "The scratch clone holds work that is not in patches/ yet.",
             where=where,
@@ -210,14 +212,14 @@ def check_exported(fork: Fork) -> None:
 
 def _is_exported(fork: Fork, clone: Path) -> bool:
     try:
-        head, exported = git.output(["rev-parse", "HEAD", _EXPORTED], clone).split()
+        head, exported = git.ask_git(["rev-parse", "HEAD", _EXPORTED], clone).split()
         # What is stashed, or on another branch, is on no way from here either.
-        more = git.output(["rev-list", "--max-count=1", "--all", "--not", _EXPORTED, _BASE], clone)
+        more = git.ask_git(["rev-list", "--max-count=1", "--all", "--not", _EXPORTED, _BASE], clone)
         if head != exported or more or _find_changes(clone):
             return False
         # An export can be undone in patches/.  Commits that the kit has made are from there, now or earlier.
         there = {path.read_bytes() for path in (paths.PATCHES / fork.name).glob("*.patch")}
-        log = git.output(["log", "--format=%H %ce", f"{_BASE}..HEAD"], clone).splitlines()
+        log = git.ask_git(["log", "--format=%H %ce", f"{_BASE}..HEAD"], clone).splitlines()
         persons = [line.split()[0] for line in log if line.split()[1:] != [_MAIL]]
         return all(_export_commit(clone, commit).text.encode() in there for commit in persons)
     except KitError:
@@ -226,7 +228,7 @@ def _is_exported(fork: Fork, clone: Path) -> bool:
 
 def _find_changes(clone: Path) -> List[str]:
     """Return the files that differ from the last commit."""
-    changed = git.output(["status", "--porcelain", "--untracked-files=all"], clone)
+    changed = git.ask_git(["status", "--porcelain", "--untracked-files=all"], clone)
     return [line[3:] for line in changed.splitlines()]
 
 
@@ -240,7 +242,7 @@ def export_patches(fork: Fork) -> List[Path]:
         commits, they are no straight line from the pin, or one lacks something; nothing is written then.
     """
     clone = _clone_of(fork)
-    where = paths.shown(clone)
+    where = paths.show_path(clone)
     if not (clone / ".git").exists():
         raise KitError("There is no scratch clone.", where=where, hint=f"make patch-edit P={fork.name}")
     changed = _find_changes(clone)
@@ -258,7 +260,7 @@ def export_patches(fork: Fork) -> List[Path]:
     _check_unchanged(fork, clone, texts)
     folder = paths.PATCHES / fork.name
     for name, text in texts.items():
-        write(folder / name, text)
+        write_text(folder / name, text)
     for path in folder.glob("*.patch"):
         if path.name not in texts:
             path.unlink()
@@ -272,17 +274,17 @@ def _list_commits(fork: Fork, clone: Path) -> List[str]:
     if unfinished:
         raise KitError(
             "git is not done with changing the scratch clone's commits.",
-            where=f"{paths.shown(clone)}: {unfinished[0]}",
+            where=f"{paths.show_path(clone)}: {unfinished[0]}",
             hint="End it there: git status says how (git rebase --continue, or --abort).",
         )
-    listed = git.output(["rev-list", "--reverse", "--parents", f"{fork.base}..HEAD"], clone)
+    listed = git.ask_git(["rev-list", "--reverse", "--parents", f"{fork.base}..HEAD"], clone)
     commits = [line.split() for line in listed.splitlines()]
     ends = [fork.base, *(commit for commit, *_ in commits)]
-    head = git.output(["rev-parse", "HEAD"], clone).strip()
+    head = git.ask_git(["rev-parse", "HEAD"], clone).strip()
     if head != ends[-1] or [parents for _, *parents in commits] != [[end] for end in ends[:-1]]:
         raise KitError(
             "The scratch clone's commits are no straight line from the pin, so they are no series.",
-            where=f"{paths.shown(clone)}, pin {fork.base[:12]}",
+            where=f"{paths.show_path(clone)}, pin {fork.base[:12]}",
             hint=f"Put them on top of it, without merges: git rebase --onto {fork.base[:12]} {_BASE}",
         )
     return ends[1:]
@@ -300,7 +302,7 @@ def _name_patches(fork: Fork, found: List[Patch]) -> List[Patch]:
         if path in named:
             raise KitError(
                 f"Two commits give a patch of the same name, {path.name}.",
-                where=f"{paths.shown(_clone_of(fork))}: {patch.subject}",
+                where=f"{paths.show_path(_clone_of(fork))}: {patch.subject}",
                 hint="Give each patch its own purpose and subject.",
             )
         named[path] = dataclasses.replace(patch, path=path)
@@ -320,7 +322,7 @@ def _check_unchanged(fork: Fork, clone: Path, texts: Dict[str, str]) -> None:
     new = {name: hashlib.sha256(text.encode()).hexdigest() for name, text in texts.items()}
     others = [name for name in {**then, **now} if now.get(name) not in (then.get(name), new.get(name))]
     if others:
-        folder, here = paths.shown(paths.PATCHES / fork.name), paths.shown(clone)
+        folder, here = paths.show_path(paths.PATCHES / fork.name), paths.show_path(clone)
         raise KitError(
             "An export would undo what has changed in patches/ since the scratch clone was made: "
             + ", ".join(sorted(others)),

@@ -111,7 +111,7 @@ def read_patch(path: Path) -> Patch:
     if problems:
         raise KitError(
             f"A patch is not complete: {'; '.join(problems)}.",
-            where=paths.shown(path),
+            where=paths.show_path(path),
             hint=f"Begin it with 'Subject: …', a paragraph on why it exists, and the fields\n{FIELD_LIST}",
         )
     return patch
@@ -127,7 +127,7 @@ def read_series(name: str) -> List[Patch]:
     listing = folder / "series"
     names = listing.read_text("utf-8", "replace").splitlines() if listing.is_file() else []
     for file in names:
-        where = f"{paths.shown(listing)}: {file}"
+        where = f"{paths.show_path(listing)}: {file}"
         if names.count(file) > 1:
             raise KitError("The series names a patch twice.", where=where, hint="Take one off the series.")
         if not (folder / file).is_file():
@@ -140,8 +140,8 @@ def read_series(name: str) -> List[Patch]:
     if unlisted:
         raise KitError(
             "A patch is in no series, so it would never be applied.",
-            where=", ".join(map(paths.shown, unlisted)),
-            hint=f"Add it to {paths.shown(listing)}, or remove it.",
+            where=", ".join(map(paths.show_path, unlisted)),
+            hint=f"Add it to {paths.show_path(listing)}, or remove it.",
         )
     return [read_patch(folder / file) for file in names]
 
@@ -169,7 +169,7 @@ def choose_patches(name: str, source: str, fast: bool = True) -> List[Patch]:
     :param fast: with those of the optional set :data:`FAST`.
     """
     found = read_series(name)
-    check_order(found, paths.shown(paths.PATCHES / name / "series"))
+    check_order(found, paths.show_path(paths.PATCHES / name / "series"))
     return [patch for patch in found if source in patch.sources and (fast or not patch.fast)]
 
 
@@ -179,10 +179,10 @@ def apply_patch(patch: Patch, folder: Path, *options: str) -> None:
     :param options: of ``git apply``.
     :raises KitError: it does not apply.
     """
-    done = git.run(["apply", *options, str(patch.path)], folder)
+    done = git.run_git(["apply", *options, str(patch.path)], folder)
     if done.returncode:
         raise KitError(
-            f"A patch does not apply: {git.words(done)}",
-            where=paths.shown(patch.path),
+            f"A patch does not apply: {git.show_last_lines(done)}",
+            where=paths.show_path(patch.path),
             hint="Restore the patch, or make it anew against the pinned source: make patch-edit.",
         )

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Callable, Dict, Iterator, List, Optional, Tuple
 
 from ..core import digests, files, git, paths
-from ..core.errors import KitError, unknown
-from ..core.locks import LOCK, LOCKED, exclusive
-from ..core.progress import counted, output_of
+from ..core.errors import KitError, make_unknown_error
+from ..core.locks import LOCK, LOCKED, hold_lock
+from ..core.progress import format_count, wait_for_output
 from ..core.stamp import Stamp
 from . import patches, third_party
 
@@ -82,18 +82,18 @@ class Source(abc.ABC):
     def key(self) -> str:
         """Return a sha256 of the pins and the patches; errors as :meth:`series`."""
         diffs = {package: [patch.diff for patch in series] for package, series in self.series().items()}
-        return digests.of_value([self.packages(), _PARTS, diffs])
+        return digests.digest_value([self.packages(), _PARTS, diffs])
 
     def describe(self) -> str:
         """Return the source in one line: its name, versions, number of patches and what is left out."""
         versions = ", ".join(f"{package} {version[:12]}" for package, version in self.packages().items())
-        count = counted(sum(map(len, self.series().values())), "patch", "patches")
+        count = format_count(sum(map(len, self.series().values())), "patch", "patches")
         return f"{self.name} ({versions}, {count}{'' if self.fast else '; without the fast set'})"
 
     def derived(self) -> str:
         """Return a sha256 of what was derived, with its files' times; empty where there is nothing."""
         try:
-            return digests.of_file(self.tree / _STAMP)
+            return digests.digest_file(self.tree / _STAMP)
         except OSError:
             return ""
 
@@ -115,13 +115,13 @@ class Source(abc.ABC):
         """
         if self.is_ready():
             return False
-        with exclusive(LOCK, LOCKED):
+        with hold_lock(LOCK, LOCKED):
             if self.is_ready():
                 return False
             if self._read_stamp():
                 say(
-                    f"{paths.shown(self.tree)} was changed after it had been derived, and is derived again:"
-                    " a change belongs into a patch (make patch-edit)"
+                    f"{paths.show_path(self.tree)} was changed after it had been derived, and is derived"
+                    " again: a change belongs into a patch (make patch-edit)"
                 )
             say(f"unpacking and patching {self.describe()}")
             key = self.key()
@@ -132,12 +132,12 @@ class Source(abc.ABC):
             staging.mkdir(parents=True)
             self._fill(staging)
             _keep_times(staging, self.tree)
-            files.flush_all()
+            os.sync()
             Stamp(key, _listing(staging)).write(staging / _STAMP)
             if self.tree.exists():
                 self.tree.rename(old)
             staging.rename(self.tree)
-            files.flush(self.tree.parent)
+            files.flush_file(self.tree.parent)
             shutil.rmtree(old, ignore_errors=True)
         return True
 
@@ -170,7 +170,7 @@ class Fork(Source):
             # With an index and a folder of its own, git writes nothing to the submodule.
             env = {"GIT_INDEX_FILE": str(index), "GIT_WORK_TREE": str(folder)}
             words = ["checkout", "--quiet", fork.base, "--", *_PARTS.get(name, ["."])]
-            git.output(words, fork.folder, env=env)
+            git.ask_git(words, fork.folder, env=env)
             index.unlink()
             for patch in series:
                 patches.apply_patch(patch, folder)
@@ -216,7 +216,7 @@ def choose_source(text: str, fast: bool = True) -> Source:
         that are there and not as pinned.
     """
     if text not in KINDS:
-        raise unknown("source", text, "SOURCE", KINDS)
+        raise make_unknown_error("source", text, "SOURCE", KINDS)
     if text == Fork.name:
         third_party.require_forks()
     elif text == Registry.name or not third_party.has_forks():
@@ -245,12 +245,12 @@ def _fetch_wheels() -> List[Path]:
         stderr=subprocess.STDOUT,
         text=True,
     )
-    said = output_of(process)
+    said = wait_for_output(process)
     found = _find_wheels()
     if process.returncode or len(found) != len(_read_releases()):
         raise KitError(
             "The releases of nncf and transformers cannot be fetched:\n" + "\n".join(said.splitlines()[-8:]),
-            where=paths.shown(_LOCK),
+            where=paths.show_path(_LOCK),
             hint="A route to the package index is needed once. Run `make setup` again when there is one.",
         )
     return found
@@ -262,7 +262,7 @@ def _find_wheels() -> List[Path]:
         wheel
         for package, (version, sums) in _read_releases().items()
         for wheel in sorted(paths.WHEELS.glob(f"{package}-{version}-*.whl"))
-        if digests.of_file(wheel) in sums
+        if digests.digest_file(wheel) in sums
     ]
 
 
@@ -279,7 +279,7 @@ def _files(folder: Path, below: str = "") -> Iterator[Tuple[str, os.stat_result]
 
 def _listing(folder: Path) -> str:
     """Return one sha256 over name, size, time and mode of each file below ``folder`` but the stamp."""
-    return digests.of_value(
+    return digests.digest_value(
         sorted(
             (name, found.st_size, found.st_mtime_ns, found.st_mode)
             for name, found in _files(folder)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import List, Optional
 
 from ..core import git, paths
-from ..core.errors import KitError, unknown
+from ..core.errors import KitError, make_unknown_error
 
 
 @dataclass(frozen=True)
@@ -44,8 +44,8 @@ def read_forks() -> List[Fork]:
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise KitError(
             f"The map of the patches cannot be read: {type(error).__name__}: {error}",
-            where=paths.shown(path),
-            hint=f"It belongs to the checkout: git checkout -- {paths.shown(path)}",
+            where=paths.show_path(path),
+            hint=f"It belongs to the checkout: git checkout -- {paths.show_path(path)}",
         ) from None
 
 
@@ -54,7 +54,7 @@ def find_fork(name: str) -> Fork:
     known = {fork.name: fork for fork in read_forks()}
     if name in known:
         return known[name]
-    raise unknown("fork", name, "P", known)
+    raise make_unknown_error("fork", name, "P", known)
 
 
 def is_checked_out(fork: Fork) -> bool:
@@ -64,7 +64,7 @@ def is_checked_out(fork: Fork) -> bool:
 
 def check_pin(fork: Fork) -> None:
     """Raise a KitError where a checked-out submodule is at another commit, or files in it are changed."""
-    head = git.run(["rev-parse", "--verify", "--quiet", "HEAD^{commit}"], fork.folder).stdout.strip()
+    head = git.run_git(["rev-parse", "--verify", "--quiet", "HEAD^{commit}"], fork.folder).stdout.strip()
     if head != fork.base:
         raise KitError(
             f"The submodule is at {head[:12] or 'no commit'} and not at its pin.",
@@ -74,10 +74,10 @@ def check_pin(fork: Fork) -> None:
             f" your own\nbelongs into a patch: make patch-edit P={fork.name}).  SOURCE=registry does without"
             " submodules.",
         )
-    done = git.run(["status", "--porcelain", "--untracked-files=no"], fork.folder)
+    done = git.run_git(["status", "--porcelain", "--untracked-files=no"], fork.folder)
     changed = done.stdout.splitlines()
     if done.returncode or changed:
-        some = ", ".join(line[3:] for line in changed[:3]) or git.words(done)
+        some = ", ".join(line[3:] for line in changed[:3]) or git.show_last_lines(done)
         raise KitError(
             f"The submodule has local changes, which no build would use: {some}"
             + (f" and {len(changed) - 3} more." if len(changed) > 3 else "."),
@@ -123,7 +123,7 @@ def fetch_forks(mirror: Optional[Path]) -> None:
     :param mirror: a folder with git directories of the forks; None for the addresses in ``.gitmodules``.
     :raises KitError: a submodule holds something else, or its commit cannot be had.
     """
-    done = git.run(["rev-parse", "--show-toplevel"], paths.REPOSITORY)
+    done = git.run_git(["rev-parse", "--show-toplevel"], paths.REPOSITORY)
     if done.returncode or Path(done.stdout.strip()).resolve() != paths.REPOSITORY.resolve():
         raise KitError(
             "This copy of the kit is no git checkout, so it has no submodules.",
@@ -153,8 +153,8 @@ def _find_mirrored(fork: Fork, mirror: Path, url: str) -> Path:
     """Return the git directory below ``mirror`` that holds the fork's commit."""
     candidates = [mirror / fork.name, mirror / f"{fork.name}.git"]
     for candidate in candidates:
-        if candidate.is_dir() and not git.run(["rev-parse", "--git-dir"], candidate).returncode:
-            if not git.run(["cat-file", "-e", f"{fork.base}^{{commit}}"], candidate).returncode:
+        if candidate.is_dir() and not git.run_git(["rev-parse", "--git-dir"], candidate).returncode:
+            if not git.run_git(["cat-file", "-e", f"{fork.base}^{{commit}}"], candidate).returncode:
                 return candidate
             raise KitError(
                 f"The mirror does not have the commit {fork.base}.",
@@ -175,7 +175,7 @@ def _fetch(fork: Fork, mirror: Optional[Path]) -> None:
     this one is made beside and appears by one rename.
     """
     key = f"submodule.{fork.submodule}.url"
-    url = git.output(["config", "--file", ".gitmodules", key], paths.REPOSITORY).strip()
+    url = git.ask_git(["config", "--file", ".gitmodules", key], paths.REPOSITORY).strip()
     source = _find_mirrored(fork, mirror, url) if mirror else None
     address = source.as_uri() if source else url
     _say(fork, f"fetching {fork.base[:12]}")
@@ -187,18 +187,18 @@ def _fetch(fork: Fork, mirror: Optional[Path]) -> None:
     fetch = [*patience, "fetch", "--depth", "1", "--no-tags", "--progress", address, fork.base]
     show = sys.stderr.isatty()
     try:
-        git.output(["init", "--quiet"], staging)
-        git.output(["remote", "add", "origin", url], staging)
-        done = git.run(fetch, staging, show=show)
+        git.ask_git(["init", "--quiet"], staging)
+        git.ask_git(["remote", "add", "origin", url], staging)
+        done = git.run_git(fetch, staging, show=show)
         if done.returncode:
             raise KitError(
                 f"The submodule cannot be fetched from {source or url}"
-                + ("; git's words are above." if show else f":\n{git.words(done)}"),
+                + ("; git's words are above." if show else f":\n{git.show_last_lines(done)}"),
                 where=fork.submodule,
                 hint="Without a route to it: make third_party MIRROR=<folder with git directories nncf and"
                 " transformers>,\nor do without the forks: SOURCE=registry.",
             )
-        git.output(["checkout", "--quiet", "--detach", fork.base], staging)
+        git.ask_git(["checkout", "--quiet", "--detach", fork.base], staging)
         if fork.folder.exists():
             fork.folder.rmdir()
         fork.folder.parent.mkdir(exist_ok=True)
@@ -212,7 +212,7 @@ def _register(fork: Fork) -> None:
 
     Where an earlier one's is there, the new one's stays in the submodule's folder, which git takes as well.
     """
-    git.output(["submodule", "init", "--quiet", "--", fork.submodule], paths.REPOSITORY)
-    kept = git.output(["rev-parse", "--git-path", f"modules/{fork.submodule}"], paths.REPOSITORY)
+    git.ask_git(["submodule", "init", "--quiet", "--", fork.submodule], paths.REPOSITORY)
+    kept = git.ask_git(["rev-parse", "--git-path", f"modules/{fork.submodule}"], paths.REPOSITORY)
     if not (paths.REPOSITORY / kept.strip()).exists():
-        git.output(["submodule", "absorbgitdirs", "--", fork.submodule], paths.REPOSITORY)
+        git.ask_git(["submodule", "absorbgitdirs", "--", fork.submodule], paths.REPOSITORY)

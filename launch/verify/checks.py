@@ -39,13 +39,13 @@ class Finding:
     reason: str
 
 
-def from_faults(name: str, faults: Iterable[str], text: str) -> Check:
+def make_check(name: str, faults: Iterable[str], text: str) -> Check:
     """Return the check that passes with ``text`` where there is no fault, and else names the first few."""
     found = list(faults)
-    return Check(name, not found, some(found) if found else text)
+    return Check(name, not found, list_some(found) if found else text)
 
 
-def some(items: List[str]) -> str:
+def list_some(items: List[str]) -> str:
     """Return the first few of ``items`` in one line, and how many more there are."""
     items = [item if len(item) <= LONGEST else item[:LONGEST] + "…" for item in items]
     more = len(items) - SHOWN
@@ -55,7 +55,7 @@ def some(items: List[str]) -> str:
     return "; ".join(items[:SHOWN]) + f"; and {more:,} more"
 
 
-def one_line(text: str) -> str:
+def shorten_error(text: str) -> str:
     """Return an error's first line and the first few of those that explain it."""
     first, *more = [line.strip() for line in text.splitlines() if line.strip()]
-    return f"{first} {some(more)}" if more else first
+    return f"{first} {list_some(more)}" if more else first

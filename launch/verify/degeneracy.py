@@ -15,7 +15,7 @@ from typing import Any, List, Mapping
 
 from ..model.sparsity import BLOCK_PREFIX
 from ..model.spec import Spec, is_feed_forward
-from .checks import SHOWN, Finding, some
+from .checks import SHOWN, Finding, list_some
 
 ONE_THRESHOLD = (
     "the recipe prunes random weights by one threshold over matrices of two sizes, and where much is to"
@@ -30,10 +30,10 @@ _PARTS = {
 """Matrices of a layer through which everything goes that a part adds to its input."""
 
 
-def findings(spec: Spec, facts: Mapping[str, Any]) -> List[Finding]:
+def find_degeneracy(spec: Spec, facts: Mapping[str, Any]) -> List[Finding]:
     """Return the signs of a degenerate model.
 
-    :param facts: of :func:`launch.verify.onnx_file.check` and :func:`launch.verify.ir.check`, together.
+    :param facts: of :func:`.check_onnx` and :func:`launch.verify.ir.check_ir`, together.
     """
     kept = facts.get("ir_zeros", {})
     empty = [
@@ -49,7 +49,7 @@ def findings(spec: Spec, facts: Mapping[str, Any]) -> List[Finding]:
         found.append(_finding("all-zero matrices", text, True))
     others = sorted(set(empty) - due)
     if others:
-        text = some(others) + (" is" if len(others) == 1 else " are") + " all zero"
+        text = list_some(others) + (" is" if len(others) == 1 else " are") + " all zero"
         found.append(_finding("all-zero matrices", text, False))
     for part, inner in _PARTS.items():
         dead = [
@@ -72,7 +72,7 @@ def findings(spec: Spec, facts: Mapping[str, Any]) -> List[Finding]:
         for name, share in facts.get("saturated", {}).items()
     ]
     beyond += facts.get("collapsed", [])
-    return [*found, _finding("saturated ranges", some(beyond), False)] if beyond else found
+    return [*found, _finding("saturated ranges", list_some(beyond), False)] if beyond else found
 
 
 def _finding(kind: str, text: str, known: bool) -> Finding:

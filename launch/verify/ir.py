@@ -1,6 +1,6 @@
 """A tree's ONNX file, and its IR in OpenVINO's runtime against the ONNX file that it was made from.
 
-Run as a process by :func:`launch.verify.measuring.ask`.
+Run as a process by :func:`launch.verify.measuring.measure_apart`.
 """
 
 import json
@@ -14,7 +14,7 @@ from ..model.onnx_model import Model
 from ..model.spec import Spec
 from ..model.variants import VARIANTS
 from . import ir_run, onnx_file
-from .checks import Check, one_line
+from .checks import Check, shorten_error
 from .ir_weights import (
     Stored,
     Weights,
@@ -26,7 +26,7 @@ from .ir_weights import (
     read_vectors,
 )
 from .ir_xml import IrFile, check_mapping
-from .measuring import beside, limit_memory
+from .measuring import limit_memory, run_beside
 from .runtime import Network, find_quantized, read_network
 
 READABLE = "IR: readable"
@@ -35,17 +35,17 @@ READABLE = "IR: readable"
 Facts = Dict[str, Any]
 
 
-def check(tree: Path, spec: Spec) -> Tuple[List[Check], Facts]:
+def check_ir(tree: Path, spec: Spec) -> Tuple[List[Check], Facts]:
     """Return the checks of a tree's ONNX file and of its IR beside it, and what was measured.
 
-    The facts are those of :func:`launch.verify.onnx_file.check` and, where the IR can be read and both be
+    The facts are those of :func:`.check_onnx` and, where the IR can be read and both be
     run, ``ir`` and ``outputs`` of a provenance's verification, ``ir_zeros`` by parameter, ``saturated``
     (shares by quantizer), ``collapsed`` (ranges that do not fit) and ``constant`` outputs.
     """
     stem = VARIANTS[spec.variant].stem
     onnx, xml = tree / f"{stem}.onnx", tree / "ir" / f"{stem}.xml"
     # Beside each other, because reading and compiling keep one core busy.
-    with beside(_onnx, onnx, xml, spec) as measured:
+    with run_beside(_onnx, onnx, xml, spec) as measured:
         # Told only what the ONNX file calls its nodes when that is known; it is read meanwhile.
         nodes: Dict[str, str] = {}
         unreadable = None
@@ -56,14 +56,14 @@ def check(tree: Path, spec: Spec) -> Tuple[List[Check], Facts]:
         try:
             checks, facts = measured()
         except KitError as error:
-            return [Check(onnx_file.READABLE, False, one_line(error.what))], {}
+            return [Check(onnx_file.READABLE, False, shorten_error(error.what))], {}
         try:
             if unreadable is not None:
                 raise unreadable
             nodes.update(facts["nodes"])
             more, found = _ir(*files, onnx, spec, facts, measured)
         except KitError as error:
-            return [*checks, Check(READABLE, False, one_line(error.what))], facts
+            return [*checks, Check(READABLE, False, shorten_error(error.what))], facts
     return checks + more, {**facts, **found}
 
 
@@ -109,11 +109,11 @@ def _ir(
 
 def _onnx(onnx: Path, xml: Path, spec: Spec) -> Iterator[Any]:
     """Yield checks and facts of an ONNX file; then weights of both files, its ranges and its outputs."""
-    status.step("reading the ONNX file")
+    status.report_step("reading the ONNX file")
     model = Model(onnx)
-    checks, found = onnx_file.check(model, spec)
+    checks, found = onnx_file.check_onnx(model, spec)
     yield checks, found
-    status.step("comparing weights")
+    status.report_step("comparing weights")
     weights, file = _with_weights(model, xml, found)
     del model  # and with it the whole file in memory
     yield weights, read_ranges(file), ir_run.run_as_is(file, spec)
@@ -131,11 +131,11 @@ def _with_weights(model: Model, xml: Path, found: Facts) -> Tuple[Weights, Netwo
 
 def _answer(folder: str, variant: str, model: str, result: str) -> int:
     limit_memory()
-    checks, facts = check(Path(folder), Spec.from_model(variant, json.loads(model)))
+    checks, facts = check_ir(Path(folder), Spec.from_model(variant, json.loads(model)))
     content = {"checks": [vars(check) for check in checks], "facts": facts}
     Path(result).write_text(json.dumps(content), encoding="utf-8")
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(status.run(_answer, *sys.argv[1:]))
+    sys.exit(status.run_body(_answer, *sys.argv[1:]))

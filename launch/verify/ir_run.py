@@ -5,8 +5,8 @@ from typing import Any, Dict, List, Optional, Tuple
 from ..core import paths, status
 from ..core.errors import KitError
 from ..model.spec import INPUTS, Spec
-from .checks import Check, from_faults
-from .runtime import Network, constant, is_constant
+from .checks import Check, make_check
+from .runtime import Network, is_constant, read_constant
 
 AS_RUN_TOLERANCE = 0.25
 """By how much the outputs of ONNX file and IR may differ in 8 bits, in standard deviations of the output.
@@ -33,7 +33,7 @@ _PADDING = (0, 84)
 Facts = Dict[str, Any]
 
 
-def feeds(spec: Spec) -> List[Dict[str, Any]]:
+def make_feeds(spec: Spec) -> List[Dict[str, Any]]:
     """Return the fixed inputs: int64 arrays of 1 × sequence length by the input's name."""
     import numpy
 
@@ -51,35 +51,37 @@ def feeds(spec: Spec) -> List[Dict[str, Any]]:
 
 
 def run_as_is(network: Network, spec: Spec) -> List[Facts]:
-    """Run a model, in 8 bits, on each of :func:`feeds`; raises what :meth:`Network.run` does."""
-    status.step(f"running {network.path.name}")
-    return network.run(feeds(spec))
+    """Run a model, in 8 bits, on each of :func:`make_feeds`; raises what :meth:`Network.run` does."""
+    status.report_step(f"running {network.path.name}")
+    return network.run(make_feeds(spec))
 
 
 def run_without_rounding(network: Network, spec: Spec) -> List[Facts]:
-    """Run a model on the last of :func:`feeds` with quantizers that do not round, and leave it with them."""
-    status.step(f"running {network.path.name} without rounding")
+    """Run a model on the last of the feeds with quantizers that do not round, and leave it with them."""
+    status.report_step(f"running {network.path.name} without rounding")
     network.disable_rounding()
-    return network.run(feeds(spec)[-1:])
+    return network.run(make_feeds(spec)[-1:])
 
 
 def measure_beyond(network: Network, spec: Spec) -> Dict[str, float]:
-    """Run a model on the last of :func:`feeds`; return the share of values beyond a range, by quantizer."""
+    """Run a model on the last of the feeds; return the share of values beyond a range, by quantizer."""
     import numpy
 
-    status.step(f"measuring the ranges of {network.path.name}")
+    status.report_step(f"measuring the ranges of {network.path.name}")
     quantizers = {
         network.tensor_name(one): [one.input_value(index) for index in range(3)]
         for one in network.quantizers()
     }
     for name, (_, *ends) in quantizers.items():
         if not all(map(is_constant, ends)):
-            raise KitError(f"The range of quantizer {name} is not constant.", where=paths.shown(network.path))
+            raise KitError(
+                f"The range of quantizer {name} is not constant.", where=paths.show_path(network.path)
+            )
     # The values themselves: for the runtime to count them, each takes two operations more to compile.
-    (outputs,) = network.run(feeds(spec)[-1:], {name: value for name, (value, *_) in quantizers.items()})
+    (outputs,) = network.run(make_feeds(spec)[-1:], {name: value for name, (value, *_) in quantizers.items()})
     shares = {}
     for name, (_, *ends) in quantizers.items():
-        low, high = map(constant, ends)
+        low, high = map(read_constant, ends)
         margin = (high - low) * RANGE_TOLERANCE
         inside = outputs[name] >= low - margin
         inside &= outputs[name] <= high + margin
@@ -119,7 +121,7 @@ def check_finite(onnx: List[Facts], ir: List[Facts], spec: Spec) -> Check:
                 if not numpy.isfinite(values).all()
             ]
     count = sum(values.size for values in ir[-1].values())
-    return from_faults("outputs: finite", faults, f"{len(onnx) + len(ir)} runs of {count:,} values")
+    return make_check("outputs: finite", faults, f"{len(onnx) + len(ir)} runs of {count:,} values")
 
 
 def measure_difference(one: List[Facts], other: List[Facts]) -> float:

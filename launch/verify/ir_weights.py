@@ -9,9 +9,9 @@ from typing import Any, Dict, Iterable, Iterator, List, Mapping, Optional, Set, 
 from ..core import status
 from ..model.onnx_model import AT_ONCE
 from ..model.spec import BITS, Spec
-from .checks import Check, from_faults
+from .checks import Check, make_check
 from .ir_run import RANGE_TOLERANCE, SATURATED
-from .runtime import Network, Quantized, constant, consumer, is_constant
+from .runtime import Network, Quantized, find_consumer, is_constant, read_constant
 
 VANISHED = 0.25
 """Share of a matrix's nonzero weights that are zero in int8 from which on its range counts as too wide.
@@ -32,21 +32,21 @@ class Stored:
     def __init__(self, network: Network, operation: Any) -> None:
         self.name = network.tensor_name(operation)
         self.friendly_name = str(operation.get_friendly_name())
-        self.values = constant(operation.output(0))
+        self.values = read_constant(operation.output(0))
         self.zero: Any = None
         self.scale: Any = None  # and stays so where the constant goes another way
         self.dequantized: Any = None  # the operation that gives the values in 32 bits
         self.transposed = False  # on its way into its product
-        user = consumer(operation)
+        user = find_consumer(operation)
         if user is None or user.get_type_name() != "Convert":
             return
-        user = consumer(user)
+        user = find_consumer(user)
         if user is not None and user.get_type_name() == "Subtract" and is_constant(user.input_value(1)):
-            self.zero = constant(user.input_value(1)).copy()
-            user = consumer(user)
+            self.zero = read_constant(user.input_value(1)).copy()
+            user = find_consumer(user)
         if user is None or user.get_type_name() != "Multiply" or not is_constant(user.input_value(1)):
             return
-        self.scale = constant(user.input_value(1)).copy()
+        self.scale = read_constant(user.input_value(1)).copy()
         self.dequantized = user
         self.transposed = _is_transposed(user)
 
@@ -89,7 +89,7 @@ class Weights:
             compared = pool.map(lambda pair: _compare(*pair), pairs)
             for number, (parameter, zeros, beyond, fault) in enumerate(compared, start=1):
                 if number % 40 == 0:
-                    status.step(f"compared {number} of {len(parameters)} weight matrices")
+                    status.report_step(f"compared {number} of {len(parameters)} weight matrices")
                 if zeros is not None:
                     self.zeros[parameter] = zeros
                 self.beyond[parameter] = beyond
@@ -102,12 +102,12 @@ class Weights:
         wanted = len(spec.matrices())
         if self.count != wanted:
             faults.insert(0, f"{self.count} int8 constants, not {wanted}")
-        return from_faults("IR: int8 weights", faults, f"{self.count} constants of {BITS} bits")
+        return make_check("IR: int8 weights", faults, f"{self.count} constants of {BITS} bits")
 
     def check_values(self) -> Check:
         """Check that the constants are the ONNX file's quantized weights."""
         text = "int8 weights equal the ONNX file's quantized weights"
-        return from_faults("IR: made of this ONNX file", self.faults, text)
+        return make_check("IR: made of this ONNX file", self.faults, text)
 
     def find_misfits(self, matrices: Iterable[Mapping[str, Any]]) -> List[str]:
         """Return which weight ranges are too narrow or too wide for their weights.
@@ -134,7 +134,7 @@ class Weights:
         ]
         total, before = sum(found for _, found, _ in known), sum(count for *_, count in known)
         text = f"{total:,} in {len(known)} matrices, {before:,} in the ONNX file; in none fewer"
-        return from_faults("IR: zeros", faults, text)
+        return make_check("IR: zeros", faults, text)
 
 
 def find_operation(matrix: Stored, quantized: Quantized) -> Any:
@@ -216,12 +216,12 @@ def _rows(values: Any, rows: slice) -> Any:
 
 
 def read_vectors(ir: Network) -> Set[str]:
-    """Return the 32-bit constants of more than one value in an IR, by :func:`vector_key`."""
-    constants = (constant(operation.output(0)) for operation in ir.constants("f32"))
-    return {vector_key(values) for values in constants if values.size > 1}
+    """Return the 32-bit constants of more than one value in an IR, by :func:`digest_vector`."""
+    constants = (read_constant(operation.output(0)) for operation in ir.constants("f32"))
+    return {digest_vector(values) for values in constants if values.size > 1}
 
 
-def vector_key(values: Any) -> str:
+def digest_vector(values: Any) -> str:
     """Return what tells one array of 32-bit numbers from another: a digest of its bytes."""
     return hashlib.sha256(values.tobytes()).hexdigest()
 
@@ -229,16 +229,16 @@ def vector_key(values: Any) -> str:
 def check_vectors(onnx: Mapping[str, str], neutral: Iterable[str], ir: Set[str]) -> Check:
     """Check that the ONNX file's biases and norms are in the IR, bit for bit.
 
-    :param onnx: the ONNX file's, by parameter, as :func:`vector_key`; ``neutral`` those that Model Optimizer
-        may leave out, factors of one and terms of zero.
+    :param onnx: the ONNX file's, by parameter, as :func:`digest_vector`; ``neutral`` those that Model
+        Optimizer may leave out, factors of one and terms of zero.
     """
     faults = [f"{name} is not in the IR" for name in sorted(set(onnx) - set(neutral)) if onnx[name] not in ir]
-    return from_faults("IR: biases and norms", faults, f"{len(onnx)} vectors of the ONNX file, bit for bit")
+    return make_check("IR: biases and norms", faults, f"{len(onnx)} vectors of the ONNX file, bit for bit")
 
 
 def _is_transposed(operation: Any) -> bool:
     """Return whether a matrix is transposed on its way from ``operation`` into its product."""
-    user = consumer(operation)
+    user = find_consumer(operation)
     kind = "" if user is None else user.get_type_name()
     return bool(kind == "Transpose" or (kind == "MatMul" and user.get_attributes().get("transpose_b")))
 
@@ -254,7 +254,7 @@ def read_ranges(network: Network) -> Ranges:
         ends = [quantizer.input_value(index) for index in range(1, 5)]
         if all(map(is_constant, ends)):
             levels = quantizer.get_attributes()["levels"]
-            found[network.tensor_name(quantizer)] = (levels, [constant(end).copy() for end in ends])
+            found[network.tensor_name(quantizer)] = (levels, [read_constant(end).copy() for end in ends])
     return found
 
 
@@ -287,7 +287,7 @@ def check_ranges(onnx: Ranges, ir: Ranges) -> Check:
         width = float(numpy.abs(ends[1] - ends[0]).max(initial=0))
         if not max(apart) <= RANGE_TOLERANCE * width:
             faults.append(f"quantizer {name} has the range {_bounds(others)}, not {_bounds(ends)}")
-    return from_faults("IR: activation ranges", faults, f"those of the ONNX file, in {len(onnx)} quantizers")
+    return make_check("IR: activation ranges", faults, f"those of the ONNX file, in {len(onnx)} quantizers")
 
 
 def _bounds(ends: List[Any]) -> str:

@@ -38,7 +38,7 @@ class IrFile:
         end = 0
         weights = path.with_suffix(".bin")
         if not weights.is_file():
-            raise KitError("The IR has no .bin file.", where=paths.shown(weights), hint=_HINT)
+            raise KitError("The IR has no .bin file.", where=paths.show_path(weights), hint=_HINT)
         there = weights.stat().st_size
         for layer in root.iterfind("layers/layer"):
             name, kind = layer.get("name") or "", layer.get("type") or ""
@@ -94,7 +94,9 @@ def _parse(path: Path) -> Any:
             raise _fault(path, f"it has {size:,} bytes, and {MAX_BYTES:,} are read at most")
         return ElementTree.parse(str(path), forbid_dtd=True).getroot()
     except FileNotFoundError:
-        raise KitError(f"The IR has no {path.suffix} file.", where=paths.shown(path), hint=_HINT) from None
+        raise KitError(
+            f"The IR has no {path.suffix} file.", where=paths.show_path(path), hint=_HINT
+        ) from None
     except (ParseError, ValueError) as error:
         if isinstance(error, DefusedXmlException):
             raise _fault(path, "it declares entities, which no IR has") from None
@@ -112,4 +114,4 @@ def _number(path: Path, text: Any, what: str) -> int:
 
 
 def _fault(path: Path, reason: str) -> KitError:
-    return KitError(f"This is no IR, or it is damaged: {reason}.", where=paths.shown(path), hint=_HINT)
+    return KitError(f"This is no IR, or it is damaged: {reason}.", where=paths.show_path(path), hint=_HINT)

@@ -15,12 +15,12 @@ MAX_BYTES = 64 * 10**6
 """What is read of a text file at most; the largest of BERT-large's has two million bytes."""
 
 
-def absolute_paths(text: str) -> List[str]:
+def find_paths(text: str) -> List[str]:
     """Return what looks like an absolute path: two parts or more from the root on, and no address."""
     return _ABSOLUTE.findall(_NAMED.sub("", text))
 
 
-def in_files(folder: Path, names: Iterable[str]) -> List[str]:
+def find_leaks(folder: Path, names: Iterable[str]) -> List[str]:
     """Return a line for the first path in each of the named files that are there and texts.
 
     :raises OSError: a file cannot be read.
@@ -32,6 +32,6 @@ def in_files(folder: Path, names: Iterable[str]) -> List[str]:
         if path.stat().st_size > MAX_BYTES:
             found.append(f"{name} has more than the {MAX_BYTES:,} bytes that are read")
         else:
-            first = absolute_paths(path.read_text(encoding="utf-8", errors="replace"))[:1]
+            first = find_paths(path.read_text(encoding="utf-8", errors="replace"))[:1]
             found += [f"{name} holds {text}" for text in first]
     return found

@@ -21,7 +21,7 @@ MAX_BYTES = 8 * 10**9
 Facts = Dict[str, Any]
 
 
-def ask(
+def measure_apart(
     python: Path,
     folder: Path,
     spec: Spec,
@@ -38,9 +38,9 @@ def ask(
         scratch = Path(name)
         result = scratch / "result.json"
         words = str(folder), spec.variant, json.dumps(spec.model()), str(result)
-        usage = child.run(
+        usage = child.run_child(
             [str(python), "-m", f"{__package__}.ir", *words],
-            env={**surroundings.inherited(env), "PYTHONPATH": str(paths.REPOSITORY)},
+            env={**surroundings.inherit_variables(env), "PYTHONPATH": str(paths.REPOSITORY)},
             cwd=scratch,
             log=scratch / "log",
             what="verification",
@@ -52,7 +52,7 @@ def ask(
 
 
 @contextlib.contextmanager
-def beside(body: Callable[..., Any], *arguments: Any) -> Iterator[Callable[[], Any]]:
+def run_beside(body: Callable[..., Any], *arguments: Any) -> Iterator[Callable[[], Any]]:
     """Call ``body`` in a copy of this process, and give a function that waits for its result.
 
     Where ``body`` is a generator, it waits for what that yields next.  Nothing that runs threads may be

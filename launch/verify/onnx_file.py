@@ -7,13 +7,13 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Collection, Dict, Iterator, List, Tuple
 
 from ..core import status
-from ..model.onnx_model import AT_ONCE, Model, bare, type_name
+from ..model.onnx_model import AT_ONCE, Model, name_type, strip_prefix
 from ..model.sparsity import BLOCK_PREFIX
 from ..model.spec import BITS, INPUTS, OPSET, SPARSITY_TOLERANCE, Spec, is_feed_forward
 from ..model.variants import VARIANTS
-from .checks import Check, from_faults
-from .ir_weights import vector_key
-from .leaks import absolute_paths
+from .checks import Check, make_check
+from .ir_weights import digest_vector
+from .leaks import find_paths
 
 _BITS_BY_LEVELS = {2**bits - less: bits for bits in range(2, 17) for less in (0, 1)}
 
@@ -23,7 +23,7 @@ READABLE = "ONNX: readable"
 Facts = Dict[str, Any]
 
 
-def check(model: Model, spec: Spec) -> Tuple[List[Check], Facts]:
+def check_onnx(model: Model, spec: Spec) -> Tuple[List[Check], Facts]:
     """Return the checks of a tree's ONNX file and what was measured.
 
     The facts are ``onnx`` and ``matrices`` of a provenance's verification (without the IR's zeros), the three
@@ -65,11 +65,11 @@ def check(model: Model, spec: Spec) -> Tuple[List[Check], Facts]:
         _check_interface(facts["onnx"], spec),
         _check_nodes(model, spec),
         _check_quantizers(model, spec, found),
-        from_faults("ONNX: bit widths", odd, f"{BITS} bits in each of {len(bits):,} quantizers"),
+        make_check("ONNX: bit widths", odd, f"{BITS} bits in each of {len(bits):,} quantizers"),
         found.check_shapes(),
         found.check_sparsity(),
         found.check_each_sparsity(),
-        from_faults("ONNX: no machine paths", _paths(model), "none in names, documentation and metadata"),
+        make_check("ONNX: no machine paths", _paths(model), "none in names, documentation and metadata"),
     ]
     return checks, facts
 
@@ -96,7 +96,7 @@ class _Matrices:
             self.names[constant] = parameter
             self.shapes[parameter] = tuple(int(size) for size in values.shape)
             matrices[parameter] = values
-        status.step("counting zeros")
+        status.report_step("counting zeros")
         # numpy lets go of the interpreter while it computes.
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             counts = dict(zip(matrices, pool.map(_count, matrices.values())))
@@ -121,7 +121,7 @@ class _Matrices:
         if faults and self._other_variant():
             faults.insert(0, f"these are the shapes of {self._other_variant()}")
         text = f"{len(self.expected)} matrices as {self.spec.describe()} has them"
-        return from_faults("ONNX: matrix shapes", faults, text)
+        return make_check("ONNX: matrix shapes", faults, text)
 
     def _other_variant(self) -> str:
         """Return the other variant whose hybrid dimensions the shapes are; empty where there is none."""
@@ -135,7 +135,7 @@ class _Matrices:
         return ""
 
     def _sparsities(self) -> Dict[str, float]:
-        """Return block sparsity (as :func:`launch.model.sparsity.block_sparsity`) and the parts' own."""
+        """Return block sparsity (as :func:`.compute_block_sparsity`) and the parts' own."""
         block = [row for row in self.rows if row["parameter"].startswith(BLOCK_PREFIX)]
         left = sum(math.prod(row["shape"]) - row["zeros"] for row in block)
         return {
@@ -171,7 +171,7 @@ class _Matrices:
             if abs(measured - share) > allowed:
                 faults.append(f"{parameter}: {measured:.3f} zero, {share:.3f} ± {allowed:.3f} expected")
         text = "each block matrix as one threshold over random weights leaves it"
-        return from_faults("ONNX: sparsity by matrix", faults, text)
+        return make_check("ONNX: sparsity by matrix", faults, text)
 
 
 def _count(values: Any) -> Tuple[int, int]:
@@ -196,9 +196,9 @@ def _vectors(model: Model) -> Facts:
     for name, tensor in model.initializers:
         values = model.array(tensor)
         if values.dtype == numpy.float32 and values.size > 1:
-            found[bare(name)] = vector_key(values)
+            found[strip_prefix(name)] = digest_vector(values)
             if (values == (1 if name.endswith("weight") else 0)).all():
-                neutral.append(bare(name))
+                neutral.append(strip_prefix(name))
     return {"vectors": found, "neutral": neutral}
 
 
@@ -210,11 +210,11 @@ def _check_interface(facts: Facts, spec: Spec) -> Check:
         if facts[kind] != wanted:
             faults.append(f"{kind} {_interface(facts[kind])}, not {_interface(wanted)}")
     text = f"{_interface(facts['inputs'])}; {_interface(facts['outputs'])}"
-    return from_faults("ONNX: inputs and outputs", faults, text)
+    return make_check("ONNX: inputs and outputs", faults, text)
 
 
 def _check_nodes(model: Model, spec: Spec) -> Check:
-    names = (bare(name) for name in model.graph.initializers)
+    names = (strip_prefix(name) for name in model.graph.initializers)
     blocks = {name[len(BLOCK_PREFIX) :].split(".")[0] for name in names if name.startswith(BLOCK_PREFIX)}
     count, layers = len(model.nodes), len(blocks)
     faults = []
@@ -222,7 +222,7 @@ def _check_nodes(model: Model, spec: Spec) -> Check:
         faults.append(f"{layers} layers, not {spec.layers}")
     if count != spec.nodes:
         faults.append(f"{count:,} nodes, not {spec.nodes:,}")
-    return from_faults("ONNX: layers and nodes", faults, f"{layers} layers, {count:,} nodes")
+    return make_check("ONNX: layers and nodes", faults, f"{layers} layers, {count:,} nodes")
 
 
 def _check_quantizers(model: Model, spec: Spec, found: _Matrices) -> Check:
@@ -233,7 +233,7 @@ def _check_quantizers(model: Model, spec: Spec, found: _Matrices) -> Check:
     if (weights, activations) != wanted:
         faults.append(f"{text}; {wanted[0]:,} and {wanted[1]:,} are wanted")
         faults += [f"{name} is not quantized" for name in found.expected if name not in found.shapes]
-    return from_faults("ONNX: quantizers", faults, text)
+    return make_check("ONNX: quantizers", faults, text)
 
 
 def _bits(quantizer: Any) -> int:
@@ -250,7 +250,7 @@ def _paths(model: Model) -> Iterator[str]:
     said += [text for entry in proto.metadata_props for text in (entry.key, entry.value)]
     said += [text for node in model.nodes for text in (node.name, node.doc_string)]
     said += [name for name, _ in model.constants]
-    yield from absolute_paths("\n".join(said))
+    yield from find_paths("\n".join(said))
 
 
 def _values(values: Any, leave_out: Collection[str] = ()) -> List[Facts]:
@@ -259,7 +259,7 @@ def _values(values: Any, leave_out: Collection[str] = ()) -> List[Facts]:
         {
             "name": value.name,
             "shape": [int(dim.dim_value) for dim in value.type.tensor_type.shape.dim],
-            "type": type_name(value.type.tensor_type.elem_type),
+            "type": name_type(value.type.tensor_type.elem_type),
         }
         for value in values
         if value.name not in leave_out

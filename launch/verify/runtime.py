@@ -10,7 +10,7 @@ from typing import Any, Dict, Iterable, Iterator, List, Mapping, NamedTuple, Opt
 
 from ..core import paths
 from ..core.errors import KitError
-from ..model.onnx_model import QUANTIZER, Model, constant_value
+from ..model.onnx_model import QUANTIZER, Model, read_node_constant
 
 NO_ROUNDING_LEVELS = 2**16
 """Levels of a quantizer whose rounding is as good as none; its range still clips.
@@ -109,14 +109,14 @@ class Network:
         except RuntimeError as error:
             raise self._refused("run", error) from None
         except KeyError as error:
-            raise KitError(f"The model has an input {error}.", where=paths.shown(self.path)) from None
+            raise KitError(f"The model has an input {error}.", where=paths.show_path(self.path)) from None
         return found
 
     def _refused(self, what: str, error: Exception) -> KitError:
         lines = str(error).strip().splitlines() or [""]
         return KitError(
             f"OpenVINO cannot {what} the file: {lines[-1].strip()}",
-            where=paths.shown(self.path),
+            where=paths.show_path(self.path),
             hint="Make the tree again, or copy it again from where it came.",
         )
 
@@ -126,14 +126,14 @@ def is_constant(value: Any) -> bool:
     return bool(value.get_node().get_type_name() == "Constant")
 
 
-def constant(value: Any) -> Any:
+def read_constant(value: Any) -> Any:
     """Return the array that a constant's output holds, a view of its memory."""
     import numpy
 
     return numpy.asarray(memoryview(value.get_node()))
 
 
-def consumer(operation: Any) -> Any:
+def find_consumer(operation: Any) -> Any:
     """Return the only operation that uses the first output of ``operation``; None where there are others."""
     users = list(operation.output(0).get_target_inputs())
     return users[0].get_node() if len(users) == 1 else None
@@ -201,7 +201,7 @@ def read_network(model: Model, nodes: Mapping[str, str], operations: Mapping[str
             output, shape = node.output[0], list(model.tensors[node.input[0]].dims)
             filled[output] = operations[node.input[0]]
             graph.input.append(helper.make_tensor_value_info(output, TensorProto.FLOAT, shape))
-        elif constant_value(node) is None or node.output[0] not in operations:
+        elif read_node_constant(node) is None or node.output[0] not in operations:
             kept.append(node)
     # Made anew: protobuf moves what is kept up one by one where nodes are taken out.
     del graph.node[:]

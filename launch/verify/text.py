@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, Dict, List, Mapping, Sequence
 
 from ..core import paths
-from ..core.progress import Progress, columns_of, printable, size
+from ..core.progress import Progress, align_columns, escape_text, format_size
 from ..model.sparsity import BLOCK_PREFIX
 from . import tree
 from .tree import Result
@@ -37,7 +37,7 @@ def _by_layer(matrices: Sequence[Mapping[str, Any]]) -> List[str]:
         size, dense = sum(math.prod(row["shape"]) for row in rows), sum(row["dense"] for row in rows)
         zeros, kept = sum(row["zeros"] for row in rows), sum(row["ir_zeros"] for row in rows)
         lines.append((layer, f"{size:,}", f"{zeros:,}", f"{kept:,}", f"{1 - (size - zeros) / dense:.6f}"))
-    return ["        " + line for line in columns_of(lines, range(5))]
+    return ["        " + line for line in align_columns(lines, range(5))]
 
 
 def _summary(result: Result) -> str:
@@ -53,11 +53,11 @@ def verify_all(trees: Sequence[Path]) -> bool:
     passed = True
     for path in trees:
         with Progress(f"{path.name}", None) as progress:
-            result = tree.verify(path, paths.VENV_PYTHON, progress.tick)
-            progress.done(f"largest process {size(result.peak_bytes)}")
+            result = tree.verify_tree(path, paths.VENV_PYTHON, progress.tick)
+            progress.done(f"largest process {format_size(result.peak_bytes)}")
         print(f"{path.name}: {_summary(result)}")
-        print(printable("\n".join(_lines(result))), flush=True)
+        print(escape_text("\n".join(_lines(result))), flush=True)
         if not result.passed:
-            print(f"  to do: {tree.again(path)}", flush=True)
+            print(f"  to do: {tree.suggest_again(path)}", flush=True)
         passed = passed and result.passed
     return passed

@@ -12,11 +12,11 @@ from ..artifact import provenance, sums, trees
 from ..core import child, paths
 from ..core.errors import KitError
 from ..model import sparsity
-from ..model.spec import Spec, bert_large
+from ..model.spec import Spec, make_bert_large
 from ..model.variants import VARIANTS, Variant
 from . import ir, leaks, measuring
-from .checks import Check, Finding, from_faults, one_line
-from .degeneracy import findings
+from .checks import Check, Finding, make_check, shorten_error
+from .degeneracy import find_degeneracy
 
 Tick = Callable[[Optional[str]], None]
 
@@ -55,7 +55,7 @@ class Result:
         return not self.failed and not self.unknown
 
 
-def require(result: Result, tree: str, hint: str) -> Dict[str, Any]:
+def require_passed(result: Result, tree: str, hint: str) -> Dict[str, Any]:
     """Return what was measured on a tree that passed.
 
     :param tree: where it is, for the error; ``hint`` what to do where it did not pass.
@@ -69,15 +69,15 @@ def require(result: Result, tree: str, hint: str) -> Dict[str, Any]:
     raise KitError(what, where=tree, hint=hint)
 
 
-def again(tree: Path) -> str:
+def suggest_again(tree: Path) -> str:
     """Return what to do about a published tree that is not as it must be."""
     return (
         "Do not use these files. Remove the tree and make it again, or copy it again from where it came:"
-        f" rm -r {shlex.quote(paths.shown(tree))} && make variant V={tree.name}"
+        f" rm -r {shlex.quote(paths.show_path(tree))} && make variant V={tree.name}"
     )
 
 
-def measure(
+def measure_files(
     folder: Path, spec: Spec, python: Path, env: Dict[str, str], tick: Tick, inherit: Sequence[int] = ()
 ) -> Result:
     """Check what the ONNX file and the IR in ``folder`` hold.
@@ -88,39 +88,39 @@ def measure(
     facts: Dict[str, Any] = {}
     used = child.Usage(0.0, 0)
     try:
-        checks, facts, used = measuring.ask(python, folder, spec, env, tick, inherit)
+        checks, facts, used = measuring.measure_apart(python, folder, spec, env, tick, inherit)
     except KitError as error:
-        checks = [Check(ir.READABLE, False, one_line(error.what))]
+        checks = [Check(ir.READABLE, False, shorten_error(error.what))]
     took = used.seconds, used.peak_bytes, used.cpu_seconds
-    faults = leaks.in_files(folder, [*trees.all_files(VARIANTS[spec.variant].stem), trees.PROVENANCE])
-    checks.append(from_faults("files: no machine paths", faults, "no absolute path in the text files"))
+    faults = leaks.find_leaks(folder, [*trees.list_files(VARIANTS[spec.variant].stem), trees.PROVENANCE])
+    checks.append(make_check("files: no machine paths", faults, "no absolute path in the text files"))
     checks.append(_check_report(folder, spec, facts))
     if "ir" not in facts:
         return Result(spec.variant, checks, [], None, *took)
-    signs = findings(spec, facts)
+    signs = find_degeneracy(spec, facts)
     return Result(spec.variant, checks, signs, _document(checks, signs, facts), *took)
 
 
-def verify(tree: Path, python: Path, tick: Tick) -> Result:
+def verify_tree(tree: Path, python: Path, tick: Tick) -> Result:
     """Check a published tree, which is called by its variant's name."""
     variant = VARIANTS[tree.name]
     checks, entries = check_files(tree, variant, tick)
-    names = (*trees.all_files(variant.stem), trees.PROVENANCE)
+    names = (*trees.list_files(variant.stem), trees.PROVENANCE)
     if any(os.path.lexists(str(tree / name)) and not _is_plain(tree / name) for name in names):
         return Result(variant.name, checks, [], None, 0.0, 0)  # such a thing is not opened
     content: Dict[str, Any] = {}
     try:
-        content = provenance.read(tree)
-        faults = list(provenance.disagreements(tree, entries, content))
-        checks.append(from_faults("provenance", faults, f"format {trees.FORMAT}, valid"))
+        content = provenance.read_provenance(tree)
+        faults = list(provenance.find_disagreements(tree, entries, content))
+        checks.append(make_check("provenance", faults, f"format {trees.FORMAT}, valid"))
     except KitError as error:
-        checks.append(Check("provenance", False, one_line(error.what)))
+        checks.append(Check("provenance", False, shorten_error(error.what)))
     spec = _spec(tree, variant)
     contradiction = spec.contradiction()
     checks.append(Check("model", contradiction is None, contradiction or spec.describe()))
     if contradiction:
-        spec = Spec.of(variant, bert_large(variant))
-    found = measure(tree, spec, python, dict(os.environ), tick)
+        spec = Spec.of(variant, make_bert_large(variant))
+    found = measure_files(tree, spec, python, dict(os.environ), tick)
     checks += found.checks
     if found.measured is not None and content:
         checks.append(_check_recorded(content, found.measured))
@@ -135,25 +135,25 @@ def _spec(tree: Path, variant: Variant) -> Spec:
         spec = Spec.from_model(variant.name, content["model"])
         spec.contradiction()
     except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError):
-        return Spec.of(variant, bert_large(variant))
+        return Spec.of(variant, make_bert_large(variant))
     return spec
 
 
 def check_files(tree: Path, variant: Variant, tick: Tick) -> Tuple[List[Check], Dict[str, str]]:
     """Check that the files of a tree are there, no others are, and all are as listed; return the list too."""
-    wanted = {*trees.all_files(variant.stem), trees.PROVENANCE, sums.NAME}
-    there = set(sums.listed(tree))
+    wanted = {*trees.list_files(variant.stem), trees.PROVENANCE, sums.NAME}
+    there = set(sums.list_files(tree))
     faults = [f"{name} is missing" for name in sorted(wanted - there)]
-    faults += [f"{sums.shown(name)} does not belong to a tree" for name in sorted(there - wanted)]
+    faults += [f"{sums.show_name(name)} does not belong to a tree" for name in sorted(there - wanted)]
     faults += [f"{name} is no regular file" for name in sorted(wanted & there) if not _is_plain(tree / name)]
-    checks = [from_faults("files: complete", faults, f"{len(wanted)} files")]
+    checks = [make_check("files: complete", faults, f"{len(wanted)} files")]
     entries: Dict[str, str] = {}
     try:
-        entries = sums.read(tree)
-        faults = sums.faults(tree, entries, lambda name: tick(f"checksum of {name}"))
-        checks.append(from_faults("files: checksums", faults, f"{len(entries)} files as {sums.NAME} says"))
+        entries = sums.read_sums(tree)
+        faults = sums.find_faults(tree, entries, lambda name: tick(f"checksum of {name}"))
+        checks.append(make_check("files: checksums", faults, f"{len(entries)} files as {sums.NAME} says"))
     except KitError as error:
-        checks.append(Check("files: checksums", False, one_line(error.what)))
+        checks.append(Check("files: checksums", False, shorten_error(error.what)))
     return checks, entries
 
 
@@ -164,7 +164,7 @@ def _is_plain(path: Path) -> bool:
 def _check_report(folder: Path, spec: Spec, facts: Dict[str, Any]) -> Check:
     """Check that the sparsity report says what was measured."""
     name = "sparsity report"
-    path = sparsity.report_paths(folder / f"{VARIANTS[spec.variant].stem}.onnx")[0]
+    path = sparsity.list_report_paths(folder / f"{VARIANTS[spec.variant].stem}.onnx")[0]
     try:
         if path.stat().st_size > leaks.MAX_BYTES:
             raise ValueError("too long")
@@ -179,7 +179,7 @@ def _check_report(folder: Path, spec: Spec, facts: Dict[str, Any]) -> Check:
         if report.pop(row["parameter"], None) != (row["shape"], nonzero):
             faults.append(f"{row['parameter']} has {nonzero:,} nonzero values, the report says otherwise")
     faults += [f"{layer or 'a matrix without a name'} is in the report only" for layer in report]
-    return from_faults(name, faults, f"{len(facts['matrices'])} matrices as measured")
+    return make_check(name, faults, f"{len(facts['matrices'])} matrices as measured")
 
 
 def _check_recorded(content: Dict[str, Any], measured: Dict[str, Any]) -> Check:
@@ -199,7 +199,7 @@ def _check_recorded(content: Dict[str, Any], measured: Dict[str, Any]) -> Check:
     optimizer, version = content["model_optimizer"], measured["ir"]["version"]
     if trees.IR_VERSIONS.get(optimizer) != version:
         faults.append(f"Model Optimizer {optimizer} does not make IR of version {version}")
-    return from_faults("provenance: as measured", faults, "what it says of the files is so")
+    return make_check("provenance: as measured", faults, "what it says of the files is so")
 
 
 def _document(checks: List[Check], signs: List[Finding], facts: Dict[str, Any]) -> Dict[str, Any]:
@@ -216,7 +216,7 @@ def _document(checks: List[Check], signs: List[Finding], facts: Dict[str, Any]) 
     }
 
 
-def chosen(out: Path, name: str) -> List[Path]:
+def choose_trees(out: Path, name: str) -> List[Path]:
     """Return the tree of the variant ``name`` below ``out``; where ``name`` is empty, all that are there.
 
     :raises KitError: there is none.

@@ -7,8 +7,17 @@ or a variable means stands, with its source, in the README of this folder.
 Floors: ``invocation``, ``terminal``, ``file`` < ``variables`` < ``resolve``.
 """
 
-from .file import Configuration, LaunchFile, find, load, parse
+from .file import Configuration, LaunchFile, find_configuration, parse_launch_file, read_launch_file
 from .invocation import Invocation
-from .resolve import make_variables, resolve
+from .resolve import make_variables, resolve_configuration
 
-__all__ = ["Configuration", "Invocation", "LaunchFile", "find", "load", "make_variables", "parse", "resolve"]
+__all__ = [
+    "Configuration",
+    "Invocation",
+    "LaunchFile",
+    "find_configuration",
+    "make_variables",
+    "parse_launch_file",
+    "read_launch_file",
+    "resolve_configuration",
+]

@@ -59,7 +59,7 @@ class Configuration:
     def place(self, path: jsonc.KeyPath) -> str:
         """Return file, line and key of ``path`` in this entry."""
         whole: jsonc.KeyPath = ("configurations", self.index, *path)
-        return f"{self.document.place(whole)}, {jsonc.dotted(whole)}"
+        return f"{self.document.place(whole)}, {jsonc.format_path(whole)}"
 
     def error(self, path: jsonc.KeyPath, what: str, hint: str) -> KitError:
         """Return an error about the value at ``path`` in this entry."""
@@ -85,7 +85,7 @@ class LaunchFile:
     document: jsonc.Document = field(repr=False)
 
 
-def load(path: pathlib.Path) -> LaunchFile:
+def read_launch_file(path: pathlib.Path) -> LaunchFile:
     """Return the configurations of a launch file.
 
     :raises KitError: the file cannot be read or is no regular one, is too large, is not UTF-8 (a byte order
@@ -94,7 +94,7 @@ def load(path: pathlib.Path) -> LaunchFile:
     """
     source = str(path)
     try:
-        text = files.read(path, MAX_BYTES).decode("utf-8-sig")
+        text = files.read_bytes(path, MAX_BYTES).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         # The decoder counts from behind a byte order mark.
         line = error.object.count(b"\n", 0, error.start) + 1
@@ -110,15 +110,15 @@ def load(path: pathlib.Path) -> LaunchFile:
             where=source,
             hint="Name a regular file that you may read.",
         ) from None
-    return parse(text, source)
+    return parse_launch_file(text, source)
 
 
-def parse(text: str, source: str) -> LaunchFile:
-    """Return the configurations that the text of a launch file holds; errors as those of :func:`load`.
+def parse_launch_file(text: str, source: str) -> LaunchFile:
+    """Return the configurations in the text of a launch file; errors as of :func:`read_launch_file`.
 
     :param source: what errors call the text: its file name.
     """
-    document = jsonc.parse(text, source)
+    document = jsonc.parse_jsonc(text, source)
     if not isinstance(document.value, dict):
         raise _error(document, (), "A launch file is an object.", 'Put { "configurations": [ … ] }.')
     entries = document.at(("configurations",))
@@ -140,7 +140,7 @@ def parse(text: str, source: str) -> LaunchFile:
     return LaunchFile(tuple(found.values()), _compounds(document.at(("compounds",))), document)
 
 
-def find(file: LaunchFile, name: str) -> Configuration:
+def find_configuration(file: LaunchFile, name: str) -> Configuration:
     """Return the configuration called ``name``.
 
     :raises KitError: there is none; the error lists the names and the nearest.  Or it is a compound.
@@ -172,7 +172,7 @@ def _error(
     text = "absent" if value is jsonc.ABSENT else json.dumps(value, ensure_ascii=False)
     if hide and value not in (jsonc.ABSENT, None):
         text = hidden.NOT_SHOWN
-    key = f", {jsonc.dotted(path)} = " if path else ": "
+    key = f", {jsonc.format_path(path)} = " if path else ": "
     return KitError(
         what,
         where=f"{document.place(path)}{key}{text if len(text) <= _SHOWN else text[:_SHOWN] + '…'}",

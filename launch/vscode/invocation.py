@@ -63,7 +63,7 @@ class Invocation:
 
 
 def _assignment(name: str, value: str) -> str:
-    return hidden.joined("=", [name, value])
+    return hidden.join_words("=", [name, value])
 
 
 def _quoted(word: str) -> str:

@@ -31,7 +31,7 @@ _BLANK = "[\\t-\\r \u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000\ufeff
 _BLANK_ENDS = re.compile(f"^{_BLANK}+|{_BLANK}+$")
 
 
-def resolve(
+def resolve_configuration(
     configuration: Configuration,
     *,
     workspace: pathlib.Path,
@@ -61,7 +61,7 @@ def resolve(
 def make_variables(
     configuration: Configuration, *, workspace: pathlib.Path, env: Mapping[str, str]
 ) -> Variables:
-    """Return what the ``${…}`` variables of a configuration stand for; parameters as :func:`resolve`."""
+    """Return what ``${…}`` variables stand for; parameters as of :func:`resolve_configuration`."""
     # VS Code opens folders by absolute, normal paths.
     return Variables(os.path.normpath(str(workspace.absolute())), env, configuration.inputs)
 
@@ -185,7 +185,7 @@ def _target(keys: _Keys) -> Tuple[str, ...]:
     key = given[0]
     value = keys.get(key)
     is_list = key == "code" and isinstance(value, list)
-    text = hidden.joined("\n", keys.strings(key)) if is_list else keys.text(key)
+    text = hidden.join_words("\n", keys.strings(key)) if is_list else keys.text(key)
     if value == [] or (not text and key != "code"):
         raise keys.error(key, f'"{key}" is empty.', "Name what is to be run.")
     _check_typed(keys, keys.path(key), text)
@@ -228,7 +228,7 @@ def _working_directory(keys: _Keys) -> str:
     reason = terminal.find_control(cwd) if _console(keys) == terminal.INTEGRATED else None
     if reason is not None:
         raise keys.error("cwd", reason, f"Name another folder.\n{terminal.INSTEAD}")
-    return hidden.mapped(lambda text: str(pathlib.PurePath(text)), cwd)
+    return hidden.map_word(lambda text: str(pathlib.PurePath(text)), cwd)
 
 
 def _arguments(keys: _Keys) -> Tuple[str, ...]:
@@ -244,7 +244,7 @@ def _arguments(keys: _Keys) -> Tuple[str, ...]:
         what: Optional[str] = f'debugpy takes no string here with "console": "{console}": there is no shell.'
     elif console == terminal.EXTERNAL and text:
         what = f'With "console": "{console}" VS Code makes one word of a string.'
-    elif hidden.shown(text) != text:
+    elif hidden.show_word(text) != text:
         what = "How a shell splits a value of the environment cannot be shown without showing the value."
     else:
         what = terminal.find_control(text)
@@ -261,12 +261,12 @@ def _environment(keys: _Keys, env: Mapping[str, str]) -> Dict[str, Optional[str]
         raise keys.error("env", '"env" must be an object.', 'Put { "NAME": "…" } there.')
     own = dict(_variable(keys, key, value) for key, value in ({} if entries is ABSENT else entries).items())
     for name in ("PATH", "PYTHONPATH"):
-        searched = hidden.mapped(_trimmed, own.get(name) or "")
+        searched = hidden.map_word(_trimmed, own.get(name) or "")
         inherited = _trimmed(env.get(name, ""))
         if not searched:
             own.pop(name, None)
         elif inherited:
-            own[name] = hidden.joined(os.pathsep, [searched, hidden.of_environment(name, inherited)])
+            own[name] = hidden.join_words(os.pathsep, [searched, hidden.hide_variable(name, inherited)])
         else:
             own[name] = searched
     return own
@@ -276,7 +276,7 @@ def _variable(keys: _Keys, key: str, value: Any) -> Tuple[str, Optional[str]]:
     """Return the name and the value that an entry of ``env`` sets (None: removes)."""
     path = (*keys.path("env"), key)
     name = keys.string(path, key)  # VS Code substitutes in keys, too.
-    if not name or "=" in name or name.startswith("-") or hidden.shown(name) != name:
+    if not name or "=" in name or name.startswith("-") or hidden.show_word(name) != name:
         # What stands behind = was meant for a value.
         named, equals, _ = key.partition("=")
         what = f"{named + equals!r} cannot be the name of a variable."
@@ -286,7 +286,7 @@ def _variable(keys: _Keys, key: str, value: Any) -> Tuple[str, Optional[str]]:
         what = f"VS Code does not remove {name}: it runs with what it inherits."
         hint = "Remove the key; or unset the variable before VS Code or make is started."
         raise keys.configuration.error(path, what, hint)
-    return name, None if value is None else hidden.of_entry(name, value, keys.string(path, value))
+    return name, None if value is None else hidden.hide_entry(name, value, keys.string(path, value))
 
 
 def _trimmed(text: str) -> str:

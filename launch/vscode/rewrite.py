@@ -36,7 +36,7 @@ class Part:
     @property
     def changed(self) -> bool:
         """Whether the part runs otherwise than the file says."""
-        return list(map(hidden.shown, self.before)) != list(map(hidden.shown, self.after))
+        return list(map(hidden.show_word, self.before)) != list(map(hidden.show_word, self.after))
 
 
 class Rewriter:
@@ -75,7 +75,7 @@ class Rewriter:
         self.python.before = (*_words(body.get("python", body.get("pythonPath"))), *options)
         for name, value in body.get("env", {}).items():
             if substitute(name) in self.env:
-                shown = None if value is None else hidden.of_entry(substitute(name), value)
+                shown = None if value is None else hidden.hide_entry(substitute(name), value)
                 self.env[substitute(name)].before = _assignment(name, shown)
         written = body.get("args", ())
         if not isinstance(written, str):
@@ -132,17 +132,17 @@ class Rewriter:
     def drop(self, option: str, rule: str) -> None:
         """Leave ``option`` and its values out, wherever it is given."""
         for part in self.args:
-            if option_of(part) == option:
+            if read_option(part) == option:
                 part.change((), rule)
 
     def map_words(self, change: Callable[[str], str], rule: str) -> None:
         """Put every word of the program's arguments and every variable's value through ``change``."""
         for part in self.args:
-            part.change(tuple(hidden.mapped(change, word) for word in part.after), rule)
+            part.change(tuple(hidden.map_word(change, word) for word in part.after), rule)
         for name in self.env:
             value = self.variable(name)
             if value is not None:
-                self.set_variable(name, hidden.mapped(change, value), rule)
+                self.set_variable(name, hidden.map_word(change, value), rule)
 
     def variable(self, name: str) -> Optional[str]:
         """Return what the environment variable ``name`` is set to; None where it is not."""
@@ -165,10 +165,10 @@ class Rewriter:
 
     def _find(self, option: str) -> Optional[Part]:
         """Return where ``option`` is given; the last counts, as for the programs' own parsers."""
-        return next((part for part in reversed(self.args) if option_of(part) == option), None)
+        return next((part for part in reversed(self.args) if read_option(part) == option), None)
 
 
-def option_of(part: Part) -> str:
+def read_option(part: Part) -> str:
     """Return the option that a part gives, as ``--name value`` or ``--name=value``; empty for none."""
     return part.after[0].split("=", 1)[0] if part.after else ""
 
@@ -178,7 +178,7 @@ def _words(value: object) -> Tuple[str, ...]:
 
 
 def _assignment(name: str, value: Optional[str]) -> Tuple[str, ...]:
-    return ("-u", name) if value is None else (hidden.joined("=", [name, value]),)
+    return ("-u", name) if value is None else (hidden.join_words("=", [name, value]),)
 
 
 def _grouped(args: Tuple[str, ...]) -> List[Part]:
@@ -205,7 +205,7 @@ def format_parts(parts: List[Part]) -> str:
     for part in parts:
         if not (part.before or part.after):
             continue  # one rule put it in, a later one took it out
-        before, after = (shlex.join(map(hidden.shown, words)) for words in (part.before, part.after))
+        before, after = (shlex.join(map(hidden.show_word, words)) for words in (part.before, part.after))
         lines.append(f"{part.what:<8}{before or '(not in the file)'}")
         if part.changed:
             lines.append(f"{'  runs':<8}{after or '(left out)'}")

@@ -81,7 +81,7 @@ class Variables:
         for match in _REFERENCE.finditer(text):
             pieces += [text[end : match.start()], self._value(match.group(), match.group(1), env)]
             end = match.end()
-        return hidden.joined("", [*pieces, text[end:]])
+        return hidden.join_words("", [*pieces, text[end:]])
 
     def _value(self, reference: str, inner: str, env: bool) -> str:
         name, colon, argument = inner.partition(":")
@@ -97,7 +97,7 @@ class Variables:
                 f"The debugger extension replaces {reference} by nothing in this key.", _NO_ENV
             )
         if name == "env" and argument and not re.search(r"[:${\0]", argument):
-            return hidden.of_environment(argument, self._env.get(argument, ""))
+            return hidden.hide_variable(argument, self._env.get(argument, ""))
         raise self._problem(reference, name, argument, env)
 
     def _not_closed(self, reference: str) -> NoValueError:

@@ -18,7 +18,7 @@ from launch.verify import tree as verification
 from .. import sample_trees
 from ..conftest import UNSTRUCTURED, Kit
 
-VARIANT = variants.get(UNSTRUCTURED)
+VARIANT = variants.find_variant(UNSTRUCTURED)
 ONNX = f"{VARIANT.stem}.onnx"
 
 Path_ = Tuple[Any, ...]
@@ -65,8 +65,8 @@ def tree(kit: Kit, job: jobs.TreeJob) -> Path:
     content = sample_trees.document(VARIANT)
     tree = sample_trees.write(kit.out, VARIANT, content)
     content = json.loads((tree / trees.PROVENANCE).read_text())
-    key = record.recorded(jobs.onnx_key(job))
-    ir = record.recorded(convert.ir_key(content["files"][ONNX]["sha256"], convert.DEFAULT))
+    key = record.record_key(jobs.make_onnx_key(job))
+    ir = record.record_key(convert.make_ir_key(content["files"][ONNX]["sha256"], convert.DEFAULT))
     sample_trees.finish(tree, {**content, "onnx_key": key, "ir_key": ir})
     return tree
 
@@ -77,16 +77,16 @@ def put(tree: Path, content: Dict[str, Any]) -> None:
     from launch.core import digests
 
     (tree / trees.PROVENANCE).write_text(json.dumps(content))
-    entries = {**sums.read(tree), trees.PROVENANCE: digests.of_file(tree / trees.PROVENANCE)}
-    (tree / sums.NAME).write_text(sums.text(entries))
+    entries = {**sums.read_sums(tree), trees.PROVENANCE: digests.digest_file(tree / trees.PROVENANCE)}
+    (tree / sums.NAME).write_text(sums.format_sums(entries))
 
 
 def test_no_command_ends_in_a_traceback(tree: Path, job: jobs.TreeJob) -> None:
     whole = json.loads((tree / trees.PROVENANCE).read_text())
-    build, key = pipeline.Build([job], tree.parent, lambda: None), jobs.onnx_key(job)
+    build, key = pipeline.Build([job], tree.parent, lambda: None), jobs.make_onnx_key(job)
     current = build._current(job, key)
     assert current is not None
-    assert "up to date" in pipeline.table([current])
+    assert "up to date" in pipeline.format_table([current])
     remade = 0
     for what, content in damaged(whole):
         put(tree, content)
@@ -94,8 +94,8 @@ def test_no_command_ends_in_a_traceback(tree: Path, job: jobs.TreeJob) -> None:
         if found is None:
             remade += 1
         else:
-            assert pipeline.table([found]), what
-        if provenance.problems(content):
+            assert pipeline.format_table([found]), what
+        if provenance.find_problems(content):
             to = tree.parent.parent / "to"
             with pytest.raises(KitError):
                 package.make_package(

@@ -33,7 +33,7 @@ STEM = f"{HYBRID}-8bit"
 
 @pytest.fixture(scope="module")
 def published(built: Kit) -> Content:
-    return provenance.read(built.tree(HYBRID))
+    return provenance.read_provenance(built.tree(HYBRID))
 
 
 @pytest.fixture
@@ -48,8 +48,8 @@ def content(published: Content) -> Content:
 def test_every_published_provenance_is_as_the_schema_says(built: Kit) -> None:
     for name in variants.VARIANTS:
         path = built.tree(name) / trees.PROVENANCE
-        assert provenance.problems(json.loads(path.read_text(encoding="utf-8"))) == []
-        assert provenance.read(built.tree(name))["variant"] == name
+        assert provenance.find_problems(json.loads(path.read_text(encoding="utf-8"))) == []
+        assert provenance.read_provenance(built.tree(name))["variant"] == name
 
 
 def test_the_schema_is_one() -> None:
@@ -62,7 +62,7 @@ def test_the_schema_is_one() -> None:
 
 @pytest.mark.parametrize("name", [HYBRID, UNSTRUCTURED])
 def test_a_provenance_says_how_its_tree_was_made(built: Kit, name: str) -> None:
-    found = provenance.read(built.tree(name))
+    found = provenance.read_provenance(built.tree(name))
     heads, intermediate = (2, 512) if name == HYBRID else (16, INTERMEDIATE)
     assert found["model"] == {
         "layers": 2,
@@ -89,7 +89,7 @@ def test_a_provenance_says_how_its_tree_was_made(built: Kit, name: str) -> None:
     assert command["launch"] == f"'{name}' in ${{elsewhere}}/launch.json"
     assert command["environment"]["PYTHONPATH"] == "${workspaceFolder}/build/src/registry:${workspaceFolder}"
     assert command["environment"]["PYTHONHASHSEED"] == "0"
-    assert found["host"] == host.facts(str(paths.VENV_PYTHON))
+    assert found["host"] == host.describe_host(str(paths.VENV_PYTHON))
     assert set(found["kit"]) == {"commit", "changed"}
     moment = time.strptime(found["finished"], "%Y-%m-%dT%H:%M:%SZ")
     assert time.mktime(moment) - time.timezone <= time.time()
@@ -105,7 +105,7 @@ def test_a_provenance_says_what_its_tree_was_made_from(built: Kit, published: Co
         "digest": source.key(),
         "packages": {"nncf": "2.1.0", "transformers": "4.9.1"},
         "patches": [
-            {"name": name, "sha256": digests.of_file(paths.PATCHES / name)}
+            {"name": name, "sha256": digests.digest_file(paths.PATCHES / name)}
             for name in (
                 "nncf/sparsify_params.patch",
                 *(f"nncf/{patch.path.name}" for patch in patches.read_series("nncf") if patch.fast),
@@ -116,8 +116,8 @@ def test_a_provenance_says_what_its_tree_was_made_from(built: Kit, published: Co
     }
     named = published["inputs"]
     assert set(named) == {"config_name", "model_name_or_path", "nncf_config", "train_file"}
-    assert named["train_file"] == "file:" + digests.of_file(paths.SAMPLE / "train.json")
-    assert named["model_name_or_path"] == "folder:" + digests.of_model_folder(built.model)
+    assert named["train_file"] == "file:" + digests.digest_file(paths.SAMPLE / "train.json")
+    assert named["model_name_or_path"] == "folder:" + digests.digest_model_folder(built.model)
     assert published["model_optimizer"] == "2022.1"
     code = (
         "import json, sys; from importlib.metadata import version;"
@@ -127,7 +127,7 @@ def test_a_provenance_says_what_its_tree_was_made_from(built: Kit, published: Co
     assert json.loads(done.stdout) == published["versions"], "what is installed"
     for file, entry in published["files"].items():
         path = built.tree(HYBRID) / file
-        assert entry == {"bytes": path.stat().st_size, "sha256": digests.of_file(path)}
+        assert entry == {"bytes": path.stat().st_size, "sha256": digests.digest_file(path)}
 
 
 def test_the_version_of_another_model_optimizer_is_its_own() -> None:
@@ -247,14 +247,14 @@ def test_what_is_wrong_is_said_in_one_line_with_its_place(
         # So that there is something to add up.
         _with_matrix(parameter="bert.encoder.layer.0.output.dense.weight", zeros=5)(content)
     change(content)
-    found = provenance.problems(content)
+    found = provenance.find_problems(content)
     assert [line for line in found if line.startswith(problem)], found
     assert all(len(line.splitlines()) == 1 and len(line) < 400 for line in found)
 
 
 @pytest.mark.parametrize("value", [None, [], "x", 2, {}])
 def test_what_is_no_provenance_at_all_is_said(value: object) -> None:
-    assert provenance.problems(value)[0].startswith("$: ")
+    assert provenance.find_problems(value)[0].startswith("$: ")
 
 
 def test_the_schema_knows_no_key_that_it_does_not_name(content: Content) -> None:
@@ -267,7 +267,7 @@ def test_the_schema_knows_no_key_that_it_does_not_name(content: Content) -> None
                 walk(place, entry)
         if isinstance(value, dict):
             value["unknown to the schema"] = object()
-            if not any("unknown to the schema" in line for line in provenance.problems(content)):
+            if not any("unknown to the schema" in line for line in provenance.find_problems(content)):
                 open_ones.append(place)
             del value["unknown to the schema"]
             for name, entry in value.items():
@@ -290,7 +290,7 @@ def write(folder: Path, text: str) -> Path:
 
 def refusal(tree: Path) -> KitError:
     with pytest.raises(KitError) as refused:
-        provenance.read(tree)
+        provenance.read_provenance(tree)
     assert trees.PROVENANCE in refused.value.where
     assert refused.value.hint
     return refused.value
@@ -450,12 +450,12 @@ def test_a_wrong_time_is_said_before_anything_is_made(kit: Kit, derived_source: 
 
 def test_a_key_keeps_no_path_and_stays_another_key() -> None:
     key = {"a": ["${workspaceFolder}/x", "/opt/one/x", 1], "b": {"c": "/opt/two/x", "d": None, "e": True}}
-    recorded = record.recorded(key)
+    recorded = record.record_key(key)
     assert recorded["a"][0] == "${workspaceFolder}/x"
     assert recorded["b"]["d"] is None
     assert re.fullmatch(r"\$\{elsewhere\}/x \([0-9a-f]{12}\)", recorded["a"][1])
     assert recorded["a"][1] != recorded["b"]["c"]
-    assert record.recorded(recorded) == recorded
+    assert record.record_key(recorded) == recorded
 
 
 def test_a_tree_whose_launch_file_leads_elsewhere_is_current(built: Kit, tmp_path: Path) -> None:
@@ -467,7 +467,7 @@ def test_a_tree_whose_launch_file_leads_elsewhere_is_current(built: Kit, tmp_pat
     kit.launch_file.write_text(text, encoding="utf-8")
     done = kit.run("variant", HYBRID)
     assert done.returncode == 0, done.stderr
-    found = provenance.read(kit.tree(HYBRID))
+    found = provenance.read_provenance(kit.tree(HYBRID))
     assert found["command"]["environment"]["WANDB_DISABLED"] == "${elsewhere}/where"
     assert found["onnx_key"]["environment"]["WANDB_DISABLED"].startswith("${elsewhere}/where (")
     assert str(tmp_path) not in json.dumps(found)
@@ -515,8 +515,8 @@ def test_files_of_a_tree_of_another_form_are_not_made_again(
     assert done.stderr.count("unchanged, taken from the published tree") == 2
     after = hashes(tree)
     assert {name for name in after if after[name] != before.get(name)} <= {trees.PROVENANCE, sums.NAME}
-    assert sums.faults(tree, sums.read(tree), lambda name: None) == []
-    old, new = provenance.read(built.tree(HYBRID)), provenance.read(tree)
+    assert sums.find_faults(tree, sums.read_sums(tree), lambda name: None) == []
+    old, new = provenance.read_provenance(built.tree(HYBRID)), provenance.read_provenance(tree)
     for name in ("onnx", "ir"):
         assert new["seconds"][name] == old["seconds"][name], "what it took when it was made"
     assert "up to date" in kit.run("variant", HYBRID, out=tmp_path).stdout

@@ -22,7 +22,7 @@ FILES = {"a.onnx": b"one", "ir/a.bin": b"two", "ir/a b.xml": b"", "\u00e4.csv": 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     made = write_files(tmp_path / "folder")
-    sums.write(made, {})
+    sums.write_sums(made, {})
     return made
 
 
@@ -34,7 +34,7 @@ def write_files(folder: Path) -> Path:
 
 
 def faults(folder: Path) -> List[str]:
-    return sums.faults(folder, sums.read(folder), lambda name: None)
+    return sums.find_faults(folder, sums.read_sums(folder), lambda name: None)
 
 
 def coreutils(folder: Path) -> "subprocess.CompletedProcess[str]":
@@ -54,14 +54,14 @@ def test_the_list_is_what_sha256sum_writes_and_accepts(folder: Path) -> None:
 
 
 def test_known_sums_are_not_computed_again(folder: Path) -> None:
-    sums.write(folder, {"a.onnx": "0" * 64})
-    assert sums.read(folder)["a.onnx"] == "0" * 64
-    assert sums.read(folder)["ir/a.bin"] == digests.of_file(folder / "ir/a.bin")
+    sums.write_sums(folder, {"a.onnx": "0" * 64})
+    assert sums.read_sums(folder)["a.onnx"] == "0" * 64
+    assert sums.read_sums(folder)["ir/a.bin"] == digests.digest_file(folder / "ir/a.bin")
 
 
 def test_each_file_is_named_before_it_is_read(folder: Path) -> None:
     named: List[str] = []
-    assert sums.faults(folder, sums.read(folder), named.append) == []
+    assert sums.find_faults(folder, sums.read_sums(folder), named.append) == []
     assert named == sorted(FILES)
 
 
@@ -161,12 +161,12 @@ def test_a_list_that_is_no_file_of_the_folder_is_refused(
 ) -> None:
     spoil(folder / sums.NAME)
     with pytest.raises(KitError, match=words) as refused:
-        sums.read(folder)
+        sums.read_sums(folder)
     assert sums.NAME in refused.value.where
     assert refused.value.hint
 
 
-SUM = digests.of_file(Path(__file__))
+SUM = digests.digest_file(Path(__file__))
 
 
 @pytest.mark.parametrize(
@@ -188,7 +188,7 @@ SUM = digests.of_file(Path(__file__))
 def test_a_list_in_another_form_is_refused(folder: Path, text: str) -> None:
     (folder / sums.NAME).write_text(text)
     with pytest.raises(KitError, match="form in which the kit writes it"):
-        sums.read(folder)
+        sums.read_sums(folder)
 
 
 def test_line_ends_are_not_another_systems(folder: Path) -> None:
@@ -200,14 +200,14 @@ def test_a_list_leads_nowhere_outside_its_folder(folder: Path) -> None:
     outside = folder.parent / "outside"
     outside.write_bytes(b"mine")
     for name in ("../outside", str(outside), "./a.onnx"):
-        (folder / sums.NAME).write_text(sums.text({name: digests.of_file(outside)}))
+        (folder / sums.NAME).write_text(sums.format_sums({name: digests.digest_file(outside)}))
         assert f"{name} is missing" in faults(folder)
 
 
 @pytest.fixture(scope="module")
 def listed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = write_files(tmp_path_factory.mktemp("listed"))
-    sums.write(made, {})
+    sums.write_sums(made, {})
     return made
 
 
@@ -249,7 +249,7 @@ def test_published_trees_are_as_listed(
     tree = built.tree(name)
     done = coreutils(tree)
     assert done.returncode == 0, done.stderr
-    entries = sums.read(tree)
-    assert set(entries) == {*trees.all_files(f"{name}-8bit"), trees.PROVENANCE}
+    entries = sums.read_sums(tree)
+    assert set(entries) == {*trees.list_files(f"{name}-8bit"), trees.PROVENANCE}
     assert entries == {file: digest for file, digest in hashes(tree).items() if file != sums.NAME}
     assert faults(tree) == []

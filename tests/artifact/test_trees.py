@@ -15,14 +15,14 @@ from launch.model import variants
 
 from .. import sample_trees
 
-VARIANT = variants.get("90pc_unstructured_sparse")
+VARIANT = variants.find_variant("90pc_unstructured_sparse")
 
 
 @pytest.fixture
 def work(tmp_path: Path) -> Path:
     folder = tmp_path / "work"
     (folder / "ir").mkdir(parents=True)
-    for name in trees.all_files(VARIANT.stem):
+    for name in trees.list_files(VARIANT.stem):
         (folder / name).write_text(f"new {name}")
     return folder
 
@@ -44,13 +44,13 @@ def old_tree(out: Path) -> Path:
 def assert_published(out: Path) -> None:
     tree = out / VARIANT.name
     found = sorted(str(path.relative_to(tree)) for path in tree.rglob("*") if path.is_file())
-    assert found == sorted([*trees.all_files(VARIANT.stem), trees.PROVENANCE, sums.NAME])
+    assert found == sorted([*trees.list_files(VARIANT.stem), trees.PROVENANCE, sums.NAME])
     assert (tree / f"{VARIANT.stem}.onnx").read_text() == f"new {VARIANT.stem}.onnx"
     assert [path.name for path in out.iterdir()] == [VARIANT.name]
 
 
 def test_a_first_tree(work: Path, out: Path) -> None:
-    assert trees.publish(work, out, VARIANT, {}) == out / VARIANT.name
+    assert trees.publish_tree(work, out, VARIANT, {}) == out / VARIANT.name
     assert_published(out)
 
 
@@ -61,7 +61,7 @@ def test_an_earlier_tree_is_replaced(
     old_tree(out)
     if not exchange:
         monkeypatch.setattr(trees, "_exchange", lambda first, second: False)
-    trees.publish(work, out, VARIANT, {})
+    trees.publish_tree(work, out, VARIANT, {})
     assert_published(out)
 
 
@@ -70,7 +70,7 @@ def test_another_filesystem_is_copied_to(work: Path, out: Path, monkeypatch: pyt
         raise OSError(errno.EXDEV, "Invalid cross-device link")
 
     monkeypatch.setattr(os, "link", refuse)
-    trees.publish(work, out, VARIANT, {})
+    trees.publish_tree(work, out, VARIANT, {})
     assert_published(out)
 
 
@@ -86,7 +86,7 @@ def test_a_full_disk_leaves_the_earlier_tree(
     monkeypatch.setattr(trees, "_exchange", lambda first, second: exchange)
     monkeypatch.setattr(os, "link", full)
     with pytest.raises(KitError, match="No space left"):
-        trees.publish(work, out, VARIANT, {})
+        trees.publish_tree(work, out, VARIANT, {})
     assert (tree / "old").read_text() == "old"
     assert [path.name for path in out.iterdir()] == [VARIANT.name]
 
@@ -106,7 +106,7 @@ def test_a_failing_rename_puts_the_earlier_tree_back(
     monkeypatch.setattr(trees, "_exchange", lambda first, second: False)
     monkeypatch.setattr(Path, "rename", fail_for_the_new)
     with pytest.raises(KitError):
-        trees.publish(work, out, VARIANT, {})
+        trees.publish_tree(work, out, VARIANT, {})
     assert (tree / "old").exists()
 
 
@@ -114,23 +114,23 @@ def test_a_failing_rename_puts_the_earlier_tree_back(
 
 
 def described(work: Path) -> Dict[str, Any]:
-    return {"variant": VARIANT.name, "files": trees.describe_files(work, trees.all_files(VARIANT.stem))}
+    return {"variant": VARIANT.name, "files": trees.describe_files(work, trees.list_files(VARIANT.stem))}
 
 
 def test_a_tree_lists_all_its_files(work: Path, out: Path) -> None:
-    tree = trees.publish(work, out, VARIANT, described(work))
-    assert sums.faults(tree, sums.read(tree), lambda name: None) == []
-    assert set(sums.read(tree)) == {*trees.all_files(VARIANT.stem), trees.PROVENANCE}
+    tree = trees.publish_tree(work, out, VARIANT, described(work))
+    assert sums.find_faults(tree, sums.read_sums(tree), lambda name: None) == []
+    assert set(sums.read_sums(tree)) == {*trees.list_files(VARIANT.stem), trees.PROVENANCE}
     found = trees.read_some_provenance(tree)
     assert found == {"format": trees.FORMAT, **described(work)}
-    assert trees.as_listed(tree, found)
+    assert trees.is_as_listed(tree, found)
 
 
 def test_files_whose_sums_are_known_are_not_read_again(work: Path, out: Path) -> None:
     provenance = described(work)
     big = f"{VARIANT.stem}.onnx"
     provenance["files"][big]["sha256"] = "0" * 64
-    assert sums.read(trees.publish(work, out, VARIANT, provenance))[big] == "0" * 64
+    assert sums.read_sums(trees.publish_tree(work, out, VARIANT, provenance))[big] == "0" * 64
 
 
 def _no_list(tree: Path) -> None:
@@ -164,11 +164,11 @@ def _linked_file(tree: Path) -> None:
     "spoil", [_linked_file, _no_list, _list_without_a_file, _another_provenance, _no_file, _shorter_file]
 )
 def test_a_tree_that_is_not_as_listed_is_seen(work: Path, out: Path, spoil: Callable[[Path], None]) -> None:
-    tree = trees.publish(work, out, VARIANT, described(work))
+    tree = trees.publish_tree(work, out, VARIANT, described(work))
     spoil(tree)
     found = trees.read_some_provenance(tree)
     assert found
-    assert not trees.as_listed(tree, found)
+    assert not trees.is_as_listed(tree, found)
 
 
 @pytest.mark.parametrize(
@@ -177,9 +177,9 @@ def test_a_tree_that_is_not_as_listed_is_seen(work: Path, out: Path, spoil: Call
 def test_a_provenance_of_any_form_is_compared(tmp_path: Path, files: Any) -> None:
     provenance = {"format": trees.FORMAT, "files": files}
     (tmp_path / trees.PROVENANCE).write_text(json.dumps(provenance))
-    own = {trees.PROVENANCE: digests.of_file(tmp_path / trees.PROVENANCE)}
-    (tmp_path / sums.NAME).write_text(sums.text({**own, "a": "0" * 64}))
-    assert not trees.as_listed(tmp_path, provenance)
+    own = {trees.PROVENANCE: digests.digest_file(tmp_path / trees.PROVENANCE)}
+    (tmp_path / sums.NAME).write_text(sums.format_sums({**own, "a": "0" * 64}))
+    assert not trees.is_as_listed(tmp_path, provenance)
 
 
 def test_only_this_formats_provenance_is_current(tmp_path: Path) -> None:
@@ -219,15 +219,15 @@ def test_what_a_killed_run_left_is_cleared(out: Path) -> None:
     for folder in (aside, staging):
         folder.mkdir()
         (folder / "file").write_text(folder.name)
-    assert trees.leftovers(out, VARIANT)
-    trees.recover(out, VARIANT)
+    assert trees.has_leftovers(out, VARIANT)
+    trees.recover_tree(out, VARIANT)
     assert (out / VARIANT.name / "file").read_text() == aside.name, (
         "set aside and not replaced: it comes back"
     )
-    assert not trees.leftovers(out, VARIANT)
+    assert not trees.has_leftovers(out, VARIANT)
     staging.mkdir()
     aside.mkdir()
-    trees.recover(out, VARIANT)
+    trees.recover_tree(out, VARIANT)
     assert [path.name for path in out.iterdir()] == [VARIANT.name]
 
 
@@ -238,6 +238,6 @@ def test_a_link_in_the_trees_place_is_replaced_and_not_followed(
     elsewhere.mkdir()
     (elsewhere / "mine").write_text("mine")
     (out / VARIANT.name).symlink_to(elsewhere)
-    trees.publish(work, out, VARIANT, {})
+    trees.publish_tree(work, out, VARIANT, {})
     assert_published(out)
     assert (elsewhere / "mine").read_text() == "mine"

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Callable
 
 from launch.core import paths
-from launch.core.locks import LOCK, LOCKED, exclusive
+from launch.core.locks import LOCK, LOCKED, hold_lock
 from launch.sources.source import Source
 
 from . import plan as planning
@@ -25,11 +25,11 @@ def run(source: Source, size: str, variant: str, repeat: str, to: Path, prepare:
     planning.check_machine(plan)
     for side in plan.sides:
         print(f"{side.name:<7} {side.source.describe()}", file=sys.stderr, flush=True)
-    with exclusive(LOCK, LOCKED) as lock:
+    with hold_lock(LOCK, LOCKED) as lock:
         prepare()
         done = running.run(plan, lock)
         made = running.write(plan, done)
     print(made[1].read_text(encoding="utf-8"))
     for path in made:
-        print(paths.shown(path))
+        print(paths.show_path(path))
     return 1 if differing(done) else 0

@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import Any, Callable, Dict
 
-from launch.qa.arguments import Arguments, parse
+from launch.qa.arguments import Arguments, parse_arguments
 
 
 def measure(args: Arguments) -> Dict[str, float]:
@@ -24,15 +24,22 @@ def measure(args: Arguments) -> Dict[str, float]:
     """
     import torch
 
-    from launch.qa.compress import calibration_loader, calibration_samples, draw_model, read_nncf_config
-    from launch.qa.features import load_examples, load_tokenizer, tokenize
+    from launch.qa.compress import (
+        draw_model,
+        make_calibration_loader,
+        read_calibration_samples,
+        read_nncf_config,
+    )
+    from launch.qa.features import load_examples, load_tokenizer, tokenize_examples
     from launch.qa.model import load_config
 
     config, shape = load_config(args)
     questions = load_examples(args, "train")
-    features = tokenize(questions, load_tokenizer(args, shape.vocab_size), args, args.max_train_samples)
-    needed = calibration_samples(read_nncf_config(args))
-    loader = calibration_loader(features, needed, args)
+    features = tokenize_examples(
+        questions, load_tokenizer(args, shape.vocab_size), args, args.max_train_samples
+    )
+    needed = read_calibration_samples(read_nncf_config(args))
+    loader = make_calibration_loader(features, needed, args)
     batches = list(itertools.islice(loader, math.ceil(needed / args.per_device_train_batch_size)))
     model = draw_model(args, config).eval()
     _multiply_as_the_tree_does()
@@ -64,4 +71,4 @@ def _multiply_as_the_tree_does() -> None:
 
 if __name__ == "__main__":
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    Path(sys.argv[1]).write_text(json.dumps(measure(parse("floor", sys.argv[2:]))))
+    Path(sys.argv[1]).write_text(json.dumps(measure(parse_arguments("floor", sys.argv[2:]))))

@@ -11,7 +11,7 @@ from launch.core import paths, place
 from launch.core.errors import KitError
 from launch.model import bert_config, checkpoint
 from launch.model.bert_config import BertShape
-from launch.model.variants import VARIANTS, Variant, get
+from launch.model.variants import VARIANTS, Variant, find_variant
 from launch.sources.source import Source
 
 from . import sides
@@ -98,13 +98,13 @@ def make(source: Source, size: str, variant: str, repeat: str, to: Path) -> Plan
             where=f"REPEAT={repeat}",
             hint="Correct REPEAT.",
         )
-    chosen = [get(variant)] if variant else list(VARIANTS.values())
+    chosen = [find_variant(variant)] if variant else list(VARIANTS.values())
     return Plan(size, chosen, int(repeat), *sides.pair(source, size == "small"), to)
 
 
 def config(plan: Plan) -> Dict[str, Any]:
     """Return the dense model's config."""
-    dense = bert_config.read(paths.SAMPLE / "model")
+    dense = bert_config.read_config(paths.SAMPLE / "model")
     return {**dense, **_SMALL} if plan.size == "small" else dense
 
 
@@ -116,12 +116,12 @@ def write_model(plan: Plan) -> None:
 
 def _shape(dense: Dict[str, Any], variant: Variant) -> BertShape:
     where = "the benchmark's model"
-    chosen = bert_config.hybrid(dense, variant, where) if variant.hybrid else dense
-    return bert_config.shape(chosen, where)
+    chosen = bert_config.make_hybrid(dense, variant, where) if variant.hybrid else dense
+    return bert_config.read_shape(chosen, where)
 
 
 def _checkpoint_bytes(dense: Dict[str, Any]) -> int:
-    shape = bert_config.shape(dense, "the benchmark's model")
+    shape = bert_config.read_shape(dense, "the benchmark's model")
     return 4 * (shape.dense_block_weights + _embeddings(shape))
 
 
@@ -133,7 +133,7 @@ def need(plan: Plan, side: Side, variant: Variant) -> resources.Estimate:
     """Return what a side is expected to take for a variant."""
     dense = config(plan)
     shape = _shape(dense, variant)
-    found = resources.estimate(shape, fast=side.source.fast, upstreams_script=plan.by_hand)
+    found = resources.estimate_need(shape, fast=side.source.fast, upstreams_script=plan.by_hand)
     if side is not plan.base or not plan.by_hand:
         return found
     memory = _HAND_BASE_BYTES + _HAND_BYTES_PER_WEIGHT * shape.kept_weights

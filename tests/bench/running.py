@@ -12,7 +12,7 @@ from typing import Any, Dict, Iterator, List
 from launch.artifact import trees
 from launch.build import convert
 from launch.build.jobs import TreeJob
-from launch.build.program import extension_step, run_job
+from launch.build.program import make_extension_step, run_job
 from launch.core import child, digests, files, host, paths
 from launch.core.progress import Progress
 from launch.model.spec import Spec
@@ -62,7 +62,7 @@ def _kits_environment(side: Side, job: TreeJob) -> Dict[str, str]:
 
 def _extension(side: Side, job: TreeJob, lock: int) -> None:
     """Compile NNCF's extension, once for all runs of all variants, as a person has it after the first."""
-    step = extension_step(job)
+    step = make_extension_step(job)
     _prepare(f"bench: {side.name}: NNCF's extension", step.argv, step.env, lock)
 
 
@@ -76,7 +76,9 @@ def _weights(side: Side, lock: int) -> None:
 def _prepare(what: str, argv: List[str], env: Dict[str, str], lock: int) -> None:
     log = paths.BUILD / "log" / "bench.log"
     with Progress(what, expected=None) as progress:
-        child.run(argv, env=env, cwd=sides.WORK, log=log, what=what, tick=progress.tick, inherit=(lock,))
+        child.run_child(
+            argv, env=env, cwd=sides.WORK, log=log, what=what, tick=progress.tick, inherit=(lock,)
+        )
     progress.done("not counted")
 
 
@@ -123,7 +125,7 @@ def _one(plan: Plan, side: Side, variant: Variant, label: str, lock: int) -> Run
     if side.kits:
         stages[VERIFICATION] = _verify(job, f"{label}  {VERIFICATION}", need.verify_seconds, lock)
     made = [job.onnx_path, *(job.work / "ir" / f"{variant.stem}{suffix}" for suffix in trees.IR_SUFFIXES)]
-    outputs = {path.name: digests.of_file(path) for path in made}
+    outputs = {path.name: digests.digest_file(path) for path in made}
     shutil.rmtree(str(side.folder))
     return Run(
         variant.name, side.name, stages, {name: found for name, found in steps.items() if found}, outputs
@@ -144,7 +146,7 @@ def _floor(side: Side, job: TreeJob, label: str, lock: int) -> Figure:
     invocation = job.invocation
     argv = [invocation.python, "-m", "tests.bench.floor", str(result), *invocation.args]
     with watch:
-        usage = child.run(
+        usage = child.run_child(
             argv,
             env=_kits_environment(side, job),
             cwd=Path(invocation.cwd),
@@ -162,10 +164,10 @@ def _by_hand(job: TreeJob, log_name: str, watch: Stopwatch, lock: int) -> child.
     log = paths.BUILD / "log" / f"{log_name}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     log.write_bytes(b"")
-    watch.note(f"log: {paths.shown(log)}")
+    watch.note(f"log: {paths.show_path(log)}")
     invocation = job.invocation
     with watch:
-        return child.run(
+        return child.run_child(
             invocation.argv(),
             env=invocation.environment(os.environ),
             cwd=Path(invocation.cwd),
@@ -183,17 +185,17 @@ def _verify(job: TreeJob, label: str, expected: float, lock: int) -> Figure:
     watch = Stopwatch(label, expected)
     spec = Spec.of(job.variant, job.shape(), job.arguments.max_seq_length)
     with watch:
-        found = verification.measure(
+        found = verification.measure_files(
             job.work, spec, Path(job.invocation.python), dict(os.environ), watch.tick, (lock,)
         )
-        verification.require(found, f"{paths.shown(job.work)} (removed)", _UNSOUND)
+        verification.require_passed(found, f"{paths.show_path(job.work)} (removed)", _UNSOUND)
     return _booked(watch, child.Usage(found.seconds, found.peak_bytes, found.cpu_seconds))
 
 
 def write(plan: Plan, done: List[Run]) -> List[Path]:
     """Write the results as JSON and as a Markdown table, and return the files."""
     base, kit = plan.base.name, plan.kit.name
-    machine = host.facts(str(paths.VENV_PYTHON))
+    machine = host.describe_host(str(paths.VENV_PYTHON))
     now = datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
     described = {side.name: side.source.describe() for side in plan.sides}
     content: Dict[str, Any] = {
@@ -225,6 +227,6 @@ def write(plan: Plan, done: List[Run]) -> List[Path]:
     if measured < len(plan.variants):
         title[-1] += f"; {measured} of {len(plan.variants)} variants, the others are yet to come"
     made = [plan.to / f"{plan.stem}.json", plan.to / f"{plan.stem}.md"]
-    files.write(made[0], json.dumps(content, indent=2) + "\n")
-    files.write(made[1], "\n".join(title) + "\n\n" + markdown(done, base, kit))
+    files.write_text(made[0], json.dumps(content, indent=2) + "\n")
+    files.write_text(made[1], "\n".join(title) + "\n\n" + markdown(done, base, kit))
     return made

@@ -10,7 +10,7 @@ from launch.build.jobs import TreeJob
 from launch.core import paths
 from launch.core.errors import KitError
 from launch.model.variants import Variant
-from launch.qa.arguments import parse
+from launch.qa.arguments import parse_arguments
 from launch.sources import patches
 from launch.sources.source import Fork, Registry, Source
 
@@ -64,7 +64,7 @@ class Hand(Fork):
         if missing:
             raise KitError(
                 f"The recipe by hand needs a patch that is in no series: {', '.join(missing)}.",
-                where=paths.shown(paths.PATCHES),
+                where=paths.show_path(paths.PATCHES),
                 hint="Restore it, or bring tests/bench/sides.py up to date with what took its place.",
             )
         return found
@@ -132,7 +132,7 @@ def job(side: Side, variant: Variant) -> TreeJob:
     """
     questions = paths.SAMPLE / "train.json", paths.SAMPLE / "validation.json"
     selection = inputs.Selection("files", MODEL, *questions)
-    found = jobs.load(side.launch, variant.name, selection, side.source)
+    found = jobs.load_job(side.launch, variant.name, selection, side.source)
     before = found.arguments.output_dir
     after = str(side.folder if variant.hybrid else side.folder / variant.name)
     if not Path(before).is_absolute():
@@ -143,7 +143,7 @@ def job(side: Side, variant: Variant) -> TreeJob:
     env["TORCH_EXTENSIONS_DIR"] = str(side.source.extensions)
     env["HF_HOME"] = str(side.folder.with_name(side.folder.name + "-cache"))
     invocation = replace(found.invocation, args=tuple(args), env=env)
-    arguments = parse(Path(invocation.target[-1]).name, invocation.args)
+    arguments = parse_arguments(Path(invocation.target[-1]).name, invocation.args)
     made = TreeJob(**{**vars(found), "invocation": invocation, "arguments": arguments})
     if made.onnx_path != side.folder / variant.name / f"{variant.stem}.onnx":
         raise _misplaced(side, variant, str(made.onnx_path))

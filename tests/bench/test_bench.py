@@ -255,7 +255,7 @@ def test_a_stage_without_steps_has_none() -> None:
 def test_processor_time_is_that_of_the_child_and_its_children(tmp_path: Path) -> None:
     burn = "import time\nwhile time.process_time() < 0.4: pass"
     code = f"import subprocess, sys\nsubprocess.run([sys.executable, '-c', {burn!r}])\n{burn}"
-    usage = child.run(
+    usage = child.run_child(
         [str(paths.VENV_PYTHON), "-c", code],
         env={},
         cwd=tmp_path,
@@ -264,7 +264,7 @@ def test_processor_time_is_that_of_the_child_and_its_children(tmp_path: Path) ->
         tick=lambda step: None,
     )
     assert 0.75 < usage.cpu_seconds < 5
-    both = child.together([usage, child.Usage(1.0, 7, 2.0)])
+    both = child.sum_usages([usage, child.Usage(1.0, 7, 2.0)])
     assert both.seconds == pytest.approx(usage.seconds + 1)
     assert both.cpu_seconds == pytest.approx(usage.cpu_seconds + 2)
     assert both.peak_bytes == max(usage.peak_bytes, 7)
@@ -342,8 +342,8 @@ def test_the_small_model_is_one_that_every_hybrid_can_be_cut_from(tmp_path: Path
     words = (paths.SAMPLE / "model" / "vocab.txt").read_text(encoding="utf-8").splitlines()
     assert dense["vocab_size"] == len(words)
     for variant in variants.VARIANTS.values():
-        config = bert_config.hybrid(dense, variant, "") if variant.hybrid else dense
-        assert bert_config.shape(config, "").layers == 2
+        config = bert_config.make_hybrid(dense, variant, "") if variant.hybrid else dense
+        assert bert_config.read_shape(config, "").layers == 2
 
 
 # --- the command -----------------------------------------------------------------------------------------
@@ -368,11 +368,11 @@ def test_memory_and_disk_are_checked_before_anything_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = plan.make(Registry(), "full", UNSTRUCTURED, "1", tmp_path)
-    monkeypatch.setattr(resources, "available_memory", lambda: 2 * GB)
+    monkeypatch.setattr(resources, "read_available_memory", lambda: 2 * GB)
     with pytest.raises(KitError, match=r"90pc_unstructured_sparse \(FAST=0\) needs about .* GB of memory"):
         plan.check_machine(made)
-    monkeypatch.setattr(resources, "available_memory", lambda: None)
-    monkeypatch.setattr(place, "free_disk", lambda folder: GB)
+    monkeypatch.setattr(resources, "read_available_memory", lambda: None)
+    monkeypatch.setattr(place, "measure_free_disk", lambda folder: GB)
     with pytest.raises(KitError, match=r"The benchmark needs about .* GB of disk; 1\.0 GB are free"):
         plan.check_machine(made)
 
@@ -383,4 +383,4 @@ def test_by_hand_needs_more_memory_than_the_kit(tmp_path: Path) -> None:
         hand, kit = (plan.need(made, side, variant).memory for side in made.sides)
         assert hand > kit
     # 13.7 GB were measured.
-    assert 13.7 * GB < plan.need(made, made.base, variants.get(UNSTRUCTURED)).memory < 16 * GB
+    assert 13.7 * GB < plan.need(made, made.base, variants.find_variant(UNSTRUCTURED)).memory < 16 * GB

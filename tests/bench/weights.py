@@ -18,7 +18,7 @@ def write(folder: Path) -> None:
     torch.manual_seed(0)
     model = BertForQuestionAnswering(AutoConfig.from_pretrained(str(folder)))
     path = folder / checkpoint.NAME
-    with files.replacing(path) as part:
+    with files.replace_file(path) as part:
         torch.save(model.state_dict(), str(part))
 
 

@@ -57,10 +57,10 @@ def test_an_unknown_one_is_a_user_error_that_names_those_there_are(text: str) ->
 
 
 def test_the_key_of_the_default_is_what_trees_have_in_their_provenance() -> None:
-    assert convert.ir_key("0") == {
+    assert convert.make_ir_key("0") == {
         "command": ["-m", "openvino.tools.mo.main", "--input_model", "model.onnx", "--output_dir", "ir"],
-        "lock": requirements.lock_digest("runtime.lock"),
-        "program": digests.of_file(Path(convert.__file__)),
+        "lock": requirements.digest_lock("runtime.lock"),
+        "program": digests.digest_file(Path(convert.__file__)),
         "onnx": "0",
     }
 
@@ -76,23 +76,23 @@ def test_an_ir_depends_on_its_optimizers_lock_and_on_no_other(
     for file in (lock, other):
         shutil.copyfile(str(paths.ENVIRONMENT_DATA / file), str(tmp_path / file))
     monkeypatch.setattr(paths, "ENVIRONMENT_DATA", tmp_path)
-    before = convert.ir_key("0", optimizer)
+    before = convert.make_ir_key("0", optimizer)
     with (tmp_path / other).open("a") as handle:
         handle.write("more==1 --hash=sha256:aa\n")
-    assert convert.ir_key("0", optimizer) == before
+    assert convert.make_ir_key("0", optimizer) == before
     with (tmp_path / lock).open("a") as handle:
         handle.write("more==1 --hash=sha256:aa\n")
-    assert convert.ir_key("0", optimizer) != before
+    assert convert.make_ir_key("0", optimizer) != before
 
 
 def test_keys_of_two_optimizers_differ() -> None:
-    assert convert.ir_key("0", OLD) != convert.ir_key("0")
-    assert convert.ir_key("0", OLD)["command"] != convert.ir_key("0")["command"]
+    assert convert.make_ir_key("0", OLD) != convert.make_ir_key("0")
+    assert convert.make_ir_key("0", OLD)["command"] != convert.make_ir_key("0")["command"]
 
 
 def test_a_key_names_no_place() -> None:
     for optimizer in convert.OPTIMIZERS.values():
-        assert str(paths.REPOSITORY) not in json.dumps(convert.ir_key("0", optimizer))
+        assert str(paths.REPOSITORY) not in json.dumps(convert.make_ir_key("0", optimizer))
 
 
 # --- the environment -------------------------------------------------------------------------------------
@@ -219,17 +219,17 @@ def test_excluded_packages_never_apply_and_are_not_locked() -> None:
     excluded = {canonicalize_name(requirement.name) for requirement in exclusions()}
     assert "opencv-python" in excluded
     assert all(not requirement.marker.evaluate() for requirement in exclusions())
-    assert not excluded & {canonicalize_name(name) for name in requirements.pins(OLD.lock)}
+    assert not excluded & {canonicalize_name(name) for name in requirements.read_pins(OLD.lock)}
 
 
 def test_the_lock_has_the_release_and_no_telemetry() -> None:
-    pins = requirements.pins(OLD.lock)
+    pins = requirements.read_pins(OLD.lock)
     assert pins["openvino-dev"] == pins["openvino"] == "2021.4.2"
     assert "openvino-telemetry" not in pins
 
 
 def test_packages_in_both_locks_are_of_one_version_but_for_openvino() -> None:
-    old, new = requirements.pins(OLD.lock), requirements.pins(convert.DEFAULT.lock)
+    old, new = requirements.read_pins(OLD.lock), requirements.read_pins(convert.DEFAULT.lock)
     differing = {name for name in set(old) & set(new) if old[name] != new[name]}
     assert differing == {"openvino", "openvino-dev"}
 
@@ -316,7 +316,7 @@ def converted(optimizer: convert.Optimizer, tmp_path_factory: pytest.TempPathFac
 
 def test_a_conversion_leaves_the_files_it_promises(converted: Path) -> None:
     found = {str(path.relative_to(converted)) for path in (converted / "ir").iterdir()}
-    assert found == set(trees.ir_files(STEM))
+    assert found == set(trees.list_ir_files(STEM))
     assert {path.name for path in converted.iterdir()} == {"ir", f"{STEM}.onnx"}
 
 
@@ -353,20 +353,20 @@ def test_a_second_conversion_gives_the_same_bytes(
 ) -> None:
     path = write_onnx(tmp_path / "elsewhere")
     run_convert(path, optimizer, HOME=str(tmp_path / "home"), PYTHONHASHSEED="1")
-    for name in trees.ir_files(STEM):
+    for name in trees.list_ir_files(STEM):
         assert (path.parent / name).read_bytes() == (converted / name).read_bytes(), name
 
 
 def processes_in(folder: Path) -> List[Path]:
     """Return the entries in ``/proc`` of the processes that work in a folder.
 
-    A killed process closes its files, and with them the lock, a moment before it leaves its folder.  One without
-    an open file is past all work, and is left out.
+    A killed process closes its files, and with them the lock, a moment before it leaves its folder.  One
+    without an open file is past all work, and is left out.
     """
     found = []
     for entry in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
-            if os.readlink(str(entry / "cwd")) == str(folder) and os.listdir(str(entry / "fd")):
+            if os.readlink(str(entry / "cwd")) == str(folder) and any((entry / "fd").iterdir()):
                 found.append(entry)
     return found
 
@@ -376,7 +376,7 @@ import os, sys
 from pathlib import Path
 from launch.build import convert
 from launch.core import locks
-with locks.exclusive(Path(sys.argv[1]), "it") as lock:
+with locks.hold_lock(Path(sys.argv[1]), "it") as lock:
     python, path = map(Path, sys.argv[2:4])
     optimizer = convert.find_optimizer(sys.argv[4])
     convert.convert_to_ir(python, path, dict(os.environ), lambda step: None, (lock,), optimizer)
@@ -405,7 +405,7 @@ def test_nothing_converts_on_once_the_lock_of_a_killed_kit_is_free(
         time.sleep(0.01)
     kit.kill()
     kit.wait()
-    with locks.exclusive(lock, "it"):
+    with locks.hold_lock(lock, "it"):
         assert processes_in(path.parent) == []
     assert not (path.parent / "ir" / f"{STEM}.xml").exists(), "it was killed too late to show anything"
 

@@ -32,7 +32,7 @@ def _submodules():
     yield
     for fork in third_party.read_forks():
         third_party.check_pin(fork)  # nothing that ran here has touched them
-        assert git.run(["status", "--porcelain"], fork.folder).stdout == ""
+        assert git.run_git(["status", "--porcelain"], fork.folder).stdout == ""
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,7 @@ def forked(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Kit:
     """The variants, made at once by upstream's scripts from the kit's launch file."""
     kit = Kit(tmp_path_factory.mktemp("forked"), tiny_model)
     # As a killed compiler leaves it: the first of the variants would wait for ever.
-    compiled = extension.built(Fork().extensions)
+    compiled = extension.find_built(Fork().extensions)
     compiled.parent.mkdir(parents=True, exist_ok=True)
     compiled.with_name("lock").touch()
     done = kit.run("all", "", source="fork")
@@ -56,7 +56,7 @@ def test_every_patch_applies_and_exports_unchanged() -> None:
 
 def test_weights_and_masks_are_those_of_the_registry(forked: Kit, built: Kit) -> None:
     for name in (HYBRID, UNSTRUCTURED):
-        (result,) = compare.compare(forked.tree(name), built.tree(name), "weights")
+        (result,) = compare.compare_paths(forked.tree(name), built.tree(name), "weights")
         assert result.same, result.text
         assert re.search(r"\d+ of \d+ activation ranges differ", result.text), result.text
 
@@ -68,7 +68,7 @@ def test_upstreams_launch_file_gives_the_same_bytes(forked: Kit, tmp_path: Path)
         done = run(argv)
         assert done.returncode == 0, done.stderr
         assert "looking after NNCF's extension" not in done.stderr, "it has not changed since"
-        (result,) = compare.compare(forked.tree(name), tmp_path / name, "bytes")
+        (result,) = compare.compare_paths(forked.tree(name), tmp_path / name, "bytes")
         assert result.same, result.text
 
 
@@ -78,7 +78,7 @@ def test_upstreams_launch_file_reads_the_hub(forked: Kit, place: Place, tmp_path
     options = {"source": "fork", "launch": "upstream", "input": "hub", "hub": place.list, "out": tmp_path}
     done = run(forked.argv("variant", HYBRID, **options, **none))
     assert done.returncode == 0, done.stderr
-    (result,) = compare.compare(forked.tree(HYBRID), tmp_path / HYBRID, "bytes")
+    (result,) = compare.compare_paths(forked.tree(HYBRID), tmp_path / HYBRID, "bytes")
     assert result.same, result.text
     assert place.server.asked("GET", "train.json")
 
@@ -104,7 +104,7 @@ def test_configs_are_the_committed_ones(launch: str, tmp_path: Path) -> None:
         name = path.parent.name
         committed = examples / "gen-hybrid-sparse/generated_cfg" / name / "config.json"
         assert json.loads(path.read_text()) == json.loads(committed.read_text())
-    assert git.run(["status", "--porcelain", "launch/configs"], paths.REPOSITORY).stdout == ""
+    assert git.run_git(["status", "--porcelain", "launch/configs"], paths.REPOSITORY).stdout == ""
 
 
 @pytest.mark.parametrize("case", ["drawn", "headless", *checkpoints.FORMS])

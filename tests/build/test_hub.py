@@ -305,7 +305,7 @@ def test_a_cache_that_cannot_be_written_to_is_named(place: Place, monkeypatch: p
 
 
 def test_the_kits_list_can_be_read_and_is_of_one_revision() -> None:
-    found = hub_list.read(hub_list.LIST)
+    found = hub_list.read_hub_list(hub_list.LIST)
     assert {file.name for file in found.model} >= {"config.json", "vocab.txt"}
     assert [file.bytes for file in (found.train, found.validation)] == [30_288_272, 4_854_279]
 
@@ -335,7 +335,7 @@ def test_a_malformed_list_is_named(place: Place, path: Any, value: Any, word: st
     place.list = place.list.with_name("other.json")
     place.write()
     with pytest.raises(KitError, match=word) as caught:
-        hub_list.read(place.list)
+        hub_list.read_hub_list(place.list)
     assert caught.value.where == f"HUB={place.list}"
 
 

@@ -42,18 +42,18 @@ def chosen(tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) ->
         files = {"config.json": "0" * 64, **({"model.safetensors": "1" * 64} if weights else {})}
         return hub.Local(tiny_model, getattr(made, f"{questions}_file", None), {**DOWNLOADED, "files": files})
 
-    monkeypatch.setattr(hub, "local", local)
+    monkeypatch.setattr(hub, "fetch_local", local)
     return made
 
 
 def load(launch: str, job: str, source: str, selection: inputs.Selection) -> jobs.Job:
-    return jobs.load(LAUNCHES[launch], job, selection, SOURCES[source])
+    return jobs.load_job(LAUNCHES[launch], job, selection, SOURCES[source])
 
 
 def selected(kind: str, chosen: inputs.Selection) -> inputs.Selection:
     """Return the selection of a kind; what ``hub`` downloads are the files of ``chosen``."""
     if kind == "hub":
-        return inputs.Selection("hub", listing=hub_list.read(hub_list.LIST), ready=lambda: None)
+        return inputs.Selection("hub", listing=hub_list.read_hub_list(hub_list.LIST), ready=lambda: None)
     return chosen if kind == "files" else inputs.Selection(kind)
 
 
@@ -66,7 +66,7 @@ def rule(job: jobs.Job, option: str) -> str:
 
 
 def made_flat(path: Path) -> Path:
-    return paths.BUILD / "inputs" / digests.of_file(path)[:16] / "questions.json"
+    return paths.BUILD / "inputs" / digests.digest_file(path)[:16] / "questions.json"
 
 
 def reads(job: jobs.Job) -> Dict[str, Optional[str]]:
@@ -205,7 +205,7 @@ def test_what_reads_no_weights_refuses_them(name: str) -> None:
 
 def test_other_weights_than_random_are_refused() -> None:
     with pytest.raises(KitError, match="no weights 'my-bert'") as caught:
-        inputs.select("sample", "", "", "", "", "my-bert")
+        inputs.choose_inputs("sample", "", "", "", "", "my-bert")
     assert caught.value.where == "WEIGHTS=my-bert"
     assert "WEIGHTS=random" in caught.value.hint
 
@@ -227,7 +227,7 @@ def test_a_hybrid_is_cut_from_the_users_model(launch: str, source: str, chosen: 
     job = load(launch, HYBRID, source, chosen)
     config = Path(str(job.arguments.config_name))
     assert config.parent.parent.parent == paths.BUILD / "configs"
-    wanted = bert_config.hybrid(bert_config.read(chosen.model, "MODEL"), VARIANTS[HYBRID], "")
+    wanted = bert_config.make_hybrid(bert_config.read_config(chosen.model, "MODEL"), VARIANTS[HYBRID], "")
     assert json.loads(config.read_text()) == wanted
     assert rule(job, "--config_name").endswith("MODEL")
     assert load(launch, UNSTRUCTURED, source, chosen).arguments.config_name is None
@@ -252,7 +252,7 @@ def test_what_somebody_wrote_into_the_kits_launch_file_stays(tmp_path: Path) -> 
         text = text.replace("${workspaceFolder}/launch/sample/" + name, f"/mine/{name}")
     edited = tmp_path / "launch.json"
     edited.write_text(text)
-    job = jobs.load(str(edited), HYBRID, inputs.Selection(), SOURCES["registry"])
+    job = jobs.load_job(str(edited), HYBRID, inputs.Selection(), SOURCES["registry"])
     found = job.arguments
     assert (found.model_name_or_path, found.train_file) == ("/mine/model", "/mine/train.json")
     assert found.validation_file == "/mine/validation.json"
@@ -263,32 +263,32 @@ def test_a_configuration_of_another_program_runs_on_the_registry_alone(tmp_path:
     edited = tmp_path / "launch.json"
     edited.write_text(paths.LAUNCH_FILE.read_text().replace("/launch/qa/run_qa.py", "/mine/run_qa.py"))
     with pytest.raises(KitError) as caught:
-        jobs.load(str(edited), UNSTRUCTURED, inputs.Selection(), SOURCES["fork"])
+        jobs.load_job(str(edited), UNSTRUCTURED, inputs.Selection(), SOURCES["fork"])
     assert "SOURCE=fork" in caught.value.what
     assert caught.value.where.startswith(f"{edited}, line ")
     assert "program = " in caught.value.where
-    job = jobs.load(str(edited), UNSTRUCTURED, inputs.Selection(), SOURCES["registry"])
+    job = jobs.load_job(str(edited), UNSTRUCTURED, inputs.Selection(), SOURCES["registry"])
     assert job.invocation.target[0].endswith("/mine/run_qa.py")
 
 
 @pytest.mark.parametrize("content", [nested(), flat(), nested(question="Où va-t-il?")])
 def test_the_flat_form_has_the_same_questions(tmp_path: Path, content: dict) -> None:
     path = write(tmp_path / "mine.json", content)
-    made = inputs.flat(path, "TRAIN_FILE")
+    made = inputs.flatten_questions(path, "TRAIN_FILE")
     rows = json.loads(made.read_text())["data"]
-    assert rows == [example.flat() for example in squad.read(path, "TRAIN_FILE")]
-    assert squad.read(made, "TRAIN_FILE") == squad.read(path, "TRAIN_FILE")
+    assert rows == [example.flat() for example in squad.read_questions(path, "TRAIN_FILE")]
+    assert squad.read_questions(made, "TRAIN_FILE") == squad.read_questions(path, "TRAIN_FILE")
 
 
 def test_the_flat_form_is_named_after_the_content_and_made_once(tmp_path: Path) -> None:
     path = write(tmp_path / "mine.json", nested())
-    made = inputs.flat(path, "TRAIN_FILE")
+    made = inputs.flatten_questions(path, "TRAIN_FILE")
     assert made == made_flat(path)
     made.write_text("made before")
-    assert inputs.flat(write(tmp_path / "copy.json", nested()), "TRAIN_FILE") == made
+    assert inputs.flatten_questions(write(tmp_path / "copy.json", nested()), "TRAIN_FILE") == made
     assert made.read_text() == "made before"
     write(path, nested(id="q2"))
-    assert inputs.flat(path, "TRAIN_FILE") != made
+    assert inputs.flatten_questions(path, "TRAIN_FILE") != made
 
 
 @pytest.mark.parametrize(
@@ -330,7 +330,7 @@ def test_upstreams_script_gets_the_launch_files_questions_in_its_form(
 ) -> None:
     mine = tmp_path / "mine.json"
     mine.write_bytes(mark + json.dumps(nested()).encode())
-    job = jobs.load(str(edited(tmp_path, mine)), name, inputs.Selection(), SOURCES["fork"])
+    job = jobs.load_job(str(edited(tmp_path, mine)), name, inputs.Selection(), SOURCES["fork"])
     argument = "validation_file" if name == "evaluate" else "train_file"
     assert getattr(job.arguments, argument) == str(made_flat(mine))
     assert job.questions(argument) == mine
@@ -341,7 +341,7 @@ def test_upstreams_script_gets_the_launch_files_questions_in_its_form(
 def test_what_the_launch_file_names_is_named_with_its_place(tmp_path: Path, source: str) -> None:
     mine = write(tmp_path / "mine.json", nested())
     launch = edited(tmp_path, mine)
-    job = jobs.load(str(launch), "evaluate", inputs.Selection(), SOURCES[source])
+    job = jobs.load_job(str(launch), "evaluate", inputs.Selection(), SOURCES[source])
     lines = launch.read_text().splitlines()
     line = next(
         n
@@ -353,8 +353,8 @@ def test_what_the_launch_file_names_is_named_with_its_place(tmp_path: Path, sour
     write(mine, nested(question=7))
 
     def read() -> None:
-        again = jobs.load(str(launch), "evaluate", inputs.Selection(), SOURCES[source])
-        squad.read(again.questions("validation_file"), again.named("validation_file"))
+        again = jobs.load_job(str(launch), "evaluate", inputs.Selection(), SOURCES[source])
+        squad.read_questions(again.questions("validation_file"), again.named("validation_file"))
 
     with pytest.raises(KitError) as caught:
         read()
@@ -392,12 +392,12 @@ def test_a_script_that_failed_has_the_persons_files_looked_through(chosen: input
 )
 def test_values_that_make_no_selection_are_named(values: tuple, where: str) -> None:
     with pytest.raises(KitError) as caught:
-        inputs.select(*values)
+        inputs.choose_inputs(*values)
     assert caught.value.where == where
 
 
 def test_paths_are_taken_from_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert inputs.select("files", "m", "t.json", "", "4294967295") == inputs.Selection(
+    assert inputs.choose_inputs("files", "m", "t.json", "", "4294967295") == inputs.Selection(
         "files", model=tmp_path / "m", train_file=tmp_path / "t.json", seed=4294967295
     )

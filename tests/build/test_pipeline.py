@@ -101,7 +101,7 @@ def test_the_graph_is_upstreams(built: Kit, name: str) -> None:
 @pytest.mark.parametrize("name", BOTH)
 def test_the_report_names_every_layer_and_adds_up(built: Kit, name: str) -> None:
     tree = built.tree(name)
-    csv_path, markdown_path = sparsity.report_paths(tree / f"{name}-8bit.onnx")
+    csv_path, markdown_path = sparsity.list_report_paths(tree / f"{name}-8bit.onnx")
     report = sparsity.read_report(csv_path)
     assert [row.layer for row in report if row.layer.startswith(sparsity.BLOCK_PREFIX)] == LAYERS
     assert [row.layer for row in report][:3] == [
@@ -118,9 +118,9 @@ def test_the_report_names_every_layer_and_adds_up(built: Kit, name: str) -> None
     assert list(csv_path.read_text().splitlines()[0].split(",")) == ["", *sparsity.COLUMNS]
     assert LAYERS[0] in markdown_path.read_text()
     dense = 12 * 2 * HIDDEN * HIDDEN
-    assert sparsity.block_sparsity(report, dense) == pytest.approx(0.9, abs=1e-5)
+    assert sparsity.compute_block_sparsity(report, dense) == pytest.approx(0.9, abs=1e-5)
     verification = trees.read_provenance(tree)["verification"]
-    assert verification["block_sparsity"] == sparsity.block_sparsity(report, dense)
+    assert verification["block_sparsity"] == sparsity.compute_block_sparsity(report, dense)
 
 
 def test_the_source_is_said_first_and_recorded(built: Kit) -> None:
@@ -151,9 +151,9 @@ numpy.savez(sys.argv[3], **{k: v.numpy() for k, v in model.state_dict().items()}
 """
     config = built.model
     if name == HYBRID:
-        dense = bert_config.read(built.model, "MODEL")
+        dense = bert_config.read_config(built.model, "MODEL")
         config = tmp_path
-        text = bert_config.text(bert_config.hybrid(dense, variants.get(name), ""))
+        text = bert_config.format_config(bert_config.make_hybrid(dense, variants.find_variant(name), ""))
         (config / "config.json").write_text(text)
     drawn_path = tmp_path / "drawn.npz"
     done = run(
@@ -177,7 +177,7 @@ numpy.savez(sys.argv[3], **{k: v.numpy() for k, v in model.state_dict().items()}
 
     model = load(built.tree(name))
     graph = {output: node for node in model.graph.node for output in node.output}
-    rows = {row.layer_id: row for row in sparsity.rows(built.tree(name) / f"{name}-8bit.onnx")}
+    rows = {row.layer_id: row for row in sparsity.measure_rows(built.tree(name) / f"{name}-8bit.onnx")}
     checked = 0
     for node in graph.values():
         if node.name not in rows:
@@ -291,8 +291,8 @@ def keys(kit: Kit, **options: object) -> dict:
 
     values = {"model": kit.model, "train": paths.SAMPLE / "train.json", "launch": kit.launch_file, **options}
     selection = inputs.Selection("files", Path(values["model"]), Path(values["train"]), None, None)
-    job = jobs.load_tree(str(values["launch"]), variants.get(HYBRID), selection, Registry())
-    return jobs.onnx_key(job)
+    job = jobs.load_tree(str(values["launch"]), variants.find_variant(HYBRID), selection, Registry())
+    return jobs.make_onnx_key(job)
 
 
 def test_what_a_tree_depends_on(kit: Kit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

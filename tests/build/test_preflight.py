@@ -28,7 +28,7 @@ GIVEN = {"input": None, "model": None, "train_file": None, "validation_file": No
 
 def edit(kit: Kit, name: str, keys: Dict[str, Any]) -> List[str]:
     """Change an entry of the launch file; return its lines as they are then."""
-    content = jsonc.loads(kit.launch_file.read_text(encoding="utf-8"), "launch.json")
+    content = jsonc.parse_jsonc(kit.launch_file.read_text(encoding="utf-8"), "launch.json").value
     for entry in content["configurations"]:
         if entry["name"] == name:
             entry.update(keys)
@@ -139,14 +139,14 @@ def test_a_program_that_fails_leaves_nothing_that_looks_like_a_result(kit: Kit, 
 def test_what_is_there_starts(kit: Kit) -> None:
     for python in (sys.executable, "sh", str(paths.VENV_PYTHON)):
         edit(kit, UNSTRUCTURED, {"python": python})
-        preflight.check_job(jobs.load(str(kit.launch_file), UNSTRUCTURED, Selection(), Registry()))
+        preflight.check_job(jobs.load_job(str(kit.launch_file), UNSTRUCTURED, Selection(), Registry()))
 
 
 def test_the_environment_need_not_be_there_yet(kit: Kit, monkeypatch: pytest.MonkeyPatch) -> None:
     gone = paths.VENV.with_name("gone") / "bin/python"
     monkeypatch.setattr(paths, "VENV_PYTHON", gone)
     edit(kit, UNSTRUCTURED, {"python": str(gone)})
-    job = jobs.load(str(kit.launch_file), UNSTRUCTURED, Selection(), Registry())
+    job = jobs.load_job(str(kit.launch_file), UNSTRUCTURED, Selection(), Registry())
     preflight.check_job(job)
     assert preflight.find_missing(job) == (
         f"note: `make setup SOURCE=registry` comes first: {gone} is not there yet"
@@ -190,7 +190,7 @@ def test_a_command_that_nothing_is_set_up_for_says_so(tmp_path: Path) -> None:
 
 
 def estimates() -> list:
-    return [resources.estimate(spec.bert_large(variant)) for variant in variants.VARIANTS.values()]
+    return [resources.estimate_need(spec.make_bert_large(variant)) for variant in variants.VARIANTS.values()]
 
 
 def test_estimates_grow_with_the_variant() -> None:
@@ -202,9 +202,9 @@ def test_estimates_grow_with_the_variant() -> None:
 
 def test_the_set_fast_asks_for_less() -> None:
     for variant in variants.VARIANTS.values():
-        shape = spec.bert_large(variant)
+        shape = spec.make_bert_large(variant)
         with_it, without = (
-            resources.estimate(shape, fast=fast, upstreams_script=True) for fast in (True, False)
+            resources.estimate_need(shape, fast=fast, upstreams_script=True) for fast in (True, False)
         )
         assert with_it.memory <= 0.5 * without.memory
         assert with_it.seconds < without.seconds
@@ -213,17 +213,17 @@ def test_the_set_fast_asks_for_less() -> None:
 
 def test_too_little_memory_is_said_before_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
     need = estimates()[-1]
-    monkeypatch.setattr(resources, "available_memory", lambda: need.memory - 1)
+    monkeypatch.setattr(resources, "read_available_memory", lambda: need.memory - 1)
     with pytest.raises(KitError, match=r"needs about .* GB of memory"):
         resources.check_memory("big", need)
-    monkeypatch.setattr(resources, "available_memory", lambda: need.memory)
+    monkeypatch.setattr(resources, "read_available_memory", lambda: need.memory)
     resources.check_memory("big", need)
-    monkeypatch.setattr(resources, "available_memory", lambda: None)
+    monkeypatch.setattr(resources, "read_available_memory", lambda: None)
     resources.check_memory("big", need)
 
 
 def test_too_little_disk_is_said_before_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(place, "free_disk", lambda folder: 10)
+    monkeypatch.setattr(place, "measure_free_disk", lambda folder: 10)
     with pytest.raises(KitError) as caught:
         place.check_disk("Making it", tmp_path, 11)
     assert str(tmp_path) in caught.value.where
@@ -231,7 +231,7 @@ def test_too_little_disk_is_said_before_the_start(tmp_path: Path, monkeypatch: p
 
 
 def test_free_disk_of_a_folder_that_is_yet_to_be(tmp_path: Path) -> None:
-    assert place.free_disk(tmp_path / "a" / "b") > 0
+    assert place.measure_free_disk(tmp_path / "a" / "b") > 0
 
 
 # --- limits of control groups ----------------------------------------------------------------------------
@@ -289,7 +289,7 @@ def test_the_tightest_limit_around_this_process_counts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: tuple, path: str, limits: dict, left: int
 ) -> None:
     groups(monkeypatch, tmp_path, version, path, limits)
-    assert resources.available_memory() == left
+    assert resources.read_available_memory() == left
 
 
 def test_a_container_sees_its_own_group_as_the_top(
@@ -297,14 +297,14 @@ def test_a_container_sees_its_own_group_as_the_top(
 ) -> None:
     limits = {"": 150 * MB, "inner": 140 * MB}
     groups(monkeypatch, tmp_path, version, "/box/1/inner", limits, root="/box/1")
-    assert resources.available_memory() == 70 * MB
+    assert resources.read_available_memory() == 70 * MB
 
 
 def test_without_a_limit_the_machine_counts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: tuple
 ) -> None:
     groups(monkeypatch, tmp_path, version, "/a", {"": "max", "a": "max"})
-    free = resources.available_memory()
+    free = resources.read_available_memory()
     assert free is not None
     assert free > 150 * MB
 
@@ -326,7 +326,7 @@ def test_a_real_limit_is_seen() -> None:
             pytest.skip("no group can be limited here")
         code = (
             "import os, sys; open(sys.argv[1], 'w').write(str(os.getpid()))\n"
-            "from launch.build import resources; print(resources.available_memory())"
+            "from launch.build import resources; print(resources.read_available_memory())"
         )
         done = subprocess.run(
             [sys.executable, "-c", code, str(group / "cgroup.procs")],

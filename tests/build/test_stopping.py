@@ -28,7 +28,7 @@ MEASURE = ("verify", "package")
 
 @pytest.fixture
 def out(tmp_path: Path) -> Path:
-    sample_trees.write(tmp_path / "out", variants.get(HYBRID))
+    sample_trees.write(tmp_path / "out", variants.find_variant(HYBRID))
     return tmp_path / "out"
 
 

@@ -146,7 +146,7 @@ def make_checkout(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     file = kit / "third_party" / EXAMPLES / "gen-hybrid-sparse" / "vscode-launch.json"
     file.parent.mkdir(parents=True)
     file.write_text(FILE)
-    git.run(["init", "--quiet"], kit / "third_party" / "transformers")
+    git.run_git(["init", "--quiet"], kit / "third_party" / "transformers")
     pin()
     return file
 
@@ -156,9 +156,9 @@ def pin() -> None:
     folder = paths.REPOSITORY / "third_party" / "transformers"
     name = {f"GIT_{role}_{key}": "x" for role in ("AUTHOR", "COMMITTER") for key in ("NAME", "EMAIL")}
     name.update(GIT_AUTHOR_DATE="2021-11-30T00:00:00Z", GIT_COMMITTER_DATE="2021-11-30T00:00:00Z")
-    git.run(["add", "--all"], folder)
-    git.run(["commit", "--quiet", "--allow-empty", "--message=x"], folder, env=name)
-    base = git.run(["rev-parse", "HEAD"], folder).stdout.strip()
+    git.run_git(["add", "--all"], folder)
+    git.run_git(["commit", "--quiet", "--allow-empty", "--message=x"], folder, env=name)
+    base = git.run_git(["rev-parse", "HEAD"], folder).stdout.strip()
     forks = {
         name: {"submodule": f"third_party/{name}", "base": base, "packed": ""}
         for name in ("nncf", "transformers")
@@ -172,7 +172,7 @@ def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def load(job: str, source: str = "fork") -> jobs.Job:
-    return jobs.load("upstream", job, inputs.Selection(), SOURCES[source])
+    return jobs.load_job("upstream", job, inputs.Selection(), SOURCES[source])
 
 
 def change(file: Path, old: str, new: str) -> None:
@@ -281,7 +281,7 @@ def test_the_explanation_has_every_word_of_the_file_and_a_rule_for_every_change(
 ) -> None:
     found = load(job, source)
     name = rules.name_upstream(job)
-    entries = jsonc.loads(FILE, "")["configurations"]
+    entries = jsonc.parse_jsonc(FILE, "").value["configurations"]
     entry = next(entry for entry in entries if entry["name"] == name)
     variables = [f"{name}={value}" for name, value in entry["env"].items()]
     words = [entry["cwd"], *variables, entry["program"], *entry["args"]]
@@ -452,9 +452,9 @@ def test_a_submodule_that_is_not_as_pinned_is_not_read(file: Path, source: str) 
     with pytest.raises(KitError) as caught:
         load(HYBRID, source)
     assert "local changes" in caught.value.what
-    git.run(["checkout", "--quiet", "."], paths.REPOSITORY / "third_party/transformers")
+    git.run_git(["checkout", "--quiet", "."], paths.REPOSITORY / "third_party/transformers")
     name = {f"GIT_{role}_{key}": "x" for role in ("AUTHOR", "COMMITTER") for key in ("NAME", "EMAIL")}
-    git.run(
+    git.run_git(
         ["commit", "--quiet", "--allow-empty", "--message=y"],
         paths.REPOSITORY / "third_party/transformers",
         env=name,
@@ -486,13 +486,13 @@ def test_a_moved_checkout_keeps_its_trees_and_a_changed_file_does_not(
                 path.write_text(name)
             for variant in VARIANTS.values():
                 tree_job = jobs.load_tree("upstream", variant, inputs.Selection(), SOURCES[source])
-                keys.append(json.dumps(jobs.onnx_key(tree_job)))
+                keys.append(json.dumps(jobs.make_onnx_key(tree_job)))
         assert str(tmp_path) not in "".join(keys)
     half = len(keys) // 2
     assert keys[:half] == keys[half:]
     assert len(set(keys)) == half == 2 * len(VARIANTS)
     (folder / EXAMPLES / "nncf.json").write_text("changed")
-    assert json.dumps(jobs.onnx_key(tree_job)) != keys[-1]
+    assert json.dumps(jobs.make_onnx_key(tree_job)) != keys[-1]
 
 
 def test_the_command_prints_the_invocation_or_explains_it(

@@ -12,7 +12,7 @@ import pytest
 
 from launch.core import locks, paths
 from launch.core.errors import KitError
-from launch.core.locks import exclusive
+from launch.core.locks import hold_lock
 from launch.model import variants
 from launch.qa import compress
 from launch.qa.arguments import Arguments
@@ -107,7 +107,7 @@ def test_configs_of_another_model_do_not_stand_beside_those_of_this_one(kit: Kit
 
 
 def test_configs_wait_for_a_run_of_make(kit: Kit) -> None:
-    with exclusive(locks.LOCK, locks.LOCKED):
+    with hold_lock(locks.LOCK, locks.LOCKED):
         waiting = subprocess.Popen(
             kit.argv("configs", ""),
             cwd=str(paths.REPOSITORY),

@@ -168,7 +168,7 @@ def test_the_helps_name_every_command_and_every_variable() -> None:
 @pytest.mark.parametrize("name", list(COMMANDS))
 def test_each_commands_help(name: str, capsys: pytest.CaptureFixture) -> None:
     with pytest.raises(SystemExit) as ended:
-        cli.parse([name, "--help"])
+        cli.parse_words([name, "--help"])
     assert ended.value.code == 0
     shown = capsys.readouterr().out
     command = COMMANDS[name]
@@ -192,7 +192,7 @@ def test_every_example_is_one(name: str) -> None:
     for example in examples:
         words = shlex.split(example.split("|")[0])
         assert words[0] == name
-        given = cli.parse(words)
+        given = cli.parse_words(words)
         assert given is not None
         assert given.command == name
 
@@ -201,12 +201,12 @@ def test_every_example_is_one(name: str) -> None:
 def test_the_example_for_make_is_the_first_of_the_others(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     made, target, *words = shlex.split(cli.write_for_make(COMMANDS[name].help[2][0]))
     assert (made, target) == ("make", name)
-    expected = vars(cli.parse(shlex.split(COMMANDS[name].help[2][0])))
+    expected = vars(cli.parse_words(shlex.split(COMMANDS[name].help[2][0])))
     for word in words:
         variable, _, value = word.partition("=")
         assert value
         monkeypatch.setenv(f"LAUNCH_{variable}", value)
-    assert {**vars(cli.parse([name])), "argv": expected["argv"]} == expected
+    assert {**vars(cli.parse_words([name])), "argv": expected["argv"]} == expected
 
 
 def test_what_a_command_needs_is_marked_and_asked_for(capsys: pytest.CaptureFixture) -> None:
@@ -218,7 +218,7 @@ def test_what_a_command_needs_is_marked_and_asked_for(capsys: pytest.CaptureFixt
     }
     for name, needed in required.items():
         with pytest.raises(SystemExit):
-            cli.parse([name, "--help"])
+            cli.parse_words([name, "--help"])
         shown = " ".join(capsys.readouterr().out.split())
         for option in COMMANDS[name].options:
             assert (f"({option.upper()}=; required)" in shown) == (option in needed)
@@ -271,10 +271,10 @@ def test_the_words_to_choose_from_are_those_that_are_acted_on() -> None:
 
 def test_products_are_in_the_checkout_wherever_a_command_is_given(tmp_path: Path) -> None:
     env = {**os.environ, "PYTHONPATH": str(paths.REPOSITORY)}
-    code = "from launch import cli; print(cli.parse(['all']).out)"
+    code = "from launch import cli; print(cli.parse_words(['all']).out)"
     printed = run([sys.executable, "-c", code], tmp_path, env).stdout
     assert printed == f"{paths.REPOSITORY / 'gen_hybrid_sparse'}\n"
-    given = cli.parse(["package"])
+    given = cli.parse_words(["package"])
     assert given is not None
     assert (given.out, given.to) == (
         str(paths.REPOSITORY / "gen_hybrid_sparse"),
@@ -328,10 +328,10 @@ def test_help_on_a_command_is_the_commands_help() -> None:
 def test_options_default_to_the_variables_that_make_exports(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LAUNCH_OUT", "from make")
     monkeypatch.setenv("LAUNCH_TRAIN_FILE", "")
-    given = cli.parse(["all", "--seed", "3"])
+    given = cli.parse_words(["all", "--seed", "3"])
     assert given is not None
     assert (given.out, given.train_file, given.seed, given.input) == ("from make", "", "3", "sample")
-    given = cli.parse(["all", "--out", "own"])
+    given = cli.parse_words(["all", "--out", "own"])
     assert given is not None
     assert given.out == "own"
 
@@ -340,11 +340,11 @@ def test_options_default_to_the_variables_that_make_exports(monkeypatch: pytest.
 def test_an_option_given_as_empty_is_not_given(monkeypatch: pytest.MonkeyPatch, exported: str) -> None:
     for name in ("OUT", "SEED"):
         monkeypatch.setenv(f"LAUNCH_{name}", exported)
-    given = cli.parse(["all", "--out", "", "--seed=", "--fast="])
+    given = cli.parse_words(["all", "--out", "", "--seed=", "--fast="])
     assert given is not None
     assert (given.out, given.seed) == (exported or str(paths.REPOSITORY / "gen_hybrid_sparse"), exported)
     assert given.fast == "1"
-    given = cli.parse(["command", "--explain=", "--v", HYBRID])
+    given = cli.parse_words(["command", "--explain=", "--v", HYBRID])
     assert given is not None
     assert (given.explain, given.v) == ("0", HYBRID)
 
@@ -391,7 +391,7 @@ def test_the_test_commands_tell_pytest_which_tests(tmp_path) -> None:
         "@pytest.mark.long\ndef test_long(): assert os.environ['KIT_CASES'] == '500'\n"
         "def test_other(): assert False\n"
     )
-    code = "import sys; from launch import cli; cli._pytest(cli.parse(sys.argv[1:]))"
+    code = "import sys; from launch import cli; cli._pytest(cli.parse_words(sys.argv[1:]))"
     quick = ["-c", str(paths.REPOSITORY / "pyproject.toml"), "-W", "ignore", "-n", "0"]
     quick += ["-p", "no:cacheprovider", "-p", "no:hypothesispytest"]
     for command, code_of_exit, summary in (
@@ -411,7 +411,7 @@ ANOTHER = str(Path(sys.base_prefix, "bin", "python3"))
 
 def test_another_python_becomes_the_environments(tmp_path: Path) -> None:
     """With the same words, in the same folder; and what was told before is not told again."""
-    sample_trees.write(tmp_path / "out", variants.get(HYBRID))
+    sample_trees.write(tmp_path / "out", variants.find_variant(HYBRID))
     env = {**os.environ, "LAUNCH_FATS": "1", "PYTHONPATH": str(paths.REPOSITORY), "PYTHONINSPECT": "1"}
     more = {"cwd": str(tmp_path), "capture_output": True, "text": True, "stdin": subprocess.DEVNULL}
     assert subprocess.run([ANOTHER, "-c", "import jinja2"], check=False, **more).returncode != 0

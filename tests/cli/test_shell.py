@@ -54,7 +54,7 @@ from launch.model import variants
 from launch.sources.source import Registry
 for variant in variants.VARIANTS.values():
     tree = jobs.load_tree(str(paths.LAUNCH_FILE), variant, inputs.Selection(), Registry())
-    print(json.dumps(jobs.onnx_key(tree)))
+    print(json.dumps(jobs.make_onnx_key(tree)))
 """
 
 
@@ -153,8 +153,8 @@ def test_the_printed_command_runs_as_the_file_says(tmp_path: Path, name: str, sh
     )
     piped = subprocess.run([shell], cwd="/", env=base, input=printed.stdout, capture_output=True, check=False)
     assert (pasted.returncode, piped.returncode) == (0, 0), (pasted.stderr, piped.stderr)
-    (configuration,) = vscode.load(clone / "small.json").configurations
-    invocation = vscode.resolve(configuration, workspace=clone, env=base, default_python="none")
+    (configuration,) = vscode.read_launch_file(clone / "small.json").configurations
+    invocation = vscode.resolve_configuration(configuration, workspace=clone, env=base, default_python="none")
     for done in (pasted, piped):
         argv, cwd, environ = json.loads(done.stdout)
         assert argv == [str(clone / "dump.py"), *invocation.args]

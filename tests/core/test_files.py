@@ -42,12 +42,12 @@ def watched(monkeypatch: pytest.MonkeyPatch, base: Path) -> List[str]:
 
 def test_two_writers_of_one_file_do_not_disturb_each_other(tmp_path: Path) -> None:
     target, texts, failures = tmp_path / "config.json", ["a" * 200_000, "b" * 300_000], []
-    files.write(target, texts[0])
+    files.write_text(target, texts[0])
 
     def many(text: str) -> None:
         try:
             for _ in range(30):
-                files.write(target, text)
+                files.write_text(target, text)
         except OSError as error:
             failures.append(error)
 
@@ -62,7 +62,7 @@ def test_two_writers_of_one_file_do_not_disturb_each_other(tmp_path: Path) -> No
 
 def test_a_file_is_on_disk_before_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = watched(monkeypatch, tmp_path)
-    files.write(tmp_path / "stamp", "made")
+    files.write_text(tmp_path / "stamp", "made")
     assert seen == ["flush .part", "rename .part stamp", "flush ."]
 
 
@@ -77,7 +77,7 @@ def test_a_tree_is_on_disk_before_it_has_its_name(
     if not exchange:
         monkeypatch.setattr(trees, "_exchange", lambda first, second: False)
     seen = watched(monkeypatch, tmp_path)
-    trees.replace(tmp_path / "tree", tmp_path / "new", tmp_path / "old")
+    trees.replace_tree(tmp_path / "tree", tmp_path / "new", tmp_path / "old")
     renames = [] if exchange else ["rename tree old", "rename new tree"]
     assert seen == ["flush new", "flush new/ir/x.bin", "flush new/ir", *renames, "flush ."]
     assert (tmp_path / "tree" / "ir" / "x.bin").read_text() == "new"
@@ -88,10 +88,10 @@ def test_what_cannot_be_flushed_does_not_appear(tmp_path: Path, monkeypatch: pyt
     def broken(descriptor: int) -> None:
         raise OSError(5, "Input/output error")
 
-    files.write(tmp_path / "stamp", "old")
+    files.write_text(tmp_path / "stamp", "old")
     monkeypatch.setattr(os, "fsync", broken)
     with pytest.raises(OSError, match="Input/output"):
-        files.write(tmp_path / "stamp", "new")
+        files.write_text(tmp_path / "stamp", "new")
     assert (tmp_path / "stamp").read_text() == "old"
     assert [path.name for path in tmp_path.iterdir()] == ["stamp"]
 
@@ -99,7 +99,7 @@ def test_what_cannot_be_flushed_does_not_appear(tmp_path: Path, monkeypatch: pyt
 def test_a_written_file_has_the_mode_that_the_person_wants(tmp_path: Path) -> None:
     before = os.umask(0o027)
     try:
-        files.write(tmp_path / "a", "text")
+        files.write_text(tmp_path / "a", "text")
     finally:
         os.umask(before)
     assert (tmp_path / "a").stat().st_mode & 0o777 == 0o640

@@ -16,7 +16,7 @@ CPUINFO = "processor\t: 0\nvendor_id\t: GenuineIntel\nmodel name\t: A Processor 
 
 
 def test_facts_are_the_systems() -> None:
-    found = host.facts(str(paths.VENV_PYTHON))
+    found = host.describe_host(str(paths.VENV_PYTHON))
     assert set(found) == {"system", "machine", "processor", "cores", "memory_bytes", "python"}
     assert found["system"].split() == [platform.system(), platform.release()]
     assert found["machine"] == platform.machine()
@@ -38,7 +38,7 @@ def test_facts_are_the_systems() -> None:
 
 def test_cores_are_those_that_the_process_may_use() -> None:
     code = "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})\n"
-    code += "from launch.core import host; print(host.facts('')['cores'])"
+    code += "from launch.core import host; print(host.describe_host('')['cores'])"
     argv = [sys.executable, "-c", code]
     done = subprocess.run(argv, cwd=str(paths.REPOSITORY), capture_output=True, text=True, check=True)
     assert done.stdout == "1\n"
@@ -49,19 +49,19 @@ def test_the_processor_is_named_where_the_system_names_it(
 ) -> None:
     cpuinfo = tmp_path / "cpuinfo"
     monkeypatch.setattr(host, "_CPUINFO", cpuinfo)
-    assert host.processor() == ""
+    assert host.read_processor() == ""
     cpuinfo.write_text(CPUINFO * 2)
-    assert host.processor() == "A Processor (R) @ 2.20GHz"
+    assert host.read_processor() == "A Processor (R) @ 2.20GHz"
     cpuinfo.write_text("processor\t: 0\nBogoMIPS\t: 50.00\n")
-    assert host.processor() == ""
+    assert host.read_processor() == ""
 
 
 def test_the_version_of_an_interpreter_outside_of_an_environment_is_not_known(tmp_path: Path) -> None:
     python = tmp_path / "bin" / "python"
-    assert host.python_version(str(python)) == ""
-    assert host.python_version("python3") == ""
+    assert host.read_python_version(str(python)) == ""
+    assert host.read_python_version("python3") == ""
     (tmp_path / "pyvenv.cfg").write_text("home = /usr/bin\nversion_info = 3.9.1.final.0\n")
-    assert host.python_version(str(python)) == "3.9.1"
+    assert host.read_python_version(str(python)) == "3.9.1"
 
 
 # --- texts without folders -------------------------------------------------------------------------------
@@ -98,7 +98,7 @@ R, V = paths.REPOSITORY, paths.VENV
     ],
 )
 def test_folders_are_named_and_other_paths_left_out(text: str, expected: str) -> None:
-    assert host.placeless(text) == expected
+    assert host.remove_paths(text) == expected
     assert not host.shows_path(expected)
 
 
@@ -119,7 +119,7 @@ def test_folders_are_named_and_other_paths_left_out(text: str, expected: str) ->
     ],
 )
 def test_what_is_no_absolute_path_stays(text: str) -> None:
-    assert host.placeless(text) == text
+    assert host.remove_paths(text) == text
     assert not host.shows_path(text)
 
 
@@ -132,9 +132,9 @@ PIECES = [
 
 @given(st.lists(st.sampled_from(PIECES), max_size=8).map("".join))
 def test_nothing_of_a_path_but_its_end_is_left(text: str) -> None:
-    short = host.placeless(text)
+    short = host.remove_paths(text)
     assert not host.shows_path(short)
-    assert host.placeless(short) == short
+    assert host.remove_paths(short) == short
 
 
 def test_a_folder_is_named_by_both_its_paths(tmp_path: Path) -> None:
@@ -142,4 +142,4 @@ def test_a_folder_is_named_by_both_its_paths(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("disk")
     folders = {"<outer>": tmp_path, "<link>": tmp_path / "link"}
     text = f"{tmp_path}/disk/a {tmp_path}/link/b {tmp_path}/c"
-    assert host.named(text, folders) == "<link>/a <link>/b <outer>/c"
+    assert host.name_folders(text, folders) == "<link>/a <link>/b <outer>/c"

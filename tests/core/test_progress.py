@@ -12,7 +12,7 @@ from launch.core import progress
 def test_what_is_over_at_once_shows_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stderr", io.StringIO())
     process = subprocess.Popen(["/bin/sh", "-c", "echo one"], stdout=subprocess.PIPE, text=True)
-    assert progress.output_of(process) == "one\n"
+    assert progress.wait_for_output(process) == "one\n"
     assert sys.stderr.getvalue() == ""
 
 
@@ -38,7 +38,7 @@ def test_a_process_that_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     process = subprocess.Popen(
         ["/bin/sh", "-c", "echo one; sleep 1; echo two"], stdout=subprocess.PIPE, text=True
     )
-    assert progress.output_of(process) == "one\ntwo\n"
+    assert progress.wait_for_output(process) == "one\ntwo\n"
     assert process.returncode == 0
     assert "    0:01\n" in sys.stderr.getvalue()
 
@@ -49,8 +49,8 @@ def test_an_interrupt_ends_what_is_waited_for(monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr(progress, "LOOK_INTERVAL", 0.05)
     monkeypatch.setattr(progress, "WAIT_INTERVAL", 0.1)
-    monkeypatch.setattr(progress, "duration", interrupt)
+    monkeypatch.setattr(progress, "format_duration", interrupt)
     process = subprocess.Popen(["/bin/sh", "-c", "exec sleep 60"], stdout=subprocess.PIPE)
     with pytest.raises(KeyboardInterrupt):
-        progress.output_of(process)
+        progress.wait_for_output(process)
     assert process.returncode == -9

@@ -36,7 +36,7 @@ EXPORTED = {
 
 def plant(kit: Kit, **env: str) -> None:
     """Give the small variant's entry variables and arguments with values of a person's."""
-    document = jsonc.loads(kit.launch_file.read_text(encoding="utf-8"), "f")
+    document = jsonc.parse_jsonc(kit.launch_file.read_text(encoding="utf-8"), "f").value
     (entry,) = (entry for entry in document["configurations"] if entry["name"] == HYBRID)
     entry["env"].update(
         HF_TOKEN=PLANTED["literal"],
@@ -125,7 +125,7 @@ def load(kit: Kit, monkeypatch: pytest.MonkeyPatch, **changed: str) -> jobs.Tree
 def test_the_values_reach_the_program_and_count(kit: Kit, monkeypatch: pytest.MonkeyPatch) -> None:
     plant(kit)
     job = load(kit, monkeypatch)
-    key = jobs.onnx_key(job)
+    key = jobs.make_onnx_key(job)
     environment = job.invocation.environment({})
     assert environment["HF_TOKEN"] == PLANTED["literal"]
     assert environment["TOKEN_TOO"] == PLANTED["referred"]
@@ -133,27 +133,27 @@ def test_the_values_reach_the_program_and_count(kit: Kit, monkeypatch: pytest.Mo
     assert environment["PYTHONPATH"].endswith(f":/{PLANTED['search']}")
     assert job.arguments.model_revision == PLANTED["argument"]
     assert disclosed(json.dumps(key)) == []
-    assert jobs.onnx_key(load(kit, monkeypatch)) == key
+    assert jobs.make_onnx_key(load(kit, monkeypatch)) == key
     for name in ("PLANTED_REFERRED", "PLANTED_ARGUMENT", "PYTHONPATH"):
-        assert jobs.onnx_key(load(kit, monkeypatch, **{name: "another value"})) != key, name
+        assert jobs.make_onnx_key(load(kit, monkeypatch, **{name: "another value"})) != key, name
     for name in ("PLANTED_EXPORTED", "PLANTED_HOME", "PATH"):
-        assert jobs.onnx_key(load(kit, monkeypatch, **{name: "another value"})) == key, name
+        assert jobs.make_onnx_key(load(kit, monkeypatch, **{name: "another value"})) == key, name
         monkeypatch.setenv(name, EXPORTED[name])
     text = kit.launch_file.read_text(encoding="utf-8")
     kit.launch_file.write_text(text.replace(PLANTED["literal"], "another value"), encoding="utf-8")
-    assert jobs.onnx_key(load(kit, monkeypatch)) != key
+    assert jobs.make_onnx_key(load(kit, monkeypatch)) != key
 
 
 def test_a_digest_that_is_published_needs_the_checkouts_key(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(digests, "_KEY", tmp_path / "build" / "one")
-    first = digests.keyed("1234")
-    assert digests.keyed("1234") == first != digests.keyed("1235")
+    first = digests.digest_with_key("1234")
+    assert digests.digest_with_key("1234") == first != digests.digest_with_key("1235")
     assert (tmp_path / "build" / "one").stat().st_mode & 0o777 == 0o600
     assert [path.name for path in (tmp_path / "build").iterdir()] == ["one"]
     monkeypatch.setattr(digests, "_KEY", tmp_path / "build" / "two")
-    assert digests.keyed("1234") != first
+    assert digests.digest_with_key("1234") != first
 
 
 @pytest.mark.parametrize(
@@ -209,12 +209,12 @@ def test_what_is_published_does_not_come_from_a_variable(kit: Kit, option: str) 
 
 def test_the_kits_variables_are_those_that_it_sets(monkeypatch: pytest.MonkeyPatch) -> None:
     found = set()
-    for configuration in vscode.load(paths.LAUNCH_FILE).configurations:
+    for configuration in vscode.read_launch_file(paths.LAUNCH_FILE).configurations:
         found |= set(configuration.body.get("env", {}))
     threads = 1000  # more than there are cores, so that the variables for that are set, too
     for name in (*VARIANTS, "configs", "evaluate"):
         for source in (Registry(), Fork()):
-            job = jobs.load(str(paths.LAUNCH_FILE), name, inputs.Selection(threads=threads), source)
+            job = jobs.load_job(str(paths.LAUNCH_FILE), name, inputs.Selection(threads=threads), source)
             found |= {variable for variable, value in job.invocation.env.items() if value is not None}
     if rules.third_party.is_checked_out(rules.third_party.find_fork("transformers")):
         for name in (HYBRID, "configs", "evaluate"):
@@ -228,10 +228,10 @@ def test_what_a_program_prints_of_its_variables_leaves_its_log(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(hidden, "_values", {})
-    value = hidden.of_environment("PLANTED_PRINTED", "planted-in-print")
+    value = hidden.hide_variable("PLANTED_PRINTED", "planted-in-print")
     log = tmp_path / "program.log"
     code = "import os; print('seen', os.environ['PLANTED_PRINTED'])"
-    child.run(
+    child.run_child(
         [sys.executable, "-c", code],
         env={**os.environ, "PLANTED_PRINTED": str(value)},
         cwd=tmp_path,

@@ -50,13 +50,13 @@ def torch_says(expression: str, env: Mapping[str, str], processors: Optional[Set
 
 
 def clean() -> Dict[str, str]:
-    return surroundings.inherited(os.environ)
+    return surroundings.inherit_variables(os.environ)
 
 
 def job(kit: Kit, threads: Optional[int] = None) -> jobs.TreeJob:
     questions = paths.SAMPLE / "train.json"
     selection = inputs.Selection("files", kit.model, questions, threads=threads)
-    return jobs.load_tree(str(kit.launch_file), variants.get(HYBRID), selection, Registry())
+    return jobs.load_tree(str(kit.launch_file), variants.find_variant(HYBRID), selection, Registry())
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,7 @@ def job(kit: Kit, threads: Optional[int] = None) -> jobs.TreeJob:
 )
 def test_the_default_is_what_torch_takes(given: Dict[str, str]) -> None:
     env = {**clean(), **given}
-    assert surroundings.torchs(env) == torch_says(NUMBER, env)
+    assert surroundings.count_torch_threads(env) == torch_says(NUMBER, env)
 
 
 def test_the_default_is_what_torch_takes_on_one_processor() -> None:
@@ -80,7 +80,7 @@ def test_the_default_is_what_torch_takes_on_one_processor() -> None:
     one = {min(before)}
     os.sched_setaffinity(0, one)
     try:
-        assert surroundings.torchs(clean()) == torch_says(NUMBER, clean(), one) == 1
+        assert surroundings.count_torch_threads(clean()) == torch_says(NUMBER, clean(), one) == 1
     finally:
         os.sched_setaffinity(0, before)
 
@@ -94,8 +94,8 @@ def test_threads_of_one_core_count_as_one(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(os, "cpu_count", lambda: 4)
     for processors, cores in (({0, 1, 2, 3}, 2), ({0, 2}, 1), ({1, 2}, 2)):
         monkeypatch.setattr(os, "sched_getaffinity", lambda pid, found=processors: found)
-        assert surroundings.torchs({}) == cores
-    assert surroundings.torchs({"OMP_NUM_THREADS": "4"}) == 2
+        assert surroundings.count_torch_threads({}) == cores
+    assert surroundings.count_torch_threads({"OMP_NUM_THREADS": "4"}) == 2
 
 
 def test_a_program_takes_the_number_that_was_asked_for(kit: Kit, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -114,18 +114,18 @@ def test_a_key_has_the_number_of_threads_wherever_it_comes_from(
 ) -> None:
     for name in HOSTILE:
         monkeypatch.delenv(name, raising=False)
-    one, two = (jobs.onnx_key(job(kit, threads)) for threads in (1, 2))
+    one, two = (jobs.make_onnx_key(job(kit, threads)) for threads in (1, 2))
     assert one != two
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    assert jobs.onnx_key(job(kit)) == one
-    assert jobs.onnx_key(job(kit, 2)) == two, "THREADS= counts more than the shell"
+    assert jobs.make_onnx_key(job(kit)) == one
+    assert jobs.make_onnx_key(job(kit, 2)) == two, "THREADS= counts more than the shell"
     monkeypatch.delenv("OMP_NUM_THREADS")
     text = kit.launch_file.read_text(encoding="utf-8")
     kit.launch_file.write_text(
         text.replace('"PYTHONHASHSEED"', '"OMP_NUM_THREADS": "1", "PYTHONHASHSEED"'), encoding="utf-8"
     )
-    assert jobs.onnx_key(job(kit)) == one, "the launch file counts more than the machine"
-    assert surroundings.threads(job(kit).invocation.env) == 1
+    assert jobs.make_onnx_key(job(kit)) == one, "the launch file counts more than the machine"
+    assert surroundings.read_threads(job(kit).invocation.env) == 1
 
 
 def test_what_changes_the_run_is_neither_inherited_nor_in_the_key(
@@ -133,11 +133,11 @@ def test_what_changes_the_run_is_neither_inherited_nor_in_the_key(
 ) -> None:
     for name in [*HOSTILE, *HARMLESS]:
         monkeypatch.delenv(name, raising=False)
-    plain, base = job(kit, 2), jobs.onnx_key(job(kit, 2))
+    plain, base = job(kit, 2), jobs.make_onnx_key(job(kit, 2))
     for name, value in {**HOSTILE, **HARMLESS}.items():
         monkeypatch.setenv(name, value)
     hostile = job(kit, 2)
-    assert jobs.onnx_key(hostile) == base
+    assert jobs.make_onnx_key(hostile) == base
     env = hostile.invocation.environment(os.environ)
     assert {name for name in HOSTILE if name in env} == {"OMP_NUM_THREADS"}
     assert env == {**plain.invocation.environment(clean()), **HARMLESS}
@@ -165,7 +165,7 @@ def test_a_hostile_shell_makes_the_same_bytes(
     kit = Kit(tmp_path, built.model)
     before = os.umask(0o077)
     try:
-        done = kit.run("variant", HYBRID, threads=surroundings.torchs(clean()))
+        done = kit.run("variant", HYBRID, threads=surroundings.count_torch_threads(clean()))
     finally:
         os.umask(before)
     assert done.returncode == 0, done.stderr
@@ -175,14 +175,14 @@ def test_a_hostile_shell_makes_the_same_bytes(
 
 def test_the_configs_need_no_threads(kit: Kit) -> None:
     selection = inputs.Selection("sample", threads=3)
-    run = jobs.load(str(kit.launch_file), "configs", selection, Registry())
+    run = jobs.load_job(str(kit.launch_file), "configs", selection, Registry())
     assert not set(run.invocation.env) & set(surroundings.THREADS)
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "two", "1.5", "1025", "99999", "\u00b2"])
 def test_what_is_no_number_of_threads_is_a_user_error(text: str) -> None:
     with pytest.raises(KitError, match="whole number from 1 to 1024") as error:
-        surroundings.number(text)
+        surroundings.parse_threads(text)
     assert error.value.where == f"THREADS={text}"
 
 

@@ -34,7 +34,7 @@ def test_committed_configs_are_current_and_upstreams(tmp_path: Path) -> None:
 @pytest.mark.parametrize("variant", HYBRIDS, ids=lambda variant: variant.name)
 def test_structure_and_pruning_add_up_to_90_percent(variant: variants.Variant) -> None:
     path = paths.CONFIGS / variant.name / "config.json"
-    shape = bert_config.shape(bert_config.read(path, "config"), str(path))
+    shape = bert_config.read_shape(bert_config.read_config(path, "config"), str(path))
     assert shape.dense_block_weights == 301_989_888
     assert shape.kept_weights == 24 * (4 * 1024 * 64 * variant.heads + 2 * 1024 * variant.intermediate_size)
     left = shape.kept_weights * (1 - shape.unstructured_sparsity)
@@ -65,7 +65,7 @@ def test_structure_and_pruning_add_up_to_90_percent(variant: variants.Variant) -
 def test_unsound_configs_are_refused(tmp_path: Path, changes: dict, words: tuple) -> None:
     folder = write_model(tmp_path / "model", **changes)
     with pytest.raises(KitError) as caught:
-        bert_config.shape(bert_config.read(folder, "MODEL"), str(folder / "config.json"))
+        bert_config.read_shape(bert_config.read_config(folder, "MODEL"), str(folder / "config.json"))
     for word in words:
         assert word in str(caught.value)
     assert str(folder) in caught.value.where
@@ -79,7 +79,7 @@ def test_a_model_too_small_for_a_hybrid_is_named(tmp_path: Path) -> None:
 
 def test_missing_keys_take_berts_defaults(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert"}))
-    shape = bert_config.shape(bert_config.read(tmp_path, "MODEL"), "config.json")
+    shape = bert_config.read_shape(bert_config.read_config(tmp_path, "MODEL"), "config.json")
     assert (shape.layers, shape.hidden, shape.intermediate_size, shape.vocab_size) == (12, 768, 3072, 30522)
 
 
@@ -133,7 +133,7 @@ def all_keys() -> List[str]:
 
 
 def shape_of(config: Dict[str, Any]) -> bert_config.BertShape:
-    return bert_config.shape({**bert_config._DEFAULTS, **DEFAULTS, **config}, "config.json")
+    return bert_config.read_shape({**bert_config._DEFAULTS, **DEFAULTS, **config}, "config.json")
 
 
 def traced(config: Dict[str, Any]) -> Any:

@@ -74,29 +74,29 @@ def test_a_pair_scores_what_it_does_by_hand(
     if common:
         precision, recall = common / found, common / wanted
         f1 = 2 * precision * recall / (precision + recall)
-    assert metric.question_score(answer, [gold]) == (exact, pytest.approx(f1, abs=1e-15))
-    assert metric.question_score(gold, [answer]) == (exact, pytest.approx(f1, abs=1e-15))
+    assert metric.score_question(answer, [gold]) == (exact, pytest.approx(f1, abs=1e-15))
+    assert metric.score_question(gold, [answer]) == (exact, pytest.approx(f1, abs=1e-15))
 
 
 def test_each_figure_is_the_best_over_the_gold_answers() -> None:
-    assert metric.question_score("the", ["a", "the end"]) == (1, 0)
-    assert metric.question_score("red car", ["blue", "red", "a red fast car"]) == (0, pytest.approx(0.8))
+    assert metric.score_question("the", ["a", "the end"]) == (1, 0)
+    assert metric.score_question("red car", ["blue", "red", "a red fast car"]) == (0, pytest.approx(0.8))
 
 
 def test_where_nothing_is_left_only_the_exact_match_counts() -> None:
     gold = {"1": ["the"], "2": ["$"], "3": ["an"], "4": ["noon"]}
     answers = {"1": "A", "2": "%", "3": "...", "4": "noon"}
-    assert metric.score(gold, answers) == {"exact_match": 100.0, "f1": 25.0}
+    assert metric.score_answers(gold, answers) == {"exact_match": 100.0, "f1": 25.0}
 
 
 def test_an_unanswered_question_counts_nothing() -> None:
-    assert metric.score({"1": ["x"], "2": ["y"]}, {"2": "y"}) == {"exact_match": 50.0, "f1": 50.0}
+    assert metric.score_answers({"1": ["x"], "2": ["y"]}, {"2": "y"}) == {"exact_match": 50.0, "f1": 50.0}
 
 
 def test_sums_are_in_double_precision() -> None:
     gold = {str(number): ["one two"] for number in range(30_000)}
     answers = dict.fromkeys(gold, "one")
-    assert metric.score(gold, answers)["f1"] == pytest.approx(200 / 3, abs=1e-12)
+    assert metric.score_answers(gold, answers)["f1"] == pytest.approx(200 / 3, abs=1e-12)
 
 
 # Real questions
@@ -106,17 +106,17 @@ def test_sums_are_in_double_precision() -> None:
 def real() -> List[squad.Example]:
     if not REAL.is_file():
         pytest.skip("SQuAD's development set is not beside the checkout")
-    return squad.read(REAL, "VALIDATION_FILE")
+    return squad.read_questions(REAL, "VALIDATION_FILE")
 
 
 def test_gold_answers_score_everything(real: List[squad.Example]) -> None:
     gold = {example.id: example.gold for example in real}
     first = {example.id: example.gold[0] for example in real}
-    assert metric.score(gold, first) == {"exact_match": 100.0, "f1": 100.0}
+    assert metric.score_answers(gold, first) == {"exact_match": 100.0, "f1": 100.0}
     for texts in gold.values():
         for text in texts:
             # Three of the 17,778 gold answers are a full stop, which has no word.
-            assert metric.question_score(text, texts) == (1, text != ".")
+            assert metric.score_question(text, texts) == (1, text != ".")
 
 
 def test_real_figures_are_those_of_the_library_but_for_its_32_bit_sums(real: List[squad.Example]) -> None:
@@ -132,7 +132,7 @@ def test_real_figures_are_those_of_the_library_but_for_its_32_bit_sums(real: Lis
         (lambda example: following[example.id].gold[-1], 1.5319491624832153, 4.314421653747559),
         (lambda example: example.gold[0].split()[0], 38.56077575683594, 66.20796966552734),
     ):
-        found = metric.score(
+        found = metric.score_answers(
             {example.id: example.gold for example in real}, {example.id: answer(example) for example in real}
         )
         assert found["exact_match"] == pytest.approx(exact, rel=1e-6)

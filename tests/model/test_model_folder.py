@@ -29,8 +29,8 @@ def change(path: Path, **values: object) -> None:
 
 
 def check(model: Path, tokens: int = 384) -> None:
-    config = bert_config.read(model, "MODEL")
-    model_folder.check(model, bert_config.shape(config, "config.json"), tokens)
+    config = bert_config.read_config(model, "MODEL")
+    model_folder.check_tokenizer(model, bert_config.read_shape(config, "config.json"), tokens)
 
 
 def words(model: Path) -> List[str]:
@@ -100,7 +100,7 @@ def test_a_vocabulary_without_a_special_word_is_refused_unless_it_is_named_other
 def test_a_pointer_of_git_lfs_is_named(model: Path, name: str) -> None:
     (model / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
     with pytest.raises(KitError, match="git-lfs pointer") as caught:
-        checkpoint.find(model) if name == checkpoint.NAME else check(model)
+        checkpoint.find_checkpoint(model) if name == checkpoint.NAME else check(model)
     assert str(model / name) in caught.value.where
     assert "git lfs pull" in caught.value.hint
 
@@ -128,13 +128,15 @@ def test_a_tokenizer_of_another_kind_needs_a_tokenizer_json(model: Path, name: s
     change(model / "tokenizer_config.json", tokenizer_class=None)
     change(model / name, tokenizer_class=kind)
     with pytest.raises(KitError, match=f"class {kind} is not made from a vocab.txt") as caught:
-        model_folder.check(
-            model, bert_config.shape({**bert_config.read(model), "tokenizer_class": None}, ""), 384
+        model_folder.check_tokenizer(
+            model,
+            bert_config.read_shape({**bert_config.read_config(model), "tokenizer_class": None}, ""),
+            384,
         )
     assert caught.value.where.startswith(f"{model / name}: tokenizer_class = ")
     change(model / "tokenizer.json", model={"vocab": {"a": 0}})
-    model_folder.check(
-        model, bert_config.shape({**bert_config.read(model), "tokenizer_class": None}, ""), 384
+    model_folder.check_tokenizer(
+        model, bert_config.read_shape({**bert_config.read_config(model), "tokenizer_class": None}, ""), 384
     )
 
 
@@ -173,8 +175,8 @@ def tokenized(model: Path, **changes: Any) -> List[Dict[str, Any]]:
     args = dataclasses.replace(
         Arguments(str(model), "nowhere", max_seq_length=128, doc_stride=32, train_file="t.json"), **changes
     )
-    examples = squad.read(paths.SAMPLE / "train.json", "TRAIN_FILE")[:6]
-    return list(features.tokenize(examples, features.load_tokenizer(args, 10**6), args, None))
+    examples = squad.read_questions(paths.SAMPLE / "train.json", "TRAIN_FILE")[:6]
+    return list(features.tokenize_examples(examples, features.load_tokenizer(args, 10**6), args, None))
 
 
 def test_line_ends_of_windows_make_no_difference(model: Path, derived_source: Path) -> None:
@@ -201,10 +203,10 @@ def test_a_question_that_leaves_no_context_is_named(
     tmp_path: Path, model: Path, derived_source: Path, length: int
 ) -> None:
     args = Arguments(str(model), "nowhere", max_seq_length=128, doc_stride=32)
-    whole = squad.read(paths.SAMPLE / "train.json", "TRAIN_FILE")
+    whole = squad.read_questions(paths.SAMPLE / "train.json", "TRAIN_FILE")
     examples = [*whole[:2], dataclasses.replace(whole[2], question="the " * length), *whole[3:5]]
     with pytest.raises(KitError, match=f"it has {length} tokens") as caught:
-        features.tokenize(examples, features.load_tokenizer(args, 10**6), args, None)
+        features.tokenize_examples(examples, features.load_tokenizer(args, 10**6), args, None)
     assert examples[2].where in caught.value.where
     assert json.dumps(examples[2].id) in caught.value.where
     assert "--max_seq_length 128" in caught.value.where

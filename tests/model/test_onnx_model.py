@@ -70,7 +70,7 @@ def test_what_is_damaged_is_refused_or_is_another_whole_model(written, content: 
     """Some beginnings of a file are a whole message; a model they are not."""
     whole = written(WHOLE, "whole.onnx")
     with pytest.raises(KitError) as caught:
-        list(compare.compare(written(content), whole, "weights"))
+        list(compare.compare_paths(written(content), whole, "weights"))
     assert "no ONNX file, or it is damaged" in caught.value.what
     assert "model.onnx" in caught.value.where
     assert caught.value.hint
@@ -113,12 +113,12 @@ def test_a_large_tensor_in_an_attribute_counts(written) -> None:
     table = other.graph.node[1].attribute[0].t
     table.raw_data = table.raw_data[:-1] + b"\1"
     both = written(WHOLE, "a.onnx"), written(other.SerializeToString(), "b.onnx")
-    (found,) = compare.compare(*both, "weights")
+    (found,) = compare.compare_paths(*both, "weights")
     assert "attribute table" in found.text
     other.doc_string = "the tensors lie elsewhere in the file"
     table.CopyFrom(small().graph.node[1].attribute[0].t)
     both[1].write_bytes(other.SerializeToString())
-    (found,) = compare.compare(*both, "weights")
+    (found,) = compare.compare_paths(*both, "weights")
     assert found.same
 
 
@@ -139,13 +139,15 @@ def memory_of_this() -> int:
 def test_a_comparison_has_a_limit_on_its_memory(written, bomb: str, monkeypatch: pytest.MonkeyPatch) -> None:
     pair = written(BOMBS[bomb]), written(WHOLE, "whole.onnx")
     with pytest.raises(KitError, match="not complete"):  # a limit that suffices
-        list(compare.compare(*pair, "weights"))
+        list(compare.compare_paths(*pair, "weights"))
     monkeypatch.setattr(measuring, "MAX_BYTES", memory_of_this() + 30_000_000)
     with pytest.raises(KitError, match="damaged, or takes more than") as caught:
-        list(compare.compare(*pair, "weights"))
+        list(compare.compare_paths(*pair, "weights"))
     assert "model.onnx" in caught.value.where
     assert "Name a whole file" in caught.value.hint
-    assert next(compare.compare(pair[1], written(small().SerializeToString(), "again.onnx"), "weights")).same
+    assert next(
+        compare.compare_paths(pair[1], written(small().SerializeToString(), "again.onnx"), "weights")
+    ).same
 
 
 def test_the_command_says_so_without_a_traceback(written) -> None:

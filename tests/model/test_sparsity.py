@@ -51,7 +51,7 @@ def path(tmp_path: Path) -> Path:
 
 def counted(path: Path, model: onnx.ModelProto) -> List[int]:
     path.write_bytes(model.SerializeToString())
-    return [row.nnz for row in sparsity.rows(path)]
+    return [row.nnz for row in sparsity.measure_rows(path)]
 
 
 # --- what is counted -------------------------------------------------------------------------------------
@@ -93,7 +93,7 @@ def test_whatever_the_file_holds_besides(
         node.doc_string = text[: draw.randint(600)]
     path = tmp_path_factory.getbasetemp() / "any-8bit.onnx"
     assert counted(path, model) == [numpy.count_nonzero(values) for values in weights]
-    rows = list(sparsity.rows(path))
+    rows = list(sparsity.measure_rows(path))
     assert [row.layer_id for row in rows] == [f"Constant_{number}" for number in range(len(sizes))]
     assert [row.layer for row in rows] == [f"a.{number}.weight" for number in range(len(sizes))]
     assert [row.shape for row in rows] == [(size, 3) for size in sizes]
@@ -119,7 +119,7 @@ def test_no_part_of_a_file_is_a_report(path: Path) -> None:
         path.write_bytes(whole[:length])
         found: List[Row] = []
         with contextlib.suppress(KitError):
-            found = list(sparsity.rows(path))
+            found = list(sparsity.measure_rows(path))
         assert found == [], length  # a message may end where a field ends
 
 
@@ -128,7 +128,7 @@ def test_more_values_than_there_are_is_damage(path: Path) -> None:
     model.graph.node[0].attribute[0].t.dims[0] = 31
     path.write_bytes(model.SerializeToString())
     with pytest.raises(KitError, match="has not the values"):
-        list(sparsity.rows(path))
+        list(sparsity.measure_rows(path))
 
 
 @given(content=st.binary(min_size=1, max_size=400))
@@ -158,14 +158,14 @@ def with_pandas(rows: Sequence[Row]) -> Tuple[str, str]:
 
 def written(path: Path) -> Tuple[str, str]:
     sparsity.write_report(path)
-    csv_path, markdown_path = sparsity.report_paths(path)
+    csv_path, markdown_path = sparsity.list_report_paths(path)
     return csv_path.read_bytes().decode(), markdown_path.read_bytes().decode()
 
 
 @pytest.mark.parametrize("name", [HYBRID, UNSTRUCTURED])
 def test_a_trees_report_is_what_pandas_writes(built: Kit, name: str, path: Path) -> None:
     path.symlink_to(built.tree(name) / f"{name}-8bit.onnx")
-    rows = list(sparsity.rows(path))
+    rows = list(sparsity.measure_rows(path))
     assert len(rows) > 10
     assert written(path) == with_pandas(rows)
 
@@ -185,12 +185,12 @@ def test_any_report_is_what_pandas_writes(path: Path) -> None:
     model.graph.node[0].name = 'a, "quoted" | näme'
     model.graph.node[4].input[1] = "unknown"
     path.write_bytes(model.SerializeToString())
-    rows = list(sparsity.rows(path))
+    rows = list(sparsity.measure_rows(path))
     assert [rows[0].layer, rows[1].layer] == ["", "a.1.weight"]
     assert {row.sparsity for row in rows} >= {share / 100_000 for share in (0, 33_331, 100_000)}
     assert written(path) == with_pandas(rows)
-    assert sparsity.read_report(sparsity.report_paths(path)[0]) == rows
-    with sparsity.report_paths(path)[0].open(newline="") as handle:
+    assert sparsity.read_report(sparsity.list_report_paths(path)[0]) == rows
+    with sparsity.list_report_paths(path)[0].open(newline="") as handle:
         assert next(csv.reader(handle)) == ["", *COLUMNS]
 
 
@@ -201,7 +201,7 @@ def test_a_report_on_nothing_is_what_pandas_writes(path: Path) -> None:
 
 def test_a_report_that_cannot_be_written_is_an_error(path: Path) -> None:
     path.write_bytes(quantized().SerializeToString())
-    sparsity.report_paths(path)[1].mkdir()
+    sparsity.list_report_paths(path)[1].mkdir()
     with pytest.raises(KitError, match="cannot be written"):
         sparsity.write_report(path)
 

@@ -37,8 +37,8 @@ def flat(**changes: object) -> dict:
 
 
 def test_nested_and_flat_files_give_the_same_questions(tmp_path: Path) -> None:
-    from_nested = squad.read(write(tmp_path / "n.json", nested()), "TRAIN_FILE")
-    from_flat = squad.read(write(tmp_path / "f.json", flat()), "TRAIN_FILE")
+    from_nested = squad.read_questions(write(tmp_path / "n.json", nested()), "TRAIN_FILE")
+    from_flat = squad.read_questions(write(tmp_path / "f.json", flat()), "TRAIN_FILE")
     assert from_nested == from_flat
     assert from_nested[0].answers == (("noon", 20),)
     assert squad.Example.flat(from_nested[0]) == flat()["data"][0]
@@ -47,13 +47,13 @@ def test_nested_and_flat_files_give_the_same_questions(tmp_path: Path) -> None:
 def test_a_byte_order_mark_is_no_error(tmp_path: Path) -> None:
     path = tmp_path / "bom.json"
     path.write_bytes(b"\xef\xbb\xbf" + json.dumps(flat()).encode())
-    assert len(squad.read(path, "TRAIN_FILE")) == 1
+    assert len(squad.read_questions(path, "TRAIN_FILE")) == 1
 
 
 @pytest.mark.parametrize("start", [-1, 20.0])
 def test_an_answer_start_that_says_nothing_or_is_a_float_is_taken(tmp_path: Path, start: float) -> None:
     answers = {"text": ["noon"], "answer_start": [start]}
-    (found,) = squad.read(write(tmp_path / "f.json", flat(answers=answers)), "TRAIN_FILE")
+    (found,) = squad.read_questions(write(tmp_path / "f.json", flat(answers=answers)), "TRAIN_FILE")
     assert found.answers == (("noon", int(start)),)
     assert type(found.answers[0][1]) is int
 
@@ -66,7 +66,7 @@ def test_an_answer_start_that_says_nothing_or_is_a_float_is_taken(tmp_path: Path
     ],
 )
 def test_an_evaluation_wants_to_know_where_answers_are(tmp_path: Path, form: dict) -> None:
-    examples = squad.read(write(tmp_path / "f.json", form), "VALIDATION_FILE")
+    examples = squad.read_questions(write(tmp_path / "f.json", form), "VALIDATION_FILE")
     with pytest.raises(KitError, match="answer_start is -1") as caught:
         squad.check_scorable(examples)
     assert caught.value.where == f'{examples[0].where}: answer "noon"'
@@ -75,7 +75,7 @@ def test_an_evaluation_wants_to_know_where_answers_are(tmp_path: Path, form: dic
 
 def test_a_question_knows_its_place(tmp_path: Path) -> None:
     path = write(tmp_path / "n.json", nested())
-    (found,) = squad.read(path, "TRAIN_FILE")
+    (found,) = squad.read_questions(path, "TRAIN_FILE")
     assert found.where == f'TRAIN_FILE={path}: data[0].paragraphs[0].qas[0] (article "T", question "q1")'
 
 
@@ -113,7 +113,7 @@ def test_a_bad_file_is_named_with_the_place(
 ) -> None:
     path = write(tmp_path / "bad.json", content)
     with pytest.raises(KitError) as caught:
-        squad.read(path, "TRAIN_FILE")
+        squad.read_questions(path, "TRAIN_FILE")
     assert place in caught.value.where
     assert str(path) in caught.value.where
     assert problem in caught.value.what
@@ -122,12 +122,12 @@ def test_a_bad_file_is_named_with_the_place(
 
 def test_missing_unreadable_and_binary_files(tmp_path: Path) -> None:
     with pytest.raises(KitError, match="does not exist"):
-        squad.read(tmp_path / "none.json", "TRAIN_FILE")
+        squad.read_questions(tmp_path / "none.json", "TRAIN_FILE")
     with pytest.raises(KitError, match="cannot be read"):
-        squad.read(tmp_path, "TRAIN_FILE")
+        squad.read_questions(tmp_path, "TRAIN_FILE")
     (tmp_path / "x.json").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(KitError, match="not UTF-8"):
-        squad.read(tmp_path / "x.json", "TRAIN_FILE")
+        squad.read_questions(tmp_path / "x.json", "TRAIN_FILE")
     deep = write(tmp_path / "deep.json", "[" * 100_000)
     with pytest.raises(KitError):
-        squad.read(deep, "TRAIN_FILE")
+        squad.read_questions(deep, "TRAIN_FILE")

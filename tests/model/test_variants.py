@@ -15,12 +15,12 @@ def test_the_five_names_and_dimensions() -> None:
 
 
 def test_bert_large_has_upstreams_number_of_block_weights() -> None:
-    assert variants.dense_block_weights(24, 1024) == 24 * (4 * 1024 * 1024 + 2 * 1024 * 4096)
+    assert variants.count_dense_weights(24, 1024) == 24 * (4 * 1024 * 1024 + 2 * 1024 * 4096)
 
 
 def test_an_unknown_name_lists_the_five_and_suggests_the_nearest() -> None:
     with pytest.raises(KitError) as caught:
-        variants.get("90pc_sparse-6_head-1536")
+        variants.find_variant("90pc_sparse-6_head-1536")
     assert "V=90pc_sparse-06_head-1536_ffnn?" in caught.value.hint
     for name in variants.VARIANTS:
         assert name in caught.value.hint
@@ -28,4 +28,4 @@ def test_an_unknown_name_lists_the_five_and_suggests_the_nearest() -> None:
 
 def test_no_name_lists_the_five() -> None:
     with pytest.raises(KitError, match="No variant"):
-        variants.get("")
+        variants.find_variant("")

@@ -16,8 +16,8 @@ import pytest
 from launch.core import paths
 from launch.core.errors import EXIT_USER_ERROR, KitError
 from launch.model import checkpoint, metric, squad
-from launch.qa.arguments import Arguments, parse
-from launch.qa.evaluate import NO_ANSWER, best_spans
+from launch.qa.arguments import Arguments, parse_arguments
+from launch.qa.evaluate import NO_ANSWER, find_best_spans
 
 from .. import checkpoints as made
 
@@ -114,16 +114,16 @@ def predictions(output):
 
 @pytest.fixture(scope="module")
 def examples():
-    return squad.read(VALIDATION, "VALIDATION_FILE")
+    return squad.read_questions(VALIDATION, "VALIDATION_FILE")
 
 
 @pytest.fixture(scope="module")
 def features(transformers, tiny, examples):
-    from launch.qa.features import tokenize
+    from launch.qa.features import tokenize_examples
 
     tokenizer = transformers.AutoTokenizer.from_pretrained(str(tiny), use_fast=True)
     args = Arguments(str(tiny), "unused", max_seq_length=TOKENS, doc_stride=128)
-    return tokenize(examples, tokenizer, args, None)
+    return tokenize_examples(examples, tokenizer, args, None)
 
 
 # Spans
@@ -147,7 +147,7 @@ def logits(*rows):
 
 def span(starts, ends, n_best_size=20, max_answer_length=30, windows=None, context=None):
     examples = [question() if context is None else question(context=context)]
-    found = best_spans(examples, windows or [window()], starts, ends, n_best_size, max_answer_length)
+    found = find_best_spans(examples, windows or [window()], starts, ends, n_best_size, max_answer_length)
     return found["q"]
 
 
@@ -201,7 +201,7 @@ def test_no_context_in_the_window_is_no_answer():
 def test_a_question_without_a_window_has_no_answer():
     # --max_eval_samples cuts features as well, as upstream does.
     scores = logits([0, 0, 0, 0, 9, 0, 0])
-    found = best_spans([question("a"), question("b")], [window("b")], scores, scores, 20, 30)
+    found = find_best_spans([question("a"), question("b")], [window("b")], scores, scores, 20, 30)
     assert found == {"a": NO_ANSWER, "b": "beta"}
     assert list(found) == ["a", "b"]
 
@@ -217,9 +217,9 @@ def test_perfect_logits_give_full_marks(examples, features):
                 starts[row, token] = 10
             if pair and pair[1] == first + len(text):
                 ends[row, token] = 10
-    answers = best_spans(examples, features, starts, ends, 20, 30)
+    answers = find_best_spans(examples, features, starts, ends, 20, 30)
     assert answers == {example.id: example.answers[0][0] for example in examples}
-    assert metric.score({example.id: example.gold for example in examples}, answers) == {
+    assert metric.score_answers({example.id: example.gold for example in examples}, answers) == {
         "exact_match": 100.0,
         "f1": 100.0,
     }
@@ -299,7 +299,7 @@ def load(transformers, folder, weights=None, say=None):
 
     config = transformers.AutoConfig.from_pretrained(str(folder))
     args = Arguments(str(folder), "unused", seed=SEED, weights=weights)
-    return model.load(args, config, say or (lambda text: None))
+    return model.load_model(args, config, say or (lambda text: None))
 
 
 def save_changed(folder, source, change):
@@ -485,16 +485,16 @@ def test_questions_on_a_hub_are_refused():
         "squad",
     ]
     with pytest.raises(KitError, match="INPUT=hub"):
-        parse("run_qa.py", words)
+        parse_arguments("run_qa.py", words)
 
 
 # What cannot be evaluated
 
 
 def evaluate_examples(examples, output):
-    from launch.qa.evaluate import evaluate
+    from launch.qa.evaluate import evaluate_model
 
-    evaluate(Arguments("unused", str(output), validation_file="v.json"), None, examples, None)
+    evaluate_model(Arguments("unused", str(output), validation_file="v.json"), None, examples, None)
 
 
 def test_ids_must_differ(tmp_path):

@@ -35,7 +35,7 @@ def folder(tmp_path: Path) -> Path:
     for name in (extension.NAME, OTHER):
         (folder / name).mkdir(parents=True)
         (folder / name / f"{name}.so").write_text(f"compiled {name}")
-    with extension.lock(folder):
+    with extension.hold_extension_lock(folder):
         extension.write_stamp(folder, "key")
     assert extension.is_current(folder, "key")
     return folder
@@ -45,21 +45,21 @@ def folder(tmp_path: Path) -> Path:
 
 
 def _damage(folder: Path) -> None:
-    extension.built(folder).write_text(f"COMPILED {extension.NAME}")
+    extension.find_built(folder).write_text(f"COMPILED {extension.NAME}")
 
 
 def _damage_in_no_time(folder: Path) -> None:
-    before = extension.built(folder).stat()
+    before = extension.find_built(folder).stat()
     _damage(folder)
-    os.utime(extension.built(folder), ns=(before.st_atime_ns, before.st_mtime_ns))
+    os.utime(extension.find_built(folder), ns=(before.st_atime_ns, before.st_mtime_ns))
 
 
 def _touch(folder: Path) -> None:
-    os.utime(extension.built(folder), ns=(0, 0))
+    os.utime(extension.find_built(folder), ns=(0, 0))
 
 
 def _remove(folder: Path) -> None:
-    extension.built(folder).unlink()
+    extension.find_built(folder).unlink()
 
 
 def _remove_the_other(folder: Path) -> None:
@@ -104,7 +104,7 @@ def test_a_change_is_seen(folder: Path, change: Callable[[Path], None]) -> None:
     change(folder)
     assert not extension.is_current(folder, "key")
     folder.mkdir(exist_ok=True)
-    with extension.lock(folder):
+    with extension.hold_extension_lock(folder):
         extension.write_stamp(folder, "key")
     assert extension.is_current(folder, "key")
 
@@ -115,7 +115,7 @@ def test_another_key_is_another_extension(folder: Path) -> None:
 
 
 def test_nobody_waits_to_be_told_that_another_is_at_work(folder: Path) -> None:
-    with locks.folder(folder):
+    with locks.hold_folder(folder):
         started = time.monotonic()
         assert not extension.is_current(folder, "key")
         assert time.monotonic() - started < 1
@@ -128,11 +128,11 @@ def test_who_waits_for_another_says_so(folder: Path, capsys: pytest.CaptureFixtu
     release = threading.Timer(0.5, lambda: os.close(handle))
     started = time.monotonic()
     release.start()
-    with extension.lock(folder):
+    with extension.hold_extension_lock(folder):
         assert time.monotonic() - started > 0.4
     release.join()
     assert "waiting for another run" in capsys.readouterr().err
-    with extension.lock(folder):
+    with extension.hold_extension_lock(folder):
         pass
     assert not capsys.readouterr().err
 
@@ -175,7 +175,7 @@ class Runs:
         invocation = Invocation(
             str(self.python), ("run_qa.py",), tuple(words), dict(self.env), str(self.folder)
         )
-        return Job("n", invocation, "", [], None, arguments.parse("run_qa.py", words), self.source)
+        return Job("n", invocation, "", [], None, arguments.parse_arguments("run_qa.py", words), self.source)
 
     def calls(self) -> List[str]:
         """Run the job and return its processes; if the extension was looked after, it leaves a stamp."""
@@ -187,7 +187,7 @@ class Runs:
         file.unlink()
         for words in lines:
             if words[:2] == ["-m", "launch.qa.extension"]:
-                with extension.lock(self.extensions):
+                with extension.hold_extension_lock(self.extensions):
                     extension.write_stamp(self.extensions, words[2])
         return [words[1 if words[0] == "-m" else 0] for words in lines]
 
@@ -233,7 +233,7 @@ def test_another_interpreter_is_looked_after(runs: Runs) -> None:
 
 def test_what_a_killed_compiler_left_is_looked_after(runs: Runs) -> None:
     runs.calls()
-    extension.built(runs.extensions).with_name("lock").touch()
+    extension.find_built(runs.extensions).with_name("lock").touch()
     assert runs.calls() == LONG
     assert runs.calls() == SHORT
 
@@ -270,7 +270,7 @@ def times(extensions: Path) -> Dict[str, int]:
 @pytest.fixture
 def compiled(derived_source: Path, shared: Path, tmp_path: Path) -> Path:
     """A copy of the extension that all tests share, which is compiled where no run has done so yet."""
-    with locks.exclusive(shared / "extension.lock", "NNCF's extension"):
+    with locks.hold_lock(shared / "extension.lock", "NNCF's extension"):
         done = look_after("", Registry().extensions)
         assert done.returncode == 0, done.stderr
         shutil.copytree(str(Registry().extensions), str(tmp_path / "extensions"))
@@ -283,7 +283,7 @@ def test_the_step_compiles_what_is_not_current_and_no_more(compiled: Path) -> No
     first = times(compiled)
     assert len([name for name in first if name.endswith(".so")]) == 2
 
-    stale = extension.built(compiled).with_name("lock")
+    stale = extension.find_built(compiled).with_name("lock")
     stale.touch()
     done = look_after("key", compiled)
     assert done.returncode == 0, done.stderr
@@ -328,15 +328,15 @@ def test_what_will_be_compiled_is_known_before(tmp_path: Path, monkeypatch: pyte
     monkeypatch.syspath_prepend(str(package.parent))
     monkeypatch.delitem(sys.modules, "nncf", raising=False)  # which another test may have loaded
     folder = tmp_path / "compiled"
-    assert extension.compiles(folder)
-    extension.built(folder).parent.mkdir(parents=True)
-    extension.built(folder).touch()
-    assert extension.compiles(folder), "nobody knows what it was made from"
+    assert extension.will_compile(folder)
+    extension.find_built(folder).parent.mkdir(parents=True)
+    extension.find_built(folder).touch()
+    assert extension.will_compile(folder), "nobody knows what it was made from"
     extension.write_stamp(folder, "")
-    assert not extension.compiles(folder)
+    assert not extension.will_compile(folder)
     for path in (source, flags):
         path.write_text("another")
         os.utime(path, (0, 0))
-        assert extension.compiles(folder), path.name
+        assert extension.will_compile(folder), path.name
         path.write_text("one")
-        assert not extension.compiles(folder)
+        assert not extension.will_compile(folder)

@@ -30,8 +30,10 @@ def without(built: Kit, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.long
 @pytest.mark.parametrize("name", [HYBRID, UNSTRUCTURED])
 def test_the_set_changes_no_byte(built: Kit, without: Path, name: str) -> None:
-    for file in trees.onnx_files(f"{name}-8bit"):
-        assert digests.of_file(without / name / file) == digests.of_file(built.tree(name) / file), file
+    for file in trees.list_onnx_files(f"{name}-8bit"):
+        assert digests.digest_file(without / name / file) == digests.digest_file(built.tree(name) / file), (
+            file
+        )
 
 
 def test_the_set_is_on_by_default() -> None:

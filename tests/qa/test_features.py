@@ -34,7 +34,7 @@ Tokenize = Callable[..., List[Any]]
 
 @pytest.fixture
 def tokenize(model: Path, derived_source: Path) -> Tokenize:
-    questions = squad.read(paths.SAMPLE / "train.json", "TRAIN_FILE")
+    questions = squad.read_questions(paths.SAMPLE / "train.json", "TRAIN_FILE")
 
     def of(count: int = COUNT, first: int = 0, suffix: str = "", **changes: Any) -> List[Any]:
         args = dataclasses.replace(
@@ -44,7 +44,7 @@ def tokenize(model: Path, derived_source: Path) -> Tokenize:
             dataclasses.replace(example, context=example.context + suffix)
             for example in questions[first : first + count]
         ]
-        found = features.tokenize(examples, features.load_tokenizer(args, 10**6), args, None)
+        found = features.tokenize_examples(examples, features.load_tokenizer(args, 10**6), args, None)
         return [found[index] for index in range(len(found))]
 
     return of
@@ -98,7 +98,7 @@ def test_other_code_of_the_tokenizers_has_other_features(
     tokenizer = importlib.import_module("own_tokenizer").Own.from_pretrained(str(model))
 
     def key() -> str:
-        return features.key_of({"question": ["a"]}, tokenizer, length=9)
+        return features.digest_features({"question": ["a"]}, tokenizer, length=9)
 
     first = key()
     assert key() == first

@@ -347,7 +347,7 @@ def test_a_second_time_there_is_nothing_to_do_and_nothing_is_started(steps, monk
     steps.venv.ensure()
     words(steps)
     monkeypatch.setattr(subprocess, "Popen", None)
-    monkeypatch.setattr(locks, "exclusive", None)
+    monkeypatch.setattr(locks, "hold_lock", None)
     assert steps.venv.ensure() is False
     assert steps.venv.ensure(steps.python) is False
     assert words(steps) == []
@@ -395,7 +395,7 @@ def test_each_lock_counts(steps, name):
 def test_a_missing_lock_is_a_user_error(checkout):
     (paths.ENVIRONMENT_DATA / "dev.lock").unlink()
     with pytest.raises(KitError, match="lock cannot be read") as error:
-        requirements.lock_digest("dev.lock")
+        requirements.digest_lock("dev.lock")
     assert "dev.lock" in error.value.where
 
 
@@ -650,7 +650,7 @@ def test_an_interrupt_ends_the_step(real_steps, monkeypatch):
 
     monkeypatch.setattr(progress, "LOOK_INTERVAL", 0.05)
     monkeypatch.setattr(progress, "WAIT_INTERVAL", 0.1)
-    monkeypatch.setattr(progress, "duration", interrupt)
+    monkeypatch.setattr(progress, "format_duration", interrupt)
     started = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
         real_steps.run("working", ["/bin/sh", "-c", "exec sleep 60"])
@@ -867,7 +867,7 @@ def test_every_line_of_a_lock_is_pinned_and_hashed(name):
 
 @pytest.mark.parametrize("name", ALL_LOCKS)
 def test_the_kit_reads_a_lock_as_it_stands(name):
-    pins = requirements.pins(f"{name}.lock")
+    pins = requirements.read_pins(f"{name}.lock")
     assert {canonicalize_name(package): version for package, version in pins.items()} == locked(name)
 
 

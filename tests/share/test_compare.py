@@ -56,7 +56,7 @@ def only(results: Iterable[Result]) -> Result:
 
 def verdicts(a: Path, b: Path) -> Tuple[Result, Result, Result]:
     """The results at the three levels, the strictest first."""
-    found = [only(compare.compare(a, b, level)) for level in ("bytes", "weights", "structure")]
+    found = [only(compare.compare_paths(a, b, level)) for level in ("bytes", "weights", "structure")]
     return found[0], found[1], found[2]
 
 
@@ -108,14 +108,14 @@ def test_a_tree_and_its_copy_have_the_same_bytes_whatever_lies_beside(tree: Path
     (other / "notes.txt").write_text("mine")
     assert verdicts(tree, other)[0] == Result(HYBRID, True, "same bytes (4 files)")
     assert all(result.same for result in verdicts(tree, other))
-    assert only(compare.compare(tree, tree, "bytes")).text == "same bytes (4 files)"
+    assert only(compare.compare_paths(tree, tree, "bytes")).text == "same bytes (4 files)"
 
 
 def test_where_a_file_is_named_the_ir_does_not_count(tree: Path, changed) -> None:
     other = changed()
     shutil.rmtree(str(other / "ir"))
     for pair in ((onnx_of(tree), other), (tree, onnx_of(other)), (onnx_of(tree), onnx_of(other))):
-        assert only(compare.compare(*pair, "bytes")) == Result(HYBRID, True, "same bytes (1 file)")
+        assert only(compare.compare_paths(*pair, "bytes")) == Result(HYBRID, True, "same bytes (1 file)")
 
 
 def test_an_ir_that_one_side_lacks_counts_as_bytes_only(tree: Path, changed) -> None:
@@ -130,7 +130,7 @@ def test_an_ir_that_one_side_lacks_counts_as_bytes_only(tree: Path, changed) -> 
         assert as_structure.same
     again = changed(name="neither")
     shutil.rmtree(str(again / "ir"))
-    assert only(compare.compare(again, other, "bytes")).text == "same bytes (1 file)"
+    assert only(compare.compare_paths(again, other, "bytes")).text == "same bytes (1 file)"
 
 
 @pytest.mark.parametrize("name", IR)
@@ -205,7 +205,7 @@ def test_a_tiny_difference_of_ranges_is_not_rounded_away(tree: Path, changed) ->
         high = tensor(model, quantizers(model, activations=True)[0].input[2])
         edit(high, lambda values: numpy.nextafter(values, numpy.float32(numpy.inf), out=values))
 
-    result = only(compare.compare(tree, changed(nudge), "weights"))
+    result = only(compare.compare_paths(tree, changed(nudge), "weights"))
     assert result.same
     assert f"1 of {ACTIVATIONS} activation ranges differ" in result.text
     assert "at most 0 %" not in result.text
@@ -216,7 +216,7 @@ def test_a_range_that_is_no_number_differs_without_bound(tree: Path, changed, en
     def spoil(model: Any) -> None:
         edit(tensor(model, quantizers(model, activations=True)[0].input[2]), lambda values: values.fill(end))
 
-    assert "by at most inf %" in only(compare.compare(tree, changed(spoil), "weights")).text
+    assert "by at most inf %" in only(compare.compare_paths(tree, changed(spoil), "weights")).text
 
 
 def test_a_weights_range_is_not_free(tree: Path, changed) -> None:
@@ -242,7 +242,7 @@ def test_a_constant_that_is_a_range_and_something_else_is_not_free(tree: Path, c
     def scale(model: Any) -> None:
         edit(tensor(model, quantizers(model, activations=True)[0].input[2]), lambda v: v.__imul__(2))
 
-    result = only(compare.compare(changed(share, name="one"), changed(share, scale), "weights"))
+    result = only(compare.compare_paths(changed(share, name="one"), changed(share, scale), "weights"))
     assert not result.same
     assert "1 other constant differs" in result.text
     assert f"1 of {ACTIVATIONS} activation ranges differ, by at most" in result.text
@@ -278,7 +278,7 @@ def test_masks_are_told_apart_from_values(tree: Path, changed) -> None:
         flat[zeros[:3]] = 1
         flat[kept[:2]] = 0
 
-    result = only(compare.compare(tree, changed(edit_query(prune_and_regrow)), "weights"))
+    result = only(compare.compare_paths(tree, changed(edit_query(prune_and_regrow)), "weights"))
     assert not result.same
     assert f"1 of {MATRICES} weight matrices differ (the masks of 1), first {QUERY}.weight" in result.text
     assert "masks differ: 3 zeros of A are not zero in B, 2 zeros of B not in A" in result.text
@@ -288,7 +288,7 @@ def test_a_negative_zero_has_other_bits_and_the_same_mask(tree: Path, changed) -
     def negate_zeros(values: numpy.ndarray) -> None:
         values[values == 0] = -0.0
 
-    result = only(compare.compare(tree, changed(edit_query(negate_zeros)), "weights"))
+    result = only(compare.compare_paths(tree, changed(edit_query(negate_zeros)), "weights"))
     assert not result.same
     assert "(no masks)" in result.text
     assert "0.0 in A, -0.0 in B" in result.text
@@ -299,7 +299,7 @@ def test_a_bias(tree: Path, changed) -> None:
         bias = next(one for one in model.graph.initializer if one.name.endswith(f"{QUERY}.bias"))
         edit(bias, lambda values: values.__iadd__(1))
 
-    result = only(compare.compare(tree, changed(shift), "weights"))
+    result = only(compare.compare_paths(tree, changed(shift), "weights"))
     assert not result.same
     assert f"1 other constant differs, first {QUERY}.bias: value: " in result.text
 
@@ -310,7 +310,7 @@ def test_a_constant_that_is_no_parameter_is_placed(tree: Path, changed) -> None:
         adder = next(node for node in model.graph.node if epsilon in node.output)
         edit(tensor(model, adder.input[1]), lambda values: values.fill(1e-5))
 
-    result = only(compare.compare(tree, changed(scale), "weights"))
+    result = only(compare.compare_paths(tree, changed(scale), "weights"))
     assert not result.same
     assert "1 other constant differs, first Constant_" in result.text
     assert "(near bert.embeddings" in result.text
@@ -422,7 +422,7 @@ def test_another_graph_differs_at_every_level(tree: Path, changed, change: Chang
 
 
 def test_two_variants_differ_in_the_first_shape(built: Kit) -> None:
-    result = only(compare.compare(built.tree(HYBRID), built.tree(UNSTRUCTURED), "structure"))
+    result = only(compare.compare_paths(built.tree(HYBRID), built.tree(UNSTRUCTURED), "structure"))
     assert result.name == HYBRID
     assert not result.same
     assert f"{QUERY}.weight: shape: [64, 512] in A, [512, 512] in B" in result.text
@@ -466,7 +466,7 @@ def test_the_status_is_that_of_the_level(tree: Path, changed) -> None:
 
 def test_equal_files_are_not_parsed(tree: Path, changed, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compare, "Model", None)
-    assert only(compare.compare(tree, changed(), "bytes")).text == "same bytes (4 files)"
+    assert only(compare.compare_paths(tree, changed(), "bytes")).text == "same bytes (4 files)"
 
 
 def test_bad_arguments(built: Kit, tree: Path, tmp_path: Path) -> None:
@@ -493,7 +493,7 @@ def test_what_is_no_onnx_file_is_named(tree: Path, changed, level: str) -> None:
         path.write_bytes(bad)
         for pair in ((tree, path), (path, tree)):
             with pytest.raises(KitError, match="no ONNX file") as caught:
-                only(compare.compare(*pair, level))
+                only(compare.compare_paths(*pair, level))
             assert path.name in caught.value.where
     assert_user_error(command(tree, path, level), "no ONNX file", str(path))
 
@@ -503,25 +503,25 @@ def test_a_damaged_name_or_node_is_no_traceback(tree: Path, changed) -> None:
     content = path.read_bytes()
     path.write_bytes(content.replace(b"Softmax", b"Soft\xffax", 1))
     with pytest.raises(KitError, match="not UTF-8"):
-        only(compare.compare(tree, path, "weights"))
+        only(compare.compare_paths(tree, path, "weights"))
 
     def cut_a_quantizer(model: Any) -> None:
         del query(model).input[1:]
 
     with pytest.raises(KitError, match="not complete"):
-        only(compare.compare(tree, changed(cut_a_quantizer, name="cut"), "weights"))
+        only(compare.compare_paths(tree, changed(cut_a_quantizer, name="cut"), "weights"))
 
     def lose_an_output(model: Any) -> None:
         del model.graph.node[5].output[:]
 
     with pytest.raises(KitError, match="not complete"):
-        only(compare.compare(tree, changed(lose_an_output, name="lost"), "weights"))
+        only(compare.compare_paths(tree, changed(lose_an_output, name="lost"), "weights"))
 
     def empty_a_constant(model: Any) -> None:
         tensor(model, query(model).input[0]).raw_data = b"too few"
 
     with pytest.raises(KitError, match="type and shape need"):
-        only(compare.compare(tree, changed(empty_a_constant, name="empty"), "weights"))
+        only(compare.compare_paths(tree, changed(empty_a_constant, name="empty"), "weights"))
 
 
 def test_values_in_other_files_are_not_taken_for_equal(tree: Path, changed) -> None:
@@ -533,4 +533,4 @@ def test_values_in_other_files_are_not_taken_for_equal(tree: Path, changed) -> N
         entry.key, entry.value = "location", "weights.bin"
 
     with pytest.raises(KitError, match="in other files"):
-        only(compare.compare(tree, changed(move_out), "weights"))
+        only(compare.compare_paths(tree, changed(move_out), "weights"))

@@ -54,7 +54,7 @@ def argv(out: Path, to: Path, form: str, name: str = HYBRID) -> List[str]:
 
 
 def contents(folder: Path) -> Dict[str, bytes]:
-    return {name: (folder / name).read_bytes() for name in sums.listed(folder)}
+    return {name: (folder / name).read_bytes() for name in sums.list_files(folder)}
 
 
 def blocks(card: str) -> List[str]:
@@ -67,10 +67,10 @@ def blocks(card: str) -> List[str]:
 def test_a_package_holds_the_tree_and_what_explains_it(out: Path, to: Path) -> None:
     made = make(out, to)
     assert made == to / HYBRID
-    names = sums.listed(made)
+    names = sums.list_files(made)
     assert names == sorted(
         ["LICENSE", "README.md", "SHA256SUMS", "report.html"]
-        + [f"{HYBRID}/{name}" for name in sums.listed(out / HYBRID)]
+        + [f"{HYBRID}/{name}" for name in sums.list_files(out / HYBRID)]
     )
     assert contents(made / HYBRID) == contents(out / HYBRID)
     assert (made / "LICENSE").read_bytes() == (paths.REPOSITORY / "LICENSE").read_bytes()
@@ -86,8 +86,8 @@ def test_a_package_holds_the_tree_and_what_explains_it(out: Path, to: Path) -> N
 
 def test_anybody_can_check_its_files(out: Path, to: Path) -> None:
     made = make(out, to)
-    listed = sums.read(made)
-    assert sorted(listed) == [name for name in sums.listed(made) if name != "SHA256SUMS"]
+    listed = sums.read_sums(made)
+    assert sorted(listed) == [name for name in sums.list_files(made) if name != "SHA256SUMS"]
     for folder in (made, made / HYBRID):
         done = subprocess.run(
             ["sha256sum", "--check", "--strict", "--quiet", "SHA256SUMS"],
@@ -97,7 +97,7 @@ def test_anybody_can_check_its_files(out: Path, to: Path) -> None:
         )
         assert done.returncode == 0, done.stderr
     before = (made / "SHA256SUMS").read_bytes()
-    sums.write(made, {})
+    sums.write_sums(made, {})
     assert (made / "SHA256SUMS").read_bytes() == before
 
 
@@ -225,7 +225,7 @@ def test_two_archives_have_the_same_bytes(out: Path, to: Path, tmp_path: Path) -
 def test_tar_unpacks_it(out: Path, to: Path, tmp_path: Path) -> None:
     made = make(out, to, "tar")
     subprocess.run(["tar", "-xf", str(made), "-C", str(tmp_path)], check=True)
-    assert sums.faults(tmp_path / HYBRID, sums.read(tmp_path / HYBRID), lambda name: None) == []
+    assert sums.find_faults(tmp_path / HYBRID, sums.read_sums(tmp_path / HYBRID), lambda name: None) == []
 
 
 # ---- what is not packaged
@@ -380,7 +380,7 @@ def test_a_killed_run_leaves_the_earlier_package_and_the_next_clears_up(
     before = contents(to)
     # A file that takes long enough to copy, and no space: it holds nothing.  It is the first to be copied.
     big = sample_trees.write(tmp_path / "big", VARIANTS[HYBRID])
-    with (big / sums.listed(big)[0]).open("wb") as handle:
+    with (big / sums.list_files(big)[0]).open("wb") as handle:
         handle.truncate(1 << 30)
     program = (
         "import sys; from pathlib import Path; from launch.share import package;"
@@ -404,7 +404,7 @@ def test_a_killed_run_leaves_the_earlier_package_and_the_next_clears_up(
 def test_a_full_disk_is_known_before_anything_is_written(
     out: Path, to: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(place, "free_disk", lambda folder: 1000)
+    monkeypatch.setattr(place, "measure_free_disk", lambda folder: 1000)
     with pytest.raises(KitError, match=r"needs about 0\.0 GB of disk") as raised:
         make(out, to)
     assert "TO=" in raised.value.hint

@@ -139,7 +139,7 @@ def test_what_is_known_of_a_tree_is_in_its_section(one: Path) -> None:
     _, found = make(one)
     content = json.loads((one / HYBRID / "provenance.json").read_text())
     text = found.text()
-    for name, digest in sums.read(one / HYBRID).items():
+    for name, digest in sums.read_sums(one / HYBRID).items():
         assert f"{name}{(one / HYBRID / name).stat().st_size:,}{digest}" in text.replace(" ", "")
     for check in content["verification"]["checks"]:
         assert f"{check['name']} passed: {check['text']}" in text
@@ -235,7 +235,7 @@ def rewrite(change: Callable[[Dict[str, Any]], object]) -> Callable[[Path], None
         change(content)
         (tree / "provenance.json").write_text(json.dumps(content))
         (tree / sums.NAME).unlink()
-        sums.write(tree, {})
+        sums.write_sums(tree, {})
 
     return damage
 
@@ -278,11 +278,15 @@ DAMAGES = {
         f"provenance.json: $.files: {ONNX} is no file of a tree",
     ),
     "a file and its sum": (
-        lambda tree: (sample_trees.damage(tree / ONNX), (tree / sums.NAME).unlink(), sums.write(tree, {})),
+        lambda tree: (
+            sample_trees.damage(tree / ONNX),
+            (tree / sums.NAME).unlink(),
+            sums.write_sums(tree, {}),
+        ),
         f"{ONNX} has one sum in SHA256SUMS and another in provenance.json",
     ),
     "a file that is listed": (
-        lambda tree: ((tree / "more").write_text(""), (tree / sums.NAME).unlink(), sums.write(tree, {})),
+        lambda tree: ((tree / "more").write_text(""), (tree / sums.NAME).unlink(), sums.write_sums(tree, {})),
         "more is in SHA256SUMS and not in provenance.json",
     ),
 }
@@ -361,10 +365,10 @@ def test_where_there_is_no_tree_there_is_no_report(one: Path, tmp_path: Path) ->
 
 @pytest.mark.parametrize("place", [HYBRID, f"{HYBRID}/report.html", f"{HYBRID}/ir/new/report.html"])
 def test_no_page_is_written_into_a_tree(one: Path, place: str) -> None:
-    before = sums.listed(one / HYBRID)
+    before = sums.list_files(one / HYBRID)
     with pytest.raises(KitError, match="would be in a tree"):
         command(one, str(one / place))
-    assert sums.listed(one / HYBRID) == before
+    assert sums.list_files(one / HYBRID) == before
 
 
 def test_what_is_no_page_is_not_replaced(one: Path, tmp_path: Path) -> None:
@@ -524,7 +528,10 @@ def test_a_tree_has_two_heat_maps_with_a_cell_for_each_matrix(tmp_path: Path) ->
         assert root["role"] == "img"
         assert str(root["aria-label"]).startswith(f"Heat map of {HYBRID}. ")
         assert "id=" not in svg
-    assert [cell["fill"] for cell in cells(own)[:5]] == [*[page.colour(0.12)] * 4, page.colour(0.24)]
+    assert [cell["fill"] for cell in cells(own)[:5]] == [
+        *[page.choose_colour(0.12)] * 4,
+        page.choose_colour(0.24),
+    ]
     assert "on-light" in own
     assert "on-dark" in overall
 
@@ -545,9 +552,9 @@ def test_a_layer_that_the_model_has_not_is_no_row(tmp_path: Path) -> None:
 def test_the_scale_has_the_colours_of_the_cells(tmp_path: Path) -> None:
     tree = share_tree.check_tree(sample_trees.write(tmp_path, PRINTED))
     assert f"linear-gradient(to right, {', '.join(page.COLOURS)})" in page.draw_page([tree], [])
-    assert tuple(page.colour(place / 8) for place in range(9)) == page.COLOURS
-    assert page.colour(-1e-9) == page.colour(0)
-    assert page.colour(1 + 1e-9) == page.colour(1)
+    assert tuple(page.choose_colour(place / 8) for place in range(9)) == page.COLOURS
+    assert page.choose_colour(-1e-9) == page.choose_colour(0)
+    assert page.choose_colour(1 + 1e-9) == page.choose_colour(1)
 
 
 def luminance(colour: str) -> float:
@@ -558,8 +565,8 @@ def luminance(colour: str) -> float:
 
 def test_numbers_stand_out_from_every_colour_and_lightness_falls() -> None:
     shares = [number / 100 for number in range(101)]
-    tones = [luminance(page.colour(share)) for share in shares]
-    kinds = [page.ink(share) for share in shares]
+    tones = [luminance(page.choose_colour(share)) for share in shares]
+    kinds = [page.choose_ink(share) for share in shares]
     for tone, kind in zip(tones, kinds):
         lighter, darker = (tone, 0.0) if kind == "on-light" else (1.0, tone)
         assert (lighter + 0.05) / (darker + 0.05) >= 4.5, (tone, kind)
@@ -572,7 +579,7 @@ def test_numbers_stand_out_from_every_colour_and_lightness_falls() -> None:
     [(0, "0"), (1, "100"), (0.12, "12.0"), (1e-9, "0.1"), (1 - 1e-9, "99.9"), (0.9996, "99.9")],
 )
 def test_only_none_and_all_are_round_numbers(share: float, text: str) -> None:
-    assert tables.percent(share) == text
+    assert tables.format_percent(share) == text
 
 
 # ---- how to make it again
@@ -597,7 +604,7 @@ def test_the_commands_name_what_the_provenance_says() -> None:
 
 
 def test_the_commands_name_other_inputs() -> None:
-    listed = hub_list.read(hub_list.LIST)
+    listed = hub_list.read_hub_list(hub_list.LIST)
     read = {"repository": listed.repository, "revision": listed.revision}
     for train, words in ((listed.train.sha256, "INPUT=hub"), ("0" * 64, "INPUT=hub 'HUB=<list>'")):
         files = {"config.json": "1" * 64, "train.json": train}

@@ -10,7 +10,7 @@ import pytest
 
 from launch.core import git, paths
 from launch.core.errors import KitError
-from launch.core.progress import counted
+from launch.core.progress import format_count
 from launch.sources import patch_work, patches, third_party
 
 from .. import small_kit
@@ -799,7 +799,7 @@ def test_the_series_is_sound(kit: SmallKit) -> None:
         name: [one for one in found if one.fields.get(patches.OPTIONAL_SET)] for name, found in read.items()
     }
     counts = [
-        f"{name}: {counted(len(found), 'patch', 'patches')}"
+        f"{name}: {format_count(len(found), 'patch', 'patches')}"
         + (f" ({len(fast[name])} of the set fast)" if fast[name] else "")
         + " read"
         for name, found in read.items()
@@ -829,7 +829,7 @@ def test_the_registrys_tree_has_every_patch_that_is_for_it(derived_source: Path,
     for name, path in reversed(real()):
         if "registry" in patches.read_patch(path).sources:
             strip = 1 + len(Path(packed[name]).parts)
-            done = git.run(["apply", "--reverse", f"-p{strip}", str(path)], copy)
-            assert done.returncode == 0, git.words(done)
+            done = git.run_git(["apply", "--reverse", f"-p{strip}", str(path)], copy)
+            assert done.returncode == 0, git.show_last_lines(done)
             applied += 1
     assert applied

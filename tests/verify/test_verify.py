@@ -33,8 +33,8 @@ from launch.model.variants import VARIANTS
 from launch.verify import ir_run, measuring
 from launch.verify import tree as verification
 from launch.verify.checks import Check
-from launch.verify.degeneracy import findings
-from launch.verify.leaks import absolute_paths
+from launch.verify.degeneracy import find_degeneracy
+from launch.verify.leaks import find_paths
 
 from ..conftest import HYBRID, UNSTRUCTURED, Kit, assert_user_error, call, run
 
@@ -56,21 +56,21 @@ def sign(tree: Path) -> None:
     path = tree / trees.PROVENANCE
     content = json.loads(path.read_text())
     content["files"] = trees.describe_files(tree, [n for n in content["files"] if (tree / n).is_file()])
-    content["ir_key"]["onnx"] = digests.of_file(onnx_of(tree))
+    content["ir_key"]["onnx"] = digests.digest_file(onnx_of(tree))
     path.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
     (tree / sums.NAME).unlink()
-    sums.write(tree, {})
+    sums.write_sums(tree, {})
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _measured_once() -> Iterator[None]:
     """Remember what was measured in files by their bytes: a process that measures takes seconds."""
-    ask, answers = measuring.ask, {}
+    ask, answers = measuring.measure_apart, {}
 
     def remember(python: Path, folder: Path, spec: Spec, *more: object) -> object:
         files = sorted(path for path in (folder / "ir").iterdir() if path.suffix != ".log")
         files.append(folder / f"{VARIANTS[spec.variant].stem}.onnx")
-        key = repr((spec, [(file.name, digests.of_file(file)) for file in files]))
+        key = repr((spec, [(file.name, digests.digest_file(file)) for file in files]))
         if key not in answers:
             try:
                 answers[key] = ask(python, folder, spec, *more)
@@ -85,7 +85,7 @@ def _measured_once() -> Iterator[None]:
 
 
 def verify(tree: Path) -> verification.Result:
-    return verification.verify(tree, Path(sys.executable), lambda step: None)
+    return verification.verify_tree(tree, Path(sys.executable), lambda step: None)
 
 
 def failed(result: verification.Result) -> Dict[str, str]:
@@ -474,7 +474,7 @@ def test_sums_that_the_provenance_does_not_give_are_a_fault(tree: Path) -> None:
     with (tree / "ir" / "mo.log").open("a") as log:
         log.write("one more line\n")
     (tree / sums.NAME).unlink()
-    sums.write(tree, {})
+    sums.write_sums(tree, {})
     text = "ir/mo.log has one sum in SHA256SUMS and another in provenance.json"
     assert failed(verify(tree)) == {"provenance": text}
 
@@ -536,7 +536,7 @@ def test_any_byte_in_a_text_file_is_a_fault_and_no_crash(tree: Path, suffix: str
     for place, byte in ((0, 0), (len(content) // 2, 0xFF), (len(content) - 2, 0x80)):
         path.write_bytes(content[:place] + bytes([byte]) + content[place + 1 :])
         (tree / sums.NAME).unlink()
-        sums.write(tree, {})
+        sums.write_sums(tree, {})
         assert not verify(tree).passed, (path, place)
 
 
@@ -606,7 +606,7 @@ def test_a_path_of_a_machine_is_a_fault(tree: Path) -> None:
     ],
 )
 def test_paths_of_a_machine_are_told_from_others(text: str, found: List[str]) -> None:
-    assert absolute_paths(text) == found
+    assert find_paths(text) == found
 
 
 # --- what is measured beside -------------------------------------------------------------------------------
@@ -617,14 +617,14 @@ def test_a_process_beside_gives_its_result_or_says_why_not() -> None:
         yield 1
         raise KitError("No.", where="here", hint="Go.")
 
-    with measuring.beside(max, 3, 4) as result:
+    with measuring.run_beside(max, 3, 4) as result:
         assert result() == 4
-    with measuring.beside(refuse) as result:
+    with measuring.run_beside(refuse) as result:
         assert result() == 1
         with pytest.raises(KitError, match="No") as refused:
             result()
     assert (refused.value.where, refused.value.hint) == ("here", "Go.")
-    with measuring.beside(os._exit, 3) as result, pytest.raises(KitError, match="ended with status 3"):
+    with measuring.run_beside(os._exit, 3) as result, pytest.raises(KitError, match="ended with status 3"):
         result()
 
 
@@ -633,7 +633,7 @@ def test_a_process_beside_ends_with_what_it_is_for(tmp_path: Path) -> None:
         (tmp_path / "pid").write_text(str(os.getpid()))
         time.sleep(600)
 
-    with measuring.beside(wait):
+    with measuring.run_beside(wait):
         while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text():
             time.sleep(0.01)
     with pytest.raises(ProcessLookupError):
@@ -709,7 +709,7 @@ def facts(spec: Spec, **zero: int) -> Dict[str, object]:
 
 def test_weights_that_are_zero_in_the_ir_only_are_a_sign(spec: Spec) -> None:
     sizes = {name: math.prod(shape) for name, shape in spec.matrices().items()}
-    found = findings(spec, {**facts(spec), "ir_zeros": {FEED_FORWARD: sizes[FEED_FORWARD]}})
+    found = find_degeneracy(spec, {**facts(spec), "ir_zeros": {FEED_FORWARD: sizes[FEED_FORWARD]}})
     assert [(one.kind, one.known) for one in found] == [("all-zero matrices", False), ("dead layers", False)]
 
 
@@ -734,7 +734,7 @@ def test_a_weight_range_that_does_not_fit_is_a_sign(tree: Path, factor: float, w
 
 
 def test_a_model_without_signs_has_no_findings(spec: Spec) -> None:
-    assert findings(spec, facts(spec)) == []
+    assert find_degeneracy(spec, facts(spec)) == []
 
 
 def test_an_all_zero_matrix_that_no_threshold_explains_is_unknown(spec: Spec) -> None:
@@ -742,7 +742,7 @@ def test_an_all_zero_matrix_that_no_threshold_explains_is_unknown(spec: Spec) ->
     for row in content["matrices"]:
         if row["parameter"] in (QUERY, FEED_FORWARD):
             row["zeros"] = math.prod(row["shape"])
-    found = {finding.kind: finding for finding in findings(spec, content)}
+    found = {finding.kind: finding for finding in find_degeneracy(spec, content)}
     assert not found["all-zero matrices"].known
     assert QUERY in found["all-zero matrices"].text
     assert FEED_FORWARD in found["all-zero matrices"].text
@@ -759,7 +759,7 @@ def test_an_all_zero_matrix_that_no_threshold_explains_is_unknown(spec: Spec) ->
     ],
 )
 def test_outputs_and_ranges_that_say_nothing_are_unknown(spec: Spec, key, value, kind) -> None:
-    (found,) = findings(spec, {**facts(spec), key: value})
+    (found,) = find_degeneracy(spec, {**facts(spec), key: value})
     assert (found.kind, found.known) == (kind, False)
 
 

@@ -217,7 +217,7 @@ def test_a_person_steps_through_the_compression_and_gets_makes_bytes(
     lines = {
         transformers: line_of(transformers, "self.qa_outputs = nn.Linear"),
         nncf: line_of(nncf, "def sparsify_params") + 2,
-        kit: line_of(kit, "with files.replacing(path) as part:"),
+        kit: line_of(kit, "with files.replace_file(path) as part:"),
     }
     # What the extension brings is compiled for later Pythons alone; in 3.8 the debugger is pure Python.
     session = debug(
@@ -247,7 +247,7 @@ def test_a_person_steps_through_the_compression_and_gets_makes_bytes(
     session.resume(stop)
     assert session.exit_code() == 0
     name = f"{HYBRID}/{HYBRID}-8bit.onnx"
-    assert digests.of_file(launch_file.parent / "work" / name) == digests.of_file(built.out / name)
+    assert digests.digest_file(launch_file.parent / "work" / name) == digests.digest_file(built.out / name)
 
 
 def test_the_tests_have_an_entry(launch_file: Path, debug: Debug, tmp_path: Path) -> None:
@@ -299,8 +299,10 @@ def test_f5_starts_any_entry_as_the_kit_does(keys: Dict[str, Any], debug: Debug,
     assert session.exit_code() == 0, session.output.read_text()
     started = json.loads(found.read_text())
     found.unlink()
-    configuration = vscode.parse(json.dumps({"configurations": [entry]}), "f").configurations[0]
-    invocation = vscode.resolve(configuration, workspace=tmp_path, env=environment, default_python=PYTHON)
+    configuration = vscode.parse_launch_file(json.dumps({"configurations": [entry]}), "f").configurations[0]
+    invocation = vscode.resolve_configuration(
+        configuration, workspace=tmp_path, env=environment, default_python=PYTHON
+    )
     subprocess.run(
         invocation.argv(), cwd=invocation.cwd, env=invocation.environment(environment), check=True, timeout=60
     )
@@ -331,8 +333,8 @@ def test_what_the_extension_empties_or_cannot_start_is_an_error(tmp_path: Path) 
         else:
             assert launch_request(changed, tmp_path, VSCODE, PYTHON)["python"] == python
         with pytest.raises(KitError):
-            vscode.resolve(
-                vscode.parse(json.dumps({"configurations": [changed]}), "f").configurations[0],
+            vscode.resolve_configuration(
+                vscode.parse_launch_file(json.dumps({"configurations": [changed]}), "f").configurations[0],
                 workspace=tmp_path,
                 env=VSCODE,
                 default_python=PYTHON,
@@ -387,8 +389,8 @@ def upstreams(name: str, entry: Mapping[str, Any], model: Path) -> Dict[str, Any
         home = output if name != UNSTRUCTURED else str(Path(output).parent)
         words[:] = [word.replace(home, str(here)) for word in words]
     if name == HYBRID:
-        config = bert_config.hybrid(bert_config.read(model, "MODEL"), VARIANTS[name], str(model))
-        own = paths.BUILD / "configs" / digests.of_value(config)[:12] / name / "config.json"
+        config = bert_config.make_hybrid(bert_config.read_config(model, "MODEL"), VARIANTS[name], str(model))
+        own = paths.BUILD / "configs" / digests.digest_value(config)[:12] / name / "config.json"
         value("--config_name", str(own))
     if name == "evaluate":
         words += ["--weights", "random"]

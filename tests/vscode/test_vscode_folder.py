@@ -36,7 +36,7 @@ VSCODES_OWN = {
 
 
 def load(name: str) -> Dict[str, Any]:
-    found = jsonc.loads((FOLDER / name).read_text(encoding="utf-8"), name)
+    found = jsonc.parse_jsonc((FOLDER / name).read_text(encoding="utf-8"), name).value
     assert isinstance(found, dict)
     return found
 
@@ -46,8 +46,8 @@ def tasks() -> Dict[str, Dict[str, Any]]:
 
 
 def resolve(entry: Dict[str, Any]) -> vscode.Invocation:
-    file = vscode.parse(json.dumps({"configurations": [entry]}), "launch.json")
-    return vscode.resolve(
+    file = vscode.parse_launch_file(json.dumps({"configurations": [entry]}), "launch.json")
+    return vscode.resolve_configuration(
         file.configurations[0], workspace=paths.REPOSITORY, env=os.environ, default_python="/selected/python"
     )
 
@@ -56,7 +56,7 @@ def resolve(entry: Dict[str, Any]) -> vscode.Invocation:
 def test_the_files_are_json_with_comments_and_git_has_them(name: str) -> None:
     assert load(name)
     relative = f".vscode/{name}"
-    assert git.run(["ls-files", relative], paths.REPOSITORY).stdout.split() == [relative]
+    assert git.run_git(["ls-files", relative], paths.REPOSITORY).stdout.split() == [relative]
     ignored = subprocess.run(
         ["git", "check-ignore", "--no-index", "--quiet", relative], cwd=str(paths.REPOSITORY), check=False
     )
@@ -156,7 +156,7 @@ def test_vscode_passes_over_what_the_kit_makes() -> None:
     assert settings["search.exclude"] == dict.fromkeys(made, True)
     assert settings["files.watcherExclude"] == {f"{name}/**": True for name in made}
     assert settings["task.autoDetect"] == "off"  # packages in .venv bring files of npm and the like
-    kept = git.run(["ls-files"], paths.REPOSITORY).stdout.splitlines()
+    kept = git.run_git(["ls-files"], paths.REPOSITORY).stdout.splitlines()
     assert not [path for path in kept if path.split("/")[0] in made]
 
 
@@ -233,7 +233,7 @@ def test_a_job_that_runs_another_program_is_an_error_there(
     tmp_path: Path, target: Dict[str, Any], where: str
 ) -> None:
     file = write_entry(tmp_path, name="evaluate", args=["--no-such"], **target)
-    for load in (jobs.load, jobs.run_of):
+    for load in (jobs.load_job, jobs.run_of):
         with pytest.raises(KitError) as caught:
             load(file, "evaluate", inputs.Selection(), Registry())
         assert caught.value.where == f"{file}, line 1, configurations[0].{where}"
@@ -244,7 +244,7 @@ def test_the_arguments_of_the_platform_are_the_ones_that_are_wrong(tmp_path: Pat
     platform = {PLATFORM: {"args": ["--no-such"]}}
     file = write_entry(tmp_path, name="evaluate", program="launch/qa/run_qa.py", args=[], **platform)
     with pytest.raises(KitError) as caught:
-        jobs.load(file, "evaluate", inputs.Selection(), Registry())
+        jobs.load_job(file, "evaluate", inputs.Selection(), Registry())
     assert caught.value.where.endswith(f"configurations[0].{PLATFORM}.args")
 
 

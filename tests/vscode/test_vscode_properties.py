@@ -38,15 +38,15 @@ def check(text):
     """Read ``text`` and resolve every configuration in it; return how many became invocations."""
     lines = text.count("\n") + 1
     try:
-        file = vscode.parse(text, SOURCE)
+        file = vscode.parse_launch_file(text, SOURCE)
     except KitError as error:
         check_error(error, lines, "")
         return 0
     made = 0
     for index, configuration in enumerate(file.configurations):
-        assert vscode.find(file, configuration.name) is configuration
+        assert vscode.find_configuration(file, configuration.name) is configuration
         try:
-            invocation = vscode.resolve(
+            invocation = vscode.resolve_configuration(
                 configuration,
                 workspace=pathlib.Path("/nowhere/at all"),
                 env=ENVIRONMENT,
@@ -68,13 +68,13 @@ def check(text):
             assert printed[1] == as_printed(invocation.cwd)
             assert printed[-len(argv) :] == argv
     with contextlib.suppress(KitError):
-        vscode.find(file, "no such name")
+        vscode.find_configuration(file, "no such name")
     return made
 
 
 def as_printed(word):
     """Return what shlex makes of a printed word: it expands no variable."""
-    return hidden.REFERENCE.sub(r"${\1}", hidden.shown(word)).replace("\\\n", "")
+    return hidden.REFERENCE.sub(r"${\1}", hidden.show_word(word)).replace("\\\n", "")
 
 
 def check_error(error, lines, key, file=SOURCE):
@@ -172,7 +172,7 @@ def commented(draw, value):
 @cases
 @given(VALUES, st.data())
 def test_commented_json_reads_as_the_plain_one(value, data):
-    assert jsonc.loads(data.draw(commented(value)), "f") == value
+    assert jsonc.parse_jsonc(data.draw(commented(value)), "f").value == value
 
 
 @cases
@@ -213,7 +213,7 @@ LAUNCH = paths.LAUNCH_FILE.read_text(encoding="utf-8")
 
 
 def test_the_real_launch_file_is_whole():
-    assert check(LAUNCH) == len(vscode.load(paths.LAUNCH_FILE).configurations) > 5
+    assert check(LAUNCH) == len(vscode.read_launch_file(paths.LAUNCH_FILE).configurations) > 5
 
 
 @cases
@@ -231,7 +231,7 @@ def test_the_real_launch_file_with_changes(data):
 @cases
 @given(st.data())
 def test_the_real_launch_file_with_other_values(data):
-    value = jsonc.loads(LAUNCH, "f")
+    value = jsonc.parse_jsonc(LAUNCH, "f").value
     for _ in range(data.draw(st.integers(1, 3))):
         inside = value["configurations"][data.draw(st.integers(0, len(value["configurations"]) - 1))]
         key = data.draw(st.sampled_from([*inside, *KEYS]))
@@ -307,8 +307,8 @@ PRINTABLE = st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size
 def test_args_in_one_string_are_what_a_shell_makes_of_them(text):
     body = {"name": "n", "type": "debugpy", "request": "launch", "program": "p", "args": text}
     try:
-        args = vscode.resolve(
-            vscode.parse(json.dumps({"configurations": [body]}), "f").configurations[0],
+        args = vscode.resolve_configuration(
+            vscode.parse_launch_file(json.dumps({"configurations": [body]}), "f").configurations[0],
             workspace=pathlib.Path(),
             env={},
             default_python="p",

@@ -64,8 +64,10 @@ ZSH = ["=ls", "=~", "=="]
 def resolved(*args: str, **keys: Any) -> vscode.Invocation:
     body = {"name": "n", "type": "debugpy", "request": "launch", "program": "p", "args": list(args), **keys}
     text = json.dumps({"configurations": [{key: value for key, value in body.items() if value is not ...}]})
-    (configuration,) = vscode.parse(text, "f").configurations
-    return vscode.resolve(configuration, workspace=Path("/w"), env={"T": "~/x"}, default_python="python3")
+    (configuration,) = vscode.parse_launch_file(text, "f").configurations
+    return vscode.resolve_configuration(
+        configuration, workspace=Path("/w"), env={"T": "~/x"}, default_python="python3"
+    )
 
 
 def refused(*args: str, **keys: Any) -> Optional[KitError]:
