@@ -877,7 +877,7 @@ def write_help() -> str:
             f"{format_duration(need.seconds):>8}"
             f"{need.memory / resources.GB:>7.1f} GB{need.disk / resources.GB:>6.1f} GB"
         )
-    setup = f"The first run also sets up {paths.show_path(paths.VENV)} (2.7 GB) and compiles an extension."
+    setup = f"The first run also sets up {paths.show_path(paths.VENV)} (2.7 GB)."
     return "\n".join([*lines, "", setup])
 
 

@@ -5,20 +5,12 @@ import os
 from pathlib import Path
 from typing import Dict, List, NamedTuple
 
-from ..core import child, digests, paths
+from ..core import child, host, paths, place
 from ..core.errors import KitError
 from ..core.progress import Progress
-from ..qa import extension
-from ..setup import requirements
 from .jobs import Job
 
 _DRAWINGS = ("original_graph.dot", "compressed_graph.dot")  # NNCF's, beside the tree, for upstream's script
-
-_COMPILES = ("PYTHONPATH", "CUDA_VISIBLE_DEVICES", "CXX")
-"""Variables that decide what is compiled: which sources, whether for a GPU too, and by which compiler.
-
-For a processor torch 1.9.1 asks nothing besides (``torch/utils/cpp_extension.py``).
-"""
 
 _NAMED = ("model_name_or_path", "train_file", "validation_file")  # arguments that a program's errors name
 
@@ -36,8 +28,8 @@ class Step(NamedTuple):
 def run_job(job: Job, log_name: str, what: str, progress: Progress, lock: int) -> child.Usage:
     """Run a job's program with its chatter in ``build/log/<log_name>.log``.
 
-    Upstream's scripts have the kit's own steps around them: before, NNCF's extension is compiled if it is not
-    current; after, an ONNX file's report is written; should the script fail, its inputs are looked through.
+    Of upstream's scripts an ONNX file's report is written afterwards; should one fail, its inputs are looked
+    through.
 
     :param what: the stage, for errors.
     :param lock: a descriptor that every process inherits.
@@ -47,6 +39,8 @@ def run_job(job: Job, log_name: str, what: str, progress: Progress, lock: int) -
     log.parent.mkdir(parents=True, exist_ok=True)
     log.write_bytes(b"")
     progress.note(f"log: {paths.show_path(log)}")
+    if job.source.fast and job.arguments.onnx_path and not _multiplies_fast(job):
+        progress.note("no C++ compiler (CXX, c++, g++): with one, products can take a third of the time")
 
     def run(step: Step) -> child.Usage:
         progress.tick(step.name or None)
@@ -82,15 +76,17 @@ def run_job(job: Job, log_name: str, what: str, progress: Progress, lock: int) -
     return child.sum_usages(usages)
 
 
+def _multiplies_fast(job: Job) -> bool:
+    """Return whether torch's products are fast, or ``fast_products.patch`` can have its own compiled."""
+    return "Intel" in host.read_processor() or place.has_compiler(job.invocation.environment(os.environ))
+
+
 def _steps(job: Job) -> List[Step]:
     """Return what a job runs, one after the other."""
     own = job.invocation.environment(os.environ)
     if not job.upstreams_script:
         return [Step("", job.invocation.argv(), own)]
     steps = []
-    folder = own.get(extension.FOLDER)
-    if folder is None or not extension.is_current(Path(folder), _extension_key(job)):
-        steps.append(make_extension_step(job))
     if job.arguments.evaluates and job.arguments.weights is None:
         steps.append(_kits(job, "looking at the checkpoint", "qa.model", *job.invocation.args))
     steps.append(Step(_SCRIPT, job.invocation.argv(), own))
@@ -110,26 +106,3 @@ def cause_step(job: Job) -> Step:
     """Return the step that looks for what is wrong with what the person gave a script that failed."""
     words = [job.flattened.get(word, word) for word in job.invocation.args]
     return _kits(job, _CAUSE, "qa.check", *words)
-
-
-def make_extension_step(job: Job) -> Step:
-    """Return the step that has NNCF's extension compiled for a job where it is not."""
-    return _kits(job, "looking after NNCF's extension", "qa.extension", _extension_key(job))
-
-
-def _extension_key(job: Job) -> str:
-    """Return what decides whether there is something to compile for a job, as a sha256.
-
-    Should it say too little, torch compiles in upstream's script.
-
-    :raises KitError: the lock cannot be read.
-    """
-    env = job.invocation.environment(os.environ)
-    return digests.digest_value(
-        {
-            "python": job.invocation.python,
-            "lock": requirements.digest_lock("runtime.lock"),
-            "source": job.source.derived(),
-            "environment": {name: env.get(name) for name in _COMPILES},
-        }
-    )

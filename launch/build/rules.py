@@ -75,7 +75,7 @@ _ABSOLUTE = re.compile(r"(^|=)[/~]")
 
 
 def select_source(rewriter: Rewriter, source: Source) -> None:
-    """Let an invocation run on ``source``: its packages, its compiled extension, the tools it calls."""
+    """Let an invocation run on ``source``: its packages and the tools it calls."""
     name = f"SOURCE={source.name}"
     own = os.pathsep.join(map(str, source.python_path))
     rewriter.set_variable("PYTHONPATH", own, f"{name}: selects nncf, transformers and the script's modules")
@@ -84,8 +84,8 @@ def select_source(rewriter: Rewriter, source: Source) -> None:
     search = search or hidden.hide_variable("PATH", os.environ.get("PATH", "")) or os.defpath
     if tools not in search.split(os.pathsep):
         search = hidden.join_words(os.pathsep, [tools, search])
-    rewriter.set_variable("PATH", search, "ninja compiles NNCF's extension")
-    rewriter.set_variable("TORCH_EXTENSIONS_DIR", str(source.extensions), f"{name}: its compiled extension")
+    rewriter.set_variable("PATH", search, "ninja compiles NNCF's functions for a GPU")
+    rewriter.set_variable("TORCH_EXTENSIONS_DIR", str(source.extensions), f"{name}: its functions for a GPU")
     rewriter.set_variable("PYTHONHASHSEED", "0", "same order in every run")
     allocator = rewriter.variable("GLIBC_TUNABLES")
     if source.fast and allocator is None:

@@ -5,16 +5,13 @@ import os
 import sys
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Callable, Dict, Iterator
+from typing import IO, Dict, Iterator
 
 from . import paths
 from .errors import KitError
 
 LOCK = paths.BUILD / "build.lock"
-"""Held by whoever writes below ``build/`` or ``.venv/``.
-
-NNCF's extension has a lock of its own: a program that ``make`` has started needs it, and ``make`` holds this.
-"""
+"""Held by whoever writes below ``build/`` or ``.venv/``."""
 
 LOCKED = "this checkout"
 """What :data:`LOCK` locks, in words."""
@@ -71,33 +68,11 @@ def _open(path: Path) -> IO[str]:
 
 
 @contextmanager
-def hold_folder(path: Path, waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
-    """Hold the lock of an existing folder itself, which leaves no file behind.
-
-    :param waiting: called where another process has it.
-    """
+def hold_folder(path: Path) -> Iterator[None]:
+    """Hold the lock of an existing folder itself, which leaves no file behind."""
     descriptor = os.open(str(path), os.O_RDONLY)
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            waiting()
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
-    finally:
-        os.close(descriptor)
-
-
-def is_held(path: Path) -> bool:
-    """Return whether somebody holds the lock of a folder; nobody does of one that is not there."""
-    try:
-        descriptor = os.open(str(path), os.O_RDONLY)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        return False
-    except BlockingIOError:
-        return True
     finally:
         os.close(descriptor)

@@ -1,14 +1,14 @@
-"""Whether the kit can build here: a compiler, a path that every tool can stand, and room on the disk.
+"""What is here to build with: a path that every tool can stand, room on the disk, a compiler.
 
 torch's extension builder (``torch/utils/cpp_extension.py``) writes include and library paths without quotes
 into the compiler's command line, PYTHONPATH is split at ``:``, and Model Optimizer splits its list of folders
 at ``,``.  A two-layer model was made below a folder with each of the signs and kinds of letters allowed here.
 """
 
-import os
 import shutil
 import unicodedata
 from pathlib import Path
+from typing import Mapping
 
 from . import paths
 from .errors import KitError
@@ -27,29 +27,11 @@ _UNQUOTED = "torch's extension builder puts paths unquoted on the compiler's com
 _GB = 1e9
 
 
-def find_compiler() -> str:
-    """Return the C++ compiler that extensions are built with: ``$CXX``, else ``c++``, else ``g++``.
-
-    :raises KitError: there is none.
-    """
-    chosen = os.environ.get("CXX", "").strip()
-    if chosen:
-        # CXX may hold more than a name: "ccache g++".
-        if shutil.which(chosen.split()[0]):
-            return chosen
-        raise KitError(
-            "The C++ compiler that CXX names is not on PATH.",
-            where=f"CXX={chosen}",
-            hint="Correct CXX, or unset it to have c++ used.",
-        )
-    for name in ("c++", "g++"):
-        if shutil.which(name):
-            return name
-    raise KitError(
-        "There is no C++ compiler; NNCF's extension is compiled on this machine.",
-        where="c++ and g++, looked for on PATH",
-        hint="Install one (Debian, Ubuntu: apt install g++; Fedora: dnf install gcc-c++), or set CXX.",
-    )
+def has_compiler(environ: Mapping[str, str]) -> bool:
+    """Return whether ``$CXX``, else ``c++``, else ``g++``, is on the PATH of ``environ``."""
+    # CXX may hold more than a name: "ccache g++".
+    names = environ.get("CXX", "").split()[:1] or ("c++", "g++")
+    return any(shutil.which(name, path=environ.get("PATH")) for name in names)
 
 
 def check_place() -> None:

@@ -7,7 +7,6 @@ from typing import Any, List, Tuple
 
 from ..core import status
 from ..model import bert_config, model_folder, sparsity
-from . import extension
 from .arguments import Arguments, parse_arguments
 from .features import load_examples, load_tokenizer, tokenize_examples
 from .model import load_config
@@ -30,7 +29,7 @@ def _run(args: Arguments) -> None:
     """Make an ONNX file, or evaluate."""
     status.report_step("loading libraries")
     if args.to_onnx:
-        extension.load_extension()
+        import nncf.torch  # noqa: F401  (it wraps torch's functions, before others take hold of them)
     from transformers import set_seed
 
     set_seed(args.seed)

@@ -116,7 +116,6 @@ class Venv:
         interpreter = self._choose(python, stamp)
         keep = stamp is not None and _same_file(Path(interpreter.path), Path(stamp.made["python"]))
         if self.base is None:
-            place.find_compiler()
             _check_interpreter(interpreter)
         key = self._key()  # now: a lock that is edited while its packages are installed has changed
         shown = paths.show_path(self.folder)

@@ -5,12 +5,9 @@ patch changes, or when somebody has changed a file of it.
 """
 
 import abc
-import contextlib
-import filecmp
 import os
 import re
 import shutil
-import stat
 import subprocess
 import zipfile
 from pathlib import Path
@@ -54,7 +51,7 @@ class Source(abc.ABC):
 
     @property
     def extensions(self) -> Path:
-        """Where NNCF's compiled extension goes: each source has code of its own for it."""
+        """Where NNCF's functions for a GPU are compiled: each source has code of its own for them."""
         return paths.EXTENSIONS / self.name
 
     @property
@@ -90,13 +87,6 @@ class Source(abc.ABC):
         count = format_count(sum(map(len, self.series().values())), "patch", "patches")
         return f"{self.name} ({versions}, {count}{'' if self.fast else '; without the fast set'})"
 
-    def derived(self) -> str:
-        """Return a sha256 of what was derived, with its files' times; empty where there is nothing."""
-        try:
-            return digests.digest_file(self.tree / _STAMP)
-        except OSError:
-            return ""
-
     def is_ready(self) -> bool:
         """Return whether what is derived is there, current, and as it was derived."""
         stamp = self._read_stamp()
@@ -131,7 +121,6 @@ class Source(abc.ABC):
                 shutil.rmtree(leftover, ignore_errors=True)
             staging.mkdir(parents=True)
             self._fill(staging)
-            _keep_times(staging, self.tree)
             os.sync()
             Stamp(key, _listing(staging)).write(staging / _STAMP)
             if self.tree.exists():
@@ -286,13 +275,3 @@ def _listing(folder: Path) -> str:
             if name != _STAMP
         )
     )
-
-
-def _keep_times(new: Path, old: Path) -> None:
-    """Give each file the time of the one with its bytes in ``old``: ninja compiles what has another time."""
-    for name, found in _files(new):
-        with contextlib.suppress(OSError):
-            before = (old / name).lstat()
-            both_plain = stat.S_ISREG(found.st_mode) and stat.S_ISREG(before.st_mode)
-            if both_plain and filecmp.cmp(new / name, old / name, shallow=False):
-                os.utime(new / name, ns=(before.st_atime_ns, before.st_mtime_ns))

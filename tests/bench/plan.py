@@ -36,7 +36,7 @@ _HAND_BYTES_PER_WEIGHT = 37
 _HAND_BYTES_PER_EMBEDDING = 46
 
 _SOURCES_BYTES = 0.3e9
-"""Two derived trees, two compiled extensions, caches of tokenized questions."""
+"""Two derived trees, a compiled extension, caches of tokenized questions."""
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from typing import Any, Dict, Iterator, List
 from launch.artifact import trees
 from launch.build import convert
 from launch.build.jobs import TreeJob
-from launch.build.program import make_extension_step, run_job
+from launch.build.program import run_job
 from launch.core import child, digests, files, host, paths
 from launch.core.progress import Progress
 from launch.model.spec import Spec
@@ -33,9 +33,9 @@ FORMAT = 1
 
 @contextmanager
 def workplace(plan: Plan, lock: int) -> Iterator[None]:
-    """Make what the runs read and is not counted: trees, extensions, the model folder; remove it afterwards.
+    """Make what the runs read and is not counted: trees, an extension, a model folder; remove it afterwards.
 
-    The trees and extensions stay for the next benchmark, everything larger goes.
+    The trees and the extension stay for the next benchmark, everything larger goes.
     """
     shutil.rmtree(str(sides.WORK), ignore_errors=True)
     sides.WORK.mkdir(parents=True)
@@ -43,8 +43,8 @@ def workplace(plan: Plan, lock: int) -> Iterator[None]:
         planning.write_model(plan)
         for side in plan.sides:
             side.source.ensure(_say)
-            _extension(side, sides.job(side, plan.variants[0]), lock)
         if plan.by_hand:
+            _extension(sides.job(plan.base, plan.variants[0]), plan.base, lock)
             _weights(plan.kit, lock)
         yield
     finally:
@@ -60,10 +60,12 @@ def _kits_environment(side: Side, job: TreeJob) -> Dict[str, str]:
     return {**own, "PYTHONPATH": os.pathsep.join(map(str, side.source.python_path))}
 
 
-def _extension(side: Side, job: TreeJob, lock: int) -> None:
+def _extension(job: TreeJob, side: Side, lock: int) -> None:
     """Compile NNCF's extension, once for all runs of all variants, as a person has it after the first."""
-    step = make_extension_step(job)
-    _prepare(f"bench: {side.name}: NNCF's extension", step.argv, step.env, lock)
+    for stale in side.source.extensions.glob("*/lock"):  # what a killed compiler left, torch waits for
+        stale.unlink()
+    argv = [job.invocation.python, "-c", "import nncf.torch"]
+    _prepare("bench: NNCF's extension", argv, job.invocation.environment(os.environ), lock)
 
 
 def _weights(side: Side, lock: int) -> None:

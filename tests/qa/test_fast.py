@@ -1,25 +1,36 @@
 """The patch set `fast`: runs with it and without it give the same bytes."""
 
 import os
+import shutil
 import sys
 from pathlib import Path
+from typing import Dict
 
 import pytest
 
 from launch.artifact import trees
-from launch.core import digests
+from launch.core import digests, place
 from launch.sources.source import Registry
 
 from ..conftest import HYBRID, UNSTRUCTURED, Kit, call, run
 
 
+def without_compiler(folder: Path) -> Dict[str, str]:
+    """Return an environment whose PATH leads to a new folder with git and no compiler."""
+    folder.mkdir()
+    (folder / "git").symlink_to(shutil.which("git") or "")
+    env = {**os.environ, "PATH": str(folder), "CXX": ""}
+    assert not place.has_compiler(env)
+    return env
+
+
 @pytest.fixture(scope="module")
 def without(built: Kit, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two of the trees, made without the set; the derived tree is as it was afterwards."""
+    """Two of the trees, made without the set and a compiler; the derived tree is as it was afterwards."""
     kit = Kit(tmp_path_factory.mktemp("without"), built.model)
     try:
         for name in (HYBRID, UNSTRUCTURED):
-            done = kit.run("variant", name, fast=0)
+            done = kit.run("variant", name, env=without_compiler(kit.folder / "tools"), fast=0)
             assert done.returncode == 0, done.stderr
             assert "without the fast set" in done.stderr
     finally:
@@ -77,10 +88,18 @@ def test_the_threshold_is_that_of_a_sort(derived_source: Path) -> None:
     _in_nncf(derived_source, THRESHOLD)
 
 
+needs_compiler = pytest.mark.skipif(not place.has_compiler(os.environ), reason="there is no compiler")
+
+KERNELS = """
+from nncf.torch.dynamic_graph import ordered_products as products
+processor = products._processor()
+products._processor = lambda: {**processor, "vendor_id": "AuthenticAMD"}
+"""
+"""Has the kernels compiled on Intel's processors, too."""
+
 PRODUCTS = """
-import numpy, torch
-import nncf.torch
-from nncf.torch.quantization.extensions import QuantizedFunctionsCPU as extension
+import ctypes, numpy, torch
+library, numbers = products._compile(), products._numbers
 
 def in_order(a, b):
     a, b = a.numpy(), b.numpy()
@@ -109,21 +128,23 @@ for batch, rows, columns, depth in (
     a = torch.randn(batch[0], rows, batch[1], depth).transpose(1, 2)
     b = torch.randn(*batch, depth, columns).transpose(2, 3)
     expected = in_order(a, b)
-    for width in extension.product_widths():
-        for threads in (1, 3):
+    for width in (16, 8):
+        for threads in (1, 3) if width <= products._width() else ():
             out = torch.full(expected.shape, 7.0)
-            extension.product(out.data_ptr(), a.data_ptr(), list(a.stride()), b.data_ptr(), list(b.stride()),
-                              [*batch, rows, columns, depth], width, threads)
+            operands = numbers(a.data_ptr(), *a.stride()), numbers(b.data_ptr(), *b.stride())
+            sizes = numbers(*batch, rows, columns, depth)
+            assert library.product(ctypes.c_void_p(out.data_ptr()), *operands, sizes, width, threads) == 0
             assert torch.equal(out, expected), (batch, rows, columns, depth, width, threads)
 """
 
 
+@needs_compiler
 def test_products_are_summed_in_order(derived_source: Path) -> None:
     """Bit for bit, with registers of each width, incomplete tiles and blocks, and operands of any strides."""
-    _in_nncf(derived_source, PRODUCTS)
+    _in_nncf(derived_source, KERNELS + PRODUCTS)
 
 
-CHOICE = """
+CHOICE = f"""{KERNELS}
 import itertools
 import sys
 import time
@@ -131,12 +152,10 @@ from pathlib import Path
 import torch
 from torch.nn.functional import linear
 import nncf.torch
-from nncf.torch.dynamic_graph import ordered_products as products
-from nncf.torch.quantization.extensions import QuantizedFunctionsCPU as extension
 
 products._place = lambda: Path(sys.argv[1])
 torch.set_grad_enabled(False)
-wide = bool(extension.product_widths())
+wide = bool(products._load())
 linear, matmul = (getattr(operator, "_original_op", operator) for operator in (linear, torch.matmul))
 functions, threads = products._FUNCTIONS, str(torch.get_num_threads())
 x, weight, bias = torch.randn(3, 64, 128), torch.randn(256, 128), torch.randn(256)
@@ -208,6 +227,7 @@ assert torch.equal(torch.get_rng_state(), state)
 """
 
 
+@needs_compiler
 def test_products_with_other_bits_stay_with_torch(derived_source: Path, tmp_path: Path) -> None:
     """The order of summation is looked at, for each shape, and nothing is assumed of the machine."""
     _in_nncf(derived_source, CHOICE + SHAPES, tmp_path / "decided")
@@ -216,7 +236,8 @@ def test_products_with_other_bits_stay_with_torch(derived_source: Path, tmp_path
 SPEED = """
 state = torch.get_rng_state()
 started = time.process_time()
-products._is_worth_it()
+if wide:
+    products._is_worth_it()
 assert time.process_time() - started < 0.5 * torch.get_num_threads()
 assert torch.equal(torch.get_rng_state(), state)
 
@@ -227,24 +248,95 @@ class Clock:
     def perf_counter(self):
         return next(self.readings)
 products.time = Clock(1)
-assert not products._is_worth_it(), "the same time"
+assert not wide or not products._is_worth_it(), "the same time"
 products.time = Clock(2)
-found = products._is_worth_it()
+found = wide and products._is_worth_it()
 operands = torch.randn(1, 192, 1024), torch.randn(1024, 1024)
-assert found <= (wide and products._same_bits(products._linear(*operands), torch._C._nn.linear(*operands)))
+assert not found or products._same_bits(products._linear(*operands), torch._C._nn.linear(*operands))
 for operator, name, operands in (
     (linear, "linear", (x, weight, bias)), (linear, "linear", (x, weight)), (matmul, "matmul", (q, k))
 ):
     assert asked(operator, name, operands) == (1 if found else 3)
-
-extension.product_widths = lambda: []
-products._linear = None
-assert not products._is_worth_it(), "a processor without kernels"
 """
 
 
+@needs_compiler
 def test_products_that_are_not_faster_stay_with_torch(derived_source: Path, tmp_path: Path) -> None:
     _in_nncf(derived_source, CHOICE + SPEED, tmp_path / "decided")
+
+
+WANTED = """
+import os
+import sys
+from pathlib import Path
+import torch
+import nncf.torch
+from nncf.torch.dynamic_graph import ordered_products as products
+
+folder = products._FOLDER = Path(sys.argv[1])
+AMD, INTEL = ({"vendor_id": name, "flags": "fpu avx2 avx512f"} for name in ("AuthenticAMD", "GenuineIntel"))
+operator = torch.nn.functional.linear._original_op
+args = torch.randn(2, 64, 128), torch.randn(256, 128)
+torch.set_grad_enabled(False)
+
+def compiles(processor, **variables):
+    "Whether a compiler is started; products stay with torch where none gives anything."
+    os.environ.update(variables)
+    products._processor = lambda: processor
+    products._load.cache_clear()
+    assert products.choose(operator, "linear", args, {}) is operator
+    return bool(list(folder.glob("called")) and not (folder / "called").unlink())
+
+compiler = folder / "c++"
+compiler.write_text(f"#!/bin/sh\\n: > {folder}/called\\nexit 1\\n")
+compiler.chmod(0o755)
+path = f"{folder}:/usr/bin:/bin"
+assert compiles(AMD, PATH=path)
+assert compiles({**AMD, "flags": "avx avx2"}, PATH=path)
+assert compiles(AMD, PATH="", CXX=f"{compiler} -pipe")
+for processor in (INTEL, {**AMD, "flags": "fpu sse2"}, {"flags": "avx2"}, {}):
+    assert not compiles(processor, PATH=path), processor
+for compiler in ("", "none", "'"):
+    assert not compiles(AMD, PATH=str(folder / "empty"), CXX=compiler)
+products._FOLDER = folder / "file" / "below"
+(folder / "file").touch()
+assert not compiles(AMD, PATH=path, CXX="")
+"""
+
+
+def test_a_compiler_is_started_only_where_products_would_be_faster(
+    derived_source: Path, tmp_path: Path
+) -> None:
+    """The processor is asked first; without compiler, or where it fails, torch computes, and nothing ends."""
+    _in_nncf(derived_source, WANTED, tmp_path)
+
+
+COMPILED_ONCE = """
+import os
+import sys
+from pathlib import Path
+from nncf.torch.dynamic_graph import ordered_products as products
+
+products._FOLDER = Path(sys.argv[1]) / "new"
+product = products._compile().product
+assert list(products._FOLDER.iterdir()) == [products._library()]
+made = products._library().stat().st_mtime_ns
+os.environ["PATH"] = ""
+products._compile()
+assert products._library().stat().st_mtime_ns == made
+"""
+
+
+@needs_compiler
+def test_the_file_is_compiled_once_and_again_where_it_is_not_whole(
+    derived_source: Path, tmp_path: Path
+) -> None:
+    _in_nncf(derived_source, COMPILED_ONCE, tmp_path)
+    (library,) = (tmp_path / "new").iterdir()
+    whole = library.stat().st_size
+    library.write_bytes(b"")
+    _in_nncf(derived_source, COMPILED_ONCE, tmp_path)
+    assert library.stat().st_size == whole
 
 
 DECIDED = """
@@ -263,18 +355,21 @@ ANEW = """
 decisions = []
 products._is_worth_it = lambda: decisions.append(1) or False
 assert asked(ours, "linear", (x, weight)) == 3
-assert decisions == [1]
+assert decisions == [1] * wide
 """
 
 
+@needs_compiler
 def test_a_machine_remembers_what_was_decided(derived_source: Path, tmp_path: Path) -> None:
     """A process decides nothing that one before it has; what is not whole, or another machine's, is not."""
-    place = tmp_path / "decided.json"
-    _in_nncf(derived_source, CHOICE + DECIDED, place)
-    assert list(tmp_path.iterdir()) == [place]
-    content = place.read_text()
-    _in_nncf(derived_source, CHOICE + REMEMBERED, place)
-    assert place.read_text() == content
+    remembered = tmp_path / "decided.json"
+    _in_nncf(derived_source, CHOICE + DECIDED, remembered)
+    if not remembered.exists():
+        pytest.skip("there is no kernel for this processor")
+    assert list(tmp_path.iterdir()) == [remembered]
+    content = remembered.read_text()
+    _in_nncf(derived_source, CHOICE + REMEMBERED, remembered)
+    assert remembered.read_text() == content
     others = [content[:-9], "[]", "{}", "", "\0", content.replace(": true", ": 1")]
     others.append(content.replace('"machine": "', '"machine": "0'))
     again = f"""
@@ -283,23 +378,21 @@ for content in {others!r}:
     products._known = None
     {ANEW.strip().replace(chr(10), chr(10) + "    ")}
 """
-    _in_nncf(derived_source, CHOICE + again, place)
-    place.write_text(content)
+    _in_nncf(derived_source, CHOICE + again, remembered)
+    remembered.write_text(content)
     # Other variables of MKL's can mean other kernels.
-    _in_nncf(derived_source, CHOICE + ANEW, place, MKL_CBWR="COMPATIBLE")
+    _in_nncf(derived_source, CHOICE + ANEW, remembered, MKL_CBWR="COMPATIBLE")
 
 
 def _in_nncf(derived_source: Path, script: str, *arguments: Path, **variables: str) -> None:
-    """Run a script on the derived tree of the releases, with the extension that the tests' trees use."""
+    """Run a script on the derived tree of the releases."""
     done = run(
         [sys.executable, "-c", script, *map(str, arguments)],
         env={
             **os.environ,
             **variables,
             "CUDA_VISIBLE_DEVICES": "",
-            "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),  # ninja's
             "PYTHONPATH": str(derived_source),
-            "TORCH_EXTENSIONS_DIR": str(Registry().extensions),
         },
     )
     assert done.returncode == 0, done.stderr

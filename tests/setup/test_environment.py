@@ -16,7 +16,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from launch.core import locks, paths, place, progress
+from launch.core import locks, paths, progress
 from launch.core.errors import KitError
 from launch.core.stamp import Stamp
 from launch.setup import environment, installer, interpreters, requirements
@@ -312,7 +312,6 @@ def steps(checkout, monkeypatch):
         lambda self, doing, command, **more: recorder.run(self, doing, command, **more),
     )
     monkeypatch.setattr(installer, "find_uv", lambda _: "")
-    monkeypatch.setattr(place, "find_compiler", lambda: "c++")
     recorder.python = fake(checkout.parent / "python/python3.8")
     recorder.other = fake(checkout.parent / "other/python3.8", version="3.8.9")
     monkeypatch.setattr(interpreters, "_candidates", lambda _: iter([("here", recorder.python)]))
@@ -520,23 +519,6 @@ def test_a_link_to_another_disk_stays(steps, checkout):
     assert not (elsewhere / "lib/deep").exists()
     assert not (elsewhere / "file").exists()
     assert steps.venv.is_ready()
-
-
-def test_a_compiler_is_needed(monkeypatch, tmp_path):
-    monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.delenv("CXX", raising=False)
-    with pytest.raises(KitError, match=r"no C\+\+ compiler") as error:
-        place.find_compiler()
-    assert "apt install g++" in error.value.hint
-    script(tmp_path / "g++", "")
-    assert place.find_compiler() == "g++"
-    script(tmp_path / "c++", "")
-    assert place.find_compiler() == "c++"
-    monkeypatch.setenv("CXX", "ccache g++")
-    with pytest.raises(KitError, match="CXX"):
-        place.find_compiler()
-    script(tmp_path / "ccache", "")
-    assert place.find_compiler() == "ccache g++"
 
 
 def test_a_second_setup_waits_and_then_has_nothing_to_do(steps, checkout, monkeypatch, capsys):
