@@ -1,7 +1,7 @@
 """A tree as a package to hand on: the tree, a report on it, a model card, the licence, and checksums of all.
 
-``TO/V/`` holds the tree as ``V``, so that ``TO/V`` is a folder of trees like any other; with ``FORMAT=tar``
-the same is in ``TO/V.tar``, whose bytes depend on nothing but the files in it.
+``TO/V/`` holds the tree as ``V``: a folder of trees like any other.  With ``FORMAT=tar`` the same
+is in ``TO/V.tar``, whose bytes depend on nothing but the files in it.
 """
 
 import calendar
@@ -11,12 +11,13 @@ import shutil
 import stat
 import tarfile
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
-from typing import IO, Callable, Dict, Iterator, List, Tuple, Union
+from types import SimpleNamespace
+from typing import Any, Callable, Dict, Iterator, List, Tuple, Union
 
 from ..artifact import sums, trees
-from ..artifact.provenance import read_provenance as read_provenance
+from ..artifact.provenance import read_provenance
 from ..core import digests, files, locks, paths, place
 from ..core.errors import KitError, make_unknown_error
 from ..core.progress import Progress
@@ -40,13 +41,9 @@ Contents = Dict[str, Tuple[Content, str]]
 """By relative path: the bytes, or the file that has them, and their sha256."""
 
 
-# --- where it goes ---------------------------------------------------------------------------------------
-
-
 def find_place(name: str, out: Path, to: Path, form: str) -> Tuple[Path, Path]:
-    """Return a variant's tree in ``out``, and where in ``to`` its package is to be.
+    """Return a variant's tree in ``out``, and where in ``to`` its package of :data:`FORMATS` is to be.
 
-    :param form: one of :data:`FORMATS`.
     :raises KitError: there is no such tree, or it cannot be packaged there.
     """
     variants.find_variant(name)
@@ -70,9 +67,8 @@ def find_place(name: str, out: Path, to: Path, form: str) -> Tuple[Path, Path]:
 
 def _check_target(target: Path, name: str) -> None:
     """Check that there is nothing but an earlier package where the package is to be."""
-    if not (target.exists() or target.is_symlink()):
-        return
-    if not (_is_tar(target, name) if target.suffix == ".tar" else _is_folder(target, name)):
+    is_package = _is_tar if target.suffix == ".tar" else _is_folder
+    if target.is_symlink() or (target.exists() and not is_package(target, name)):
         raise KitError(
             "Where the package is to be, there is something that the kit did not put there, or that was"
             " changed since.",
@@ -91,7 +87,7 @@ def _is_folder(path: Path, name: str) -> bool:
 
     What is large is not read: nobody edits it.
     """
-    if path.is_symlink() or not all((path / mark).is_file() for mark in _marks(name)):
+    if not all((path / mark).is_file() for mark in _marks(name)):
         return False
     try:
         entries = sums.read_sums(path)
@@ -105,16 +101,13 @@ def _is_folder(path: Path, name: str) -> bool:
 
 
 def _is_tar(path: Path, name: str) -> bool:
-    if path.is_symlink() or not path.is_file():
+    if not path.is_file():
         return False
     try:
         with tarfile.open(str(path), "r:") as found:
             return {f"{name}/{mark}" for mark in _marks(name)} <= set(found.getnames())
     except (OSError, tarfile.TarError):
         return False
-
-
-# --- making it -------------------------------------------------------------------------------------------
 
 
 def verify_tree(tree: Path) -> None:
@@ -129,8 +122,7 @@ def make_package(tree: Path, target: Path, verify: Callable[[Path], None] = veri
     """Package a tree; ``target`` appears in one step, as a whole, and so is an earlier one replaced.
 
     :param tree: with ``target``, what :func:`find_place` gives.
-    :raises KitError: it does not pass, it changes meanwhile, there is something else where the package is to
-        be, or the disk is full.
+    :raises KitError: it does not pass or changes meanwhile; ``target`` is no package, or cannot be written.
     """
     read_provenance(tree)  # an earlier kit's is told from a damaged one
     verify(tree)
@@ -188,16 +180,21 @@ def _make_folder(name: str, target: Path, contents: Contents) -> None:
     staging = target.with_name(f".{name}.new")
     trees.recover_tree(target.parent, variants.find_variant(name))
     _check_target(target, name)
+    tick = make_ticker(f"{name}: copying")
     with locks.hold_folder(target.parent):
         try:
-            write_folder(staging, contents, make_ticker(f"{name}: copying"))
+            for file, (content, digest) in contents.items():
+                tick(file)
+                path = staging / file
+                path.parent.mkdir(parents=True, exist_ok=True)
+                with path.open("wb") as handle, _reading(content, digest) as reader:
+                    shutil.copyfileobj(reader, handle, 1 << 20)
             trees.replace_tree(target, staging, target.with_name(f".{name}.old"))
         finally:
             shutil.rmtree(staging, ignore_errors=True)
 
 
 def _make_tar(name: str, target: Path, contents: Contents, finished: str) -> None:
-    staging = target.with_name(f".{target.name}.new")
     try:
         mtime = calendar.timegm(time.strptime(finished, "%Y-%m-%dT%H:%M:%SZ"))
     except ValueError:
@@ -206,43 +203,26 @@ def _make_tar(name: str, target: Path, contents: Contents, finished: str) -> Non
             where=f"{name}/{trees.PROVENANCE}, finished",
             hint=f"Make the tree again: make variant V={name}",
         ) from None
+    staging = target.with_name(f".{target.name}.new")
     with locks.hold_folder(target.parent):
         try:
-            write_tar(staging, name, contents, mtime, make_ticker(f"{name}: copying"))
+            _write_tar(staging, name, contents, mtime)
             files.flush_file(staging)
             staging.replace(target)
             files.flush_file(target.parent)
         finally:
-            if staging.exists():
+            with suppress(FileNotFoundError):
                 staging.unlink()
 
 
-# --- writing files whose sha256 is known beforehand ------------------------------------------------------
+def _write_tar(path: Path, top: str, contents: Contents, mtime: int) -> None:
+    """Write a tar archive with ``contents`` in the folder ``top``; its bytes depend on the arguments alone.
 
-
-def write_folder(folder: Path, contents: Contents, tick: Callable[[str], None]) -> None:
-    """Write ``contents`` below a folder that is not there yet; files are copied, not linked.
-
-    :param tick: called with each path before it is written.
-    :raises KitError: a file has other bytes than those of its sum.
-    :raises OSError: something cannot be read or written.
-    """
-    for name, (content, digest) in contents.items():
-        tick(name)
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("wb") as handle, _reading(content, digest) as reader:
-            shutil.copyfileobj(reader, handle, 1 << 20)
-
-
-def write_tar(path: Path, top: str, contents: Contents, mtime: int, tick: Callable[[str], None]) -> None:
-    """Write a tar archive with ``contents`` in the folder ``top``; else as :func:`write_folder`.
-
-    Its bytes depend on the arguments alone: members are sorted by name, belong to root, have the modes 0755
-    (folders) and 0644, and one time.
+    Members are sorted by name, belong to root, and have the modes 0755 (folders) and 0644, and one time.
 
     :param mtime: that time, in seconds since 1970, UTC.
     """
+    tick = make_ticker(f"{top}: copying")
     members = {f"{top}/{name}": content for name, content in contents.items()}
     folders = {str(parent) for name in members for parent in PurePosixPath(name).parents} - {"."}
     with tarfile.open(str(path), "w", format=tarfile.PAX_FORMAT) as archive:
@@ -260,23 +240,9 @@ def write_tar(path: Path, top: str, contents: Contents, mtime: int, tick: Callab
                 archive.addfile(member, reader)
 
 
-class _Reader:
-    """A file that is read, and the sum of what was read of it."""
-
-    def __init__(self, handle: IO[bytes]) -> None:
-        self.sum = hashlib.sha256()
-        self._handle = handle
-
-    def read(self, count: int = -1) -> bytes:
-        """Return the next bytes."""
-        data = self._handle.read(count)
-        self.sum.update(data)
-        return data
-
-
 @contextmanager
-def _reading(content: Content, digest: str) -> Iterator[_Reader]:
-    """Yield a reader, and compare what was read with its sum: nothing else is ever handed on."""
+def _reading(content: Content, digest: str) -> Iterator[Any]:
+    """Yield what reads a content, and compare what was read with its sum: nothing else is ever handed on."""
     changed = KitError(
         "A file has not the bytes that it is listed with.",
         where=paths.show_path(content) if isinstance(content, Path) else "",
@@ -284,8 +250,14 @@ def _reading(content: Content, digest: str) -> Iterator[_Reader]:
     )
     if isinstance(content, Path) and not stat.S_ISREG(content.lstat().st_mode):
         raise changed
+    found = hashlib.sha256()
     with io.BytesIO(content) if isinstance(content, bytes) else content.open("rb") as handle:
-        reader = _Reader(handle)
-        yield reader
-    if reader.sum.hexdigest() != digest:
+
+        def read(count: int) -> bytes:
+            data = handle.read(count)
+            found.update(data)
+            return data
+
+        yield SimpleNamespace(read=read)
+    if found.hexdigest() != digest:
         raise changed

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, Dict, List, Sequence, Tuple
 
 from ..core.progress import format_count, format_duration, format_size
-from ..model import variants
-from . import reproduce, tables
+from ..model import hub_list, variants
+from . import tables
 from .tables import format_percent
 from .tree import COLUMNS, Tree
 
@@ -38,13 +38,16 @@ _PANELS = (
 _MARKDOWN = re.compile(r"([\\`*\[\]<>|~$&]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])|(?<=:)/|^[#+=-])")
 
 
+_KITS_LAUNCH_FILE = re.compile(r"(?: in |\$\{workspaceFolder\}/)(?:\.vscode|launch)/launch\.json$")
+"""The kit's own at the commit that the provenance names; earlier commits have it in ``launch/``."""
+
+_UPSTREAMS_LAUNCH_FILE = "vscode-launch.json"
+_SAMPLE = "launch/sample/"
+_READ = ("--model_name_or_path", "--train_file")
+
+
 class Markdown(str):
     """Text that is Markdown already."""
-
-
-def find_missing(trees: Sequence[Tree]) -> List[str]:
-    """Return those of the five variants of which there is no tree."""
-    return [name for name in variants.VARIANTS if name not in {tree.name for tree in trees}]
 
 
 def draw_page(trees: Sequence[Tree], missing: Sequence[str]) -> str:
@@ -101,7 +104,7 @@ def _environment(**options: Any) -> Any:
         bits=tables.format_bits,
         count=lambda number: f"{number:,}",
         counted=format_count,
-        commands=reproduce.list_commands,
+        commands=list_commands,
         words=lambda argv: " ".join(shlex.quote(word) if " " in word else word for word in argv),
         column=lambda place: COLUMNS[place],
     )
@@ -167,3 +170,42 @@ def _escaped(value: Any) -> Any:
 def _code(value: Any) -> Markdown:
     """Return a value for a block of code or for between backticks: on one line, without backticks."""
     return Markdown(" ".join(str(value).replace("`", "'").split()))
+
+
+def list_commands(provenance: Dict[str, Any]) -> List[str]:
+    """Return the commands, in order, for a shell in a checkout of the kit.
+
+    What was named by a path of a machine stands as ``<…>``, quoted; its digest is among the inputs.
+    """
+    commit = provenance["kit"]["commit"]
+    words = [
+        f"V={provenance['variant']}",
+        f"SOURCE={provenance['source']['name']}",
+        f"SEED={provenance['weights']['seed']}",
+        f"THREADS={provenance['weights']['threads']}",
+        *_inputs(provenance),
+        f"MO={provenance['model_optimizer']}",
+    ]
+    launch = provenance["command"]["launch"]
+    if _UPSTREAMS_LAUNCH_FILE in launch:
+        words.append("LAUNCH=upstream")
+    elif not _KITS_LAUNCH_FILE.search(launch):
+        words.append("LAUNCH=<the launch file>")
+    before = [f"git checkout {shlex.quote(commit)}"] if commit else []
+    before += ["make third_party"] if provenance["source"]["name"] == "fork" else []
+    return [*before, " ".join(["make", "variant", *map(shlex.quote, words)])]
+
+
+def _inputs(provenance: Dict[str, Any]) -> List[str]:
+    if "hub" in provenance:
+        read, listed = provenance["hub"], hub_list.read_hub_list(hub_list.LIST)
+        kits = (read["repository"], read["revision"]) == (listed.repository, listed.revision)
+        kits = kits and listed.train.sha256 in read["files"].values()
+        return ["INPUT=hub"] if kits else ["INPUT=hub", "HUB=<list>"]
+    words = provenance["command"]["argv"]
+    # As both --name value and --name=value.
+    values = [value for word, value in zip(words, words[1:]) if word in _READ]
+    values += [word for word in words if word.split("=", 1)[0] in _READ and "=" in word]
+    if values and all(_SAMPLE in value for value in values):
+        return ["INPUT=sample"]
+    return ["INPUT=files", "MODEL=<folder>", "TRAIN_FILE=<questions.json>"]

@@ -6,18 +6,16 @@ from typing import List, Sequence
 
 from ..core import files, paths
 from ..core.errors import KitError
-from ..core.progress import escape_text
+from ..core.progress import align_columns, escape_text
+from ..model import variants
 from . import page, tables
 from .tree import Tree, check_tree, find_trees
 
 NAME = "report.html"
 
-_HEAD = 4096
-"""Bytes at a page's beginning in which its mark stands."""
-
 
 def find_target(out: Path, to: str) -> Path:
-    """Return the page's path, where a report on the trees in ``out`` can be made; this needs no package.
+    """Return the path of the page on the trees in ``out``.
 
     :param to: the text of ``TO=``; empty for ``OUT/report.html``.
     :raises KitError: there is no tree in ``OUT``, or the page cannot be where ``TO`` says.
@@ -48,9 +46,14 @@ def _may_be_written(target: Path) -> bool:
         return not os.path.lexists(str(target))
     try:
         with target.open("rb") as handle:
-            return page.MARK.encode() in handle.read(_HEAD)
+            return page.MARK.encode() in handle.read(4096)  # it stands at the beginning
     except OSError:
         return False
+
+
+def _find_missing(trees: Sequence[Tree]) -> List[str]:
+    """Return those of the five variants of which there is no tree."""
+    return [name for name in variants.VARIANTS if name not in {tree.name for tree in trees}]
 
 
 def write_report(out: Path, target: Path) -> List[Tree]:
@@ -60,17 +63,22 @@ def write_report(out: Path, target: Path) -> List[Tree]:
     :raises OSError: the page cannot be written; an earlier one is untouched then.
     """
     trees = [check_tree(folder) for folder in find_trees(out)]
-    files.write_text(target, page.draw_page(trees, page.find_missing(trees)))
+    files.write_text(target, page.draw_page(trees, _find_missing(trees)))
     return trees
 
 
 def write_text(trees: Sequence[Tree]) -> str:
     """Return what the terminal shows of the page: the overview, findings, faults, and what is missing."""
-    lines = [tables.write_text(trees), ""]
+    lines = []
+    for title, columns in tables.TABLES.items():
+        cells = [[escape_text(column.cell(tree)).replace("\n", "?") for column in columns] for tree in trees]
+        flush = [place for place, column in enumerate(columns) if column.number]
+        rows = align_columns([[column.heading for column in columns], *cells], flush)
+        lines += [title, *("  " + row for row in rows), ""]
     for tree in trees:
         for finding in tree.verification["findings"] if tree.provenance else ():
             kind = "warning" if finding["known"] else "NOT EXPECTED"
             lines.append(f"{kind}: {tree.name}: {finding['kind']}: {finding['text']}")
         lines += [f"DAMAGED: {tree.name}: {fault}" for fault in tree.faults]
-    lines += [f"missing: {name}" for name in page.find_missing(trees)]
+    lines += [f"missing: {name}" for name in _find_missing(trees)]
     return escape_text("\n".join(lines).rstrip())

@@ -27,10 +27,8 @@ _BLOCK = re.compile(r"bert\.encoder\.layer\.([0-9]+)\.(.+)\.weight")
 class Matrix:
     """A quantized weight matrix.
 
-    :param layer: its layer, from 0, and ``column`` its place in :data:`COLUMNS`; None outside the
-        transformer blocks.
-    :param dense: elements in the dense model.
-    :param zeros: elements that are zero in the ONNX file; ``ir_zeros`` in the IR.
+    :param layer: from 0; ``column``: its place in :data:`COLUMNS`; None outside the transformer blocks.
+    :param dense: elements in the dense model; ``zeros`` in the ONNX file, ``ir_zeros`` in the IR.
     """
 
     layer: Optional[int]
@@ -61,10 +59,9 @@ class Matrix:
 class Tree:
     """A tree that was looked at.
 
-    :param folder: where it is; its name is the variant's.
     :param sums: what its ``SHA256SUMS`` says; empty where that cannot be read.
     :param faults: what is wrong with its files, a line each.
-    :param provenance: of the form that the kit writes; empty where there is none that can be read.
+    :param provenance: as the kit writes it; empty where there is none that can be read.
     """
 
     folder: Path
@@ -74,7 +71,7 @@ class Tree:
 
     @property
     def name(self) -> str:
-        """The variant's name, where nobody has renamed the folder."""
+        """The folder's name: the variant's, unless somebody has renamed it."""
         return self.folder.name
 
     @property
@@ -104,13 +101,17 @@ class Tree:
         """Return name, bytes and sha256 of each listed file; None for bytes that nobody knows."""
         known = self.provenance.get("files", {})
         listed = self.sums or {name: entry["sha256"] for name, entry in known.items()}
-        return [(name, self._bytes(name, known), digest) for name, digest in listed.items()]
+        return [
+            (name, known[name]["bytes"] if name in known else _measure(self.folder / name), digest)
+            for name, digest in listed.items()
+        ]
 
-    def _bytes(self, name: str, known: Dict[str, Any]) -> Optional[int]:
-        try:
-            return int(known[name]["bytes"]) if name in known else (self.folder / name).lstat().st_size
-        except OSError:
-            return None
+
+def _measure(path: Path) -> Optional[int]:
+    try:
+        return path.lstat().st_size
+    except OSError:
+        return None
 
 
 def _matrix(entry: Dict[str, Any]) -> Matrix:
@@ -125,20 +126,9 @@ def find_trees(out: Path) -> List[Path]:
 
     :raises KitError: there is none.
     """
-    try:
-        names = sorted(path.name for path in out.iterdir() if path.is_dir()) if out.is_dir() else []
-    except OSError as error:
-        raise KitError(
-            f"The folder cannot be read: {error.strerror}.",
-            where=f"OUT={out}",
-            hint="Make it readable, or set OUT= to another folder.",
-        ) from None
-    found = [name for name in variants.VARIANTS if name in names]
-    found += [
-        name
-        for name in names
-        if name not in found and not name.startswith(".") and (out / name / PROVENANCE).is_file()
-    ]
+    names = sorted(path.name for path in out.iterdir() if path.is_dir()) if out.is_dir() else []
+    others = [name for name in names if name[0] != "." and (out / name / PROVENANCE).is_file()]
+    found = [name for name in dict.fromkeys([*variants.VARIANTS, *others]) if name in names]
     if not found:
         raise KitError(
             "There is no tree in this folder." if out.is_dir() else "There is no such folder.",

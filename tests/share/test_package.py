@@ -1,6 +1,5 @@
 """What a package holds, that it appears whole, and that nothing else is touched."""
 
-import hashlib
 import io
 import json
 import os
@@ -435,13 +434,3 @@ def test_a_place_that_cannot_be_written_to_is_said(out: Path, tmp_path: Path) ->
 def test_mistakes_are_explained(out: Path, to: Path, name: str, below: str, form: str, words: str) -> None:
     assert_user_error(run(argv(out / below, to, form, name)), words)
     assert not to.exists()
-
-
-def test_files_are_checked_as_they_are_written(tmp_path: Path) -> None:
-    content, digest = b"text", hashlib.sha256(b"text").hexdigest()
-    (tmp_path / "file").write_bytes(content)
-    for one in (content, tmp_path / "file"):
-        package.write_folder(tmp_path / "good", {"a/b": (one, digest)}, lambda name: None)
-        assert (tmp_path / "good" / "a" / "b").read_bytes() == content
-    with pytest.raises(KitError, match="has not the bytes"):
-        package.write_tar(tmp_path / "x.tar", "x", {"a": (tmp_path / "file", "0" * 64)}, 0, lambda name: None)

@@ -19,7 +19,7 @@ from launch.core import paths
 from launch.core.errors import KitError
 from launch.model import hub_list
 from launch.model.variants import VARIANTS, Variant
-from launch.share import page, reproduce, tables
+from launch.share import page, tables
 from launch.share import tree as share_tree
 
 from .. import sample_trees
@@ -170,9 +170,9 @@ def test_the_terminal_has_the_cells_of_the_page(out: Path, capsys: pytest.Captur
     _, found = make(out)
     said, text = capsys.readouterr().out, found.text("table").replace(" ", "")
     trees = [share_tree.check_tree(out / name) for name in VARIANTS]
-    for table in tables.TABLES:
+    for columns in tables.TABLES.values():
         for tree in trees:
-            cells = [column.cell(tree) for column in table.columns]
+            cells = [column.cell(tree) for column in columns]
             assert "".join(cells).replace(" ", "") in text
             assert any(re.split(r"\s{2,}", line.strip()) == cells for line in said.splitlines()), cells
 
@@ -181,8 +181,8 @@ def test_the_overview_says_what_was_measured(out: Path) -> None:
     trees = {name: share_tree.check_tree(out / name) for name in VARIANTS}
 
     def row(name: str, title: str) -> List[str]:
-        table = next(table for table in tables.TABLES if table.title.startswith(title))
-        return [column.cell(trees[name]) for column in table.columns[1:]]
+        columns = next(columns for name, columns in tables.TABLES.items() if name.startswith(title))
+        return [column.cell(trees[name]) for column in columns[1:]]
 
     assert row(HYBRID, "Dimensions") == ["hybrid", "2", "2", "512", "90.00 %", "12.00 %", "24.00 %"]
     assert row(UNSTRUCTURED, "Dimensions") == [
@@ -588,7 +588,7 @@ def test_only_none_and_all_are_round_numbers(share: float, text: str) -> None:
 def commands(**changes: Any) -> Iterator[str]:
     content = sample_trees.document(PRINTED)
     content["command"] = {**content["command"], **changes.pop("command", {})}
-    return iter(reproduce.list_commands({**content, **changes}))
+    return iter(page.list_commands({**content, **changes}))
 
 
 def test_the_commands_name_what_the_provenance_says() -> None:
