@@ -1,13 +1,9 @@
 """The command line: each command once, with its options, its help and what it calls.
 
-``make`` alone, ``python -m launch --help`` and each command's ``--help`` are made of :data:`COMMANDS`, and
-the Makefile has a target for each.  An option ``--train-file`` is the variable ``TRAIN_FILE=`` on make's
-command line and the environment variable ``LAUNCH_TRAIN_FILE``, as which the Makefile hands the former over,
-so that no value passes through a shell's quoting.
-
-What a command needs above ``core`` is imported when it runs: help is fast, and needs the standard library
-alone, as does all that comes before the environment is there.  What needs its libraries goes on in its Python
-(:func:`_enter`).
+An option ``--train-file`` is the variable ``TRAIN_FILE=`` on make's command line and the environment variable
+``LAUNCH_TRAIN_FILE``, as which the Makefile hands the former over, so that no value passes through a shell's
+quoting.  What a command needs above ``core`` is imported when it runs: help is fast.  All before
+:func:`_enter` needs the standard library alone.
 """
 
 import argparse
@@ -45,8 +41,7 @@ PROG = "python -m launch"
 class Option:
     """A value that a person may give.
 
-    :param value: what kind of value it is, in a word, for the help.
-    :param what: what it is for.
+    :param value: what kind of value it is; ``what`` it is for.
     :param default: its value where it is not given; ``otherwise`` says in words what happens instead.
     """
 
@@ -56,13 +51,8 @@ class Option:
     otherwise: str = ""
 
     @property
-    def flag(self) -> bool:
-        """Whether it is on or off; given without a value, it is on."""
-        return self.value == "1|0"
-
-    @property
     def shown(self) -> str:
-        """The default as a person wants to read it."""
+        """The default, without the folder that the kit is in."""
         return self.default.replace(f"{paths.REPOSITORY}/", "")
 
 
@@ -70,11 +60,10 @@ class Option:
 class Command:
     """A command, which is a make target too.
 
-    :param run: what it calls; returns the exit status, or None for 0.  Its docstring is the help: what it
-        does, in a line; what else to know; and after each ``$`` an example.
-    :param group: the heading it is listed under.
-    :param options: the options it takes, by name; it does not run without those in ``required``.
-    :param shown: others that the list of targets shows with it.
+    :param run: what it calls; its docstring is the help: what it does, in a line; what else to know; and
+        after each ``$`` an example.
+    :param options: by name; it does not run without those that are ``required``.
+    :param shown: other options that the list of targets shows with it.
     :param words: what further words are; empty where it takes none.
     """
 
@@ -100,13 +89,15 @@ class Command:
 
 
 Given = argparse.Namespace
-"""The options of one call, by name: texts, empty where not given and without default, or not the command's.
+"""One call: the text of each option, empty where not given and without default, or not the command's.
 
-Beside them: ``command``; ``argv``, all words of the call; ``words``, where the command takes any; and
-``entered``, whether :func:`_enter` has started over.
+Beside them: ``command``; ``argv``, all words; ``typed``, the options on the command line; ``words``, where
+the command takes any; and ``entered``, whether :func:`_enter` has started over.
 """
 
 Handler = Callable[[Given], Optional[int]]
+"""Returns the exit status, or None for 0."""
+
 COMMANDS: Dict[str, Command] = {}
 
 _MAKE, _TRUST, _FORKS, _KIT = "Make trees", "Trust and share them", "Forks and patches", "Look after the kit"
@@ -121,10 +112,9 @@ def _command(
     words: str = "",
     **own: Option,
 ) -> Callable[[Handler], Handler]:
-    """Declare a command, as :class:`Command` has it; what stands below is called.
+    """Declare a command, which calls what stands below.
 
-    :param options: names of :data:`OPTIONS`, those ``required`` among them; ``own`` has those that mean
-        another thing to this command.
+    :param options: names of :data:`OPTIONS`; ``own`` has those that mean another thing to this command.
     """
 
     def declare(run: Handler) -> Handler:
@@ -200,7 +190,6 @@ OPTIONS: Dict[str, Option] = {
         "<path>", "a Python 3.8 for the environment", otherwise="python3.8, pyenv's or uv's, found"
     ),
 }
-"""Every option; what a command alone means by one stands with it."""
 
 
 # --- what commands share ---------------------------------------------------------------------------------
@@ -209,10 +198,7 @@ _YES, _NO = ("1", "yes", "true"), ("0", "no", "false")
 
 
 def is_yes(text: str, name: str) -> bool:
-    """Return whether the option ``name``, which is on or off, is on.
-
-    :raises KitError: its text is neither.
-    """
+    """Return whether the ``text`` of the option ``name`` is on; a KitError where it is neither on nor off."""
     if text.strip().lower() in (*_YES, *_NO):
         return text.strip().lower() in _YES
     raise KitError(
@@ -231,27 +217,22 @@ def _say(what: str) -> None:
 
 
 def _source(given: Given, told: bool = True) -> "Source":
-    """Return the chosen source, and say which it is where ``told``.
-
-    Where a launch configuration may name files of it, as of the forks, these are made first.
-    """
+    """Return the chosen source; the forks', whose files a launch configuration may name, made already."""
     from .build import rules
     from .sources.source import choose_source
 
     source = choose_source(given.source, is_yes(given.fast, "fast"))
     if told:
         print(f"source  {source.describe()}", file=sys.stderr, flush=True)
-    if rules.is_upstreams(source) and not source.is_ready():
-        with hold_lock(LOCK, LOCKED):
-            source.ensure(_say)
+    if rules.is_upstreams(source):
+        source.ensure(_say)
     return source
 
 
-def _set_up(given: Given, source: "Source", *separate: Optional["Venv"]) -> None:
-    """Make the kit's environment, ``separate`` ones, and the source, what of them is not current.
+def _set_up(given: Given, source: "Source", *separate: Optional["Venv"], alone: bool = False) -> None:
+    """Make what is not current of the kit's environment, ``separate`` ones and the source.
 
-    The caller holds :data:`.locks.LOCK`.
-
+    :param alone: nothing else is done; so it is said where all is current.
     :raises KitError: nothing can be built where the checkout lies; see also each of the three.
     """
     from .setup.environment import KIT
@@ -261,24 +242,16 @@ def _set_up(given: Given, source: "Source", *separate: Optional["Venv"]) -> None
     made = [KIT.ensure(given.python), *[other.ensure() for other in separate if other], source.ensure(_say)]
     if any(made):
         _say(f"done in {format_duration(time.monotonic() - started)}")
+    elif alone:
+        _say("up to date")
 
 
 def _set_up_alone(given: Given, *separate: Optional["Venv"]) -> None:
-    """As :func:`_set_up`, where nothing else is done; that all is current is told without the lock."""
-    from .setup.environment import KIT
-
     place.check_place()
-    source = _source(given)
-    ready = KIT.is_ready() and all(other.is_ready() for other in separate if other) and source.is_ready()
-    if ready and not given.python:
-        _say("up to date")
-        return
-    with hold_lock(LOCK, LOCKED):
-        _set_up(given, source, *separate)
+    _set_up(given, _source(given), *separate, alone=True)
 
 
 def _ready_environment(given: Given) -> None:
-    """Make the environment where it is not current."""
     from .setup.environment import KIT
 
     if not KIT.is_ready():
@@ -289,10 +262,9 @@ _ENTERED = "LAUNCH_ENTERED"  # set by _enter for the process that it becomes
 
 
 def _enter(given: Given) -> None:
-    """Go on in the environment's Python, which has the libraries; make it first where it is not current.
+    """Become the environment's Python, which has the libraries, and start over with the same words.
 
-    Another Python becomes that one and starts over with the same words.  A Ctrl-C while it imports is kept
-    for :func:`launch.core.errors.exit_with_message`.
+    A Ctrl-C while it imports is kept for :func:`launch.core.errors.exit_with_message`.
 
     :raises KitError: it has started over, and is another one still.
     """
@@ -460,8 +432,8 @@ def _evaluate(given: Given) -> None:
 def _score(given: Given) -> None:
     from .build import other_jobs
 
-    for name in ("input", "hub", "model", "train_file", "seed", "threads", "weights", "launch", "fast"):
-        if getattr(given, name) != COMMANDS["evaluate"].options[name].default:
+    for name in given.typed:
+        if name not in ("predictions", "validation_file", "python"):  # in PYTHON the kit itself may run
             raise KitError(
                 f"{name.upper()} has no meaning with PREDICTIONS: no model answers.",
                 where=f"{name.upper()}={getattr(given, name)}",
@@ -726,7 +698,6 @@ _TESTS = {
 
 
 def _run_tests(given: Given, *separate: Optional["Venv"]) -> None:
-    """Set up what the tests run on, the releases, also where the submodules are checked out; run them."""
     from .build import hub
 
     given.source, given.fast = "registry", OPTIONS["fast"].default
@@ -735,7 +706,7 @@ def _run_tests(given: Given, *separate: Optional["Venv"]) -> None:
 
 
 def _pytest(given: Given) -> NoReturn:
-    """Become pytest; so Ctrl-C reaches it, and its status is the command's.  The last ``-m`` counts."""
+    """Become pytest, whose last ``-m`` counts."""
     os.chdir(str(paths.REPOSITORY))
     env = {"KIT_CASES": "500", **os.environ} if given.command == "test-long" else os.environ
     _become([str(paths.VENV_PYTHON), "-m", "pytest", *_TESTS[given.command], *given.words], env)
@@ -825,7 +796,7 @@ def _help(_: Given) -> None:
 
 
 def _listing(row: Callable[[str, Command], str]) -> List[str]:
-    """Return what the kit is and its commands by group, each as ``row`` of its name shows it."""
+    """Return what the kit is and its commands by group, each as ``row`` shows it."""
     lines = ["Five 90 % sparse, 8-bit BERT-large question-answering models: ONNX and OpenVINO IR."]
     for group in dict.fromkeys(command.group for command in COMMANDS.values()):
         lines += ["", group]
@@ -834,7 +805,7 @@ def _listing(row: Callable[[str, Command], str]) -> List[str]:
 
 
 def write_overview() -> str:
-    """Return the commands by group, for ``python -m launch --help``."""
+    """Return what ``python -m launch --help`` says."""
     return "\n".join(
         [
             f"usage: {PROG} <command> [options]",
@@ -850,7 +821,7 @@ def write_overview() -> str:
 
 
 def write_help() -> str:
-    """Return the help of ``make`` alone: targets, variables with their defaults, the five variants."""
+    """Return what ``make`` alone says."""
     from .build import resources
     from .model.spec import make_bert_large
 
@@ -892,14 +863,14 @@ def write_for_make(example: str) -> str:
 
 _PREFIX = "LAUNCH_"
 _MADE = "LAUNCH_MAKE"
-"""What the Makefile says here of its command line: targets, and the names of variables with = after them."""
+"""In which the Makefile names what is on its command line: targets, and variables with = after them."""
 
 _OTHERS = ("LAUNCH_IGNORE_MEMORY", status.STATUS_FD)
 """Environment variables of the kit that no option is."""
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
-    """Run one command and return the exit status, or go on in the environment's Python and not return.
+    """Run one command and return the exit status, unless this process becomes another.
 
     :raises KitError: the user's input is at fault.
     :raises SystemExit: only a command's help was wanted, and is printed.
@@ -931,7 +902,9 @@ def parse_words(words: Sequence[str]) -> Optional[Given]:
     if not words or words[0] in ("-h", "--help"):
         print(write_overview())
         return None
-    on_make, entered = os.environ.pop(_MADE, "").split(), bool(os.environ.pop(_ENTERED, ""))
+    words_of_make = os.environ.pop(_MADE, "").split()
+    on_make = [word[len(_PREFIX) :] if word.startswith(_PREFIX) else word for word in words_of_make]
+    entered = bool(os.environ.pop(_ENTERED, ""))
     _check_command(words[0], "make" if on_make else PROG)
     parser, command = _parser(words[0]), COMMANDS[words[0]]
     given, unknown = parser.parse_known_args(
@@ -945,9 +918,12 @@ def parse_words(words: Sequence[str]) -> Optional[Given]:
         return parse_words([*given.words, "--help"])
     if not entered:
         _check_variables([word for word in on_make if word[-1] != "="] or [words[0]], on_make)
+    given.typed = []
     for name, option in command.options.items():
-        text = getattr(given, name) or os.environ.get(_PREFIX + name.upper())
-        setattr(given, name, text or option.default)
+        exported = os.environ.get(_PREFIX + name.upper(), "")
+        if getattr(given, name) or (exported and f"{name.upper()}=" in on_make):
+            given.typed.append(name)
+        setattr(given, name, getattr(given, name) or exported or option.default)
     return given
 
 
@@ -966,8 +942,7 @@ def _check_variables(targets: Sequence[str], on_make: Sequence[str]) -> None:
     One in the environment that nothing knows is only told: it may not be meant for the kit.  Values may be
     secret, and are not shown.
 
-    :param targets: the targets, or the command that is run where no target is named.
-    :param on_make: make's command line, as :data:`_MADE` has it.
+    :param on_make: make's command line, as :data:`_MADE` has it, without the prefix.
     :raises KitError: a target is none, or a variable is none of theirs.
     """
     for target in targets:
@@ -976,7 +951,7 @@ def _check_variables(targets: Sequence[str], on_make: Sequence[str]) -> None:
     known = [option.upper() for option in OPTIONS]
     made = " ".join(["make", *targets])
     for word in on_make:
-        name = (word[len(_PREFIX) :] if word.startswith(_PREFIX) else word)[:-1]
+        name = word[:-1]
         if word[-1] != "=" or name in taken or _PREFIX + name in _OTHERS:
             continue
         hint = f"{made} takes {', '.join(taken)}." if taken else f"{made} takes no variables."
@@ -997,7 +972,7 @@ def _check_variables(targets: Sequence[str], on_make: Sequence[str]) -> None:
 
 
 def _nearest(name: str, known: Iterable[str], prefix: str = "") -> str:
-    """Return the question whether the nearest of ``known`` was meant; empty where none is near."""
+    """Return the question whether the nearest of ``known`` was meant, if one is near."""
     folded = {one.lower(): one for one in known}
     near = difflib.get_close_matches(name.lower(), folded, n=1)
     return f"Did you mean {prefix + folded[near[0]]!r}?\n" if near else ""
@@ -1038,7 +1013,7 @@ def _parser(name: str) -> argparse.ArgumentParser:
         what = f"{option.what} ({'; '.join(notes)})".replace("%", "%%")
         flag = "--" + name.replace("_", "-")
         argument = options.add_argument(flag, dest=name, metavar=option.value, help=what)
-        if option.flag:
+        if option.value == "1|0":
             argument.nargs, argument.const = "?", "1"
     options.add_argument("-h", "--help", action="help", help="this text")
     return parser

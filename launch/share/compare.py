@@ -43,7 +43,7 @@ class Result:
 
 @dataclass(frozen=True)
 class _Tree:
-    """The files of a tree that count; those of the IR do where it is ``whole``, named by its folder."""
+    """A tree that was named by its folder, ``whole``, or by its ONNX file: then the IR does not count."""
 
     onnx: Path
     whole: bool
@@ -58,11 +58,9 @@ class _Tree:
 
 
 def compare_paths(a: Path, b: Path, level: str) -> Iterator[Result]:
-    """Compare two ONNX files, two trees, or the trees of two folders by name.
+    """Yield a result for each tree of ``a`` or ``b``, in the order of their names, as soon as it is known.
 
     :param level: one of :data:`LEVELS`.
-    :return: a result for each variant that is in ``a`` or ``b``, in the order of their names, as soon as it
-        is known.
     :raises KitError: see :func:`find_pairs`; or a file is no ONNX file.
     """
     for name, left, right in find_pairs(a, b, level):
@@ -87,21 +85,18 @@ def find_pairs(a: Path, b: Path, level: str) -> List[Tuple[str, Optional[_Tree],
     left, right = _find_trees(a, "A"), _find_trees(b, "B")
     if ("" in left) != ("" in right):
         option, found = ("B", right) if "" in left else ("A", left)
+        example = paths.show_path(found[min(found)].onnx.parent)
         raise KitError(
             f"{option} is a folder of trees, and the other is one tree or file.",
             where=f"A={paths.show_path(a)}\nB={paths.show_path(b)}",
-            hint=f"Name one tree of the folder, e.g. {option}="
-            + paths.show_path(found[min(found)].onnx.parent),
+            hint=f"Name one tree of the folder, e.g. {option}={example}",
         )
     names = sorted({**left, **right})
     return [(name or left[""].name, left.get(name), right.get(name)) for name in names]
 
 
 def _find_trees(path: Path, option: str) -> Dict[str, _Tree]:
-    """Return the trees in ``path`` by name; under the empty name the only one, if it is one.
-
-    :param option: what the path was given as (``A``), for errors.
-    """
+    """Return the trees in ``path`` by name; a tree or file itself under the empty name."""
     where = f"{option}={paths.show_path(path)}"
     if path.is_file():
         return {"": _Tree(path, whole=False)}

@@ -1,11 +1,9 @@
 """What differs between two ONNX files: the graph, or else the values of constants.
 
-An *activation quantizer* is a FakeQuantize node whose first input is no constant.  Its *range* is low and
-high of its input and of its output, and the *width* of a range is high − low.  The difference between two
-ranges is the larger of |low − low'| and |high − high'|, divided by the larger of the two widths.  A *weight
-matrix* is a constant that a FakeQuantize node has as its first input, and its *mask* says which of its
-elements are zero.  What is neither graph nor value (the producer's name, doc strings, the order of
-initializers) is a file's "other bytes".
+An *activation quantizer* is a FakeQuantize node whose first input is no constant, a *weight matrix* a
+constant that such a node has as its first input; its *mask* says which elements are zero.  Two ranges differ
+by the larger of |low − low'| and |high − high'|, divided by the larger of the two widths, high − low.  What
+is neither graph nor value (the producer's name, doc strings, the order of initializers) is "other bytes".
 """
 
 import itertools
@@ -24,10 +22,10 @@ class Found:
 
     :param structure: the first difference of the graphs; where there is one, nothing else was compared.
     :param matrices: how many weight matrices there are; ``other_matrices`` differ, ``other_masks`` of them in
-        which elements are zero.
-    :param others: how many of the other constants differ, activation ranges excepted.
-    :param ranges: how many activation quantizers there are; ``other_ranges`` differ.
-    :param largest: the largest difference between two ranges, in widths.
+        their masks.
+    :param others: how many other constants differ, activation ranges excepted.
+    :param ranges: how many activation quantizers there are; the ranges of ``other_ranges`` differ, by at most
+        ``largest`` widths.
     """
 
     structure: str = ""
@@ -64,9 +62,9 @@ class Found:
             verb = "differs" if self.others == 1 else "differ"
             parts.append(f"{format_count(self.others, 'other constant')} {verb}, first {self.first_other}")
         if self.other_ranges:
-            largest = _percent(self.largest)
+            most = f"{100 * self.largest:{'.0f' if self.largest >= 0.1 else '.2g'}} %"
             parts.append(
-                f"{self.other_ranges:,} of {self.ranges:,} activation ranges differ, by at most {largest}"
+                f"{self.other_ranges:,} of {self.ranges:,} activation ranges differ, by at most {most}"
             )
         return "; ".join(parts)
 
@@ -91,13 +89,14 @@ def compare_models(name: str, a: Model, b: Model) -> Found:
         if constant in free:
             continue
         text, masks = _value_difference(a.array(left), b.array(right), constant in a.matrices)
+        text = f"{a.constant_label(constant)}: {text}"
         if constant in a.matrices:
             found.other_matrices += 1
             found.other_masks += masks
-            found.first_matrix = found.first_matrix or f"{a.constant_label(constant)}: {text}"
+            found.first_matrix = found.first_matrix or text
         else:
             found.others += 1
-            found.first_other = found.first_other or f"{a.constant_label(constant)}: {text}"
+            found.first_other = found.first_other or text
     for node in a.activations:
         if other.intersection(node.input[1:]):
             found.other_ranges += 1
@@ -120,10 +119,8 @@ def _graph_difference(a: Model, b: Model) -> str:
     for one, other in zip(a.nodes, b.nodes):
         text = _node_difference(one, other)
         if text:
-            value = read_node_constant(one)
-            constant = (
-                value is not None and read_node_constant(other) is not None and one.output == other.output
-            )
+            constant = all(read_node_constant(node) is not None for node in (one, other))
+            constant = constant and one.output == other.output
             return (a.constant_label(one.output[0]) if constant else a.node_label(one)) + f": {text}{counts}"
     if counts:
         longer, common = (a, len(b.nodes)) if len(a.nodes) > len(b.nodes) else (b, len(a.nodes))
@@ -181,15 +178,16 @@ def _interface(values: Any) -> List[str]:
 
 def _node_difference(a: Any, b: Any) -> str:
     """Return what differs between two nodes at the same place; empty for nothing."""
-    text = (
-        _difference("name", [repr(a.name)], [repr(b.name)])
-        or _difference("op type", [repr(a.op_type)], [repr(b.op_type)])
-        or _difference("domain", [repr(a.domain)], [repr(b.domain)])
-        or _difference("edge, input #", [*map(repr, a.input)], [*map(repr, b.input)])
-        or _difference("edge, output #", [*map(repr, a.output)], [*map(repr, b.output)])
-    )
-    if text:
-        return text
+    for kind, left, right in (
+        ("name", [a.name], [b.name]),
+        ("op type", [a.op_type], [b.op_type]),
+        ("domain", [a.domain], [b.domain]),
+        ("edge, input #", a.input, b.input),
+        ("edge, output #", a.output, b.output),
+    ):
+        text = _difference(kind, [*map(repr, left)], [*map(repr, right)])
+        if text:
+            return text
     left_ones, right_ones = ({attribute.name: attribute for attribute in node.attribute} for node in (a, b))
     alone = sorted(set(left_ones).symmetric_difference(right_ones))
     if alone:
@@ -251,8 +249,8 @@ def _value_difference(a: Any, b: Any, matrix: bool) -> Tuple[str, bool]:
 def _range_difference(node: Any, a: Model, b: Model) -> float:
     """Return the difference between a quantizer's ranges in ``a`` and ``b``, in widths.
 
-    A range whose ends are computed and not constant is left out.  Infinite where both widths are zero, and
-    for ends that are no numbers.
+    It is infinite where both widths are zero, and for ends that are no numbers; ends that are computed do not
+    count.
     """
     import numpy
 
@@ -275,8 +273,3 @@ def _range_difference(node: Any, a: Model, b: Model) -> float:
         share = numpy.where(moved == 0, 0.0, numpy.where(numpy.isnan(share), math.inf, share))
         largest = max(largest, float(share.max(initial=0.0)))
     return largest
-
-
-def _percent(share: float) -> str:
-    """Return a share in percent, rounded to whole ones, or to two digits where it is below ten."""
-    return f"{100 * share:.0f} %" if share >= 0.1 else f"{100 * share:.2g} %"
