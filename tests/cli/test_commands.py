@@ -1,6 +1,5 @@
 """Make targets, commands and help are one list; and what a person may type is read well or refused well."""
 
-import json
 import os
 import re
 import shlex
@@ -35,8 +34,8 @@ def phony() -> Set[str]:
 
 def test_every_target_is_a_command_and_every_command_a_target() -> None:
     assert phony() == set(COMMANDS)
-    for name in COMMANDS:
-        assert run([*MAKE, "--dry-run", name]).stdout == f"./launch/kit.sh '{name}'\n"
+    dry = run([*MAKE, "--dry-run", *COMMANDS]).stdout
+    assert dry == "".join(f"./launch/kit.sh '{name}'\n" for name in COMMANDS)
 
 
 def test_every_option_is_a_commands() -> None:
@@ -49,15 +48,15 @@ def told(tmp_path: Path) -> Callable[..., Dict[str, str]]:
     shutil.copy(str(paths.REPOSITORY / "Makefile"), str(tmp_path))
     script = tmp_path / "launch/kit.sh"
     script.parent.mkdir()
-    program = "import json, os; print(json.dumps(dict(os.environ)))"
-    script.write_text(f"#!/bin/sh\nexec {shlex.quote(sys.executable)} -c {shlex.quote(program)}\n")
+    script.write_text("#!/bin/sh\nexec env -0\n")
     script.chmod(0o755)
 
     def call(*words: str, **environment: str) -> Dict[str, str]:
         env = {**os.environ, **environment}
         done = run([*MAKE, "-C", str(tmp_path), *words], env=env)
         assert done.returncode == 0, done.stderr
-        return {name: value for name, value in json.loads(done.stdout).items() if name.startswith("LAUNCH_")}
+        pairs = (line.partition("=") for line in done.stdout.split("\0"))
+        return {name: value for name, _, value in pairs if name.startswith("LAUNCH_")}
 
     return call
 
@@ -126,11 +125,31 @@ def test_only_what_is_exported_as_the_kits_is_taken_from_the_shell(told) -> None
         ("configs report FATS=secret", ("There is no variable FATS", "make configs report FATS=\n")),
     ],
 )
-def test_make_refuses_what_its_targets_do_not_take(words: str, parts: Tuple[str, ...]) -> None:
-    done = run([*MAKE, *words.split()])
+def test_make_refuses_what_its_targets_do_not_take(told, words: str, parts: Tuple[str, ...]) -> None:
+    targets = [word for word in words.split() if "=" not in word]
+    done = call([*targets, "help"][:1], {**os.environ, **told(*words.split())})
     assert_user_error(done, *parts)
     assert "secret" not in done.stderr
     assert done.stdout == ""
+
+
+def test_make_ends_as_the_command_does() -> None:
+    assert_user_error(run([*MAKE, "varient", "V=secret"]), "no command 'varient'", "make varient\n")
+
+
+def test_with_predictions_nothing_is_taken_that_is_not_used(told) -> None:
+    words = ["evaluate", "--predictions=p.json", "--validation-file=v.json"]
+    values = {"input": "sample", "source": "registry", "fast": "1", "launch": str(paths.LAUNCH_FILE)}
+    for name in sorted({*COMMANDS["evaluate"].options} - {"predictions", "validation_file", "python"}):
+        flag = f"--{name.replace('_', '-')}={values.get(name, '1')}"
+        assert_user_error(call([*words, flag]), f"{name.upper()} has no meaning with PREDICTIONS")
+    for word in ("SOURCE=auto", "LAUNCH_SOURCE=fork"):
+        made = told("evaluate", "PREDICTIONS=p.json", "VALIDATION_FILE=v.json", word)
+        assert_user_error(call(["evaluate"], {**os.environ, **made}), "SOURCE has no meaning")
+    # What is exported is for other commands, too.
+    assert_user_error(
+        call(words, {**os.environ, "LAUNCH_SOURCE": "registry"}), "VALIDATION_FILE=", "does not exist"
+    )
 
 
 def test_a_variable_may_be_for_another_target_of_the_same_call(kit: Kit) -> None:
@@ -146,13 +165,12 @@ def test_an_exported_variable_that_no_command_knows_is_told() -> None:
         "LAUNCH_IGNORE_MEMORY": "1",
         "LAUNCH_EDITOR": "secret",
     }
-    for words in ([*MAKE, "help"], [*PYTHON, "help"]):
-        done = run(words, env={**os.environ, **exported})
-        assert (done.returncode, done.stdout) == (0, cli.write_help() + "\n")
-        assert done.stderr == (
-            "note: LAUNCH_EDITOR in the environment is no variable of the kit.\n"
-            "note: LAUNCH_FATS in the environment is no variable of the kit. Did you mean 'LAUNCH_FAST'?\n"
-        )
+    done = call(["help"], {**os.environ, **exported})
+    assert (done.returncode, done.stdout) == (0, cli.write_help() + "\n")
+    assert done.stderr == (
+        "note: LAUNCH_EDITOR in the environment is no variable of the kit.\n"
+        "note: LAUNCH_FATS in the environment is no variable of the kit. Did you mean 'LAUNCH_FAST'?\n"
+    )
 
 
 def test_the_helps_name_every_command_and_every_variable() -> None:
@@ -202,11 +220,15 @@ def test_the_example_for_make_is_the_first_of_the_others(name: str, monkeypatch:
     made, target, *words = shlex.split(cli.write_for_make(COMMANDS[name].help[2][0]))
     assert (made, target) == ("make", name)
     expected = vars(cli.parse_words(shlex.split(COMMANDS[name].help[2][0])))
+    typed = expected.pop("typed")
+    assert sorted(typed) == sorted(word.partition("=")[0].lower() for word in words)
     for word in words:
         variable, _, value = word.partition("=")
         assert value
         monkeypatch.setenv(f"LAUNCH_{variable}", value)
-    assert {**vars(cli.parse_words([name])), "argv": expected["argv"]} == expected
+    found = vars(cli.parse_words([name]))
+    assert found.pop("typed") == []
+    assert {**found, "argv": expected["argv"]} == expected
 
 
 def test_what_a_command_needs_is_marked_and_asked_for(capsys: pytest.CaptureFixture) -> None:
@@ -227,7 +249,7 @@ def test_what_a_command_needs_is_marked_and_asked_for(capsys: pytest.CaptureFixt
 
 
 def test_help_and_command_are_fast() -> None:
-    for words in (["--help"], ["all", "--help"], ["help"], ["command", f"--v={HYBRID}"]):
+    for words in (["help"], ["command", f"--v={HYBRID}"]):
         assert processor_seconds([*PYTHON, *words]) < 0.3
 
 
@@ -237,7 +259,7 @@ def test_help_loads_nothing_of_what_the_commands_do() -> None:
         "try: runpy.run_module('launch', run_name='__main__')\n"
         "except SystemExit: print(sorted(name for name in sys.modules if name.startswith('launch.')))"
     )
-    for words in (["--help"], ["all", "--help"], ["help", "all"], ["help"]):
+    for words in (["all", "--help"], ["help"]):
         loaded = run([sys.executable, "-c", code, *words]).stdout.splitlines()[-1]
         assert "'launch.cli'" in loaded
         for name in (
@@ -368,18 +390,16 @@ def test_explain_neither(text: str) -> None:
 
 
 def test_explain_is_on_or_off_or_an_error(kit: Kit) -> None:
-    command = [*MAKE, "command", f"V={HYBRID}", f"LAUNCH={kit.launch_file}"]
-    plain = run(command).stdout
+    words = ["command", "--v", HYBRID, "--launch", str(kit.launch_file)]
+    plain = call(words).stdout
     assert plain.startswith("cd ")
-    assert run([*command, "EXPLAIN=0"]).stdout == plain
-    assert run([*command, "EXPLAIN=1"]).stdout.startswith(f"{HYBRID!r} in ")
-    wrong = run([*command, "EXPLAIN=maybe"])
-    assert "EXPLAIN=maybe" in wrong.stderr
-    assert "Traceback" not in wrong.stderr
+    assert call([*words, "--explain=no"]).stdout == plain
+    explained = call([*words, "--explain"]).stdout
+    assert explained.startswith(f"{HYBRID!r} in ")
+    assert call([*words, "--explain", "yes"]).stdout == explained
+    wrong = call([*words, "--explain=maybe"])
+    assert_user_error(wrong, "EXPLAIN=maybe")
     assert wrong.stdout == ""
-    words = [*PYTHON, "command", "--v", HYBRID, "--launch", str(kit.launch_file)]
-    assert run([*words, "--explain"]).stdout == run([*words, "--explain", "yes"]).stdout != plain
-    assert run([*words, "--explain=no"]).stdout == plain
 
 
 def test_the_test_commands_tell_pytest_which_tests(tmp_path) -> None:
@@ -424,13 +444,13 @@ def test_another_python_becomes_the_environments(tmp_path: Path) -> None:
 
 
 def test_a_command_starts_over_once_at_most() -> None:
-    done = run([ANOTHER, "-m", "launch", "compare", "--a=launch", "--b=launch"])
+    environment = {**os.environ, "LAUNCH_ENTERED": "1"}
+    done = run([ANOTHER, "-m", "launch", "compare", "--a=launch", "--b=launch"], env=environment)
     assert_user_error(done, "There is no tree in this folder")  # before anything is entered
     tree = paths.PACKAGE / "model" / "hub.json"
     words = ["compare", f"--a={tree}", f"--b={tree}"]
-    done = run([ANOTHER, "-m", "launch", *words], env={**os.environ, "LAUNCH_ENTERED": "1"})
+    done = run([ANOTHER, "-m", "launch", *words], env=environment)
     assert_user_error(done, "does not run in the environment", "make setup")
-    assert run([ANOTHER, "-m", "launch", *words]).stdout == "hub: same bytes (1 file)\n"
 
 
 def test_the_environments_python_stays_what_it_is(capsys: pytest.CaptureFixture) -> None:

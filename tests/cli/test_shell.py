@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Dict
+from typing import Any, Dict
 
 import pytest
 
@@ -91,11 +91,8 @@ def test_a_checkout_reached_through_a_link_has_the_links_path(tmp_path: Path) ->
     assert str(tmp_path) not in keys
 
 
-@pytest.mark.parametrize("shell", ["/bin/sh", "bash"])
 @pytest.mark.parametrize("name", list(FOLDERS))
-def test_the_printed_command_runs_as_the_file_says(tmp_path: Path, name: str, shell: str) -> None:
-    if not shutil.which(shell):
-        pytest.skip(f"there is no {shell} here")
+def test_the_printed_command_runs_as_the_file_says(tmp_path: Path, name: str) -> None:
     clone = tmp_path / FOLDERS[name] / "clone"
     shutil.copytree(str(paths.PACKAGE), str(clone / "launch"), ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(str(paths.REPOSITORY / "Makefile"), str(clone))
@@ -140,23 +137,24 @@ def test_the_printed_command_runs_as_the_file_says(tmp_path: Path, name: str, sh
         check=False,
     )
     assert printed.returncode == 0, printed.stderr
-    without = subprocess.run(
-        [shell, "-c", printed.stdout], cwd="/", env=base, capture_output=True, check=False
-    )
+
+    def done(*argv: object, **more: Any) -> "subprocess.CompletedProcess[bytes]":
+        return subprocess.run(argv, cwd="/", env=base, capture_output=True, check=False, **more)
+
+    without = done("/bin/sh", "-c", printed.stdout)
     assert without.returncode != 0
     assert not without.stdout
     assert b"VALUE1: its value is in the launch file" in without.stderr
     base.update(others, WORKSPACE=str(clone))
     # As text for the shell, and as `make command | sh`.
-    pasted = subprocess.run(
-        [shell, "-c", printed.stdout], cwd="/", env=base, capture_output=True, check=False
-    )
-    piped = subprocess.run([shell], cwd="/", env=base, input=printed.stdout, capture_output=True, check=False)
-    assert (pasted.returncode, piped.returncode) == (0, 0), (pasted.stderr, piped.stderr)
+    shells = [shell for shell in ("/bin/sh", "bash") if shutil.which(shell)]
+    runs = [done(shell, "-c", printed.stdout) for shell in shells]
+    runs += [done(shell, input=printed.stdout) for shell in shells]
     (configuration,) = vscode.read_launch_file(clone / "small.json").configurations
     invocation = vscode.resolve_configuration(configuration, workspace=clone, env=base, default_python="none")
-    for done in (pasted, piped):
-        argv, cwd, environ = json.loads(done.stdout)
+    for ended in runs:
+        assert ended.returncode == 0, ended.stderr
+        argv, cwd, environ = json.loads(ended.stdout)
         assert argv == [str(clone / "dump.py"), *invocation.args]
         assert cwd == str(work) == invocation.cwd
         # Shells keep some variables of their own.

@@ -23,7 +23,7 @@ from launch.share import package
 from launch.share import tree as share_tree
 
 from .. import sample_trees
-from ..conftest import HYBRID, UNSTRUCTURED, Kit, assert_user_error, run
+from ..conftest import HYBRID, UNSTRUCTURED, Kit, assert_user_error, call, run
 
 ONNX = f"{HYBRID}-8bit.onnx"
 
@@ -48,8 +48,7 @@ def make(out: Path, to: Path, form: str = "folder", name: str = HYBRID) -> Path:
 
 
 def argv(out: Path, to: Path, form: str, name: str = HYBRID) -> List[str]:
-    words = ["package", f"--v={name}", f"--out={out}", f"--to={to}", f"--format={form}"]
-    return [*Kit.MODULE, *words]
+    return ["package", f"--v={name}", f"--out={out}", f"--to={to}", f"--format={form}"]
 
 
 def contents(folder: Path) -> Dict[str, bytes]:
@@ -247,7 +246,7 @@ def test_nothing_is_packaged_that_does_not_verify(out: Path, to: Path) -> None:
 def test_the_command_verifies_a_real_tree_before_it_packages_it(built: Kit, to: Path, tmp_path: Path) -> None:
     shutil.copytree(str(built.tree(HYBRID)), str(tmp_path / "out" / HYBRID))
     words = argv(tmp_path / "out", to, "tar")
-    done = run(words)
+    done = call(words)
     assert done.returncode == 0, done.stderr
     assert done.stdout == f"package  {to / HYBRID}.tar\n"
     before = contents(to)
@@ -261,7 +260,7 @@ def test_the_command_verifies_a_real_tree_before_it_packages_it(built: Kit, to: 
             if name != "files"
         },
     )
-    assert_user_error(run(words), f"{HYBRID} is not what it must be")
+    assert_user_error(call(words), f"{HYBRID} is not what it must be")
     assert contents(to) == before
 
 
@@ -338,7 +337,7 @@ def test_what_is_no_package_is_not_touched(out: Path, to: Path, kind: str, form:
     something(kind, target)
     before = target.lstat()
     assert_user_error(
-        run(argv(out, to, form)),
+        call(argv(out, to, form)),
         "something that the kit did not put there",
         target.name,
     )
@@ -432,5 +431,5 @@ def test_a_place_that_cannot_be_written_to_is_said(out: Path, tmp_path: Path) ->
     ],
 )
 def test_mistakes_are_explained(out: Path, to: Path, name: str, below: str, form: str, words: str) -> None:
-    assert_user_error(run(argv(out / below, to, form, name)), words)
+    assert_user_error(call(argv(out / below, to, form, name)), words)
     assert not to.exists()
