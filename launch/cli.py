@@ -17,6 +17,7 @@ import sys
 import textwrap
 import time
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Callable, Dict, Iterable, List, Mapping, NoReturn, Optional, Sequence, Tuple
 
@@ -829,11 +830,10 @@ def write_help() -> str:
         words = ["make", name, *(f"{option.upper()}=" for option in command.required), command.shown]
         return f"{' '.join(words):<31}{command.summary}"
 
-    lines = _listing(target)
-    lines += [
-        "",
-        "Variables, with their defaults; on make's command line, or exported as LAUNCH_OUT, LAUNCH_SEED …",
-    ]
+    lines = [*_listing(target), ""]
+    lines.append(
+        "Variables, with their defaults; on make's command line, or exported as LAUNCH_OUT, LAUNCH_SEED …"
+    )
     for name, option in OPTIONS.items():
         what = option.what + (f" (default: {option.otherwise})" if option.otherwise else "")
         first, *rest = textwrap.wrap(what, 84)
@@ -902,8 +902,7 @@ def parse_words(words: Sequence[str]) -> Optional[Given]:
     if not words or words[0] in ("-h", "--help"):
         print(write_overview())
         return None
-    words_of_make = os.environ.pop(_MADE, "").split()
-    on_make = [word[len(_PREFIX) :] if word.startswith(_PREFIX) else word for word in words_of_make]
+    on_make = os.environ.pop(_MADE, "").replace(f" {_PREFIX}", " ").split()
     entered = bool(os.environ.pop(_ENTERED, ""))
     _check_command(words[0], "make" if on_make else PROG)
     parser, command = _parser(words[0]), COMMANDS[words[0]]
@@ -966,9 +965,8 @@ def _check_variables(targets: Sequence[str], on_make: Sequence[str]) -> None:
     for word in sorted(os.environ):
         if word.startswith(_PREFIX) and word not in _OTHERS and word[len(_PREFIX) :] not in known:
             near = _nearest(word[len(_PREFIX) :], known, _PREFIX)
-            print(
-                f"note: {word} in the environment is no variable of the kit. {near}".strip(), file=sys.stderr
-            )
+            note = f"note: {word} in the environment is no variable of the kit. {near}"
+            print(note.strip(), file=sys.stderr)
 
 
 def _nearest(name: str, known: Iterable[str], prefix: str = "") -> str:
@@ -990,15 +988,13 @@ def _parser(name: str) -> argparse.ArgumentParser:
             "The variable of each option on make's command line stands in brackets.  With LAUNCH_ before it,",
             f"it may be exported: --{last} is {last.upper()}= and {_PREFIX}{last.upper()}.",
         ]
-    prog, width = f"{PROG} {name}", 100
+    prog = f"{PROG} {name}"
     parser = _Parser(
         prog=prog,
         usage=prog + " [options]" * bool(command.options) + " [<word> ...]" * bool(command.words),
-        description="\n".join([summary, *textwrap.wrap(details, width)]),
+        description="\n".join([summary, *textwrap.wrap(details, 100)]),
         epilog="\n".join(after),
-        formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(
-            prog, width=width, max_help_position=32
-        ),
+        formatter_class=partial(argparse.RawDescriptionHelpFormatter, width=100, max_help_position=32),
         allow_abbrev=False,
         add_help=False,
     )

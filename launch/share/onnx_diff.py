@@ -8,7 +8,7 @@ is neither graph nor value (the producer's name, doc strings, the order of initi
 
 import itertools
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, List, Sequence, Set, Tuple
 
 from ..core.progress import format_count
@@ -21,23 +21,20 @@ class Found:
     """What a comparison of two ONNX files found.
 
     :param structure: the first difference of the graphs; where there is one, nothing else was compared.
-    :param matrices: how many weight matrices there are; ``other_matrices`` differ, ``other_masks`` of them in
-        their masks.
-    :param others: how many other constants differ, activation ranges excepted.
-    :param ranges: how many activation quantizers there are; the ranges of ``other_ranges`` differ, by at most
-        ``largest`` widths.
+    :param matrices: how many weight matrices there are; ``other_matrices`` says which differ in what, and in
+        ``other_masks`` of them the masks do.
+    :param others: the other constants that differ, and in what; activation ranges excepted.
+    :param ranges: how many activation quantizers there are; ``other_ranges`` has the differences that are, in
+        widths.
     """
 
     structure: str = ""
     matrices: int = 0
-    other_matrices: int = 0
+    other_matrices: List[str] = field(default_factory=list)
     other_masks: int = 0
-    first_matrix: str = ""
-    others: int = 0
-    first_other: str = ""
+    others: List[str] = field(default_factory=list)
     ranges: int = 0
-    other_ranges: int = 0
-    largest: float = 0.0
+    other_ranges: List[float] = field(default_factory=list)
 
     @property
     def same_weights(self) -> bool:
@@ -53,19 +50,20 @@ class Found:
             return "same graph and values; the files differ in other bytes"
         parts = ["same graph, weights and masks"]
         if not self.same_weights:
-            matrices = f"{self.other_matrices:,} of {self.matrices:,} weight matrices differ"
+            matrices = f"{len(self.other_matrices):,} of {self.matrices:,} weight matrices differ"
             if self.other_matrices:
                 masks = f"the masks of {self.other_masks:,}" if self.other_masks else "no masks"
-                matrices += f" ({masks}), first {self.first_matrix}"
+                matrices += f" ({masks}), first {self.other_matrices[0]}"
             parts = ["same graph and shapes", matrices]
         if self.others:
-            verb = "differs" if self.others == 1 else "differ"
-            parts.append(f"{format_count(self.others, 'other constant')} {verb}, first {self.first_other}")
-        if self.other_ranges:
-            most = f"{100 * self.largest:{'.0f' if self.largest >= 0.1 else '.2g'}} %"
+            count = format_count(len(self.others), "other constant")
             parts.append(
-                f"{self.other_ranges:,} of {self.ranges:,} activation ranges differ, by at most {most}"
+                f"{count} {'differs' if len(self.others) == 1 else 'differ'}, first {self.others[0]}"
             )
+        if self.other_ranges:
+            most = max(self.other_ranges)
+            count = f"{len(self.other_ranges):,} of {self.ranges:,} activation ranges differ"
+            parts.append(f"{count}, by at most {100 * most:{'.0f' if most >= 0.1 else '.2g'}} %")
         return "; ".join(parts)
 
 
@@ -89,18 +87,12 @@ def compare_models(name: str, a: Model, b: Model) -> Found:
         if constant in free:
             continue
         text, masks = _value_difference(a.array(left), b.array(right), constant in a.matrices)
-        text = f"{a.constant_label(constant)}: {text}"
-        if constant in a.matrices:
-            found.other_matrices += 1
-            found.other_masks += masks
-            found.first_matrix = found.first_matrix or text
-        else:
-            found.others += 1
-            found.first_other = found.first_other or text
+        differing = found.other_matrices if constant in a.matrices else found.others
+        differing.append(f"{a.constant_label(constant)}: {text}")
+        found.other_masks += masks
     for node in a.activations:
         if other.intersection(node.input[1:]):
-            found.other_ranges += 1
-            found.largest = max(found.largest, _range_difference(node, a, b))
+            found.other_ranges.append(_range_difference(node, a, b))
     return found
 
 
