@@ -8,7 +8,7 @@ import shutil
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
+from typing import Any, Callable, Dict, List, Optional, Tuple
 
 import jsonschema
 import pytest
@@ -585,20 +585,20 @@ def test_only_none_and_all_are_round_numbers(share: float, text: str) -> None:
 # ---- how to make it again
 
 
-def commands(**changes: Any) -> Iterator[str]:
+def commands(**changes: Any) -> List[str]:
     content = sample_trees.document(PRINTED)
     content["command"] = {**content["command"], **changes.pop("command", {})}
-    return iter(page.list_commands({**content, **changes}))
+    return page.list_commands({**content, **changes})
 
 
 def test_the_commands_name_what_the_provenance_says() -> None:
     commit = sample_trees.document(PRINTED)["kit"]["commit"]
-    assert list(commands()) == [
+    assert commands() == [
         f"git checkout {commit}",
         f"make variant V={HYBRID} SOURCE=registry SEED=42 THREADS=2 INPUT=sample MO=2022.1",
     ]
     weights = {"kind": "random", "seed": 7, "threads": 4}
-    assert list(commands(weights=weights, model_optimizer="2021.4"))[1].endswith(
+    assert commands(weights=weights, model_optimizer="2021.4")[1].endswith(
         "SEED=7 THREADS=4 INPUT=sample MO=2021.4"
     )
 
@@ -608,7 +608,7 @@ def test_the_commands_name_other_inputs() -> None:
     read = {"repository": listed.repository, "revision": listed.revision}
     for train, words in ((listed.train.sha256, "INPUT=hub"), ("0" * 64, "INPUT=hub 'HUB=<list>'")):
         files = {"config.json": "1" * 64, "train.json": train}
-        made = list(commands(hub={**read, "files": files}, command={"argv": ["python"]}))[1]
+        made = commands(hub={**read, "files": files}, command={"argv": ["python"]})[1]
         assert made.endswith(f"SEED=42 THREADS=2 {words} MO=2022.1")
     model, questions = "${workspaceFolder}/launch/sample/model", "${workspaceFolder}/launch/sample/train.json"
     for argv, sample in (
@@ -618,7 +618,7 @@ def test_the_commands_name_other_inputs() -> None:
         (["--model_name_or_path", model, "--train_file=${elsewhere}/mine.json"], False),
         ([], False),
     ):
-        made = list(commands(command={"argv": ["python", *argv]}))[1]
+        made = commands(command={"argv": ["python", *argv]})[1]
         own = "INPUT=files 'MODEL=<folder>' 'TRAIN_FILE=<questions.json>'"
         assert ("INPUT=sample" in made) == sample
         assert (own in made) != sample
@@ -626,9 +626,9 @@ def test_the_commands_name_other_inputs() -> None:
 
 def test_the_commands_name_other_launch_files() -> None:
     upstream = f"'x' in third_party/transformers/{'vscode'}-launch.json"
-    assert list(commands(command={"launch": upstream}))[1].endswith(" LAUNCH=upstream")
+    assert commands(command={"launch": upstream})[1].endswith(" LAUNCH=upstream")
     for launch in ("${elsewhere}/launch.json", "own_launch/launch.json", "other/.vscode/launch.json"):
-        made = list(commands(command={"launch": f"'x' in {launch}"}))[1]
+        made = commands(command={"launch": f"'x' in {launch}"})[1]
         assert made.endswith(" 'LAUNCH=<the launch file>'")
     for launch in (".vscode/launch.json", "launch/launch.json"):  # here, and where earlier commits have it
         for place in ("", "${workspaceFolder}/"):
