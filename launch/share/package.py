@@ -160,16 +160,15 @@ def _contents(tree: Tree) -> Contents:
     }
     contents[f"{name}/{sums.NAME}"] = _summed(sums.format_sums(tree.sums))
     contents[report.NAME] = _summed(page.draw_page([tree], []))
-    contents[LICENCE] = _summed((paths.REPOSITORY / LICENCE).read_bytes())
+    contents[LICENCE] = _summed((paths.REPOSITORY / LICENCE).read_text(encoding="utf-8"))
     listed = [(file, _size(contents[file][0])) for file in sorted(contents)]
     contents[CARD] = _summed(page.write_card(tree, listed))
     contents[sums.NAME] = _summed(sums.format_sums({file: digest for file, (_, digest) in contents.items()}))
     return contents
 
 
-def _summed(text: Union[str, bytes]) -> Tuple[bytes, str]:
-    content = text if isinstance(text, bytes) else text.encode("utf-8")
-    return content, hashlib.sha256(content).hexdigest()
+def _summed(text: str) -> Tuple[bytes, str]:
+    return text.encode(), hashlib.sha256(text.encode()).hexdigest()
 
 
 def _size(content: Content) -> int:

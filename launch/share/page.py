@@ -106,7 +106,6 @@ def _environment(**options: Any) -> Any:
         counted=format_count,
         commands=list_commands,
         words=lambda argv: " ".join(shlex.quote(word) if " " in word else word for word in argv),
-        column=lambda place: COLUMNS[place],
     )
     return environment
 
@@ -144,8 +143,8 @@ def _panels(tree: Tree) -> List[Dict[str, Any]]:
 def _by_column(tree: Tree) -> List[Dict[str, Any]]:
     """Return the transformer-block matrices summed up over the layers, a line for each kind."""
     lines = []
-    for place, name in enumerate(COLUMNS):
-        matrices = [matrix for matrix in tree.matrices() if matrix.column == place]
+    for name in COLUMNS:
+        matrices = [matrix for matrix in tree.matrices() if matrix.column == name]
         if matrices:
             elements = sum(matrix.size for matrix in matrices)
             zeros = sum(matrix.zeros for matrix in matrices)

@@ -14,12 +14,10 @@ from ..core.errors import KitError
 from ..model import spec, variants
 from . import make_ticker
 
-MODULES = (*spec.ATTENTION, *spec.FEED_FORWARD)
-"""The matrices of a transformer block, by their modules in a layer: the columns of a heat map."""
-
 COLUMNS = ("query", "key", "value", "attention output", "intermediate", "output")
-"""What the report calls each of :data:`MODULES`."""
+"""What the report calls the matrices of a transformer block: the columns of a heat map."""
 
+_BY_MODULE = dict(zip((*spec.ATTENTION, *spec.FEED_FORWARD), COLUMNS))
 _BLOCK = re.compile(r"bert\.encoder\.layer\.([0-9]+)\.(.+)\.weight")
 
 
@@ -27,12 +25,12 @@ _BLOCK = re.compile(r"bert\.encoder\.layer\.([0-9]+)\.(.+)\.weight")
 class Matrix:
     """A quantized weight matrix.
 
-    :param layer: from 0; ``column``: its place in :data:`COLUMNS`; None outside the transformer blocks.
+    :param layer: from 0; ``column``: one of :data:`COLUMNS`; None outside the transformer blocks.
     :param dense: elements in the dense model; ``zeros`` in the ONNX file, ``ir_zeros`` in the IR.
     """
 
     layer: Optional[int]
-    column: Optional[int]
+    column: Optional[str]
     parameter: str
     shape: Sequence[int]
     dense: int
@@ -90,12 +88,12 @@ class Tree:
 
     def grid(self, share: Callable[[Matrix], float]) -> List[List[Optional[float]]]:
         """Return a share of each transformer-block matrix, by the model's layers and by :data:`COLUMNS`."""
-        rows: Dict[int, List[Optional[float]]] = {}
+        rows: Dict[int, Dict[str, float]] = {}
         for matrix in self.matrices():
             if matrix.layer is not None and matrix.column is not None:
-                rows.setdefault(matrix.layer, [None] * len(COLUMNS))[matrix.column] = share(matrix)
+                rows.setdefault(matrix.layer, {})[matrix.column] = share(matrix)
         layers = min(self.provenance["model"]["layers"], 1 + max(rows, default=-1), len(self.matrices()))
-        return [rows.get(layer, [None] * len(COLUMNS)) for layer in range(layers)]
+        return [[rows.get(layer, {}).get(column) for column in COLUMNS] for layer in range(layers)]
 
     def sizes(self) -> List[Tuple[str, Optional[int], str]]:
         """Return name, bytes and sha256 of each listed file; None for bytes that nobody knows."""
@@ -116,9 +114,9 @@ def _measure(path: Path) -> Optional[int]:
 
 def _matrix(entry: Dict[str, Any]) -> Matrix:
     found = _BLOCK.fullmatch(entry["parameter"])
-    if found is None or found.group(2) not in MODULES:
+    if found is None or found.group(2) not in _BY_MODULE:
         return Matrix(None, None, **entry)
-    return Matrix(int(found.group(1)), MODULES.index(found.group(2)), **entry)
+    return Matrix(int(found.group(1)), _BY_MODULE[found.group(2)], **entry)
 
 
 def find_trees(out: Path) -> List[Path]:
