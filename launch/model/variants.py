@@ -39,7 +39,6 @@ class Variant:
 
 
 def _hybrid(heads: int, intermediate_size: int) -> Variant:
-    """Return a hybrid under upstream's name."""
     name = f"{OVERALL_SPARSITY * 100:2.0f}pc_sparse-{heads:02d}_head-{intermediate_size:04d}_ffnn"
     return Variant(name, heads, intermediate_size)
 
@@ -82,13 +81,3 @@ def count_dense_weights(layers: int, hidden: int) -> int:
     So in every BERT of Devlin et al. 2019 (section 3).  BERT-large gives 301,989,888, upstream's constant.
     """
     return count_block_weights(layers, hidden, hidden, 4 * hidden)
-
-
-def compute_unstructured_sparsity(dense: int, kept: int, overall: float) -> float:
-    """Return the share of the ``kept`` weights to prune so that ``overall`` of the ``dense`` ones are gone.
-
-    The operations stand in upstream's order: the result selects an order statistic, and another
-    rounding could select its neighbour.
-    """
-    structured = 1 - kept / dense
-    return (overall - structured) * dense / kept

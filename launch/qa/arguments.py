@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, List, NoReturn, Optional, Sequence
 
 from ..core.errors import KitError
-from ..model import checkpoint
+from ..model import model_folder
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ def make_parser(prog: str) -> argparse.ArgumentParser:
         elif field.name == "seed":
             made.add_argument(option, type=parse_seed, default=field.default)
         elif field.name == "weights":
-            made.add_argument(option, choices=[checkpoint.RANDOM], default=None)
+            made.add_argument(option, choices=[model_folder.RANDOM], default=None)
         elif kind in (int, Optional[int]):
             made.add_argument(option, type=_positive, default=field.default)
         else:

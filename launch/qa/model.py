@@ -10,7 +10,7 @@ from typing import Any, Callable, List, Tuple
 
 from ..core import files, status
 from ..core.errors import KitError
-from ..model import bert_config, checkpoint
+from ..model import bert_config, model_folder
 from .arguments import Arguments, parse_arguments
 
 _HEAD = "qa_outputs."
@@ -61,7 +61,7 @@ def load_model(
     from transformers import set_seed
 
     set_seed(args.seed)
-    if args.weights == checkpoint.RANDOM:
+    if args.weights == model_folder.RANDOM:
         say(f"drawing random weights from seed {args.seed}")
         return build_model(config, args.config_source), f"random, seed {args.seed}"
     say("loading the checkpoint")
@@ -91,7 +91,7 @@ def _read(args: Arguments, config: Any) -> Tuple[Any, List[str], List[str]]:
     from transformers import BertForQuestionAnswering
 
     folder = Path(args.model_name_or_path)
-    where = str(checkpoint.find_checkpoint(folder))
+    where = str(model_folder.find_checkpoint(folder))
     try:
         model, loading = BertForQuestionAnswering.from_pretrained(
             args.model_name_or_path, config=config, output_loading_info=True
@@ -122,7 +122,7 @@ def _main(argv: List[str]) -> None:
     # The script would end in a traceback, or evaluate what a checkpoint lacks as if it were there.
     args = parse_arguments("run_qa.py", argv)
     weights = load_model(args, load_config(args)[0])[1]
-    files.write_text(Path(args.output_dir) / checkpoint.ORIGIN, weights + "\n")
+    files.write_text(Path(args.output_dir) / model_folder.ORIGIN, weights + "\n")
 
 
 if __name__ == "__main__":

@@ -135,7 +135,7 @@ class _Matrices:
         return ""
 
     def _sparsities(self) -> Dict[str, float]:
-        """Return block sparsity (as :func:`.compute_block_sparsity`) and the parts' own."""
+        """Return block sparsity, of the dense model's block weights, and the parts' own, of those kept."""
         block = [row for row in self.rows if row["parameter"].startswith(BLOCK_PREFIX)]
         left = sum(math.prod(row["shape"]) - row["zeros"] for row in block)
         return {
