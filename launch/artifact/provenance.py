@@ -8,18 +8,17 @@ import math
 import stat
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Dict, Iterable, Iterator, List, Mapping, Union
+from typing import Any, Iterable, Iterator, List, Mapping, Union
 
 from ..core import host, paths
 from ..core.errors import KitError
-from ..model.sparsity import BLOCK_PREFIX
+from ..model.spec import BLOCK_PREFIX
 from ..model.variants import VARIANTS
 from . import sums, trees
+from .trees import Content
 
 _SHOWN = 10
 """Problems of a provenance that an error shows."""
-
-Content = Dict[str, Any]
 
 
 def read_provenance(tree: Path) -> Content:

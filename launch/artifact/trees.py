@@ -13,8 +13,7 @@ from typing import Any, Dict, List, NoReturn, Optional
 
 from ..core import digests, files, locks, paths
 from ..core.errors import KitError
-from ..model import sparsity
-from ..model.variants import Variant
+from ..model.variants import Variant, list_report_paths
 from . import sums
 
 PROVENANCE = "provenance.json"
@@ -36,6 +35,9 @@ MO_LOG = "mo.log"
 IR_VERSIONS = {"2022.1": 11, "2021.4": 10}
 """The version of the IR that each release of Model Optimizer writes."""
 
+Content = Dict[str, Any]
+"""A provenance, or a part of one."""
+
 _CANNOT_LINK = (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.ENOSYS)
 """What a filesystem answers that cannot link these two files; anything else is a failure."""
 
@@ -46,7 +48,7 @@ _RENAME_EXCHANGE = 2  # renameat2(2)
 def list_onnx_files(stem: str) -> List[str]:
     """Return the files of a tree that the first stage makes, relative to the tree."""
     onnx = Path(f"{stem}.onnx")
-    return [onnx.name, *(path.name for path in sparsity.list_report_paths(onnx))]
+    return [onnx.name, *(path.name for path in list_report_paths(onnx))]
 
 
 def list_ir_files(stem: str) -> List[str]:

@@ -13,9 +13,9 @@ from typing import Iterator, List, Tuple
 from ..core import status
 from ..core.errors import KitError
 from .onnx_model import Model
+from .variants import list_report_paths
 
 COLUMNS = ("layer_id", "layer", "shape", "nparam", "nnz", "sparsity")
-BLOCK_PREFIX = "bert.encoder.layer."
 
 
 @dataclass(frozen=True)
@@ -59,12 +59,6 @@ def measure_rows(onnx_path: Path) -> Iterator[Row]:
                 # Compared first: numpy counts what is true many times faster than what is a number.
                 nnz=int(numpy.count_nonzero(model.array(tensor) != 0)),
             )
-
-
-def list_report_paths(onnx_path: Path) -> Tuple[Path, Path]:
-    """Return the report's two files, CSV and Markdown, named as upstream names them."""
-    stem = onnx_path.with_suffix("").name + "-onnx_sparsity"
-    return onnx_path.with_name(stem + ".csv"), onnx_path.with_name(stem + ".md")
 
 
 def write_report(onnx_path: Path) -> None:

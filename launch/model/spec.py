@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Any, Dict, List, Mapping, Optional, Tuple
 
 from .bert_config import BertShape
-from .sparsity import BLOCK_PREFIX
 from .variants import OVERALL_SPARSITY, VARIANTS, Variant, count_block_weights, count_dense_weights
 
 OPSET = 10
@@ -19,6 +18,8 @@ BITS = 8
 
 SPARSITY_TOLERANCE = 1e-4
 """By how much a tree's block sparsity may be off: upstream's threshold is a weight, and ties go with it."""
+
+BLOCK_PREFIX = "bert.encoder.layer."
 
 ATTENTION = (*(f"attention.self.{name}" for name in ("query", "key", "value")), "attention.output.dense")
 FEED_FORWARD = ("intermediate.dense", "output.dense")
@@ -50,8 +51,7 @@ def make_bert_large(variant: Variant) -> BertShape:
 class Spec(BertShape):
     """What the tree of one variant must be.
 
-    :param variant: the tree's name.
-    :param sequence_length: tokens of a feature.
+    :param variant: the tree's name; ``sequence_length`` the tokens of a feature.
     """
 
     variant: str

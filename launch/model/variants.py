@@ -6,7 +6,8 @@ weights of what is left are pruned; in the *unstructured* variant, single weight
 
 import difflib
 from dataclasses import dataclass
-from typing import Dict, Optional
+from pathlib import Path
+from typing import Dict, Optional, Tuple
 
 from ..core.errors import KitError
 
@@ -65,6 +66,12 @@ def find_variant(name: str) -> Variant:
         where="V=" + name,
         hint=(f"Did you mean V={near[0]}?\n" if near else "") + "The five are:\n  " + "\n  ".join(VARIANTS),
     )
+
+
+def list_report_paths(onnx_path: Path) -> Tuple[Path, Path]:
+    """Return the files of an ONNX file's sparsity report, CSV and Markdown, named as upstream names them."""
+    stem = onnx_path.with_suffix("").name + "-onnx_sparsity"
+    return onnx_path.with_name(stem + ".csv"), onnx_path.with_name(stem + ".md")
 
 
 def count_block_weights(layers: int, hidden: int, attention_width: int, intermediate_size: int) -> int:

@@ -8,8 +8,7 @@ from typing import Any, Collection, Dict, Iterator, List, Tuple
 
 from ..core import status
 from ..model.onnx_model import AT_ONCE, Model, name_type, strip_prefix
-from ..model.sparsity import BLOCK_PREFIX
-from ..model.spec import BITS, INPUTS, OPSET, SPARSITY_TOLERANCE, Spec, is_feed_forward
+from ..model.spec import BITS, BLOCK_PREFIX, INPUTS, OPSET, SPARSITY_TOLERANCE, Spec, is_feed_forward
 from ..model.variants import VARIANTS
 from .checks import Check, make_check
 from .ir_weights import digest_vector
