@@ -1,6 +1,6 @@
 """Model configs: what makes a BERT's config sound, and the hybrid configs that follow from a dense one.
 
-Without transformers, so that ``make configs`` and every check answer at once.
+Without transformers, so that every check answers at once.
 """
 
 import json
@@ -84,14 +84,14 @@ class BertShape:
 
 
 def find_config(source: Path) -> Path:
-    """Return the config file that ``source``, a model folder or the file itself, stands for."""
+    """Return the config file of ``source``, a model folder or the file itself."""
     return source / "config.json" if source.is_dir() else source
 
 
 def read_config(source: Path, name: str = "") -> Dict[str, Any]:
     """Return the config in ``source`` (a model folder or a config file), with BERT's defaults filled in.
 
-    :param name: what has named it (``MODEL``), for errors; empty: nothing.
+    :param name: what has named it (``MODEL``), for errors.
     :raises KitError: it cannot be read or is not a BERT's.
     """
     path = find_config(source)
@@ -231,7 +231,6 @@ def check_graph(config: Dict[str, Any], where: str) -> None:
 def read_shape(config: Dict[str, Any], where: str) -> BertShape:
     """Return the dimensions in ``config``.
 
-    :param where: the config's file, for errors.
     :raises KitError: a value is none that the kit can use, or dimensions contradict each other.
     """
 
@@ -297,11 +296,8 @@ def check_length(found: BertShape, tokens: int, where: str) -> None:
 
 
 def make_hybrid(dense: Dict[str, Any], variant: Variant, where: str) -> Dict[str, Any]:
-    """Return the config of the hybrid ``variant`` of the model that ``dense`` describes.
+    """Return the config of a hybrid of the model that ``dense`` describes: each layer's first heads stay.
 
-    The first ``variant.heads`` heads of every layer stay.
-
-    :param where: the dense config's file, for errors.
     :raises KitError: the dense model has fewer heads or rows than the hybrid keeps, or its feed-forward
         layers are not 4 × hidden wide: a hybrid config does not say how wide they were.
     """
@@ -338,9 +334,8 @@ def format_config(config: Dict[str, Any]) -> str:
 
 
 def write_hybrids(dense_source: Path, folder: Path) -> List[Path]:
-    """Write ``<folder>/<V>/config.json`` for the hybrids that the model ``dense_source`` is large enough for.
+    """Write and return ``<folder>/<V>/config.json`` of the hybrids that ``dense_source`` is large enough for.
 
-    :return: the files.
     :raises KitError: the dense config is unsound, too small for every hybrid, or ``folder`` is not writable.
     """
     dense = read_config(dense_source, "--model_name_or_path")

@@ -44,10 +44,7 @@ class Listing:
 
 
 def read_hub_list(path: Path) -> Listing:
-    """Return the list in the file ``path``.
-
-    :raises KitError: it cannot be read, or is not of the form of :data:`LIST`.
-    """
+    """:raises KitError: the list in the file ``path`` cannot be read, or has not the form of :data:`LIST`."""
     content = json_file.read_json(path, "HUB")
     try:
         model, questions = content["model"], content["questions"]

@@ -52,11 +52,10 @@ def score_answers(gold: Mapping[str, Sequence[str]], answers: Mapping[str, str])
 
 
 def read_answers(path: Path, name: str, gold: Mapping[str, Sequence[str]], questions: str) -> Dict[str, str]:
-    """Return the answers in a file of the official form, ``{"<question id>": "<answer>"}``.
+    """Return the answers in a file of the official form, by the question's id.
 
     :param name: what the file is to the user (``PREDICTIONS``), for errors, as ``questions`` is their file's.
-    :param gold: has the questions' ids.
-    :raises KitError: the file cannot be read, is no such object, names an id twice, or one of no question.
+    :raises KitError: it cannot be read, has another form, an id twice, or one that is not in ``gold``.
     """
     content = json_file.read_json(path, name, unique=True)
     where = f"{name}={path}"

@@ -1,7 +1,4 @@
-"""A model folder's weights, and its tokenizer.
-
-Refused is a tokenizer that transformers would fail at, or would silently read as other words.
-"""
+"""A model folder's weights, and its tokenizer: what transformers fails at, or reads otherwise, is refused."""
 
 import re
 from pathlib import Path
@@ -41,10 +38,7 @@ _BERTS = re.compile(
 
 
 def find_checkpoint(folder: Path) -> Path:
-    """Return the checkpoint in ``folder``.
-
-    :raises KitError: there is none that is read.
-    """
+    """:raises KitError: there is no checkpoint in ``folder`` that is read."""
     for name in CHECKPOINTS:
         if (folder / name).is_file():
             files.check_no_pointer(folder / name)
@@ -92,10 +86,7 @@ def check_tokenizer(folder: Path, shape: BertShape, tokens: int) -> None:
 
 
 def _special(objects: Dict[str, Dict[str, Any]], folder: Path, source: Path) -> Dict[str, str]:
-    """Return the special words by their keys: BERT's, or of other tokenizers those named.
-
-    :raises KitError: the tokenizer is of a class that does not read ``source``, a vocab.txt.
-    """
+    """Return the special words by their keys: BERT's, or of other tokenizers those named."""
     name, key = "tokenizer_config.json", "tokenizer_class"
     if objects.get(name, {}).get(key) is None:
         name = "config.json"

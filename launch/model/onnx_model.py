@@ -1,11 +1,9 @@
 """An ONNX file: its graph, its constants, and names by which a person finds them; weights stay in the file.
 
-``onnx.load`` takes twice the file's size in memory, and more time than anything that is done with it.  Here
-everything but the weights is read, 0.3 of 1338 MB.  A tensor whose raw data was left out says where it is as
-ONNX does for values in another file (``external_data`` in ``onnx.proto``): in a file of a random name.
-
-The wire format is protobuf's: https://protobuf.dev/programming-guides/encoding/.  A file from elsewhere is
-read in a process with a limit on its memory (:mod:`launch.verify.measuring`).
+``onnx.load`` takes twice the file's size in memory.  Here everything but the weights is read, 0.3 of 1338 MB.
+A tensor whose raw data was left out says where it is as ONNX does for values in another file
+(``external_data`` in ``onnx.proto``).  The wire format: https://protobuf.dev/programming-guides/encoding/.
+A file from elsewhere is read in a process with a limit on its memory (:mod:`launch.verify.measuring`).
 """
 
 import mmap
@@ -59,7 +57,7 @@ class Graph:
                 self.consumers.setdefault(name, []).append(node)
 
     def layer_name(self, quantizer: Any) -> str:
-        """Return the name of the parameter that ``quantizer`` quantizes; empty where the graph is unknown.
+        """Return the parameter that ``quantizer`` quantizes; empty where the graph is unknown.
 
         The exporter keeps the names of biases alone: the name is that of the bias added to the product.
         """
@@ -185,7 +183,6 @@ class Model:
         return self.node_label(self.graph.producer[name])
 
     def _weight(self, node: Any) -> str:
-        """Return the parameter that ``node`` quantizes; empty where it quantizes none."""
         if node.op_type == QUANTIZER and node.input[0] in self.matrices:
             return self.graph.layer_name(node)
         return ""
@@ -211,12 +208,10 @@ class Model:
 
 
 def _is_complete(node: Any) -> bool:
-    """Return whether ``node`` has the inputs and outputs that are looked at."""
     return len(node.output) > 0 and len(node.input) == _INPUTS.get(node.op_type, len(node.input))
 
 
 def _texts(proto: Any) -> Iterator[Any]:
-    """Yield the names in a model; protobuf gives bytes for what is not UTF-8."""
     for entry in proto.opset_import:
         yield entry.domain
     for named in (*proto.graph.initializer, *proto.graph.input, *proto.graph.output):
@@ -261,7 +256,6 @@ def read_outline(path: Path) -> Tuple[Any, mmap.mmap]:
     """Return the ``onnx.ModelProto`` in a file, without the raw data of large tensors, and the file.
 
     :raises KitError: the file is no ONNX file, is damaged, or keeps values in other files.
-    :raises OSError: it cannot be read.
     """
     import onnx
     from google.protobuf.message import DecodeError
@@ -294,7 +288,6 @@ def _left_out(tensor: Any) -> Optional[slice]:
 
 
 def _tensors(message: Any) -> Iterator[Any]:
-    """Yield the tensors in a message, wherever they are in it."""
     if message.DESCRIPTOR.full_name == "onnx.TensorProto":
         yield message
         return
@@ -325,7 +318,7 @@ def _outline(data: mmap.mmap, start: int, end: int, ways: _Fields) -> bytes:
     """Return the message between two places without the large raw data in it.
 
     :param ways: the fields of the message that lead there.
-    :raises ValueError: the bytes are no message; IndexError or protobuf's DecodeError likewise.
+    :raises ValueError: the bytes are no message; or IndexError, or protobuf's DecodeError.
     """
     from google.protobuf.internal.decoder import _DecodeVarint as read_number
     from google.protobuf.internal.encoder import _VarintBytes as write_number
@@ -359,7 +352,6 @@ def _outline(data: mmap.mmap, start: int, end: int, ways: _Fields) -> bytes:
 
 
 def _place(offset: int, length: int) -> bytes:
-    """Return the fields of a tensor that say where its values are."""
     from onnx import TensorProto
 
     tensor = TensorProto(data_location=TensorProto.EXTERNAL)

@@ -96,7 +96,6 @@ class _Reader:
         return text
 
     def label(self, value: Any, place: str) -> str:
-        """Return a title or an id, a number perhaps, as text."""
         if isinstance(value, bool) or not isinstance(value, (str, int)):
             raise self.unexpected(place, "a text or a whole number", value)
         return self.text(str(value), place)
@@ -118,10 +117,7 @@ class _Reader:
                 yield self.question(qa, f"{here}.qas[{q}]", title, context)
 
     def question(self, row: Any, place: str, title: Any = None, context: Optional[str] = None) -> Example:
-        """Return a question; its place stands for a missing id.
-
-        :param title: its article's; in the flat form, where ``context`` is None, it has both itself.
-        """
+        """Return a question; in the flat form, where ``context`` is None, it has its title itself."""
         flat = context is None
         if not isinstance(row, dict):
             raise self.fail(place, "an object was expected")
@@ -167,10 +163,7 @@ def read_questions(path: Path, name: str) -> List[Example]:
 
 
 def check_scorable(examples: Sequence[Example]) -> None:
-    """Check that answers to the questions can be scored.
-
-    :raises KitError: two have the same id, or one has no answer to be compared with, or one of unknown place.
-    """
+    """:raises KitError: two questions have one id, or one has no answer, or one of unknown place."""
     seen = set()
     for example in examples:
         where = example.where

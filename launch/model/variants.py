@@ -17,7 +17,7 @@ OVERALL_SPARSITY = 0.9
 
 @dataclass(frozen=True)
 class Variant:
-    """One of the five artifact trees.
+    """One of the five.
 
     :param name: the tree's name, ``V`` on the command line.
     :param heads: attention heads kept in each layer; None where all are kept.
@@ -35,7 +35,7 @@ class Variant:
 
     @property
     def stem(self) -> str:
-        """File name, without suffix, of the tree's ONNX and IR files."""
+        """File name, without suffix, of ONNX file and IR."""
         return f"{self.name}-8bit"
 
 
@@ -54,10 +54,7 @@ VARIANTS: Dict[str, Variant] = {
 
 
 def find_variant(name: str) -> Variant:
-    """Return the variant called ``name``.
-
-    :raises KitError: there is none; the error lists the five and names the nearest.
-    """
+    """:raises KitError: there is no such variant; the error lists the five and names the nearest."""
     if name in VARIANTS:
         return VARIANTS[name]
     near = difflib.get_close_matches(name, VARIANTS, n=1, cutoff=0.0) if name else []
@@ -77,13 +74,13 @@ def list_report_paths(onnx_path: Path) -> Tuple[Path, Path]:
 def count_block_weights(layers: int, hidden: int, attention_width: int, intermediate_size: int) -> int:
     """Return the number of weights in a BERT's transformer-block matrices (no biases, no layer norms).
 
-    :param attention_width: kept heads × head size; equals ``hidden`` in a dense model.
+    :param attention_width: kept heads × head size.
     """
     return layers * (4 * hidden * attention_width + 2 * hidden * intermediate_size)
 
 
 def count_dense_weights(layers: int, hidden: int) -> int:
-    """Return :func:`count_block_weights` of the dense BERT, whose feed-forward layers are 4 × hidden wide.
+    """Return the transformer-block weights of a dense BERT, whose feed-forward layers are 4 × hidden wide.
 
     So in every BERT of Devlin et al. 2019 (section 3).  BERT-large gives 301,989,888, upstream's constant.
     """

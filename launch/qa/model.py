@@ -30,9 +30,8 @@ def load_config(args: Arguments) -> Tuple[Any, bert_config.BertShape]:
 
 
 def build_model(config: Any, source: str) -> Any:
-    """Return a ``BertForQuestionAnswering`` of ``config``, its weights drawn from torch's random stream.
+    """Return a ``BertForQuestionAnswering`` of transformers' ``config``, with weights drawn by torch.
 
-    :param config: transformers' config.
     :param source: what names the config, for the error.
     :raises KitError: transformers builds no model from this config.
     """
@@ -41,7 +40,6 @@ def build_model(config: Any, source: str) -> Any:
     try:
         return BertForQuestionAnswering(config)
     except (AssertionError, KeyError, RuntimeError, TypeError, ValueError) as error:
-        # What is checked beforehand are the dimensions; transformers looks at the other values only now.
         raise KitError(
             f"No model can be built from the model config: {type(error).__name__}: {error}",
             where=source,
@@ -54,8 +52,7 @@ def load_model(
 ) -> Tuple[Any, str]:
     """Return the model to evaluate, and in a few words where its weights are from (``random, seed 42``).
 
-    :param config: transformers' config of the model.
-    :param say: takes what happens now, in a few words.
+    :param config: transformers' config of the model; ``say`` takes what happens now.
     :raises KitError: there are no weights, or none that can be loaded.
     """
     from transformers import set_seed
@@ -84,9 +81,7 @@ def _some(names: List[str]) -> str:
 def _read(args: Arguments, config: Any) -> Tuple[Any, List[str], List[str]]:
     """Return the model with its checkpoint's weights, the names of those that lack, and of unused ones.
 
-    A checkpoint may lack the question-answering head (of a model that was only pretrained), which is drawn.
-
-    :raises KitError: there is no checkpoint, it is broken, or is another model's.
+    That of a model that was only pretrained may lack the question-answering head, which is drawn.
     """
     from transformers import BertForQuestionAnswering
 

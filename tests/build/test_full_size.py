@@ -42,9 +42,7 @@ def test_the_smallest_variant_at_full_size(tmp_path: Path, derived_source: Path)
     left = sum(row.nnz for row in report if row.layer.startswith(spec.BLOCK_PREFIX))
     assert 1 - left / 301_989_888 == pytest.approx(0.9, abs=5e-7)
     attention = [row for row in report if ".attention." in row.layer]
-    feed_forward = [
-        row for row in report if row.layer.startswith(spec.BLOCK_PREFIX) and row not in attention
-    ]
+    feed_forward = [row for row in report if row.layer.startswith(spec.BLOCK_PREFIX) and row not in attention]
     assert len(attention) == 96
     assert len(feed_forward) == 48
     for rows, expected in ((attention, 0.12), (feed_forward, 0.24)):
