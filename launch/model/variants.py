@@ -39,18 +39,15 @@ class Variant:
         return f"{self.name}-8bit"
 
 
-def _hybrid(heads: int, intermediate_size: int) -> Variant:
-    name = f"{OVERALL_SPARSITY * 100:2.0f}pc_sparse-{heads:02d}_head-{intermediate_size:04d}_ffnn"
-    return Variant(name, heads, intermediate_size)
+_FIVE = (
+    Variant("90pc_sparse-02_head-0512_ffnn", 2, 512),
+    Variant("90pc_sparse-04_head-1024_ffnn", 4, 1024),
+    Variant("90pc_sparse-06_head-1536_ffnn", 6, 1536),
+    Variant("90pc_sparse-08_head-2048_ffnn", 8, 2048),
+    Variant("90pc_unstructured_sparse", None, None),
+)
 
-
-VARIANTS: Dict[str, Variant] = {
-    variant.name: variant
-    for variant in (
-        *(_hybrid(2 * step, 512 * step) for step in range(1, 5)),  # upstream's sweep
-        Variant("90pc_unstructured_sparse", None, None),
-    )
-}
+VARIANTS: Dict[str, Variant] = {variant.name: variant for variant in _FIVE}
 
 
 def find_variant(name: str) -> Variant:

@@ -1,7 +1,6 @@
 """Weights are drawn, pruned and quantized, and leave as one ONNX file.
 
-In upstream's order, which decides what random numbers become weights.  No checkpoint is read: upstream's fork
-returns before one is put in.
+In upstream's order, which decides what random numbers become weights.  No checkpoint is read, as in upstream.
 """
 
 from pathlib import Path
@@ -77,7 +76,7 @@ def _algorithm(nncf_config: Any, name: str) -> Dict[str, Any]:
 
 
 def read_calibration_samples(nncf_config: Any) -> int:
-    """Return how many features the config wants for the initialisation of activation ranges."""
+    """Return how many features the activation ranges are initialised with."""
     initializer = _algorithm(nncf_config, "quantization").get("initializer", {})
     return int(initializer.get("range", {}).get("num_init_samples", 256))  # 256 is NNCF's default
 
@@ -159,8 +158,7 @@ def export_onnx(controller: Any, path: Path) -> None:
 def make_onnx(args: Arguments, shape: BertShape, config: Any, features: Any, path: Path) -> None:
     """Draw, compress and export one variant.
 
-    :param config: transformers' config.
-    :param features: to calibrate on, from :func:`launch.qa.features.tokenize_examples`.
+    :param config: transformers' config; ``features`` those to calibrate on.
     :raises KitError: the NNCF config is at fault, there are too few features, or the file cannot be written.
     """
     nncf_config = read_nncf_config(args)

@@ -60,7 +60,7 @@ def _gpu_works() -> bool:
 def _loader(features: Any, batch_size: int, processes: int) -> Any:
     """Return the loader of (feature number, *:data:`MODEL_INPUTS`) batches.
 
-    The last ones are filled up with the first features again: products of another size may round otherwise.
+    The last are filled up with the first features again: products of another size may round otherwise.
     """
     import torch
     from torch.utils.data import DataLoader, Subset, TensorDataset
@@ -159,7 +159,6 @@ def evaluate_model(args: Arguments, config: Any, examples: Sequence[squad.Exampl
     (features), and ``eval_questions``, ``seed`` and ``weights``; ``eval_predictions.json`` answers by id.
 
     :param config: transformers' config of the model.
-    :param features: the examples' features, from :func:`launch.qa.features.tokenize_examples`.
     :raises KitError: questions cannot be scored, the checkpoint cannot be loaded or gives logits that are not
         finite, results cannot be written.
     """

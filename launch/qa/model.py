@@ -1,7 +1,6 @@
 """The model that a config describes, and the weights that an evaluation asks for.
 
-As a program, with the command line of upstream's script, it reads the checkpoint that the script is to
-evaluate, and writes where its weights are from.
+As a program, with the arguments of upstream's script, it writes where the weights of that script are from.
 """
 
 import sys
@@ -81,7 +80,7 @@ def _some(names: List[str]) -> str:
 def _read(args: Arguments, config: Any) -> Tuple[Any, List[str], List[str]]:
     """Return the model with its checkpoint's weights, the names of those that lack, and of unused ones.
 
-    That of a model that was only pretrained may lack the question-answering head, which is drawn.
+    Only the question-answering head may lack, as in a model that was only pretrained: it is drawn.
     """
     from transformers import BertForQuestionAnswering
 
