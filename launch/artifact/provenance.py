@@ -3,23 +3,22 @@
 ``schema/provenance.json`` says which form it has; :mod:`launch.build.record` fills it in.
 """
 
+import errno
 import json
 import math
-import stat
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Dict, Iterable, Iterator, List, Mapping, Union
+from typing import Any, Iterable, Iterator, List, Mapping, Union
 
-from ..core import host, paths
+from ..core import files, host, paths
 from ..core.errors import KitError
-from ..model.sparsity import BLOCK_PREFIX
+from ..model.spec import BLOCK_PREFIX
 from ..model.variants import VARIANTS
 from . import sums, trees
+from .trees import Content
 
 _SHOWN = 10
 """Problems of a provenance that an error shows."""
-
-Content = Dict[str, Any]
 
 
 def read_provenance(tree: Path) -> Content:
@@ -28,43 +27,40 @@ def read_provenance(tree: Path) -> Content:
     :raises KitError: there is none, it is of another format, or something is wrong in it.
     """
     path = tree / trees.PROVENANCE
-    where = paths.show_path(path)
-    hint = "Make the tree again: make variant V=" + (tree.name if tree.name in VARIANTS else "<name>")
-    content: Any = None
+    again = "Make the tree again: make variant V=" + (tree.name if tree.name in VARIANTS else "<name>")
+
+    def fail(problem: str, hint: str = again) -> KitError:
+        return KitError(problem, where=paths.show_path(path), hint=hint)
+
     try:
-        found = path.stat()
-        if stat.S_ISREG(found.st_mode) and found.st_size <= trees.MAX_BYTES:
-            content = trees.parse_json(path.read_bytes())
-            problem = ""
-        else:
-            problem = f"The provenance is no regular file of up to {trees.MAX_BYTES:,} bytes."
+        content = trees.parse_json(files.read_bytes(path, trees.MAX_BYTES))
     except (FileNotFoundError, NotADirectoryError):
-        problem = "There is no provenance, so this is no tree of the kit's."
         hint = "Name a folder in which make has left one, as gen_hybrid_sparse/<V>."
+        raise fail("There is no provenance, so this is no tree of the kit's.", hint) from None
     except OSError as error:
-        problem, hint = f"The provenance cannot be read: {error.strerror}.", "Make it readable."
+        if error.errno in (errno.EINVAL, errno.EISDIR, errno.EFBIG):
+            limit = f"{trees.MAX_BYTES:,} bytes"
+            raise fail(f"The provenance is no regular file of up to {limit}.") from None
+        raise fail(f"The provenance cannot be read: {error.strerror}.", "Make it readable.") from None
     except (ValueError, RecursionError) as error:
-        problem = f"The provenance is not valid JSON: {str(error)[:200]}."
+        raise fail(f"The provenance is not valid JSON: {str(error)[:200]}.") from None
     version = content.get("format") if isinstance(content, dict) else None
-    if not problem and version in trees.EARLIER_FORMATS:
+    if version in trees.EARLIER_FORMATS:
         problem = f"The tree is an earlier kit's: its provenance is of format {version}, not {trees.FORMAT}."
-        hint += "  (its ONNX file and IR are used again where they are current)"
-    elif not problem and version != trees.FORMAT:
+        raise fail(problem, again + "  (its ONNX file and IR are used again where they are current)")
+    if version != trees.FORMAT:
         problem = f"The provenance is of a format that this kit does not know: {json.dumps(version)[:60]}."
-    elif not problem:
-        lines = find_problems(content)
+        raise fail(problem)
+    lines = find_problems(content)
+    if lines:
         more = [f"and {len(lines) - _SHOWN} more"] if len(lines) > _SHOWN else []
-        if lines:
-            problem = "\n".join(["The provenance is not as the kit writes it:", *lines[:_SHOWN], *more])
-    if problem:
-        raise KitError(problem, where=where, hint=hint)
+        raise fail("\n".join(["The provenance is not as the kit writes it:", *lines[:_SHOWN], *more]))
     return dict(content)
 
 
 def find_disagreements(tree: Path, entries: Mapping[str, str], content: Content) -> Iterator[str]:
-    """Yield where a valid provenance says something else than its folder and the list of checksums in it.
+    """Yield where a valid provenance says something else than its folder ``tree`` and the list of checksums.
 
-    :param tree: the folder.
     :param entries: :func:`launch.artifact.sums.read_sums` of the folder; empty where there is no list.
     """
     if content["variant"] != tree.name:
@@ -87,7 +83,7 @@ def find_disagreements(tree: Path, entries: Mapping[str, str], content: Content)
 
 
 def find_problems(content: Any) -> List[str]:
-    """Return what is wrong in a provenance, a line each with its place; nothing where all is well.
+    """Return what is wrong in a provenance, a line each with its place.
 
     It has the schema's form, its parts agree with each other, and no path of a machine is in it.
     """
@@ -106,7 +102,6 @@ def _place(parts: Iterable[Union[str, int]]) -> str:
 
 
 def _message(value: Any, text: str) -> str:
-    """Return a schema error in one line of readable length."""
     whole = repr(value)
     if len(whole) > 80:
         text = text.replace(whole, whole[:60] + "…")

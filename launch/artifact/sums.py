@@ -26,15 +26,9 @@ def format_sums(entries: Mapping[str, str]) -> str:
 
 
 def write_sums(folder: Path, known: Mapping[str, str]) -> None:
-    """Write the list of every file below ``folder``; sums that are ``known`` are not computed again.
-
-    :raises OSError: a file cannot be read or the list not written.
-    """
-    entries = {
-        name: known.get(name) or digests.digest_file(folder / name)
-        for name in list_files(folder)
-        if name != NAME
-    }
+    """Write the list of every file below ``folder``; sums that are ``known`` are not computed again."""
+    names = (name for name in list_files(folder) if name != NAME)
+    entries = {name: known.get(name) or digests.digest_file(folder / name) for name in names}
     files.write_text(folder / NAME, format_sums(entries))
 
 
@@ -53,12 +47,10 @@ def list_files(folder: Path) -> List[str]:
 
 
 def read_sums(folder: Path) -> Dict[str, str]:
-    """Return the sums that the folder's list gives, by relative path.
-
-    :raises KitError: there is no list, or it has not the form that :func:`format_sums` gives it.
-    """
+    """:raises KitError: there is no list in ``folder``, or it has not the form of :func:`format_sums`."""
     path = folder / NAME
-    content, hint = "", _HINT
+    content = ""
+    hint = "Remove the tree and make it again, or copy it again from where it came."
     try:
         found = path.lstat()
         if not stat.S_ISREG(found.st_mode):
@@ -76,20 +68,15 @@ def read_sums(folder: Path) -> Dict[str, str]:
         problem, hint = f"The list of checksums cannot be read: {error.strerror}.", "Make it readable."
     entries = {name: digest for digest, name in _LINE.findall(content)}
     if not problem and format_sums(entries) != content:
-        problem = "The list of checksums has not the form in which the kit writes it:"
-        problem += " '<sha256>  <path>', sorted."
+        form = "'<sha256>  <path>', sorted"
+        problem = f"The list of checksums has not the form in which the kit writes it: {form}."
     if problem:
         raise KitError(problem, where=paths.show_path(path), hint=hint)
     return entries
 
 
-_HINT = "Remove the tree and make it again, or copy it again from where it came."
-
-
 def find_faults(folder: Path, entries: Mapping[str, str], tick: Callable[[str], None]) -> List[str]:
-    """Return what is wrong with the files of ``folder``, a line each.
-
-    Nothing outside the folder is read: what is no regular file counts as a fault.
+    """Return what is wrong with the files of ``folder``, a line each; what is no regular file is not read.
 
     :param entries: of :func:`read_sums`; ``tick`` is called with each path before it is read.
     """

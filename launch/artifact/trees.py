@@ -9,12 +9,11 @@ import shutil
 import stat
 import sys
 from pathlib import Path
-from typing import Any, Dict, List, NoReturn, Optional
+from typing import Any, Dict, List, NoReturn, Optional, Tuple
 
 from ..core import digests, files, locks, paths
 from ..core.errors import KitError
-from ..model import sparsity
-from ..model.variants import Variant
+from ..model.variants import Variant, list_report_paths
 from . import sums
 
 PROVENANCE = "provenance.json"
@@ -36,6 +35,9 @@ MO_LOG = "mo.log"
 IR_VERSIONS = {"2022.1": 11, "2021.4": 10}
 """The version of the IR that each release of Model Optimizer writes."""
 
+Content = Dict[str, Any]
+"""A provenance, or a part of one."""
+
 _CANNOT_LINK = (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.ENOSYS)
 """What a filesystem answers that cannot link these two files; anything else is a failure."""
 
@@ -44,13 +46,13 @@ _RENAME_EXCHANGE = 2  # renameat2(2)
 
 
 def list_onnx_files(stem: str) -> List[str]:
-    """Return the files of a tree that the first stage makes, relative to the tree."""
+    """Return the files that the first stage makes, relative to the tree."""
     onnx = Path(f"{stem}.onnx")
-    return [onnx.name, *(path.name for path in sparsity.list_report_paths(onnx))]
+    return [onnx.name, *(path.name for path in list_report_paths(onnx))]
 
 
 def list_ir_files(stem: str) -> List[str]:
-    """Return the files of a tree that Model Optimizer's stage makes, relative to the tree."""
+    """Return the files that Model Optimizer's stage makes, relative to the tree."""
     return [*(f"ir/{stem}{suffix}" for suffix in IR_SUFFIXES), f"ir/{MO_LOG}"]
 
 
@@ -61,9 +63,10 @@ def list_files(stem: str) -> List[str]:
 
 def describe_files(folder: Path, names: List[str]) -> Dict[str, Dict[str, Any]]:
     """Return size and sha256 of each named file below ``folder``."""
+    found = {name: folder / name for name in names}
     return {
-        name: {"bytes": (folder / name).stat().st_size, "sha256": digests.digest_file(folder / name)}
-        for name in names
+        name: {"bytes": path.stat().st_size, "sha256": digests.digest_file(path)}
+        for name, path in found.items()
     }
 
 
@@ -110,7 +113,7 @@ def read_provenance(tree: Path) -> Optional[Dict[str, Any]]:
 
 
 def read_some_provenance(tree: Path) -> Dict[str, Any]:
-    """Return a tree's provenance, whatever is wrong in it, of an earlier format too; empty for none."""
+    """Return a tree's provenance, of an earlier format too, whatever is wrong in it; empty for none."""
     try:
         content = parse_json(files.read_bytes(tree / PROVENANCE, MAX_BYTES))
     except (OSError, ValueError, RecursionError):
@@ -120,11 +123,7 @@ def read_some_provenance(tree: Path) -> Dict[str, Any]:
 
 
 def parse_json(content: bytes) -> Any:
-    """Return the value of a JSON text, in which every number is one.
-
-    :raises ValueError: it is no JSON, or has NaN or an infinity in it.
-    :raises RecursionError: it is nested too deep.
-    """
+    """:raises ValueError: it is no JSON, or has NaN or an infinity in it; or RecursionError: too deep."""
 
     def refuse(constant: str) -> NoReturn:
         raise ValueError(f"{constant} is no number")
@@ -136,34 +135,28 @@ def parse_json(content: bytes) -> Any:
     return json.loads(content.decode("utf-8"), parse_constant=refuse, parse_float=finite)
 
 
-def _aside(out: Path, variant: Variant) -> Path:
-    return out / f".{variant.name}.old"
-
-
-def _staging(out: Path, variant: Variant) -> Path:
-    return out / f".{variant.name}.new"
+def _beside(out: Path, variant: Variant) -> Tuple[Path, Path]:
+    """Return where a new tree is put together, and where an earlier one is set aside."""
+    return out / f".{variant.name}.new", out / f".{variant.name}.old"
 
 
 def has_leftovers(out: Path, variant: Variant) -> bool:
     """Return whether a killed run left something of ``variant`` in ``out``."""
-    return _aside(out, variant).exists() or _staging(out, variant).exists()
+    return any(path.exists() for path in _beside(out, variant))
 
 
 def recover_tree(out: Path, variant: Variant) -> None:
     """Clear away what a killed run left; a tree that it had set aside and not replaced comes back."""
-    tree, aside = out / variant.name, _aside(out, variant)
+    tree, (staging, aside) = out / variant.name, _beside(out, variant)
     with locks.hold_folder(out):
         if aside.is_dir() and not tree.exists():
             aside.rename(tree)
-        shutil.rmtree(aside, ignore_errors=True)
-        shutil.rmtree(_staging(out, variant), ignore_errors=True)
+        for left in (staging, aside):
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def check_writable(out: Path) -> None:
-    """Check that trees can appear in ``out``, there or not yet.
-
-    :raises KitError: they cannot.
-    """
+    """:raises KitError: trees cannot appear in ``out``, there or not yet."""
     if out.exists() and not out.is_dir():
         raise KitError("OUT is not a folder.", where=f"OUT={out}", hint="Set OUT= to a folder, new or not.")
     there = next(folder for folder in (out, *out.parents) if os.path.lexists(str(folder)))
@@ -187,7 +180,7 @@ def publish_tree(work: Path, out: Path, variant: Variant, provenance: Dict[str, 
     :param provenance: its ``files`` have the sums of the files in ``work``, which are not computed again.
     :raises KitError: the disk is full or ``out`` is not writable; an earlier tree is untouched then.
     """
-    tree, staging = out / variant.name, _staging(out, variant)
+    tree, (staging, aside) = out / variant.name, _beside(out, variant)
     content = {"format": FORMAT, **provenance}
     known = {name: entry["sha256"] for name, entry in content.get("files", {}).items()}
     try:
@@ -199,7 +192,7 @@ def publish_tree(work: Path, out: Path, variant: Variant, provenance: Dict[str, 
                 link_file(work / name, staging / name)
             files.write_text(staging / PROVENANCE, json.dumps(content, indent=2, sort_keys=True) + "\n")
             sums.write_sums(staging, known)
-            replace_tree(tree, staging, _aside(out, variant))
+            replace_tree(tree, staging, aside)
     except OSError as error:
         shutil.rmtree(staging, ignore_errors=True)
         raise KitError(
@@ -245,11 +238,6 @@ def link_file(source: Path, target: Path) -> None:
 
 def _exchange(first: Path, second: Path) -> bool:
     """Exchange two folders in one step; return False where the system cannot."""
-    if sys.platform != "linux":
-        return False
-    try:
-        renameat2 = ctypes.CDLL(None, use_errno=True).renameat2
-    except AttributeError:
-        return False
+    renameat2 = getattr(ctypes.CDLL(None), "renameat2", None) if sys.platform == "linux" else None
     names = os.fsencode(first), os.fsencode(second)
-    return bool(renameat2(_AT_FDCWD, names[0], _AT_FDCWD, names[1], _RENAME_EXCHANGE) == 0)
+    return bool(renameat2 and renameat2(_AT_FDCWD, names[0], _AT_FDCWD, names[1], _RENAME_EXCHANGE) == 0)

@@ -12,7 +12,7 @@ from typing import Any, Callable, Mapping, Optional
 
 from ..core import digests, files, paths
 from ..core.errors import KitError, make_unknown_error
-from ..model import bert_config, checkpoint, hub_list, squad
+from ..model import bert_config, hub_list, model_folder, squad
 from ..model.variants import Variant
 from ..vscode.rewrite import Rewriter
 from . import hub
@@ -107,11 +107,11 @@ def choose_inputs(
         raise KitError(
             "The seed is not a whole number from 0 to 4294967295.", where=f"SEED={seed}", hint="Correct SEED."
         )
-    if weights not in ("", checkpoint.RANDOM):
+    if weights not in ("", model_folder.RANDOM):
         raise KitError(
             f"There are no weights {weights!r}.",
             where=f"WEIGHTS={weights}",
-            hint=f"Set WEIGHTS={checkpoint.RANDOM} to draw them; without it the model folder's are read.",
+            hint=f"Set WEIGHTS={model_folder.RANDOM} to draw them; without it the model folder's are read.",
         )
     places = {name: files.expand_path(value, name) if value else None for name, value in given.items()}
     for name, place in places.items():
@@ -209,7 +209,7 @@ def _choose_weights(rewriter: Rewriter, selection: Selection, sample_is_default:
     elif selection.kind != "sample":
         rewriter.drop("--weights", f"INPUT={selection.kind}: the model's own weights")
     elif not sample_is_default:
-        rewriter.set("--weights", checkpoint.RANDOM, "INPUT=sample: it comes without weights")
+        rewriter.set("--weights", model_folder.RANDOM, "INPUT=sample: it comes without weights")
 
 
 def _downloaded(rewriter: Rewriter, selection: Selection, variant: Optional[Variant]) -> Selection:
@@ -221,7 +221,7 @@ def _downloaded(rewriter: Rewriter, selection: Selection, variant: Optional[Vari
     elif rewriter.has("--gen_sparse_cfg"):
         questions, weights = "", False
     else:
-        questions, weights = "validation", selection.weights != checkpoint.RANDOM
+        questions, weights = "validation", selection.weights != model_folder.RANDOM
     found = hub.fetch_local(selection.listing, questions, weights, selection.ready)
     read = {f"{questions}_file": found.questions} if questions else {}
     return replace(selection, model=found.model, downloaded=found.downloaded, **read)  # type: ignore[arg-type]

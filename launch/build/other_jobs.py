@@ -13,7 +13,7 @@ from ..core import child, files, paths
 from ..core.errors import KitError
 from ..core.locks import LOCK, LOCKED, hold_lock
 from ..core.progress import Progress
-from ..model import bert_config, checkpoint, metric, squad
+from ..model import bert_config, metric, model_folder, squad
 from ..model.variants import VARIANTS
 from . import inputs, preflight
 from .jobs import Job
@@ -120,9 +120,9 @@ def evaluate_job(job: Job, prepare: Callable[[], None]) -> str:
         examples = squad.read_questions(questions, job.named("validation_file"))
         squad.check_scorable(examples[: job.arguments.max_eval_samples])
     job.check_model()
-    model, drawn = job.local(job.arguments.model_name_or_path), job.arguments.weights == checkpoint.RANDOM
+    model, drawn = job.local(job.arguments.model_name_or_path), job.arguments.weights == model_folder.RANDOM
     if model.is_dir() and not drawn:
-        checkpoint.find_checkpoint(model)
+        model_folder.find_checkpoint(model)
     folder = job.local(job.arguments.output_dir)
     path = folder / "eval_results.json"
     with hold_lock(LOCK, LOCKED) as lock:
@@ -137,7 +137,7 @@ def evaluate_job(job: Job, prepare: Callable[[], None]) -> str:
         # The kit's own program says it itself; upstream's numbers would pass for a trained model's.
         weights = f"random, seed {job.arguments.seed}"
         if not drawn:
-            weights = (folder / checkpoint.ORIGIN).read_text(encoding="utf-8").strip()
+            weights = (folder / model_folder.ORIGIN).read_text(encoding="utf-8").strip()
         results["weights"] = weights
         files.write_text(path, json.dumps(results, indent=4, sort_keys=True) + "\n")
     progress.done(paths.show_path(path))

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Dict, Mapping, Optional
 
 from ..artifact import trees
-from ..artifact.provenance import Content
+from ..artifact.trees import Content
 from ..core import digests, git, hidden, host, paths, surroundings
 from ..core.errors import KitError
 from ..model.spec import Spec

@@ -1,6 +1,6 @@
 """Model configs: what makes a BERT's config sound, and the hybrid configs that follow from a dense one.
 
-Without transformers, so that ``make configs`` and every check answer at once.
+Without transformers, so that every check answers at once.
 """
 
 import json
@@ -12,23 +12,13 @@ from typing import Any, Callable, Dict, List, NamedTuple, Tuple
 
 from ..core import files, json_file, status
 from ..core.errors import KitError
-from .variants import (
-    OVERALL_SPARSITY,
-    VARIANTS,
-    Variant,
-    compute_unstructured_sparsity,
-    count_block_weights,
-    count_dense_weights,
-)
-
-TRANSFORMERS_VERSION = "4.9.1"
+from .variants import OVERALL_SPARSITY, VARIANTS, Variant, count_block_weights, count_dense_weights
 
 READER = "transformers"
 """Who reads a model folder's files besides the kit."""
 
 _DEFAULTS: Dict[str, Any] = {
-    # BertConfig's defaults in transformers 4.9.1 for keys that an older config.json leaves out and that
-    # a config saved by 4.9.1 carries.
+    # BertConfig's in transformers 4.9.1, for keys that an older config.json leaves out.
     "architectures": ["BertForQuestionAnswering"],
     "attention_probs_dropout_prob": 0.1,
     "gradient_checkpointing": False,
@@ -83,21 +73,25 @@ class BertShape:
 
     @property
     def unstructured_sparsity(self) -> float:
-        """Share of :attr:`kept_weights` to prune; see :func:`.compute_unstructured_sparsity`."""
-        return compute_unstructured_sparsity(
-            self.dense_block_weights, self.kept_weights, self.overall_sparsity
-        )
+        """Share of :attr:`kept_weights` to prune so that :attr:`overall_sparsity` is reached.
+
+        The operations stand in upstream's order: the result selects an order statistic, and another
+        rounding could select its neighbour.
+        """
+        dense, kept = self.dense_block_weights, self.kept_weights
+        structured = 1 - kept / dense
+        return (self.overall_sparsity - structured) * dense / kept
 
 
 def find_config(source: Path) -> Path:
-    """Return the config file that ``source``, a model folder or the file itself, stands for."""
+    """Return the config file of ``source``, a model folder or the file itself."""
     return source / "config.json" if source.is_dir() else source
 
 
 def read_config(source: Path, name: str = "") -> Dict[str, Any]:
     """Return the config in ``source`` (a model folder or a config file), with BERT's defaults filled in.
 
-    :param name: what has named it (``MODEL``), for errors; empty: nothing.
+    :param name: what has named it (``MODEL``), for errors.
     :raises KitError: it cannot be read or is not a BERT's.
     """
     path = find_config(source)
@@ -130,15 +124,8 @@ def _one_of(*wanted: Any) -> _Form:
     return _Form(f"one of {', '.join(map(json.dumps, wanted))}", lambda value: value in wanted)
 
 
-def _number(words: str, fits: Callable[[float], bool]) -> _Form:
-    def is_number(value: Any) -> bool:
-        return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-    return _Form(words, lambda value: is_number(value) and fits(value))
-
-
-def _is_whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+def _number(words: str, fits: Callable[[float], bool], *types: type) -> _Form:
+    return _Form(words, lambda value: type(value) in (types or (int, float)) and fits(value))
 
 
 def _is_two_labels(value: Any) -> bool:
@@ -147,12 +134,12 @@ def _is_two_labels(value: Any) -> bool:
 
 def _is_pruning(value: Any) -> bool:
     return isinstance(value, dict) and all(
-        re.fullmatch("[0-9]{1,9}", str(layer)) and isinstance(heads, list) and all(map(_is_whole, heads))
+        re.fullmatch("[0-9]{1,9}", str(layer)) and isinstance(heads, list) and set(map(type, heads)) <= {int}
         for layer, heads in value.items()
     )
 
 
-_COUNT = _Form("a positive whole number", lambda value: _is_whole(value) and value >= 1)
+_COUNT = _number("a positive whole number", lambda value: value >= 1, int)
 _SHARE = _number("a number from 0 to 1", lambda value: 0 <= value <= 1)
 _OFF = _only(False)
 
@@ -173,7 +160,7 @@ KEYS: Dict[str, _Form] = {
     "num_attention_heads": _COUNT,
     "num_hidden_layers": _COUNT,
     "num_labels": _only(2),
-    "pad_token_id": _Form("a whole number of at least 0", lambda value: _is_whole(value) and value >= 0),
+    "pad_token_id": _number("a whole number of at least 0", lambda value: value >= 0, int),
     "position_embedding_type": _one_of("absolute", "relative_key", "relative_key_query"),
     "problem_type": _one_of(None, "regression", "single_label_classification", "multi_label_classification"),
     "pruned_heads": _Form("an object of layers' numbers and lists of heads' numbers", _is_pruning),
@@ -193,8 +180,7 @@ KEYS: Dict[str, _Form] = {
 }
 """The keys of ``BertConfig`` in transformers 4.9.1 that count, and what their values must be.
 
-All others but :data:`_METHODS` are neutral: whatever their value is, the traced graph and the outputs are the
-same, and transformers reads the config.
+No value of another key, :data:`_METHODS` excepted, changes the traced graph or the outputs.
 """
 
 _METHODS = (
@@ -214,11 +200,7 @@ _EXAMPLES = {**_DEFAULTS, "chunk_size_feed_forward": 0, "num_labels": 2, "pruned
 _EXAMPLES.update({key: False for key, form in KEYS.items() if form is _OFF}, return_dict=True)
 
 
-def check_keys(config: Dict[str, Any], where: str) -> None:
-    """Check each key's value by itself; see :data:`KEYS`.
-
-    :raises KitError: the model is not one that the kit can make or evaluate.
-    """
+def _check_keys(config: Dict[str, Any], where: str) -> None:
     for key, value in config.items():
         form = KEYS.get(key)
         if form is not None and not form.fits(value):
@@ -236,10 +218,7 @@ def check_keys(config: Dict[str, Any], where: str) -> None:
 
 
 def check_graph(config: Dict[str, Any], where: str) -> None:
-    """Check that a config's model has the graph of BERT-large, which every tree is verified against.
-
-    :raises KitError: it has another activation function, other position embeddings or other token types.
-    """
+    """:raises KitError: the model's graph is not BERT-large's, which every tree is verified against."""
     for key, wanted in _GRAPH.items():
         if config[key] != wanted:
             raise KitError(
@@ -252,8 +231,7 @@ def check_graph(config: Dict[str, Any], where: str) -> None:
 def read_shape(config: Dict[str, Any], where: str) -> BertShape:
     """Return the dimensions in ``config``.
 
-    :param where: the config's file, for errors.
-    :raises KitError: a key has a value that the kit cannot use, or dimensions contradict each other.
+    :raises KitError: a value is none that the kit can use, or dimensions contradict each other.
     """
 
     def fail(problem: str, key: str) -> KitError:
@@ -261,7 +239,7 @@ def read_shape(config: Dict[str, Any], where: str) -> BertShape:
         what = f"The model config contradicts itself: {problem}."
         return KitError(what, where=f"{where}: {values}", hint="Correct the config.")
 
-    check_keys(config, where)
+    _check_keys(config, where)
     if config["type_vocab_size"] < 2:
         raise fail("question and context need two token types", "type_vocab_size")
     if config["pad_token_id"] >= config["vocab_size"]:
@@ -281,9 +259,8 @@ def read_shape(config: Dict[str, Any], where: str) -> BertShape:
             raise fail(f"pruned_heads leaves layer {layer} without a head", "num_attention_heads")
     overall = config.get("tx_block_overall_sparsity", OVERALL_SPARSITY)
     if not isinstance(overall, (int, float)) or not 0 <= overall < 1:
-        raise fail(
-            "tx_block_overall_sparsity must be at least 0 and less than 1", "tx_block_overall_sparsity"
-        )
+        key = "tx_block_overall_sparsity"
+        raise fail(f"{key} must be at least 0 and less than 1", key)
     intermediate = config["intermediate_size"]
     dense = count_block_weights(layers, hidden, hidden, intermediate)
     if pruned or "tx_block_overall_sparsity" in config:
@@ -309,10 +286,7 @@ def read_shape(config: Dict[str, Any], where: str) -> BertShape:
 
 
 def check_length(found: BertShape, tokens: int, where: str) -> None:
-    """Check that the model has a position for each of a feature's ``tokens``.
-
-    :raises KitError: it has not.
-    """
+    """:raises KitError: the model has not a position for each of a feature's ``tokens``."""
     if tokens > found.max_positions:
         raise KitError(
             f"The model has {found.max_positions} positions, a feature {tokens} tokens.",
@@ -322,36 +296,34 @@ def check_length(found: BertShape, tokens: int, where: str) -> None:
 
 
 def make_hybrid(dense: Dict[str, Any], variant: Variant, where: str) -> Dict[str, Any]:
-    """Return the config of the hybrid ``variant`` of the model that ``dense`` describes.
+    """Return the config of a hybrid of the model that ``dense`` describes: each layer's first heads stay.
 
-    The first ``variant.heads`` heads of every layer stay.
-
-    :param where: the dense config's file, for errors.
     :raises KitError: the dense model has fewer heads or rows than the hybrid keeps, or its feed-forward
         layers are not 4 × hidden wide: a hybrid config does not say how wide they were.
     """
-    assert variant.heads is not None
-    assert variant.intermediate_size is not None
-    layers, heads = dense["num_hidden_layers"], dense["num_attention_heads"]
-    if dense["intermediate_size"] != 4 * dense["hidden_size"]:
+    kept, rows = variant.heads, variant.intermediate_size
+    assert kept is not None
+    assert rows is not None
+    layers, heads, dense_rows = (
+        dense[name] for name in ("num_hidden_layers", "num_attention_heads", "intermediate_size")
+    )
+    if dense_rows != 4 * dense["hidden_size"]:
         raise KitError(
             "Hybrids are cut from models whose feed-forward layers are 4 × hidden wide.",
-            where=f"{where}: hidden_size = {dense['hidden_size']}, "
-            f"intermediate_size = {dense['intermediate_size']}",
+            where=f"{where}: hidden_size = {dense['hidden_size']}, intermediate_size = {dense_rows}",
             hint="Make 90pc_unstructured_sparse, or start from another model.",
         )
-    if variant.heads > heads or variant.intermediate_size > dense["intermediate_size"]:
+    if kept > heads or rows > dense_rows:
         raise KitError(
-            f"{variant.name} keeps {variant.heads} heads and {variant.intermediate_size} feed-forward rows; "
-            "the dense model has fewer.",
-            where=f"{where}: num_attention_heads = {heads}, intermediate_size = {dense['intermediate_size']}",
+            f"{variant.name} keeps {kept} heads and {rows} feed-forward rows; the dense model has fewer.",
+            where=f"{where}: num_attention_heads = {heads}, intermediate_size = {dense_rows}",
             hint="Make another variant, or start from a larger model.",
         )
     return {
         **dense,
-        "intermediate_size": variant.intermediate_size,
-        "pruned_heads": {str(layer): list(range(variant.heads, heads)) for layer in range(layers)},
-        "transformers_version": TRANSFORMERS_VERSION,
+        "intermediate_size": rows,
+        "pruned_heads": {str(layer): list(range(kept, heads)) for layer in range(layers)},
+        "transformers_version": "4.9.1",
         "tx_block_overall_sparsity": OVERALL_SPARSITY,
     }
 
@@ -362,9 +334,8 @@ def format_config(config: Dict[str, Any]) -> str:
 
 
 def write_hybrids(dense_source: Path, folder: Path) -> List[Path]:
-    """Write ``<folder>/<V>/config.json`` for the hybrids that the model ``dense_source`` is large enough for.
+    """Write and return ``<folder>/<V>/config.json`` of the hybrids that ``dense_source`` is large enough for.
 
-    :returns: the files, in the order of the sweep.
     :raises KitError: the dense config is unsound, too small for every hybrid, or ``folder`` is not writable.
     """
     dense = read_config(dense_source, "--model_name_or_path")
@@ -372,7 +343,7 @@ def write_hybrids(dense_source: Path, folder: Path) -> List[Path]:
     read_shape(dense, where)
     written: List[Path] = []
     too_small: List[KitError] = []
-    for variant in (variant for variant in VARIANTS.values() if variant.hybrid):
+    for variant in filter(lambda variant: variant.hybrid, VARIANTS.values()):
         try:
             config = make_hybrid(dense, variant, where)
             read_shape(config, where)

@@ -31,10 +31,8 @@ class File:
 class Listing:
     """A list of what ``INPUT=hub`` reads.
 
-    :param repository: the model's, as ``owner/name``.
-    :param revision: the commit of it.
-    :param model: config and tokenizer.
-    :param weights: what an evaluation reads besides.
+    :param repository: the model's, as ``owner/name``; ``revision`` a commit of it.
+    :param model: config and tokenizer; ``weights`` what an evaluation reads besides.
     """
 
     repository: str
@@ -46,10 +44,7 @@ class Listing:
 
 
 def read_hub_list(path: Path) -> Listing:
-    """Return the list in the file ``path``.
-
-    :raises KitError: it cannot be read, or is not of the form of :data:`LIST`.
-    """
+    """:raises KitError: the list in the file ``path`` cannot be read, or has not the form of :data:`LIST`."""
     content = json_file.read_json(path, "HUB")
     try:
         model, questions = content["model"], content["questions"]
@@ -61,20 +56,17 @@ def read_hub_list(path: Path) -> Listing:
             train=_questions(questions["train"]),
             validation=_questions(questions["validation"]),
         )
+        names = [file.name for file in (*found.model, *found.weights, found.train, found.validation)]
+        if len(set(names)) < len(names):
+            raise ValueError("two files have one name")
+        return found
     except KeyError as error:
-        raise _malformed(path, f"the key {error} is missing") from None
+        problem = f"the key {error} is missing"
     except (AttributeError, TypeError):
-        raise _malformed(path, "a text or an object stands where the other must") from None
+        problem = "a text or an object stands where the other must"
     except ValueError as error:
-        raise _malformed(path, str(error)) from None
-    names = [file.name for file in (*found.model, *found.weights, found.train, found.validation)]
-    if len(set(names)) < len(names):
-        raise _malformed(path, "two files have one name")
-    return found
-
-
-def _malformed(path: Path, problem: str) -> KitError:
-    return KitError(
+        problem = str(error)
+    raise KitError(
         f"The list of what INPUT=hub reads is not of the form it must be: {problem}.",
         where=f"HUB={path}",
         hint=f"Write it as {paths.show_path(LIST)} is.",
@@ -93,7 +85,7 @@ def _file(name: str, entry: Mapping[str, Any]) -> File:
         if key == "sha256":
             _matching("[0-9a-f]{64}", value, "sha256")
         elif key == "bytes":
-            if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+            if type(value) is not int or value < 0:
                 raise ValueError(f"{json.dumps(value)[:60]} is no number of bytes")
         elif key != "address":
             raise ValueError(f"the key {key!r} means nothing")

@@ -1,10 +1,7 @@
 """SQuAD v1.1's metric: exact match and F1 of answers, in double precision, and files of answers.
 
-The definition is that of the data set's official script, evaluate-v1.1.py (Rajpurkar et al. 2016, "SQuAD:
-100,000+ Questions for Machine Comprehension of Text"): texts are compared in lower case, without ASCII
-punctuation, without the words a, an and the, and with single spaces.  A question scores the best of its gold
-answers, each figure for itself, and a data set scores the mean of its questions.  Upstream's script uses this
-module, too (``squad_metric.patch``).
+The definition is that of the official script, evaluate-v1.1.py (Rajpurkar et al. 2016, "SQuAD: 100,000+
+Questions for Machine Comprehension of Text").  Upstream's script uses it, too (``squad_metric.patch``).
 """
 
 import math
@@ -23,21 +20,18 @@ _ARTICLE = re.compile(r"\b(?:an?|the)\b")
 _HINT = 'Give answers in the official form, one object: {"<question id>": "<answer>", …}.'
 
 
-def normalise_answer(text: str) -> str:
-    """Return ``text`` as it is compared.
-
-    Punctuation goes before articles and leaves no space: ``state-of-the-art`` becomes ``stateoftheart``.
-    """
+def _normalise(text: str) -> str:
+    # Punctuation goes before articles and leaves no space: state-of-the-art becomes stateoftheart.
     return " ".join(_ARTICLE.sub(" ", text.lower().translate(_NO_PUNCTUATION)).split())
 
 
 def score_question(answer: str, gold: Sequence[str]) -> Tuple[float, float]:
     """Return exact match (0 or 1) and F1 of an answer, each the best over ``gold``, at least one text.
 
-    F1 is the harmonic mean of precision and recall over words, each counted as often as it stands there.
-    Two texts of which nothing is left have no word in common: exact match 1, F1 0.
+    Texts are compared in lower case, without ASCII punctuation and articles.  F1 is the harmonic mean of
+    precision and recall over words.  Two texts of which nothing is left: exact match 1, F1 0.
     """
-    found, wanted = normalise_answer(answer), [normalise_answer(text) for text in gold]
+    found, wanted = _normalise(answer), [_normalise(text) for text in gold]
     return float(found in wanted), max(_f1(found.split(), text.split()) for text in wanted)
 
 
@@ -47,10 +41,9 @@ def _f1(found: Sequence[str], wanted: Sequence[str]) -> float:
 
 
 def score_answers(gold: Mapping[str, Sequence[str]], answers: Mapping[str, str]) -> Dict[str, float]:
-    """Return ``exact_match`` and ``f1`` in percent; a question without an answer counts 0 in both.
+    """Return ``exact_match`` and ``f1`` in percent, means over all questions; one without an answer has 0.
 
-    :param gold: the gold answers of every question, at least one, by its id.
-    :param answers: answers by the question's id.
+    :param gold: the gold answers of every question, at least one, by its id, as ``answers`` are.
     """
     # fsum rounds once: the order of the questions does not reach the figures.
     scores = [score_question(answers[name], texts) for name, texts in gold.items() if name in answers]
@@ -59,11 +52,10 @@ def score_answers(gold: Mapping[str, Sequence[str]], answers: Mapping[str, str])
 
 
 def read_answers(path: Path, name: str, gold: Mapping[str, Sequence[str]], questions: str) -> Dict[str, str]:
-    """Return the answers in a file of the official form, ``{"<question id>": "<answer>"}``.
+    """Return the answers in a file of the official form, by the question's id.
 
     :param name: what the file is to the user (``PREDICTIONS``), for errors, as ``questions`` is their file's.
-    :param gold: has the questions' ids.
-    :raises KitError: the file cannot be read, is no such object, names an id twice, or one of no question.
+    :raises KitError: it cannot be read, has another form, an id twice, or one that is not in ``gold``.
     """
     content = json_file.read_json(path, name, unique=True)
     where = f"{name}={path}"

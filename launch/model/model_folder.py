@@ -1,4 +1,4 @@
-"""A model folder's tokenizer: refused is what transformers would fail at, or silently read as other words."""
+"""A model folder's weights, and its tokenizer: what transformers fails at, or reads otherwise, is refused."""
 
 import re
 from pathlib import Path
@@ -8,6 +8,20 @@ from ..core import files, json_file
 from ..core.errors import KitError
 from .bert_config import READER, BertShape
 
+CHECKPOINTS = (
+    *("model.safetensors", "model.safetensors.index.json"),
+    *("pytorch_model.bin", "pytorch_model.bin.index.json"),
+)
+"""What a folder's weights are read from: the first of these that is there (``current_checkpoints.patch``)."""
+
+RANDOM = "random"
+"""``--weights random``: weights are drawn from the seed, and no checkpoint is read."""
+
+ORIGIN = "eval_weights.txt"
+"""Beside the results of upstream's script: in one line, where the weights are from."""
+
+_OTHERS = ("*.safetensors", "*.bin", "*.h5", "*.msgpack", "*.ckpt*", "*.gguf", "*.onnx")
+
 _OBJECTS = (
     *("added_tokens.json", "config.json", "special_tokens_map.json"),
     *("tokenizer_config.json", "tokenizer.json"),
@@ -15,7 +29,7 @@ _OBJECTS = (
 _VOCABULARY = "vocab.txt"
 
 _SPECIAL = {f"{name}_token": f"[{name.upper()}]" for name in ("unk", "cls", "sep", "pad", "mask")}
-"""A BERT tokenizer's words with a meaning of their own, by the keys that may name others."""
+"""A BERT tokenizer's special words, by the keys that may name others."""
 
 _BERTS = re.compile(
     "(|Conv|Distil|Mobile|Retri|Squeeze)BertTokenizer(Fast)?|(Electra|LayoutLM|Lxmert)Tokenizer(Fast)?"
@@ -23,12 +37,30 @@ _BERTS = re.compile(
 """transformers' fast tokenizers that read a vocab.txt with these words."""
 
 
+def find_checkpoint(folder: Path) -> Path:
+    """:raises KitError: there is no checkpoint in ``folder`` that is read."""
+    for name in CHECKPOINTS:
+        if (folder / name).is_file():
+            files.check_no_pointer(folder / name)
+            return folder / name
+    others = sorted({path.name for pattern in _OTHERS for path in folder.glob(pattern)})
+    problem = "weights, but none under a name that is read" if others else "no weights"
+    raise KitError(
+        f"The model folder holds {problem}.",
+        where=f"{folder}: {', '.join(others[:3])}" if others else str(folder),
+        hint=(
+            f"Put the model's checkpoint there ({', '.join(CHECKPOINTS)}), or have weights drawn:"
+            " WEIGHTS=random, which is --weights random in a launch file."
+        ),
+    )
+
+
 def check_tokenizer(folder: Path, shape: BertShape, tokens: int) -> None:
     """Check that transformers can read the tokenizer's files, and that its words and lengths fit the model.
 
     :param tokens: tokens of a feature.
-    :raises KitError: a file is broken, a word has no row in the model, is there twice or, of those with a
-        meaning of their own, not at all; or a feature is longer than the tokenizer makes it.
+    :raises KitError: a file is broken, a word has no row in the model or is there twice, a special one is
+        missing, or a feature is longer than the tokenizer makes it.
     """
     objects = {name: _object(folder / name) for name in _OBJECTS if (folder / name).exists()}
     config = objects.get("tokenizer_config.json", {})
@@ -54,10 +86,7 @@ def check_tokenizer(folder: Path, shape: BertShape, tokens: int) -> None:
 
 
 def _special(objects: Dict[str, Dict[str, Any]], folder: Path, source: Path) -> Dict[str, str]:
-    """Return the words with a meaning of their own by their keys: BERT's, or of other tokenizers those named.
-
-    :raises KitError: the tokenizer is of a class that does not read ``source``, a vocab.txt.
-    """
+    """Return the special words by their keys: BERT's, or of other tokenizers those named."""
     name, key = "tokenizer_config.json", "tokenizer_class"
     if objects.get(name, {}).get(key) is None:
         name = "config.json"
@@ -108,7 +137,7 @@ def _check_length(config: Dict[str, Any], folder: Path, tokens: int) -> None:
 
 
 def make_too_short_error(longest: float, tokens: int, where: str) -> KitError:
-    """Return the error for a tokenizer whose inputs are shorter than features, which NNCF's config traces."""
+    """Return the error for a tokenizer whose inputs are shorter than features."""
     return KitError(
         f"The tokenizer makes inputs of at most {longest:g} tokens; a feature has {tokens}.",
         where=where,
@@ -118,10 +147,7 @@ def make_too_short_error(longest: float, tokens: int, where: str) -> KitError:
 
 
 def _words(path: Path) -> Dict[str, int]:
-    """Return the words of a vocab.txt, one a line, with their numbers; an empty line is no word.
-
-    :raises KitError: it cannot be read, has no word, or one twice, of which transformers takes the later.
-    """
+    """Return the words of a vocab.txt, one a line, with their numbers; an empty line is no word."""
 
     def fail(problem: str, hint: str, lines: str = "") -> KitError:
         return KitError(f"The vocabulary {problem}", where=f"{path}{lines}", hint=hint)
@@ -139,7 +165,7 @@ def _words(path: Path) -> Dict[str, int]:
     words: Dict[str, int] = {}
     for number, word in enumerate(lines):
         if word and words.setdefault(word, number) != number:
-            raise fail(
+            raise fail(  # transformers takes the later
                 f"has the word {json_file.show_value(word)} twice, and one word has one number.",
                 "Give the earlier a name that is in no text, [unused1] say: then no number changes.",
                 f", lines {words[word] + 1} and {number + 1}",
@@ -150,7 +176,7 @@ def _words(path: Path) -> Dict[str, int]:
 
 
 def _tokenizer_words(content: Dict[str, Any]) -> Dict[str, int]:
-    """Return the words that a tokenizer.json lists, with their numbers; what has another form lists none."""
+    """Return the words that a tokenizer.json lists, with their numbers; one of another form lists none."""
     model, added = content.get("model"), content.get("added_tokens")
     vocabulary: Any = model.get("vocab") if isinstance(model, dict) else None
     if isinstance(vocabulary, list) and all(isinstance(pair, list) for pair in vocabulary):

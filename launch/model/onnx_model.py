@@ -1,12 +1,9 @@
 """An ONNX file: its graph, its constants, and names by which a person finds them; weights stay in the file.
 
-``onnx.load`` takes twice the file's size in memory, and more time for that memory than anything that is done
-with it.  Here everything but the weights is read, 0.3 of 1338 MB.  A tensor whose raw data was left out says
-where it is as ONNX does for values in another file (``external_data`` in ``onnx.proto``): in this one, whose
-name there no file can say.
-
-The wire format is protobuf's: https://protobuf.dev/programming-guides/encoding/.  A file from elsewhere is
-read in a process with a limit on its memory (:mod:`launch.verify.measuring`).
+``onnx.load`` takes twice the file's size in memory.  Here everything but the weights is read, 0.3 of 1338 MB.
+A tensor whose raw data was left out says where it is as ONNX does for values in another file
+(``external_data`` in ``onnx.proto``).  The wire format: https://protobuf.dev/programming-guides/encoding/.
+A file from elsewhere is read in a process with a limit on its memory (:mod:`launch.verify.measuring`).
 """
 
 import mmap
@@ -21,15 +18,15 @@ from ..core.errors import KitError
 AT_ONCE = 1 << 16
 """Elements of a large constant that are counted or computed at once: they stay in a core's cache."""
 
-MODULE_PREFIX = "nncf_module."
+_MODULE_PREFIX = "nncf_module."
 
 QUANTIZER = "FakeQuantize"
 
-RANGE_ENDS = ("low", "high", "output low", "output high")
+_RANGE_ENDS = ("low", "high", "output low", "output high")
 """A quantizer's inputs after the first."""
 
-_INPUTS = {QUANTIZER: 1 + len(RANGE_ENDS), "Gather": 2}
-"""How many inputs the operators have whose inputs are looked at by their place."""
+_INPUTS = {QUANTIZER: 1 + len(_RANGE_ENDS), "Gather": 2}
+"""Numbers of inputs of the operators whose inputs are looked at by their place."""
 
 _VARINT, _BYTES = 0, 2
 """Wire types; 3 and 4 are groups, which ONNX has none of, 6 and 7 are nothing."""
@@ -37,17 +34,11 @@ _VARINT, _BYTES = 0, 2
 _WIDTHS = {1: 8, 5: 4}
 """Bytes by wire type, where they are fixed."""
 
-_VARINT_BYTES = 10
-"""Bytes that a number takes at most."""
-
-_MOST = 64 * 10**6
-"""Bytes on end that are taken from a file: the kit's have 0.3 million beside their weights."""
-
 _SMALL = 256
 """Bytes up to which a field is taken as it is: looking into all of them would take most of the time."""
 
 _HERE = secrets.token_hex(16)
-"""The name of the file that is read."""
+"""What names the file itself in ``external_data``."""
 
 _Fields = Dict[int, Optional[Dict[int, Any]]]
 """By number, the fields that lead to raw data and those within them; None for raw data itself."""
@@ -66,7 +57,7 @@ class Graph:
                 self.consumers.setdefault(name, []).append(node)
 
     def layer_name(self, quantizer: Any) -> str:
-        """Return the name of the parameter that ``quantizer`` quantizes; empty where the graph is unknown.
+        """Return the parameter that ``quantizer`` quantizes; empty where the graph is unknown.
 
         The exporter keeps the names of biases alone: the name is that of the bias added to the product.
         """
@@ -81,7 +72,7 @@ class Graph:
             for follower in self.consumers.get(product.output[0], []):
                 for name in follower.input:
                     if name in self.initializers and name.endswith(".bias"):
-                        return str(name)[len(MODULE_PREFIX) : -len("bias")] + "weight"
+                        return str(name)[len(_MODULE_PREFIX) : -len("bias")] + "weight"
         return ""
 
     def _embedding(self, index: str) -> str:
@@ -149,13 +140,11 @@ class Model:
                 kind = numpy.dtype(mapping.TENSOR_TYPE_TO_NP_TYPE[tensor.data_type]).newbyteorder("<")
                 values = numpy.frombuffer(memoryview(self._data)[place], kind).reshape(tensor.dims)
         except (ValueError, TypeError, KeyError):
-            raise make_damaged_error(
-                self.path, "a constant has not the values that its type and shape need"
-            ) from None
+            problem = "a constant has not the values that its type and shape need"
+            raise make_damaged_error(self.path, problem) from None
         if values.dtype.kind not in "biuf":
-            raise make_damaged_error(
-                self.path, f"a constant holds no numbers but {name_type(tensor.data_type)}"
-            )
+            problem = f"a constant holds no numbers but {name_type(tensor.data_type)}"
+            raise make_damaged_error(self.path, problem)
         return values
 
     def content(self, tensor: Any) -> Any:
@@ -188,13 +177,12 @@ class Model:
         for user in self.graph.consumers.get(name, []):
             layer = self._weight(user)
             if layer:
-                return f"{layer}, {RANGE_ENDS[list(user.input).index(name) - 1]} end of its range"
+                return f"{layer}, {_RANGE_ENDS[list(user.input).index(name) - 1]} end of its range"
         if name in self.graph.initializers:
             return strip_prefix(name)
         return self.node_label(self.graph.producer[name])
 
     def _weight(self, node: Any) -> str:
-        """Return the parameter that ``node`` quantizes; empty where it quantizes none."""
         if node.op_type == QUANTIZER and node.input[0] in self.matrices:
             return self.graph.layer_name(node)
         return ""
@@ -220,12 +208,10 @@ class Model:
 
 
 def _is_complete(node: Any) -> bool:
-    """Return whether ``node`` has the inputs and outputs that are looked at."""
     return len(node.output) > 0 and len(node.input) == _INPUTS.get(node.op_type, len(node.input))
 
 
 def _texts(proto: Any) -> Iterator[Any]:
-    """Yield the names in a model; protobuf gives bytes for what is not UTF-8."""
     for entry in proto.opset_import:
         yield entry.domain
     for named in (*proto.graph.initializer, *proto.graph.input, *proto.graph.output):
@@ -244,7 +230,7 @@ def read_node_constant(node: Any) -> Optional[Any]:
 
 def strip_prefix(name: str) -> str:
     """Return a parameter's name in the model."""
-    return name[len(MODULE_PREFIX) :] if name.startswith(MODULE_PREFIX) else name
+    return name[len(_MODULE_PREFIX) :] if name.startswith(_MODULE_PREFIX) else name
 
 
 def name_type(number: int) -> str:
@@ -266,15 +252,10 @@ def make_damaged_error(path: Path, reason: str) -> KitError:
     )
 
 
-class _TooMuch(Exception):
-    """There is too much beside the weights."""
-
-
 def read_outline(path: Path) -> Tuple[Any, mmap.mmap]:
     """Return the ``onnx.ModelProto`` in a file, without the raw data of large tensors, and the file.
 
     :raises KitError: the file is no ONNX file, is damaged, or keeps values in other files.
-    :raises OSError: it cannot be read.
     """
     import onnx
     from google.protobuf.message import DecodeError
@@ -286,14 +267,8 @@ def read_outline(path: Path) -> Tuple[Any, mmap.mmap]:
     data.madvise(mmap.MADV_RANDOM)  # or the weights would be read ahead from the disk
     try:
         model = onnx.ModelProto.FromString(_outline(data, 0, len(data), _ways()))
-    except (ValueError, DecodeError):
+    except (ValueError, IndexError, DecodeError):
         raise make_damaged_error(path, "its bytes cannot be read as ONNX") from None
-    except _TooMuch:
-        raise KitError(
-            f"The ONNX file has more than {_MOST:,} bytes beside its weights.",
-            where=paths.show_path(path),
-            hint="Keep the weights as raw data; if this is one of the kit's files, make it again.",
-        ) from None
     data.madvise(mmap.MADV_NORMAL)
     if any(map(_is_elsewhere, _tensors(model))):
         raise KitError(
@@ -313,7 +288,6 @@ def _left_out(tensor: Any) -> Optional[slice]:
 
 
 def _tensors(message: Any) -> Iterator[Any]:
-    """Yield the tensors in a message, wherever they are in it."""
     if message.DESCRIPTOR.full_name == "onnx.TensorProto":
         yield message
         return
@@ -344,19 +318,21 @@ def _outline(data: mmap.mmap, start: int, end: int, ways: _Fields) -> bytes:
     """Return the message between two places without the large raw data in it.
 
     :param ways: the fields of the message that lead there.
-    :raises ValueError: the bytes are no message.
-    :raises _TooMuch: more than :data:`_MOST` bytes on end are no large raw data.
+    :raises ValueError: the bytes are no message; or IndexError, or protobuf's DecodeError.
     """
+    from google.protobuf.internal.decoder import _DecodeVarint as read_number
+    from google.protobuf.internal.encoder import _VarintBytes as write_number
+
     kept: List[bytes] = []
     position = start
     while position < end:
         field = position
-        tag, position = _varint(data, position, end)
+        tag, position = read_number(data, position)
         wire_type = tag & 7
         if wire_type == _VARINT:
-            _, position = _varint(data, position, end)
+            _, position = read_number(data, position)
         elif wire_type == _BYTES:
-            length, position = _varint(data, position, end)
+            length, position = read_number(data, position)
             if length > _SMALL and tag >> 3 in ways and length <= end - position:
                 kept.append(data[start:field])
                 inner = ways[tag >> 3]
@@ -364,50 +340,21 @@ def _outline(data: mmap.mmap, start: int, end: int, ways: _Fields) -> bytes:
                     kept.append(_place(position, length))
                 else:
                     content = _outline(data, position, position + length, inner)
-                    kept += [_number(tag), _number(len(content)), content]
+                    kept += [write_number(tag), write_number(len(content)), content]
                 start = position + length
             position += length
         else:
             position += _WIDTHS.get(wire_type, len(data))
         if tag < 8 or position > end:  # the field with the number 0, at which protobuf would stop
             raise ValueError
-        if position - start > _MOST:
-            raise _TooMuch
     kept.append(data[start:end])
     return b"".join(kept)
 
 
 def _place(offset: int, length: int) -> bytes:
-    """Return the fields of a tensor that say where its values are."""
     from onnx import TensorProto
 
     tensor = TensorProto(data_location=TensorProto.EXTERNAL)
     for key, value in (("location", _HERE), ("offset", offset), ("length", length)):
         tensor.external_data.add(key=key, value=str(value))
     return bytes(tensor.SerializeToString())
-
-
-def _number(number: int) -> bytes:
-    """Return a number as varint."""
-    written = bytearray()
-    while number > 127:
-        written.append(number & 127 | 128)
-        number >>= 7
-    written.append(number)
-    return bytes(written)
-
-
-def _varint(data: mmap.mmap, position: int, end: int) -> Tuple[int, int]:
-    """Return the number at ``position`` and the place behind it.
-
-    :param end: the place behind what it is in.
-    :raises ValueError: it does not end there.
-    """
-    number = shift = 0
-    for place in range(position, min(end, position + _VARINT_BYTES)):
-        byte = data[place]
-        number |= (byte & 127) << shift
-        if byte < 128:
-            return number, place + 1
-        shift += 7
-    raise ValueError

@@ -8,14 +8,14 @@ import math
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Iterator, List, Tuple
+from typing import Iterator, List, Tuple
 
 from ..core import status
 from ..core.errors import KitError
-from .onnx_model import AT_ONCE, Model
+from .onnx_model import Model
+from .variants import list_report_paths
 
 COLUMNS = ("layer_id", "layer", "shape", "nparam", "nnz", "sparsity")
-BLOCK_PREFIX = "bert.encoder.layer."
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,6 @@ class Row:
 
     :param layer_id: name of the ONNX ``Constant`` node, upstream's key.
     :param layer: the parameter's name in the model.
-    :param shape: rows and columns.
     :param nnz: elements that are not zero (a negative zero is zero).
     """
 
@@ -45,6 +44,8 @@ def measure_rows(onnx_path: Path) -> Iterator[Row]:
 
     :raises KitError: the file is damaged.
     """
+    import numpy
+
     model = Model(onnx_path)
     for name, quantizer in model.matrices.items():
         constant = model.graph.producer.get(name)
@@ -55,24 +56,9 @@ def measure_rows(onnx_path: Path) -> Iterator[Row]:
                 layer=model.graph.layer_name(quantizer),
                 shape=tuple(tensor.dims),
                 nparam=math.prod(tensor.dims),
-                nnz=_nonzero(model.array(tensor)),
+                # Compared first: numpy counts what is true many times faster than what is a number.
+                nnz=int(numpy.count_nonzero(model.array(tensor) != 0)),
             )
-
-
-def _nonzero(values: Any) -> int:
-    """Return how many values of an array are not zero; a negative zero is zero."""
-    import numpy
-
-    flat = values.reshape(-1)
-    # Compared first: numpy counts what is true many times faster than what is a number.
-    parts = (flat[start : start + AT_ONCE] != 0 for start in range(0, len(flat), AT_ONCE))
-    return sum(int(numpy.count_nonzero(part)) for part in parts)
-
-
-def list_report_paths(onnx_path: Path) -> Tuple[Path, Path]:
-    """Return the report's two files, CSV and Markdown, named as upstream names them."""
-    stem = onnx_path.with_suffix("").name + "-onnx_sparsity"
-    return onnx_path.with_name(stem + ".csv"), onnx_path.with_name(stem + ".md")
 
 
 def write_report(onnx_path: Path) -> None:
@@ -115,15 +101,6 @@ def read_report(csv_path: Path) -> List[Row]:
             )
             for row in csv.DictReader(handle)
         ]
-
-
-def compute_block_sparsity(report: List[Row], dense_weights: int) -> float:
-    """Return the share of the dense model's transformer-block weights that are zero or removed.
-
-    :param dense_weights: weights in the dense model's block matrices, 301,989,888 in BERT-large.
-    """
-    left = sum(row.nnz for row in report if row.layer.startswith(BLOCK_PREFIX))
-    return 1 - left / dense_weights
 
 
 def _main(arguments: List[str]) -> int:

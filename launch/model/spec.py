@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Any, Dict, List, Mapping, Optional, Tuple
 
 from .bert_config import BertShape
-from .sparsity import BLOCK_PREFIX
 from .variants import OVERALL_SPARSITY, VARIANTS, Variant, count_block_weights, count_dense_weights
 
 OPSET = 10
@@ -20,15 +19,12 @@ BITS = 8
 SPARSITY_TOLERANCE = 1e-4
 """By how much a tree's block sparsity may be off: upstream's threshold is a weight, and ties go with it."""
 
+BLOCK_PREFIX = "bert.encoder.layer."
+
 ATTENTION = (*(f"attention.self.{name}" for name in ("query", "key", "value")), "attention.output.dense")
 FEED_FORWARD = ("intermediate.dense", "output.dense")
 
 HEAD = "qa_outputs.weight"
-
-_NODES = (62, 163)
-_ACTIVATIONS = (3, 13)
-_OUTPUT = (104, 275)
-"""At no layer, and more for each: as upstream's scripts export 2 and 24 layers at the pinned commits."""
 
 
 def make_bert_large(variant: Variant) -> BertShape:
@@ -50,8 +46,7 @@ def make_bert_large(variant: Variant) -> BertShape:
 class Spec(BertShape):
     """What the tree of one variant must be.
 
-    :param variant: the tree's name.
-    :param sequence_length: tokens of a feature.
+    :param variant: the tree's name; ``sequence_length`` the tokens of a feature.
     """
 
     variant: str
@@ -64,7 +59,7 @@ class Spec(BertShape):
 
     @classmethod
     def from_model(cls, variant: str, model: Mapping[str, Any]) -> "Spec":
-        """Return the spec that the ``model`` of a valid provenance describes; see :meth:`model`."""
+        """Return the spec that the ``model`` of a valid provenance describes."""
         return cls(variant=variant, **{**model, "heads": tuple(model["heads"])})
 
     def model(self) -> Dict[str, Any]:
@@ -135,31 +130,28 @@ class Spec(BertShape):
         rows, columns = self.matrices()[parameter]
         return rows * columns
 
-    def _linear(self, numbers: Tuple[int, int]) -> int:
-        return numbers[0] + numbers[1] * self.layers
-
+    # Numbers of the graph that upstream's scripts export of 2 and of 24 layers at the pinned commits.
     @property
     def nodes(self) -> int:
         """Nodes of the ONNX graph."""
-        return self._linear(_NODES)
+        return 62 + 163 * self.layers
 
     @property
     def activation_quantizers(self) -> int:
         """FakeQuantize nodes that quantize no constant."""
-        return self._linear(_ACTIVATIONS)
+        return 3 + 13 * self.layers
 
     @property
     def outputs(self) -> List[str]:
         """Names of the outputs, start and end logits: the exporter numbers what has no name."""
-        return [str(self._linear(_OUTPUT) + number) for number in (0, 1)]
+        return [str(104 + 275 * self.layers + number) for number in (0, 1)]
 
     def expected_zeros(self) -> Dict[str, float]:
         """Return the share of zeros to expect in each transformer-block matrix of random weights.
 
-        torch draws the n weights of a linear layer from a uniform distribution around zero, so that
-        ‖W‖₂ = bound·√(n/3), and NNCF prunes where |w| / ‖W‖₂ is at most one threshold t for all matrices
-        (``normed_abs``): a share min(1, t·√(n/3)) of each.  t follows from the share of all.  With t high
-        enough every matrix of the largest size is all zero: so it is in the unstructured BERT-large.
+        torch draws the n weights of a layer uniformly around zero, so ‖W‖₂ = bound·√(n/3).  NNCF prunes where
+        |w| / ‖W‖₂ is at most one threshold t for all matrices (``normed_abs``): a share min(1, t·√(n/3)) of
+        each.  t follows from the share of all.
         """
         sizes = {
             name: rows * columns

@@ -34,7 +34,7 @@ class Example:
 
     @property
     def where(self) -> str:
-        """Its file, place, article and id, for errors."""
+        """What errors name it by."""
         return f"{self.place} {_named(self.title, self.id)}".strip()
 
     @property
@@ -50,7 +50,6 @@ class Example:
 
 
 def _named(title: Any, identity: Any = "") -> str:
-    """Return an article's title and a question's id as errors name them, where there are such."""
     named = (("article", title), ("question", identity))
     text = ", ".join(f"{kind} {json_file.show_value(name)}" for kind, name in named if name)
     return f"({text})" if text else ""
@@ -61,8 +60,7 @@ class _Reader:
 
     def __init__(self, where: str) -> None:
         self.where = where
-        self.about = ""
-        """The article and the question that are being read."""
+        self.about = ""  # the article and the question that are being read
 
     def fail(self, place: str, problem: str) -> KitError:
         return KitError(
@@ -70,6 +68,9 @@ class _Reader:
             where=f"{self.where}: {place} {self.about}".rstrip(),
             hint=_HINT,
         )
+
+    def unexpected(self, place: str, wanted: str, found: Any) -> KitError:
+        return self.fail(place, f"{wanted} was expected, not {json_file.show_value(found)}")
 
     def get(self, value: Any, place: str, key: str, kind: type) -> Any:
         if not isinstance(value, dict):
@@ -81,9 +82,7 @@ class _Reader:
             found = int(found)
         if not isinstance(found, kind) or isinstance(found, bool):
             kinds = {str: "a text", int: "a whole number", list: "a list", dict: "an object"}
-            raise self.fail(
-                f"{place}.{key}", f"{kinds[kind]} was expected, not {json_file.show_value(found)}"
-            )
+            raise self.unexpected(f"{place}.{key}", kinds[kind], found)
         return self.text(str(found), f"{place}.{key}") if kind is str else found
 
     def text(self, text: str, place: str) -> str:
@@ -97,19 +96,15 @@ class _Reader:
         return text
 
     def label(self, value: Any, place: str) -> str:
-        """Return a title or an id, a number perhaps, as text."""
         if isinstance(value, bool) or not isinstance(value, (str, int)):
-            raise self.fail(
-                place, f"a text or a whole number was expected, not {json_file.show_value(value)}"
-            )
+            raise self.unexpected(place, "a text or a whole number", value)
         return self.text(str(value), place)
 
     def answer(self, context: str, row: Dict[str, Any], place: str) -> Tuple[str, int]:
         text, start = self.get(row, place, "text", str), self.get(row, place, "answer_start", int)
         if not -1 <= start <= len(context):  # -1: unknown
-            raise self.fail(
-                place, f"answer_start {start} lies outside the context of {len(context)} characters"
-            )
+            problem = f"answer_start {start} lies outside the context of {len(context)} characters"
+            raise self.fail(place, problem)
         return text, start
 
     def article(self, article: Dict[str, Any], place: str) -> Iterator[Example]:
@@ -122,10 +117,7 @@ class _Reader:
                 yield self.question(qa, f"{here}.qas[{q}]", title, context)
 
     def question(self, row: Any, place: str, title: Any = None, context: Optional[str] = None) -> Example:
-        """Return a question; its place stands for a missing id.
-
-        :param title: its article's; in the flat form, where ``context`` is None, it has both itself.
-        """
+        """Return a question; in the flat form, where ``context`` is None, it has its title itself."""
         flat = context is None
         if not isinstance(row, dict):
             raise self.fail(place, "an object was expected")
@@ -171,29 +163,22 @@ def read_questions(path: Path, name: str) -> List[Example]:
 
 
 def check_scorable(examples: Sequence[Example]) -> None:
-    """Check that answers to the questions can be scored.
-
-    :raises KitError: two have the same id, or one has no answer to be compared with, or one of unknown place.
-    """
+    """:raises KitError: two questions have one id, or one has no answer, or one of unknown place."""
     seen = set()
     for example in examples:
+        where = example.where
+        odd = next((answer for answer in example.answers if answer[1] < 0), None)
         if example.id in seen:
-            raise KitError(
-                "Two questions have the same id, so their answers cannot be told apart.",
-                where=example.where,
-                hint="Give every question an id of its own.",
-            )
-        seen.add(example.id)
-        if not example.answers:
-            raise KitError(
-                "A question has no answer, so an answer to it cannot be scored.",
-                where=example.where,
-                hint="Give every question of the validation file at least one answer, as SQuAD v1.1 does.",
-            )
-        for text, start in example.answers:
-            if start < 0:
-                raise KitError(
-                    f"An answer's answer_start is {start}, so it is not known to stand in the context.",
-                    where=f"{example.where}: answer {json_file.show_value(text)}",
-                    hint="Give the place of its first character in the context, counted from 0.",
-                )
+            problem = "Two questions have the same id, so their answers cannot be told apart."
+            hint = "Give every question an id of its own."
+        elif not example.answers:
+            problem = "A question has no answer, so an answer to it cannot be scored."
+            hint = "Give every question of the validation file at least one answer, as SQuAD v1.1 does."
+        elif odd:
+            problem = f"An answer's answer_start is {odd[1]}, so it is not known to stand in the context."
+            where += f": answer {json_file.show_value(odd[0])}"
+            hint = "Give the place of its first character in the context, counted from 0."
+        else:
+            seen.add(example.id)
+            continue
+        raise KitError(problem, where=where, hint=hint)

@@ -6,7 +6,8 @@ weights of what is left are pruned; in the *unstructured* variant, single weight
 
 import difflib
 from dataclasses import dataclass
-from typing import Dict, Optional
+from pathlib import Path
+from typing import Dict, Optional, Tuple
 
 from ..core.errors import KitError
 
@@ -16,7 +17,7 @@ OVERALL_SPARSITY = 0.9
 
 @dataclass(frozen=True)
 class Variant:
-    """One of the five artifact trees.
+    """One of the five.
 
     :param name: the tree's name, ``V`` on the command line.
     :param heads: attention heads kept in each layer; None where all are kept.
@@ -34,30 +35,23 @@ class Variant:
 
     @property
     def stem(self) -> str:
-        """File name, without suffix, of the tree's ONNX and IR files."""
+        """File name, without suffix, of ONNX file and IR."""
         return f"{self.name}-8bit"
 
 
-def _hybrid(heads: int, intermediate_size: int) -> Variant:
-    """Return a hybrid under upstream's name."""
-    name = f"{OVERALL_SPARSITY * 100:2.0f}pc_sparse-{heads:02d}_head-{intermediate_size:04d}_ffnn"
-    return Variant(name, heads, intermediate_size)
+_FIVE = (
+    Variant("90pc_sparse-02_head-0512_ffnn", 2, 512),
+    Variant("90pc_sparse-04_head-1024_ffnn", 4, 1024),
+    Variant("90pc_sparse-06_head-1536_ffnn", 6, 1536),
+    Variant("90pc_sparse-08_head-2048_ffnn", 8, 2048),
+    Variant("90pc_unstructured_sparse", None, None),
+)
 
-
-VARIANTS: Dict[str, Variant] = {
-    variant.name: variant
-    for variant in (
-        *(_hybrid(2 * step, 512 * step) for step in range(1, 5)),  # upstream's sweep
-        Variant("90pc_unstructured_sparse", None, None),
-    )
-}
+VARIANTS: Dict[str, Variant] = {variant.name: variant for variant in _FIVE}
 
 
 def find_variant(name: str) -> Variant:
-    """Return the variant called ``name``.
-
-    :raises KitError: there is none; the error lists the five and names the nearest.
-    """
+    """:raises KitError: there is no such variant; the error lists the five and names the nearest."""
     if name in VARIANTS:
         return VARIANTS[name]
     near = difflib.get_close_matches(name, VARIANTS, n=1, cutoff=0.0) if name else []
@@ -68,27 +62,23 @@ def find_variant(name: str) -> Variant:
     )
 
 
+def list_report_paths(onnx_path: Path) -> Tuple[Path, Path]:
+    """Return the files of an ONNX file's sparsity report, CSV and Markdown, named as upstream names them."""
+    stem = onnx_path.with_suffix("").name + "-onnx_sparsity"
+    return onnx_path.with_name(stem + ".csv"), onnx_path.with_name(stem + ".md")
+
+
 def count_block_weights(layers: int, hidden: int, attention_width: int, intermediate_size: int) -> int:
     """Return the number of weights in a BERT's transformer-block matrices (no biases, no layer norms).
 
-    :param attention_width: kept heads × head size; equals ``hidden`` in a dense model.
+    :param attention_width: kept heads × head size.
     """
     return layers * (4 * hidden * attention_width + 2 * hidden * intermediate_size)
 
 
 def count_dense_weights(layers: int, hidden: int) -> int:
-    """Return :func:`count_block_weights` of the dense BERT, whose feed-forward layers are 4 × hidden wide.
+    """Return the transformer-block weights of a dense BERT, whose feed-forward layers are 4 × hidden wide.
 
     So in every BERT of Devlin et al. 2019 (section 3).  BERT-large gives 301,989,888, upstream's constant.
     """
     return count_block_weights(layers, hidden, hidden, 4 * hidden)
-
-
-def compute_unstructured_sparsity(dense: int, kept: int, overall: float) -> float:
-    """Return the share of the ``kept`` weights to prune so that ``overall`` of the ``dense`` ones are gone.
-
-    The operations stand in upstream's order: the result selects an order statistic, and another
-    rounding could select its neighbour.
-    """
-    structured = 1 - kept / dense
-    return (overall - structured) * dense / kept

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, List, NoReturn, Optional, Sequence
 
 from ..core.errors import KitError
-from ..model import checkpoint
+from ..model import model_folder
 
 
 @dataclass(frozen=True)
@@ -16,11 +16,9 @@ class Arguments:
     :param model_name_or_path: folder; gives the tokenizer, and the config if no other is named.
     :param config_name: folder or ``config.json`` of the model config, where it is another.
     :param gen_sparse_cfg: write the hybrid configs and end.
-    :param dataset_name: a data hub's name of the questions, which is refused: a run asks no hub.
-    :param train_file: questions to calibrate on.
+    :param dataset_name: is refused: a run asks no hub.
     :param max_seq_length: tokens of a feature, padding included.
     :param doc_stride: tokens that two windows over one long context share.
-    :param per_device_train_batch_size: features in a calibration batch.
     :param weights: ``random``: evaluate drawn weights, and read no checkpoint.
     :param to_onnx: the ONNX file; a hybrid only takes it as a wish for one and names it itself.
     """
@@ -54,7 +52,7 @@ class Arguments:
 
     @property
     def config_source(self) -> str:
-        """What names the model config: a folder or a file."""
+        """The model config's folder or file."""
         return self.config_name or self.model_name_or_path
 
     @property
@@ -83,8 +81,6 @@ class Arguments:
 
 
 class _Parser(argparse.ArgumentParser):
-    """Argparse whose errors are the kit's."""
-
     def error(self, message: str) -> NoReturn:
         raise KitError(
             f"The command line of the question-answering program is wrong: {message}.",
@@ -111,18 +107,14 @@ def _positive(text: str) -> int:
     return number
 
 
-def parse_seed(text: str) -> int:
-    """Return the seed in ``text``.
-
-    :raises argparse.ArgumentTypeError: it is no whole number that both torch and numpy take (0 … 2³²−1).
-    """
+def _seed(text: str) -> int:
+    # Both torch and numpy take these.
     if not text.isdigit() or not 0 <= int(text) < 2**32:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 to 4294967295")
     return int(text)
 
 
-def make_parser(prog: str) -> argparse.ArgumentParser:
-    """Return the parser for :class:`Arguments`."""
+def _make_parser(prog: str) -> argparse.ArgumentParser:
     made = _Parser(prog=prog, allow_abbrev=False, description="See Arguments in launch/qa/arguments.py.")
     for field in fields(Arguments):
         option = f"--{field.name}"
@@ -130,9 +122,9 @@ def make_parser(prog: str) -> argparse.ArgumentParser:
         if kind is bool:
             made.add_argument(option, type=_boolean, nargs="?", const=True, default=False)
         elif field.name == "seed":
-            made.add_argument(option, type=parse_seed, default=field.default)
+            made.add_argument(option, type=_seed, default=field.default)
         elif field.name == "weights":
-            made.add_argument(option, choices=[checkpoint.RANDOM], default=None)
+            made.add_argument(option, choices=[model_folder.RANDOM], default=None)
         elif kind in (int, Optional[int]):
             made.add_argument(option, type=_positive, default=field.default)
         else:
@@ -142,12 +134,8 @@ def make_parser(prog: str) -> argparse.ArgumentParser:
 
 
 def parse_arguments(prog: str, argv: Sequence[str]) -> Arguments:
-    """Return the arguments in ``argv``.
-
-    :param prog: the script's name, for the error.
-    :raises KitError: an option is unknown, missing or malformed, or two of them contradict each other.
-    """
-    args = Arguments(**vars(make_parser(prog).parse_args(list(argv))))
+    """:raises KitError: an option is unknown, missing or malformed, or two of them contradict each other."""
+    args = Arguments(**vars(_make_parser(prog).parse_args(list(argv))))
     problems: List[str] = []
     if args.gen_hybrid_sparse_model and not (args.config_name and args.to_onnx):
         problems.append("--gen_hybrid_sparse_model needs --config_name and --to_onnx")

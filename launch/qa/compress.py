@@ -1,7 +1,6 @@
 """Weights are drawn, pruned and quantized, and leave as one ONNX file.
 
-In upstream's order, which decides what random numbers become weights.  No checkpoint is read:
-``from_pretrained`` of upstream's fork returns before one is put in, and random weights are reproduced.
+In upstream's order, which decides what random numbers become weights.  No checkpoint is read, as in upstream.
 """
 
 from pathlib import Path
@@ -16,13 +15,11 @@ from .model import build_model
 
 
 def draw_model(args: Arguments, config: Any) -> Any:
-    """Return the model that upstream exports, a ``BertForQuestionAnswering`` of random weights.
+    """Return the model that upstream exports, of random weights by torch's default initialisation.
 
-    Torch's random stream advances as upstream's: for a hybrid, a first model is drawn with BERT's own
-    initialisation, which upstream saves.  The model itself has torch's default initialisation.
+    For a hybrid upstream first draws, and saves, another with BERT's own: torch's random stream advances.
 
     :param config: transformers' config of the model.
-    :raises KitError: transformers cannot build a model from the config.
     """
     from transformers.modeling_utils import no_init_weights
 
@@ -33,10 +30,7 @@ def draw_model(args: Arguments, config: Any) -> Any:
 
 
 def read_nncf_config(args: Arguments) -> Any:
-    """Return the NNCF config that ``args`` name.
-
-    :raises KitError: it is missing, broken, against NNCF's schema, or does not both prune and quantize.
-    """
+    """:raises KitError: it is missing, broken, against NNCF's schema, or does not both prune and quantize."""
     import jsonschema
     from nncf import NNCFConfig
 
@@ -82,15 +76,13 @@ def _algorithm(nncf_config: Any, name: str) -> Dict[str, Any]:
 
 
 def read_calibration_samples(nncf_config: Any) -> int:
-    """Return how many features the config wants for the initialisation of activation ranges."""
+    """Return how many features the activation ranges are initialised with."""
     initializer = _algorithm(nncf_config, "quantization").get("initializer", {})
     return int(initializer.get("range", {}).get("num_init_samples", 256))  # 256 is NNCF's default
 
 
 def make_calibration_loader(features: Any, needed: int, args: Arguments) -> Any:
-    """Return the loader that NNCF draws its calibration batches from: batches in random order.
-
-    Its order comes from torch's random stream at the moment NNCF starts to read, as in upstream.
+    """Return the loader of NNCF's calibration batches, in the order of torch's random stream when NNCF reads.
 
     :raises KitError: there are fewer than ``needed`` features.
     """
@@ -113,23 +105,19 @@ def make_calibration_loader(features: Any, needed: int, args: Arguments) -> Any:
 
 
 def compress_model(model: Any, nncf_config: Any, loader: Any) -> Any:
-    """Prune and quantize the model, calibrate its activation ranges, and return NNCF's controller of it.
-
-    The model's graph is not drawn, as upstream draws it: that takes two more traces, and changes no byte.
-    """
+    """Prune and quantize the model, calibrate its activation ranges, and return NNCF's controller of it."""
     from nncf.config.structures import BNAdaptationInitArgs, QuantizationRangeInitArgs
     from nncf.torch import create_compressed_model
     from nncf.torch.initialization import PTInitializingDataLoader
 
     class _Loader(PTInitializingDataLoader):
-        """Hands a batch to the model by keyword; it holds no labels, since only activations are observed."""
-
         def get_inputs(self, dataloader_output: Dict[str, Any]) -> Tuple[Tuple[()], Dict[str, Any]]:
             return (), dataloader_output
 
     nncf_config.register_extra_structs(
         [QuantizationRangeInitArgs(_Loader(loader)), BNAdaptationInitArgs(_Loader(loader))]
     )
+    # Upstream has the graphs drawn, which takes two more traces and changes no byte.
     controller, _ = create_compressed_model(model, nncf_config, dump_graphs=False)
     return controller
 
@@ -170,9 +158,7 @@ def export_onnx(controller: Any, path: Path) -> None:
 def make_onnx(args: Arguments, shape: BertShape, config: Any, features: Any, path: Path) -> None:
     """Draw, compress and export one variant.
 
-    :param config: transformers' config.
-    :param features: calibration features, from :func:`launch.qa.features.tokenize_examples`.
-    :param path: the ONNX file to write.
+    :param config: transformers' config; ``features`` those to calibrate on.
     :raises KitError: the NNCF config is at fault, there are too few features, or the file cannot be written.
     """
     nncf_config = read_nncf_config(args)

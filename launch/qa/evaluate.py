@@ -1,16 +1,16 @@
 """Evaluation: a model answers questions, and SQuAD's exact match and F1 say how well.
 
-What upstream's run_qa.py does with ``--do_eval``.  The loop runs on Hugging Face's ``accelerate``, so the
-same command spreads over processes: ``python -m torch.distributed.run --nproc_per_node 2
-launch/qa/run_qa.py …``.  However many there are, batches are the same and of one size, and logits go into
-place by the number of their feature: answers do not depend on the division of the work.
+What upstream's run_qa.py does with ``--do_eval``.  The loop runs on ``accelerate``, so the same command
+spreads over processes: ``python -m torch.distributed.run --nproc_per_node 2 launch/qa/run_qa.py …``.
+Batches do not depend on how many there are, and so answers do not.
 """
 
 import json
 import tempfile
 import time
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Dict, Iterable, Mapping, Sequence, Tuple
+from typing import Any, Dict, Iterable, Iterator, Mapping, Sequence, Tuple
 
 from ..core import files, status
 from ..core.errors import KitError
@@ -28,32 +28,21 @@ NO_ANSWER = "empty"
 _PROGRESS_SECONDS = 5.0
 
 
-def _unwritable(path: Path, error: OSError) -> KitError:
-    return KitError(
-        f"The results cannot be written: {error.strerror or error}.",
-        where=str(path),
-        hint="Make the folder writable, or name another with --output_dir in the launch file.",
-    )
-
-
-def _prepare_folder(folder: Path) -> None:
-    """Make ``folder`` and try it, before minutes are spent on results that cannot be kept.
-
-    :raises KitError: a file cannot be made in it.
-    """
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=str(folder)):
-            pass
+        yield
     except OSError as error:
-        raise _unwritable(folder, error) from None
+        raise KitError(
+            f"The results cannot be written: {error.strerror or error}.",
+            where=str(path),
+            hint="Make the folder writable, or name another with --output_dir in the launch file.",
+        ) from None
 
 
 def _write(path: Path, content: Any, sort_keys: bool) -> None:
-    try:
+    with _writing(path):
         files.write_text(path, json.dumps(content, indent=4, sort_keys=sort_keys) + "\n")
-    except OSError as error:
-        raise _unwritable(path, error) from None
 
 
 def _gpu_works() -> bool:
@@ -69,10 +58,9 @@ def _gpu_works() -> bool:
 
 
 def _loader(features: Any, batch_size: int, processes: int) -> Any:
-    """Return the loader of (feature number, *:data:`MODEL_INPUTS`) batches, all of the same size.
+    """Return the loader of (feature number, *:data:`MODEL_INPUTS`) batches.
 
-    The last batches are filled up with the first features again.  Matrix products of another size may round
-    otherwise, and accelerate would fill up only where there are several processes.
+    The last are filled up with the first features again: products of another size may round otherwise.
     """
     import torch
     from torch.utils.data import DataLoader, Subset, TensorDataset
@@ -86,10 +74,7 @@ def _loader(features: Any, batch_size: int, processes: int) -> Any:
 
 
 def _logits(accelerator: Any, model: Any, features: Any, batch_size: int) -> Tuple[Any, Any]:
-    """Return the start and the end logits of all features, two float32 arrays (features, tokens).
-
-    Each process gets them all, in the order of ``features``.
-    """
+    """Return, in each process, the start and end logits, two float32 arrays (features, tokens)."""
     import numpy as np
     import torch
 
@@ -125,15 +110,12 @@ def find_best_spans(
     A candidate begins and ends in the context, is 1 … ``max_answer_length`` tokens long, lies in one window,
     and scores the sum of its two logits.  Of equal scores the earlier window wins, then the higher first
     logit, then the higher last one.  The same logits give the same texts as transformers 4.9.1's
-    question-answering example, ties and the answer where no candidate is left included.
+    question-answering example.
 
-    :param examples: questions with distinct ids.
     :param windows: one mapping a feature, of which ``example_id`` and ``offset_mapping`` are read: a pair of
         character positions a token, empty (or None) for tokens outside the context.
-    :param start_logits: float array (windows, tokens), finite.
-    :param end_logits: the same for the last token.
+    :param start_logits: finite float array (windows, tokens), as ``end_logits`` is.
     :param n_best_size: how many first and how many last tokens of a window are combined.
-    :param max_answer_length: in tokens.
     """
     import numpy as np
 
@@ -174,11 +156,9 @@ def evaluate_model(args: Arguments, config: Any, examples: Sequence[squad.Exampl
     """Answer the questions, score the answers, and write both to ``output_dir``.
 
     ``eval_results.json`` has upstream's keys ``eval_exact_match``, ``eval_f1`` (percent) and ``eval_samples``
-    (features, not questions), and ``eval_questions``, ``seed`` and ``weights`` besides;
-    ``eval_predictions.json`` maps questions' ids to answers.  Of several processes, the main one writes.
+    (features), and ``eval_questions``, ``seed`` and ``weights``; ``eval_predictions.json`` answers by id.
 
     :param config: transformers' config of the model.
-    :param features: the examples' features, from :func:`launch.qa.features.tokenize_examples`.
     :raises KitError: questions cannot be scored, the checkpoint cannot be loaded or gives logits that are not
         finite, results cannot be written.
     """
@@ -195,7 +175,9 @@ def evaluate_model(args: Arguments, config: Any, examples: Sequence[squad.Exampl
 
     folder = Path(args.output_dir)
     if main:
-        _prepare_folder(folder)
+        with _writing(folder):  # before minutes are spent on results that cannot be kept
+            folder.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=str(folder)).close()
     model, weights = load_model(args, config, say)
     model.eval()
     say(f"evaluating {len(features)} features on {accelerator.device}")

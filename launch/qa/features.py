@@ -1,8 +1,4 @@
-"""Questions become features: windows of one length, and the places of their tokens in the context.
-
-As in upstream's run_qa.py, question and context are one sequence, long contexts are cut into overlapping
-windows, and everything is padded to ``max_seq_length``.
-"""
+"""Questions become features: overlapping windows of ``max_seq_length`` tokens, as in upstream's run_qa.py."""
 
 import contextlib
 import hashlib
@@ -21,10 +17,7 @@ MODEL_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 """What a feature feeds to the model, each ``max_seq_length`` whole numbers."""
 
 FOLDER = paths.BUILD / "cache" / "features"
-"""Features of many questions, for the next variant; a file's name says all that its content depends on.
-
-``datasets`` writes them, but looks into a cache of its own only for questions that are its files already.
-"""
+"""Features of many questions, for the next variant; a file's name says all that its content depends on."""
 
 WORTH = 1000
 """Questions from which on features are kept: a thousand take a second, and 11 MB."""
@@ -36,9 +29,7 @@ KEPT = 2
 def load_tokenizer(args: Arguments, vocab_size: int) -> Any:
     """Return the fast tokenizer that ``args`` name.
 
-    :param vocab_size: rows of the model's word embedding.
-    :raises KitError: it cannot be loaded, is not a fast one, has more words than the model, or makes inputs
-        shorter than features.
+    :raises KitError: it cannot be loaded, is not fast, or does not fit the model or the features.
     """
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
@@ -66,11 +57,8 @@ def load_tokenizer(args: Arguments, vocab_size: int) -> Any:
 
 
 def load_examples(args: Arguments, split: str) -> List[squad.Example]:
-    """Return the questions of a split, ``train`` or ``validation``, from the file that ``args`` name.
-
-    :raises KitError: there are none, or they cannot be loaded.
-    """
-    path = args.train_file if split == "train" else args.validation_file
+    """:raises KitError: there are no questions of ``split`` (``train``, ``validation``), or unsound ones."""
+    path = getattr(args, f"{split}_file")
     if path is None:
         raise KitError(
             f"No {split} questions are given.",
@@ -144,11 +132,8 @@ def _columns(examples: Sequence[squad.Example]) -> Dict[str, List[str]]:
 
 
 def _check_is_of_a_question(error: BaseException) -> None:
-    """Raise ``error`` again unless it is one that a question brings about.
-
-    A question that fills the window alone is an Exception of tokenizers'; one that leaves less than
-    --doc_stride of it is a panic, which is none and has no importable name.
-    """
+    # A question that fills the window alone is an Exception of tokenizers'; one that leaves less than
+    # --doc_stride of it is a panic, which is none and has no importable name.
     if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
         raise error
 
@@ -172,9 +157,8 @@ def _too_long(example: squad.Example, error: BaseException, tokenizer: Any, args
 def digest_features(columns: Mapping[str, Sequence[str]], tokenizer: Any, **options: int) -> str:
     """Return a digest of what features depend on: questions, tokenizer, lengths, packages and code.
 
-    :param columns: what is tokenized.
-    :param tokenizer: a fast tokenizer; counts by its content, and its classes (transformers') by their files.
-    :param options: the lengths.
+    :param columns: what is tokenized; ``options`` are the lengths.
+    :param tokenizer: a fast tokenizer; its classes (transformers') count by their files.
     """
     import datasets
     import tokenizers
@@ -196,10 +180,7 @@ def digest_features(columns: Mapping[str, Sequence[str]], tokenizer: Any, **opti
 def _mapped(
     columns: Dict[str, List[str]], function: Callable[[Dict[str, List[str]]], Dict[str, Any]], name: str
 ) -> Any:
-    """Return ``function`` of the columns as a ``datasets.Dataset``, from :data:`FOLDER` if it is there.
-
-    :param name: from :func:`digest_features`; empty where nothing is to be kept.
-    """
+    """Return ``function`` of the columns, kept under ``name`` in :data:`FOLDER`; without a name in memory."""
     from datasets import Dataset
 
     path = FOLDER / f"{name}.arrow"
@@ -220,7 +201,7 @@ def _mapped(
 
 
 def _forget(newest: Path) -> None:
-    """Remove all files but the ones used last, and what killed runs have left."""
+    # What killed runs have left goes, too.
     finished = sorted(newest.parent.glob("*.arrow"), key=lambda path: path.stat().st_mtime, reverse=True)
     kept = {newest, *finished[:KEPT]}
     for path in newest.parent.iterdir():

@@ -1,7 +1,6 @@
 """The model that a config describes, and the weights that an evaluation asks for.
 
-As a program, with the command line of upstream's script, it reads the checkpoint that the script is to
-evaluate, and writes where its weights are from.
+As a program, with the arguments of upstream's script, it writes where the weights of that script are from.
 """
 
 import sys
@@ -10,7 +9,7 @@ from typing import Any, Callable, List, Tuple
 
 from ..core import files, status
 from ..core.errors import KitError
-from ..model import bert_config, checkpoint
+from ..model import bert_config, model_folder
 from .arguments import Arguments, parse_arguments
 
 _HEAD = "qa_outputs."
@@ -30,9 +29,8 @@ def load_config(args: Arguments) -> Tuple[Any, bert_config.BertShape]:
 
 
 def build_model(config: Any, source: str) -> Any:
-    """Return a ``BertForQuestionAnswering`` of ``config``, its weights drawn from torch's random stream.
+    """Return a ``BertForQuestionAnswering`` of transformers' ``config``, with weights drawn by torch.
 
-    :param config: transformers' config.
     :param source: what names the config, for the error.
     :raises KitError: transformers builds no model from this config.
     """
@@ -41,7 +39,6 @@ def build_model(config: Any, source: str) -> Any:
     try:
         return BertForQuestionAnswering(config)
     except (AssertionError, KeyError, RuntimeError, TypeError, ValueError) as error:
-        # What is checked beforehand are the dimensions; transformers looks at the other values only now.
         raise KitError(
             f"No model can be built from the model config: {type(error).__name__}: {error}",
             where=source,
@@ -54,14 +51,13 @@ def load_model(
 ) -> Tuple[Any, str]:
     """Return the model to evaluate, and in a few words where its weights are from (``random, seed 42``).
 
-    :param config: transformers' config of the model.
-    :param say: takes what happens now, in a few words.
+    :param config: transformers' config of the model; ``say`` takes what happens now.
     :raises KitError: there are no weights, or none that can be loaded.
     """
     from transformers import set_seed
 
     set_seed(args.seed)
-    if args.weights == checkpoint.RANDOM:
+    if args.weights == model_folder.RANDOM:
         say(f"drawing random weights from seed {args.seed}")
         return build_model(config, args.config_source), f"random, seed {args.seed}"
     say("loading the checkpoint")
@@ -84,14 +80,12 @@ def _some(names: List[str]) -> str:
 def _read(args: Arguments, config: Any) -> Tuple[Any, List[str], List[str]]:
     """Return the model with its checkpoint's weights, the names of those that lack, and of unused ones.
 
-    A checkpoint may lack the question-answering head (of a model that was only pretrained), which is drawn.
-
-    :raises KitError: there is no checkpoint, it is broken, or is another model's.
+    Only the question-answering head may lack, as in a model that was only pretrained: it is drawn.
     """
     from transformers import BertForQuestionAnswering
 
     folder = Path(args.model_name_or_path)
-    where = str(checkpoint.find_checkpoint(folder))
+    where = str(model_folder.find_checkpoint(folder))
     try:
         model, loading = BertForQuestionAnswering.from_pretrained(
             args.model_name_or_path, config=config, output_loading_info=True
@@ -122,7 +116,7 @@ def _main(argv: List[str]) -> None:
     # The script would end in a traceback, or evaluate what a checkpoint lacks as if it were there.
     args = parse_arguments("run_qa.py", argv)
     weights = load_model(args, load_config(args)[0])[1]
-    files.write_text(Path(args.output_dir) / checkpoint.ORIGIN, weights + "\n")
+    files.write_text(Path(args.output_dir) / model_folder.ORIGIN, weights + "\n")
 
 
 if __name__ == "__main__":

@@ -26,7 +26,6 @@ def read_model(args: Arguments) -> Tuple[Any, bert_config.BertShape, Any]:
 
 
 def _run(args: Arguments) -> None:
-    """Make an ONNX file, or evaluate."""
     status.report_step("loading libraries")
     if args.to_onnx:
         import nncf.torch  # noqa: F401  (it wraps torch's functions, before others take hold of them)

@@ -13,8 +13,7 @@ Anything else is a defect, and such a tree is not published.
 import math
 from typing import Any, List, Mapping
 
-from ..model.sparsity import BLOCK_PREFIX
-from ..model.spec import Spec, is_feed_forward
+from ..model.spec import BLOCK_PREFIX, Spec, is_feed_forward
 from .checks import SHOWN, Finding, list_some
 
 ONE_THRESHOLD = (

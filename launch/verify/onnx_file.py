@@ -8,8 +8,7 @@ from typing import Any, Collection, Dict, Iterator, List, Tuple
 
 from ..core import status
 from ..model.onnx_model import AT_ONCE, Model, name_type, strip_prefix
-from ..model.sparsity import BLOCK_PREFIX
-from ..model.spec import BITS, INPUTS, OPSET, SPARSITY_TOLERANCE, Spec, is_feed_forward
+from ..model.spec import BITS, BLOCK_PREFIX, INPUTS, OPSET, SPARSITY_TOLERANCE, Spec, is_feed_forward
 from ..model.variants import VARIANTS
 from .checks import Check, make_check
 from .ir_weights import digest_vector
@@ -135,7 +134,7 @@ class _Matrices:
         return ""
 
     def _sparsities(self) -> Dict[str, float]:
-        """Return block sparsity (as :func:`.compute_block_sparsity`) and the parts' own."""
+        """Return block sparsity, of the dense model's block weights, and the parts' own, of those kept."""
         block = [row for row in self.rows if row["parameter"].startswith(BLOCK_PREFIX)]
         left = sum(math.prod(row["shape"]) - row["zeros"] for row in block)
         return {

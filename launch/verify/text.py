@@ -6,7 +6,7 @@ from typing import Any, Dict, List, Mapping, Sequence
 
 from ..core import paths
 from ..core.progress import Progress, align_columns, escape_text, format_size
-from ..model.sparsity import BLOCK_PREFIX
+from ..model.spec import BLOCK_PREFIX
 from . import tree
 from .tree import Result
 

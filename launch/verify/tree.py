@@ -13,7 +13,7 @@ from ..core import child, paths
 from ..core.errors import KitError
 from ..model import sparsity
 from ..model.spec import Spec, make_bert_large
-from ..model.variants import VARIANTS, Variant
+from ..model.variants import VARIANTS, Variant, list_report_paths
 from . import ir, leaks, measuring
 from .checks import Check, Finding, make_check, shorten_error
 from .degeneracy import find_degeneracy
@@ -164,7 +164,7 @@ def _is_plain(path: Path) -> bool:
 def _check_report(folder: Path, spec: Spec, facts: Dict[str, Any]) -> Check:
     """Check that the sparsity report says what was measured."""
     name = "sparsity report"
-    path = sparsity.list_report_paths(folder / f"{VARIANTS[spec.variant].stem}.onnx")[0]
+    path = list_report_paths(folder / f"{VARIANTS[spec.variant].stem}.onnx")[0]
     try:
         if path.stat().st_size > leaks.MAX_BYTES:
             raise ValueError("too long")

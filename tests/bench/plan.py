@@ -9,7 +9,7 @@ from typing import Any, Dict, List, Sequence
 from launch.build import resources
 from launch.core import paths, place
 from launch.core.errors import KitError
-from launch.model import bert_config, checkpoint
+from launch.model import bert_config
 from launch.model.bert_config import BertShape
 from launch.model.variants import VARIANTS, Variant, find_variant
 from launch.sources.source import Source
@@ -159,4 +159,4 @@ def check_machine(plan: Plan) -> None:
 
 def weights_file() -> Path:
     """Return where the checkpoint is that the recipe by hand reads."""
-    return sides.MODEL / checkpoint.NAME
+    return sides.MODEL / "pytorch_model.bin"

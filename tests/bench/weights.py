@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 
 from launch.core import files
-from launch.model import checkpoint
 
 
 def write(folder: Path) -> None:
@@ -17,7 +16,7 @@ def write(folder: Path) -> None:
 
     torch.manual_seed(0)
     model = BertForQuestionAnswering(AutoConfig.from_pretrained(str(folder)))
-    path = folder / checkpoint.NAME
+    path = folder / "pytorch_model.bin"
     with files.replace_file(path) as part:
         torch.save(model.state_dict(), str(part))
 

@@ -16,7 +16,7 @@ from launch.build import convert, inputs, resources
 from launch.cli import COMMANDS, OPTIONS
 from launch.core import paths, status
 from launch.core.errors import KitError
-from launch.model import checkpoint, variants
+from launch.model import model_folder, variants
 from launch.share import compare, package
 from launch.sources import source
 
@@ -280,7 +280,7 @@ def test_the_words_to_choose_from_are_those_that_are_acted_on() -> None:
         "mo": tuple(convert.OPTIMIZERS),
         "level": compare.LEVELS,
         "format": package.FORMATS,
-        "weights": (checkpoint.RANDOM,),
+        "weights": (model_folder.RANDOM,),
     }
     for command in COMMANDS.values():
         for name, words in acted_on.items():

@@ -171,7 +171,7 @@ def test_the_table_has_every_key_of_4_9_1(derived_source: Path) -> None:
 @pytest.mark.parametrize("key", ["self", "__class__", "__dict__", "to_dict"])
 def test_a_name_that_is_pythons_or_a_methods_is_no_key(key: str) -> None:
     with pytest.raises(KitError) as caught:
-        bert_config.check_keys({key: "odd"}, "config.json")
+        shape_of({key: "odd"})
     assert f"{key} is no key" in str(caught.value)
 
 

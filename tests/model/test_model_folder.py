@@ -9,7 +9,7 @@ import pytest
 
 from launch.core import paths
 from launch.core.errors import KitError
-from launch.model import bert_config, checkpoint, model_folder, squad
+from launch.model import bert_config, model_folder, squad
 from launch.qa import features
 from launch.qa.arguments import Arguments
 
@@ -100,7 +100,7 @@ def test_a_vocabulary_without_a_special_word_is_refused_unless_it_is_named_other
 def test_a_pointer_of_git_lfs_is_named(model: Path, name: str) -> None:
     (model / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
     with pytest.raises(KitError, match="git-lfs pointer") as caught:
-        checkpoint.find_checkpoint(model) if name == checkpoint.NAME else check(model)
+        model_folder.find_checkpoint(model) if name == "pytorch_model.bin" else check(model)
     assert str(model / name) in caught.value.where
     assert "git lfs pull" in caught.value.hint
 

@@ -38,7 +38,7 @@ def within(content: bytes, *numbers: int) -> bytes:
     return content
 
 
-GRAPH, NODE, ATTRIBUTE, DOC_STRING, INITIALIZER, RAW_DATA = 7, 1, 5, 6, 5, 9
+GRAPH, NODE, ATTRIBUTE, INITIALIZER, RAW_DATA = 7, 1, 5, 5, 9
 
 
 @pytest.fixture
@@ -158,17 +158,6 @@ def test_the_command_says_so_without_a_traceback(written) -> None:
     code = f"{limits}from launch import cli, core; core.errors.exit_with_message(lambda: cli.main({words!r}))"
     done = run([sys.executable, "-c", code])
     assert_user_error(done, "takes more than", "model.onnx", "Name a whole file")
-
-
-def test_what_is_large_beside_weights_is_refused_at_once(written, tmp_path: Path) -> None:
-    path = tmp_path / "large.onnx"
-    start = within(b"", DOC_STRING)[:1] + b"\x80\x80\x80\x80\x01"  # 256 MiB
-    with path.open("wb") as handle:
-        handle.write(start)
-        handle.truncate(len(start) + (1 << 28))
-    with pytest.raises(KitError, match="more than 64,000,000 bytes beside its weights") as caught:
-        read_outline(path)
-    assert "raw data" in caught.value.hint
 
 
 def test_weights_are_not_read(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import pytest
 
 from launch.core import paths
 from launch.core.errors import EXIT_USER_ERROR, KitError
-from launch.model import checkpoint, metric, squad
+from launch.model import metric, model_folder, squad
 from launch.qa.arguments import Arguments, parse_arguments
 from launch.qa.evaluate import NO_ANSWER, find_best_spans
 
@@ -380,7 +380,7 @@ def test_weights_that_are_not_there_are_drawn_only_where_asked_for(transformers,
 def test_the_names_that_are_read_are_those_that_are_looked_for(transformers):
     from transformers import checkpoints
 
-    assert checkpoints.NAMES == checkpoint.NAMES
+    assert checkpoints.NAMES == model_folder.CHECKPOINTS
 
 
 def changed(tensors, how):
