@@ -1,6 +1,8 @@
 """The patch series: what makes one sound, and changing patches with git commits."""
 
+import importlib
 import itertools
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -84,6 +86,17 @@ def assert_sound(kit: SmallKit) -> None:
 
 
 # --- patches-check without sources -----------------------------------------------------------------------
+
+
+def test_what_patches_import_of_the_kit_is_there() -> None:
+    found = [
+        match.groups()
+        for path in paths.PATCHES.glob("*/*.patch")
+        for match in re.finditer(r"^\+ *from (launch\S*) import (\w+)", path.read_text(encoding="utf-8"), re.M)
+    ]
+    assert found
+    for module, name in found:
+        assert hasattr(importlib.import_module(module), name), (module, name)
 
 
 def test_check_says_what_it_could_not_check(kit: SmallKit) -> None:
