@@ -89,10 +89,11 @@ def assert_sound(kit: SmallKit) -> None:
 
 
 def test_what_patches_import_of_the_kit_is_there() -> None:
+    pattern = re.compile(r"^\+ *from (launch\S*) import (\w+)", re.M)
     found = [
         match.groups()
         for path in paths.PATCHES.glob("*/*.patch")
-        for match in re.finditer(r"^\+ *from (launch\S*) import (\w+)", path.read_text(encoding="utf-8"), re.M)
+        for match in pattern.finditer(path.read_text(encoding="utf-8"))
     ]
     assert found
     for module, name in found:
