@@ -10,7 +10,7 @@ from typing import Any, Dict, List
 
 import pytest
 
-from launch.build import jobs, preflight, resources
+from launch.build import jobs, preflight
 from launch.build.inputs import Selection
 from launch.core import jsonc, paths, place
 from launch.core.errors import KitError
@@ -190,7 +190,7 @@ def test_a_command_that_nothing_is_set_up_for_says_so(tmp_path: Path) -> None:
 
 
 def estimates() -> list:
-    return [resources.estimate_need(spec.make_bert_large(variant)) for variant in variants.VARIANTS.values()]
+    return [preflight.estimate_need(spec.make_bert_large(variant)) for variant in variants.VARIANTS.values()]
 
 
 def test_estimates_grow_with_the_variant() -> None:
@@ -204,7 +204,7 @@ def test_the_set_fast_asks_for_less() -> None:
     for variant in variants.VARIANTS.values():
         shape = spec.make_bert_large(variant)
         with_it, without = (
-            resources.estimate_need(shape, fast=fast, upstreams_script=True) for fast in (True, False)
+            preflight.estimate_need(shape, fast=fast, upstreams_script=True) for fast in (True, False)
         )
         assert with_it.memory <= 0.5 * without.memory
         assert with_it.seconds < without.seconds
@@ -213,13 +213,13 @@ def test_the_set_fast_asks_for_less() -> None:
 
 def test_too_little_memory_is_said_before_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
     need = estimates()[-1]
-    monkeypatch.setattr(resources, "read_available_memory", lambda: need.memory - 1)
+    monkeypatch.setattr(preflight, "read_available_memory", lambda: need.memory - 1)
     with pytest.raises(KitError, match=r"needs about .* GB of memory"):
-        resources.check_memory("big", need)
-    monkeypatch.setattr(resources, "read_available_memory", lambda: need.memory)
-    resources.check_memory("big", need)
-    monkeypatch.setattr(resources, "read_available_memory", lambda: None)
-    resources.check_memory("big", need)
+        preflight.check_memory("big", need)
+    monkeypatch.setattr(preflight, "read_available_memory", lambda: need.memory)
+    preflight.check_memory("big", need)
+    monkeypatch.setattr(preflight, "read_available_memory", lambda: None)
+    preflight.check_memory("big", need)
 
 
 def test_too_little_disk_is_said_before_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -272,7 +272,7 @@ def groups(
         (group / limit).write_text(f"{most}\n")
         (group / used).write_text(f"{100 * MB}\n")
         (group / "memory.stat").write_text(f"anon 5\n{droppable} {30 * MB}\n")
-    patch.setattr(resources, "_PROCESS", process)
+    patch.setattr(preflight, "_PROCESS", process)
 
 
 @pytest.mark.parametrize(
@@ -289,7 +289,7 @@ def test_the_tightest_limit_around_this_process_counts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: tuple, path: str, limits: dict, left: int
 ) -> None:
     groups(monkeypatch, tmp_path, version, path, limits)
-    assert resources.read_available_memory() == left
+    assert preflight.read_available_memory() == left
 
 
 def test_a_container_sees_its_own_group_as_the_top(
@@ -297,24 +297,24 @@ def test_a_container_sees_its_own_group_as_the_top(
 ) -> None:
     limits = {"": 150 * MB, "inner": 140 * MB}
     groups(monkeypatch, tmp_path, version, "/box/1/inner", limits, root="/box/1")
-    assert resources.read_available_memory() == 70 * MB
+    assert preflight.read_available_memory() == 70 * MB
 
 
 def test_without_a_limit_the_machine_counts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: tuple
 ) -> None:
     groups(monkeypatch, tmp_path, version, "/a", {"": "max", "a": "max"})
-    free = resources.read_available_memory()
+    free = preflight.read_available_memory()
     assert free is not None
     assert free > 150 * MB
 
 
 def test_a_real_limit_is_seen() -> None:
     """In a group that the kernel really limits; only where tests may make one."""
-    own = next(((group, kind) for group, kind in resources._groups()), None)
+    own = next(((group, kind) for group, kind in preflight._groups()), None)
     if own is None:
         pytest.skip("this process is in no group for memory")
-    group, limit = own[0] / f"kit-test-{os.getpid()}", resources._CONTROLS[own[1]][0]
+    group, limit = own[0] / f"kit-test-{os.getpid()}", preflight._CONTROLS[own[1]][0]
     try:
         group.mkdir()
     except OSError:
@@ -326,7 +326,7 @@ def test_a_real_limit_is_seen() -> None:
             pytest.skip("no group can be limited here")
         code = (
             "import os, sys; open(sys.argv[1], 'w').write(str(os.getpid()))\n"
-            "from launch.build import resources; print(resources.read_available_memory())"
+            "from launch.build import preflight; print(preflight.read_available_memory())"
         )
         done = subprocess.run(
             [sys.executable, "-c", code, str(group / "cgroup.procs")],
