@@ -45,7 +45,7 @@ class Optimizer:
     separate: Optional[Venv] = None
 
     def python(self, kits: Path) -> Path:
-        """Return the interpreter that runs it, its own environment's or ``kits``."""
+        """Return the interpreter that runs it: its own environment's, or ``kits``."""
         return self.separate.python if self.separate else kits
 
 
@@ -69,10 +69,7 @@ OPTIMIZERS = {
 
 
 def find_optimizer(name: str) -> Optimizer:
-    """Return the Model Optimizer that ``MO=`` names.
-
-    :raises KitError: there is none.
-    """
+    """:raises KitError: ``MO=`` names no Model Optimizer that there is."""
     if name in OPTIMIZERS:
         return OPTIMIZERS[name]
     raise make_unknown_error("Model Optimizer", name, "MO", OPTIMIZERS)
@@ -83,10 +80,7 @@ def _command(python: Path, onnx_path: Path, optimizer: Optimizer) -> List[str]:
 
 
 def make_ir_key(onnx_sha256: str, optimizer: Optimizer = DEFAULT) -> Dict[str, Any]:
-    """Return what the IR of an ONNX file depends on, as JSON.
-
-    :raises KitError: the optimizer's lock cannot be read.
-    """
+    """Return what the IR of an ONNX file depends on, as JSON."""
     return {
         "command": _command(Path("python"), Path("model.onnx"), optimizer)[1:],
         "lock": requirements.digest_lock(optimizer.lock),
@@ -96,10 +90,7 @@ def make_ir_key(onnx_sha256: str, optimizer: Optimizer = DEFAULT) -> Dict[str, A
 
 
 def _environment(base: Dict[str, str]) -> Dict[str, str]:
-    """Return Model Optimizer's environment: a home of its own, in which telemetry (2022.1) is refused.
-
-    In a home without an answer it asks for consent, and waits.
-    """
+    """Return Model Optimizer's variables.  In a home without an answer its telemetry asks, and waits."""
     home = paths.BUILD / "home"
     consent = home / "intel" / "openvino_telemetry"
     consent.parent.mkdir(parents=True, exist_ok=True)

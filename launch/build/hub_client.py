@@ -151,11 +151,8 @@ def _fetch_one(client: _Client, file: Entry) -> Entry:
     """Return where a file is and its sha256, downloaded if it is not here or here with other bytes."""
     first = None if file["address"] or file["sha256"] else client.first(file)
     seen = first.read_text(encoding="utf-8") if first and first.is_file() else ""
-    path = client.cached(file)
-    while True:
-        downloaded = path is None
-        if path is None:
-            path = client.download(file)
+    for cached in (client.cached(file), None):
+        path = cached or client.download(file)
         if path.stat().st_size > _LONG:
             _say(f"checking {file['name']}")
         sha256 = digests.digest_file(path)
@@ -167,24 +164,21 @@ def _fetch_one(client: _Client, file: Entry) -> Entry:
         for gone in (path.resolve(), path):
             with contextlib.suppress(FileNotFoundError):
                 gone.unlink()
-        if downloaded:
-            raise KitError(
-                f"What was downloaded is not the file it must be: {difference}.",
-                where=client.where(file),
-                hint="It was removed.  Run the same command again; if it ends here again, its origin, or\n"
-                "the mirror that HF_ENDPOINT or HUB names, has another file.\n" + _ELSEWHERE,
-            )
-        path = None
+        if not cached:
+            break
+    raise KitError(
+        f"What was downloaded is not the file it must be: {difference}.",
+        where=client.where(file),
+        hint="It was removed.  Run the same command again; if it ends here again, its origin, or\n"
+        "the mirror that HF_ENDPOINT or HUB names, has another file.\n" + _ELSEWHERE,
+    )
 
 
-def _announce(client: _Client, sizes: Dict[str, int], revision: bool) -> None:
-    """Say what is going to be downloaded, and check that there is room for it.
-
-    :param revision: whether files of the repository are among them.
-    """
+def _announce(client: _Client, sizes: Dict[str, int], of_repository: bool) -> None:
+    """Say what is going to be downloaded, and check that there is room for it."""
     total = sum(sizes.values())
     names = [f"{name} ({format_size(length)})" if length >= 10**5 else name for name, length in sizes.items()]
-    if revision:
+    if of_repository:
         _say(f"{client.repository} at {client.revision}")
     _say(f"downloading {format_size(total)}: {', '.join(names)}")
     free = place.measure_free_disk(Path(client.hub.constants.HF_HUB_CACHE).expanduser())

@@ -60,10 +60,7 @@ def find_user_configs() -> Path:
 
 
 def check_kind(kind: str) -> None:
-    """Check the text of ``INPUT=``.
-
-    :raises KitError: it is none of :data:`KINDS`.
-    """
+    """:raises KitError: the text of ``INPUT=`` is none of :data:`KINDS`."""
     if kind not in KINDS:
         raise make_unknown_error("input", kind, "INPUT", KINDS)
 
@@ -101,9 +98,8 @@ def choose_inputs(
             "and VALIDATION_FILE=<questions> for an evaluation.",
         )
     if seed and not (re.fullmatch("[0-9]{1,10}", seed) and int(seed) < 2**32):
-        raise KitError(
-            "The seed is not a whole number from 0 to 4294967295.", where=f"SEED={seed}", hint="Correct SEED."
-        )
+        what = "The seed is not a whole number from 0 to 4294967295."
+        raise KitError(what, where=f"SEED={seed}", hint="Correct SEED.")
     if weights not in ("", model_folder.RANDOM):
         raise KitError(
             f"There are no weights {weights!r}.",
@@ -132,21 +128,18 @@ def choose_inputs(
     )
 
 
-def _config_for(selection: Selection, variant: Variant, committed: Path) -> Path:
+def _config_for(model: Path, variant: Variant, committed: Path) -> Path:
     """Return the hybrid config that is cut from the user's model: the committed one if it is the same."""
-    assert selection.model is not None
-    where = str(bert_config.find_config(selection.model))
-    dense = bert_config.read_config(selection.model, "MODEL")
-    bert_config.read_shape(dense, where)
+    where, dense = str(bert_config.find_config(model)), bert_config.read_config(model, "MODEL")
     hybrid = bert_config.make_hybrid(dense, variant, where)
     bert_config.read_shape(hybrid, where)
     text = bert_config.format_config(hybrid)
-    if committed.is_file() and committed.read_text(encoding="utf-8") == text:
-        return committed
-    path = paths.BUILD / "configs" / digests.digest_value(hybrid)[:12] / variant.name / "config.json"
-    if not path.is_file() or path.read_text(encoding="utf-8") != text:
-        files.write_text(path, text)
-    return path
+    made = paths.BUILD / "configs" / digests.digest_value(hybrid)[:12] / variant.name / "config.json"
+    for path in (committed, made):
+        if path.is_file() and path.read_text(encoding="utf-8") == text:
+            return path
+    files.write_text(made, text)
+    return made
 
 
 def apply_selection(
@@ -157,7 +150,7 @@ def apply_selection(
     sample_is_default: bool,
     upstreams_script: bool,
 ) -> Selection:
-    """Let an invocation read what the user chose, and return that: with ``hub`` as the files that it became.
+    """Let an invocation read what the user chose; return that, with what ``hub`` downloaded as files.
 
     :param variant: what the configuration makes; None: no tree.
     :param sample_is_default: whether the launch file names the sample itself, as the kit's does: then its
@@ -211,11 +204,8 @@ def _downloaded(rewriter: Rewriter, selection: Selection, variant: Optional[Vari
 
     assert selection.listing is not None
     assert selection.ready is not None
-    if variant is not None:
-        questions, weights = "train", False
-    elif rewriter.has("--gen_sparse_cfg"):
-        questions, weights = "", False
-    else:
+    questions, weights = "" if variant is None else "train", False
+    if variant is None and not rewriter.has("--gen_sparse_cfg"):
         questions, weights = "validation", selection.weights != model_folder.RANDOM
     found = hub.fetch_local(selection.listing, questions, weights, selection.ready)
     read = {f"{questions}_file": found.questions} if questions else {}
@@ -250,7 +240,7 @@ def _read_files(
     config = rewriter.value("--config_name")
     if variant is not None and variant.hybrid and config is not None:
         committed = Path(rewriter.cwd.after[0]) / config
-        wanted = _config_for(selection, variant, committed)
+        wanted = _config_for(selection.model, variant, committed)
         if wanted != committed:
             rewriter.set("--config_name", str(wanted), selection.rule("MODEL"))
 

@@ -268,14 +268,22 @@ def _flattened(job: Job, rewriter: Rewriter) -> Job:
 
 
 def _arguments(rewriter: Rewriter) -> Arguments:
-    """Return the command line, parsed; no number or switch in it is from a variable of the environment."""
+    """Return the command line, parsed; what is not to be shown of it is a :class:`hidden.Word`.
+
+    :raises KitError: it is wrong, or a number or a switch comes from a variable of the environment.
+    """
     arguments = _parse(rewriter.result())
     try:
-        _parse(rewriter.result(), shown=True)
+        shown = vars(_parse(rewriter.result(), shown=True))
     except KitError as error:
         hint = "Write it out: what a tree was made from is published with it."
         raise KitError(error.what, where=error.where, hint=hint) from None
-    return arguments
+    differing: Dict[str, Any] = {
+        name: hidden.Word(value, shown[name])
+        for name, value in vars(arguments).items()
+        if value != shown[name]
+    }
+    return replace(arguments, **differing)
 
 
 def _parse(invocation: vscode.Invocation, *, shown: bool = False) -> Arguments:
@@ -284,10 +292,7 @@ def _parse(invocation: vscode.Invocation, *, shown: bool = False) -> Arguments:
 
 
 def load_tree(launch: str, variant: Variant, selection: inputs.Selection, source: Source) -> TreeJob:
-    """As :func:`load_job`, for the job that makes ``variant``.
-
-    :raises KitError: it would make something else, or in a folder that is not the variant's own, besides.
-    """
+    """As :func:`load_job`; a job that makes something else, or in another's folder, is an error, too."""
     job = TreeJob(**vars(load_job(launch, variant.name, selection, source)))
     made = job.arguments.onnx_path
     where = f"{launch}: {variant.name}"
@@ -316,7 +321,7 @@ def make_onnx_key(job: TreeJob) -> Dict[str, Any]:
     invocation = job.invocation
     arguments = {
         name: _content(job.local(value), value, job.named(name)) if name in _FILES else _recorded(value)
-        for name, value in _shown_apart(job).items()
+        for name, value in vars(job.arguments).items()
         if name not in _UNREAD and value is not None
     }
     # Upstream's scripts are part of the source; the report on zeros is the kit's on either.
@@ -337,15 +342,6 @@ def make_onnx_key(job: TreeJob) -> Dict[str, Any]:
         "lock": requirements.digest_lock("runtime.lock"),
         "program": digests.digest_files(program, paths.PACKAGE),
         "source": job.source.key(),
-    }
-
-
-def _shown_apart(job: Job) -> Dict[str, Any]:
-    """Return the arguments of a job; those with values that are not to be shown are :class:`hidden.Word`."""
-    named = vars(_parse(job.invocation, shown=True))
-    return {
-        name: value if value == named[name] else hidden.Word(value, named[name])
-        for name, value in vars(job.arguments).items()
     }
 
 

@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Callable, List
+from typing import Callable
 
 from ..core import child, files, paths
 from ..core.errors import KitError
@@ -26,14 +26,15 @@ def write_configs(job: Job, prepare: Callable[[], None], ready_environment: Call
     """Run the job that writes the hybrid configs, and print their names; return the program's status.
 
     :param prepare: sets up the environment and the sources, which upstream's script needs.
-    :param ready_environment: makes the environment; the kit's program may run in another Python.
+    :param ready_environment: makes the environment; the kit's program can run in another Python.
     :raises KitError: an input is at fault, or upstream's script fails.
     """
     preflight.check_job(job)
     job.shape()
     if job.upstreams_script:
-        for path in _upstreams_configs(job, prepare):
-            print(path)
+        with hold_lock(LOCK, LOCKED) as lock:
+            prepare()
+            _run_upstreams(job, lock)
         return 0
     if job.invocation.python == str(paths.VENV_PYTHON):
         ready_environment()
@@ -55,25 +56,21 @@ def _forget_earlier(job: Job) -> None:
         shutil.rmtree(inputs.find_user_configs(), ignore_errors=True)
 
 
-def _upstreams_configs(job: Job, prepare: Callable[[], None]) -> List[Path]:
-    """Write the hybrid configs with upstream's script, take them to ``--output_dir``, and return them."""
-    with hold_lock(LOCK, LOCKED) as lock:
-        prepare()
-        made = Path(job.invocation.cwd) / _GENERATED
-        shutil.rmtree(made, ignore_errors=True)
-        _forget_earlier(job)
-        progress = Progress("configs", expected=None)
-        run_job(job, "configs", "hybrid configs", progress, lock)
-        progress.done("by upstream's script")
-        written = []
-        for config in sorted(made.glob("*/config.json")):
-            if not _is_cut_from(job, config.parent.name):
-                progress.note(f"{config.parent.name} left out: the dense model is too small for it")
-                continue
-            target = job.local(job.arguments.output_dir) / config.parent.name / config.name
-            files.write_text(target, config.read_text(encoding="utf-8"))
-            written.append(target)
-    return written
+def _run_upstreams(job: Job, lock: int) -> None:
+    """Write the hybrid configs with upstream's script, and take them to ``--output_dir``."""
+    made = Path(job.invocation.cwd) / _GENERATED
+    shutil.rmtree(made, ignore_errors=True)
+    _forget_earlier(job)
+    progress = Progress("configs", expected=None)
+    run_job(job, "configs", "hybrid configs", progress, lock)
+    progress.done("by upstream's script")
+    for config in sorted(made.glob("*/config.json")):
+        if not _is_cut_from(job, config.parent.name):
+            progress.note(f"{config.parent.name} left out: the dense model is too small for it")
+            continue
+        target = job.local(job.arguments.output_dir) / config.parent.name / config.name
+        files.write_text(target, config.read_text(encoding="utf-8"))
+        print(target)
 
 
 def _is_cut_from(job: Job, name: str) -> bool:

@@ -10,6 +10,7 @@ import shutil
 import sys
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Callable, List, NamedTuple, Optional, Sequence
 
@@ -196,9 +197,7 @@ class Build:
         variant, work, need, spec = job.variant, job.work, self._estimate(job), job.spec()
         onnx_files, ir_files = trees.list_onnx_files(variant.stem), trees.list_ir_files(variant.stem)
         python, env = Path(job.invocation.python), dict(os.environ)
-
-        def run_program(progress: Progress) -> child.Usage:
-            return program.run_job(job, f"{variant.name}-onnx", "weights and ONNX", progress, lock)
+        run_program = partial(program.run_job, job, f"{variant.name}-onnx", "weights and ONNX", lock=lock)
 
         def run_optimizer(progress: Progress) -> child.Usage:
             progress.note(f"log: {paths.show_path(work / 'ir' / trees.MO_LOG)}")

@@ -22,7 +22,6 @@ from ..conftest import HYBRID, UNSTRUCTURED, Kit, assert_user_error, copy_checko
 
 MAKE = ["make", "--no-print-directory"]
 
-
 GIVEN = {"input": None, "model": None, "train_file": None, "validation_file": None}
 
 
@@ -58,15 +57,14 @@ def test_what_is_not_there_is_named_with_its_place(
     number = next(n for n, line in enumerate(lines, 1) if f'"{key}": "{value}"' in line)
     where = f'{kit.launch_file}, line {number}, configurations[{index}].{key} = "{value}"'
     command = ("variant", name) if name == HYBRID else (name, "")
-    given = {"input": None, "model": None, "train_file": None, "validation_file": None}
-    assert_user_error(kit.run(*command, **given), what, where, hint)
+    assert_user_error(kit.run(*command, **GIVEN), what, where, hint)
     assert not (kit.folder / "work").exists()
     assert not kit.out.exists()
 
 
 def test_a_short_value_of_the_environment_is_not_shown(kit: Kit) -> None:
     edit(kit, "evaluate", {"cwd": "/nope/${env:PLANTED_PIN}"})
-    argv = kit.argv("evaluate", "", input=None, model=None, train_file=None, validation_file=None)
+    argv = kit.argv("evaluate", "", **GIVEN)
     done = run(argv, env={**os.environ, "PLANTED_PIN": "4711"})
     assert_user_error(done, "not there: /nope/${env:PLANTED_PIN}.")
     assert "4711" not in done.stderr
@@ -74,7 +72,7 @@ def test_a_short_value_of_the_environment_is_not_shown(kit: Kit) -> None:
 
 def test_the_old_name_of_the_interpreters_key(kit: Kit) -> None:
     edit(kit, "configs", {"pythonPath": "/nope/py"})
-    done = kit.run("configs", input=None, model=None, train_file=None, validation_file=None)
+    done = kit.run("configs", **GIVEN)
     assert_user_error(done, 'configurations[0].pythonPath = "/nope/py"')
 
 
@@ -84,7 +82,7 @@ def test_an_argument_that_names_a_pipe(kit: Kit) -> None:
     words = ["--model_name_or_path", str(kit.model), "--validation_file", str(pipe), "--do_eval"]
     words += ["--output_dir", str(kit.folder)]
     edit(kit, "evaluate", {"args": words})
-    done = kit.run("evaluate", input=None, model=None, train_file=None, validation_file=None)
+    done = kit.run("evaluate", **GIVEN)
     assert_user_error(done, "no regular file", f"--validation_file={pipe}", "configurations[6].args")
 
 
