@@ -823,7 +823,7 @@ def write_overview() -> str:
 
 def write_help() -> str:
     """Return what ``make`` alone says."""
-    from .build import resources
+    from .build import preflight
     from .model.spec import make_bert_large
 
     def target(name: str, command: Command) -> str:
@@ -842,11 +842,11 @@ def write_help() -> str:
     lines += ["", "Variants V (24 layers, hidden size 1024, sequence length 384; times on 2 cores)"]
     lines.append(f"  {'':<32}{'heads':>5}{'intermediate':>14}{'time':>8}{'memory':>10}{'disk':>9}")
     for variant in VARIANTS.values():
-        need = resources.estimate_need(make_bert_large(variant))
+        need = preflight.estimate_need(make_bert_large(variant))
         lines.append(
             f"  {variant.name:<32}{variant.heads or 16:>5}{variant.intermediate_size or 4096:>14}"
             f"{format_duration(need.seconds):>8}"
-            f"{need.memory / resources.GB:>7.1f} GB{need.disk / resources.GB:>6.1f} GB"
+            f"{need.memory / preflight.GB:>7.1f} GB{need.disk / preflight.GB:>6.1f} GB"
         )
     setup = f"The first run also sets up {paths.show_path(paths.VENV)} (2.7 GB)."
     return "\n".join([*lines, "", setup])

@@ -1,6 +1,6 @@
 """``provenance.json``: what a tree was made from, how, where, and what was measured on it.
 
-``schema/provenance.json`` says which form it has; :mod:`launch.build.record` fills it in.
+``schema/provenance.json`` says which form it has; :mod:`launch.build.pipeline` fills it in.
 """
 
 import errno

@@ -21,17 +21,14 @@ _SMOKE_TEST = (
     "from openvino.offline_transformations import ApplyMOCTransformations, GenerateMappingFile\n"
     "import mo.main"
 )
-"""What a conversion by 2021.4 imports.  It goes on without the middle two, and then writes another IR."""
+"""What a conversion by 2021.4 imports; without the middle two it would go on and write another IR."""
 
 _VOLATILE = re.compile(
     r"^\[ SUCCESS \] (Total execution time|Memory consumed).*\n|^It's been a while.*\n", re.M
 )
 
 _FALLBACK = "Using fallback to produce IR"
-"""Words of 2021.4 when the runtime's transformations, its last step, have failed.
-
-It then leaves the IR as it was before that step, and ends as if nothing had happened.
-"""
+"""Words of 2021.4 that leaves its last step out, the runtime's transformations, and ends with success."""
 
 
 @dataclass(frozen=True)
@@ -39,8 +36,6 @@ class Optimizer:
     """One release of Model Optimizer.
 
     :param name: what ``MO=`` calls it.
-    :param lock: the lock that its packages are in.
-    :param module: what ``python -m`` runs.
     :param separate: the environment that it has to itself; None: it is part of the kit's.
     """
 
@@ -74,25 +69,18 @@ OPTIMIZERS = {
 
 
 def find_optimizer(name: str) -> Optimizer:
-    """Return the Model Optimizer that ``MO=`` names.
-
-    :raises KitError: there is none.
-    """
+    """:raises KitError: ``MO=`` names no Model Optimizer that there is."""
     if name in OPTIMIZERS:
         return OPTIMIZERS[name]
     raise make_unknown_error("Model Optimizer", name, "MO", OPTIMIZERS)
 
 
 def _command(python: Path, onnx_path: Path, optimizer: Optimizer) -> List[str]:
-    """Return the command that writes the IR into ``ir`` below its working directory."""
     return [str(python), "-m", optimizer.module, "--input_model", onnx_path.name, "--output_dir", "ir"]
 
 
 def make_ir_key(onnx_sha256: str, optimizer: Optimizer = DEFAULT) -> Dict[str, Any]:
-    """Return what the IR of an ONNX file depends on, as JSON.
-
-    :raises KitError: the optimizer's lock cannot be read.
-    """
+    """Return what the IR of an ONNX file depends on, as JSON."""
     return {
         "command": _command(Path("python"), Path("model.onnx"), optimizer)[1:],
         "lock": requirements.digest_lock(optimizer.lock),
@@ -102,11 +90,7 @@ def make_ir_key(onnx_sha256: str, optimizer: Optimizer = DEFAULT) -> Dict[str, A
 
 
 def _environment(base: Dict[str, str]) -> Dict[str, str]:
-    """Return Model Optimizer's environment.
-
-    The telemetry of 2022.1 asks for consent in a file in the home folder, and waits for an answer.  In a home
-    of its own the answer is no: nothing asks and nothing is sent.  2021.4 has no telemetry in its lock.
-    """
+    """Return Model Optimizer's variables.  In a home without an answer its telemetry asks, and waits."""
     home = paths.BUILD / "home"
     consent = home / "intel" / "openvino_telemetry"
     consent.parent.mkdir(parents=True, exist_ok=True)
@@ -128,7 +112,6 @@ def convert_to_ir(
 
     :param python: the interpreter of the kit's environment.
     :param base: the environment to start from.
-    :param inherit: file descriptors that it keeps open.
     :raises KitError: Model Optimizer fails, or leaves a file or a step out.
     """
     python = optimizer.python(python)

@@ -1,8 +1,7 @@
 """What ``INPUT=hub`` reads: the model and the questions that upstream's launch file names, as local files.
 
-What a list (:mod:`launch.model.hub_list`) names is downloaded once, by :mod:`launch.build.hub_client`, into
-the cache of the hub's own client.  Folders below ``build/hub/`` link to the files, and a stamp there says
-what was checked, so that a run asks nobody for what is there.
+:mod:`launch.build.hub_client` downloads what a list names into the cache of the hub's own client.  Folders
+below ``build/hub/`` link to the files, and a stamp there says what was checked: a run asks nobody for that.
 """
 
 import json
@@ -43,8 +42,8 @@ _VARIABLES = {
 class Local:
     """What a run reads, here.
 
-    :param model: a folder with config and tokenizer, and weights if they were wanted.
-    :param downloaded: repository, revision and the sha256 of each file by its name.
+    :param model: the folder; weights are in it if they were wanted.
+    :param downloaded: ``repository``, ``revision``, and ``files`` with the sha256 of each by its name.
     """
 
     model: Path
@@ -55,10 +54,9 @@ class Local:
 def fetch_local(listing: Listing, questions: str, weights: bool, ready: Callable[[], None]) -> Local:
     """Return what a run reads as local files, downloaded where they are not there yet.
 
-    :param questions: which of them, ``train`` or ``validation``; empty: none.
-    :param weights: whether the run reads the model's weights.
+    :param questions: which, ``train`` or ``validation``; empty: none.
     :param ready: makes the kit's environment, without which the client's cannot be made.
-    :raises KitError: a file cannot be had, or is not the one that is listed; nothing of it is kept then.
+    :raises KitError: a file cannot be had, or is not the listed one; nothing of it is kept then.
     """
     model = (*listing.model, *(listing.weights if weights else ()))
     chosen = [getattr(listing, questions)] if questions else []
@@ -94,7 +92,7 @@ def fetch_local(listing: Listing, questions: str, weights: bool, ready: Callable
 
 
 def _checked(stamp: Path) -> Dict[str, Any]:
-    """Return the files of a stamp, by name, that have not changed since their bytes were checked."""
+    """Return the files of a stamp that have not changed since their bytes were checked, by name."""
     content = Stamp.read(stamp)
     made = content.made if content else {}
     return {name: entry for name, entry in made.items() if entry["state"] == _state(entry["path"])}
@@ -109,10 +107,7 @@ def _state(path: str) -> Optional[List[int]]:
 
 
 def _download(listing: Listing, missing: Sequence[File]) -> Dict[str, Any]:
-    """Run the client on the files; return each one's path, sha256 and state by its name.
-
-    :raises KitError: one of them cannot be had.
-    """
+    """Run the client on the files; return each one's path, sha256 and state by its name."""
     wanted = [asdict(file) for file in missing]
     request = {"repository": listing.repository, "revision": listing.revision, "files": wanted}
     # -E and -s: nothing of the person's Python takes the place of what is locked.

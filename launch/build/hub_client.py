@@ -3,9 +3,8 @@
 ``python -m launch.build.hub_client REQUEST``, in the environment of ``hub.lock``, prints one JSON object:
 ``{"files": {name: {"path", "sha256"}}}`` or ``{"error": …}``, the parts of a :class:`KitError`.
 
-What is the model's goes into huggingface_hub's cache, which other programs of the person share; the rest into
-the folder that huggingface_hub keeps beside it for such files.  Its variables (HF_ENDPOINT, HF_TOKEN,
-HF_HUB_CACHE, HF_HOME, HTTPS_PROXY) name mirror, token, cache and proxies; their values are not told.
+The model's files go into huggingface_hub's cache, others into the folder that it keeps beside that.  Values
+of its variables (HF_ENDPOINT, HF_TOKEN …) are not told: they may be secret.
 """
 
 import contextlib
@@ -22,11 +21,9 @@ from ..core import digests, files, locks, place
 from ..core.errors import EXIT_INTERRUPTED, EXIT_USER_ERROR, KitError
 from ..core.progress import format_size
 
-_ATTEMPTS = 5
-"""How often a download goes on where its connection was cut."""
+_ATTEMPTS = 5  # of a download whose connection is cut
 
-_LONG = 10**8
-"""Bytes from which on checking a file takes a time that a person notices."""
+_LONG = 10**8  # bytes of a file that takes a while to check
 
 _RESUMES = "Run the same command again: it resumes."
 
@@ -58,11 +55,10 @@ class _Client:
         self.revision = revision
 
     def folder(self, name: str) -> Path:
-        """Return the kit's folder ``name`` beside the hub's cache, made if it is not there."""
+        """Return the kit's folder ``name`` beside the hub's cache."""
         return Path(self.hub.cached_assets_path("sparse-bert-kit", namespace="hub", subfolder=name))
 
     def where(self, file: Entry) -> str:
-        """Return what a file is and where it comes from, for errors."""
         if file["address"]:
             return f"INPUT=hub: {file['address']}"
         # An address in HF_ENDPOINT may hold a secret.
@@ -80,7 +76,6 @@ class _Client:
         return self.folder("seen") / seen / f"{file['name']}.sha256"
 
     def cached(self, file: Entry) -> Optional[Path]:
-        """Return where a file is if it is here."""
         if file["address"]:
             path = self.own(file)
             return path if path.is_file() else None
@@ -88,10 +83,7 @@ class _Client:
         return Path(found) if isinstance(found, str) else None
 
     def size(self, file: Entry) -> int:
-        """Return a file's bytes, 0 where nobody says.
-
-        :raises KitError: the hub has another revision than the one asked for.
-        """
+        """Return a file's bytes, 0 where nobody says."""
         if file["address"]:
             return int(file["bytes"])
         address = self.hub.hf_hub_url(self.repository, file["name"], revision=self.revision)
@@ -106,8 +98,7 @@ class _Client:
             )
         return int(found.size or 0)
 
-    def download(self, file: Entry) -> Path:
-        """Download a file, or the rest of it, and return where it is."""
+    def _download(self, file: Entry) -> Path:
         if not file["address"]:
             return Path(self.hub.hf_hub_download(self.repository, file["name"], revision=self.revision))
         from huggingface_hub.file_download import http_get
@@ -123,15 +114,15 @@ class _Client:
                 part.replace(path)
         return path
 
-    def download_on(self, file: Entry) -> Path:
-        """As :meth:`download`, going on where the connection is cut: the library does not within a file."""
+    def download(self, file: Entry) -> Path:
+        """Download a file, or the rest of it; go on where the connection is cut, as the library does not."""
         from requests.exceptions import ChunkedEncodingError
 
         for _ in range(_ATTEMPTS - 1):
             with contextlib.suppress(ChunkedEncodingError):
-                return self.download(file)
+                return self._download(file)
             time.sleep(1)
-        return self.download(file)
+        return self._download(file)
 
 
 def _difference(file: Entry, path: Path, sha256: str, first: str) -> str:
@@ -139,7 +130,7 @@ def _difference(file: Entry, path: Path, sha256: str, first: str) -> str:
 
     The hub's cache calls a file's content by its sha256, or by git's sha1 of it, as the hub has told it.
 
-    :param first: its sha256 when it was first downloaded; empty for one that was not before.
+    :param first: its sha256 at the first download; empty where there was none.
     """
     length = path.stat().st_size
     if file["bytes"] not in (None, length):
@@ -157,17 +148,11 @@ def _difference(file: Entry, path: Path, sha256: str, first: str) -> str:
 
 
 def _fetch_one(client: _Client, file: Entry) -> Entry:
-    """Return where a file is and its sha256, downloaded if it is not here or here with other bytes.
-
-    :raises KitError: what was downloaded is not the file it must be; it is removed.
-    """
+    """Return where a file is and its sha256, downloaded if it is not here or here with other bytes."""
     first = None if file["address"] or file["sha256"] else client.first(file)
     seen = first.read_text(encoding="utf-8") if first and first.is_file() else ""
-    path = client.cached(file)
-    while True:
-        downloaded = path is None
-        if path is None:
-            path = client.download_on(file)
+    for cached in (client.cached(file), None):
+        path = cached or client.download(file)
         if path.stat().st_size > _LONG:
             _say(f"checking {file['name']}")
         sha256 = digests.digest_file(path)
@@ -179,25 +164,21 @@ def _fetch_one(client: _Client, file: Entry) -> Entry:
         for gone in (path.resolve(), path):
             with contextlib.suppress(FileNotFoundError):
                 gone.unlink()
-        if downloaded:
-            raise KitError(
-                f"What was downloaded is not the file it must be: {difference}.",
-                where=client.where(file),
-                hint="It was removed.  Run the same command again; if it ends here again, its origin, or\n"
-                "the mirror that HF_ENDPOINT or HUB names, has another file.\n" + _ELSEWHERE,
-            )
-        path = None
+        if not cached:
+            break
+    raise KitError(
+        f"What was downloaded is not the file it must be: {difference}.",
+        where=client.where(file),
+        hint="It was removed.  Run the same command again; if it ends here again, its origin, or\n"
+        "the mirror that HF_ENDPOINT or HUB names, has another file.\n" + _ELSEWHERE,
+    )
 
 
-def _announce(client: _Client, sizes: Dict[str, int], revision: bool) -> None:
-    """Say what is going to be downloaded, and check that there is room for it.
-
-    :param sizes: bytes by name.
-    :param revision: whether files of the repository are among them.
-    """
+def _announce(client: _Client, sizes: Dict[str, int], of_repository: bool) -> None:
+    """Say what is going to be downloaded, and check that there is room for it."""
     total = sum(sizes.values())
     names = [f"{name} ({format_size(length)})" if length >= 10**5 else name for name, length in sizes.items()]
-    if revision:
+    if of_repository:
         _say(f"{client.repository} at {client.revision}")
     _say(f"downloading {format_size(total)}: {', '.join(names)}")
     free = place.measure_free_disk(Path(client.hub.constants.HF_HUB_CACHE).expanduser())
@@ -213,7 +194,6 @@ def _announce(client: _Client, sizes: Dict[str, int], revision: bool) -> None:
 def fetch_files(request: Entry) -> Entry:
     """Return path and sha256 of each file of a request, by its name.
 
-    :param request: ``repository``, ``revision`` and ``files``.
     :raises KitError: one cannot be had.
     """
     client = _Client(request["repository"], request["revision"])
@@ -235,7 +215,6 @@ def fetch_files(request: Entry) -> Entry:
 
 
 def _explain(error: Exception, client: _Client) -> Tuple[str, str]:
-    """Return what is wrong and what to do about it."""
     import requests
     from huggingface_hub import errors
 
@@ -266,7 +245,6 @@ def _explain(error: Exception, client: _Client) -> Tuple[str, str]:
 
 
 def _explain_refusal(status: int, headers: Any, client: _Client) -> Tuple[str, str]:
-    """Return what a status that is an error means and what to do about it."""
     if status in (401, 403):
         sent = "with the token that was sent" if client.hub.get_token() else "without a token"
         what = f"The file may not be read {sent} ({status})."
@@ -295,10 +273,7 @@ def _reason(error: BaseException) -> str:
 
 
 def _is_for_people(record: logging.LogRecord) -> bool:
-    """Take addresses, which may hold secrets, out of the library's words, and why it tries again.
-
-    The last reason is in the error.
-    """
+    """Take addresses, which may hold secrets, out of the library's words, and why it tries again."""
     record.msg, record.args = _ADDRESS.sub("<address>", record.getMessage()), ()
     return "thrown while requesting" not in record.msg
 

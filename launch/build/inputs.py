@@ -1,21 +1,19 @@
 """What a run reads: INPUT, MODEL, TRAIN_FILE, VALIDATION_FILE, SEED and WEIGHTS.
 
-The launch file says what a run reads by default.  What a make variable changes of that, the rules in
-:func:`apply_selection` rewrite, each change with the name of its rule.
+By default it is what the launch file says; each change of that has the name of its rule.
 """
 
 import json
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Callable, Mapping, Optional
+from typing import Any, Callable, Mapping, Optional, Tuple
 
 from ..core import digests, files, paths
 from ..core.errors import KitError, make_unknown_error
 from ..model import bert_config, hub_list, model_folder, squad
 from ..model.variants import Variant
 from ..vscode.rewrite import Rewriter
-from . import hub
 
 KINDS = ("sample", "files", "hub")
 
@@ -34,7 +32,7 @@ class Selection:
     :param weights: ``random``, or empty: what an evaluation reads.
     :param threads: None for as many as torch would take.
     :param listing: for ``hub``: what to download.
-    :param ready: for ``hub``: makes the kit's environment, with which that of what downloads is made.
+    :param ready: for ``hub``: makes the kit's environment, which the client's is made with.
     :param downloaded: for ``hub``, once the files are here: what they are there.
     """
 
@@ -62,10 +60,7 @@ def find_user_configs() -> Path:
 
 
 def check_kind(kind: str) -> None:
-    """Check the text of ``INPUT=``.
-
-    :raises KitError: it is none of :data:`KINDS`.
-    """
+    """:raises KitError: the text of ``INPUT=`` is none of :data:`KINDS`."""
     if kind not in KINDS:
         raise make_unknown_error("input", kind, "INPUT", KINDS)
 
@@ -80,10 +75,9 @@ def choose_inputs(
     listing: str = "",
     ready: Optional[Callable[[], None]] = None,
 ) -> Selection:
-    """Return the selection that the make variables' texts (empty: not given) make.
+    """Return the selection that the texts of the make variables (empty: not given) make.
 
     :param listing: the text of ``HUB=``.
-    :param ready: makes the kit's environment.
     :raises KitError: a value is none of those allowed, or goes with another INPUT.
     """
     check_kind(kind)
@@ -104,9 +98,8 @@ def choose_inputs(
             "and VALIDATION_FILE=<questions> for an evaluation.",
         )
     if seed and not (re.fullmatch("[0-9]{1,10}", seed) and int(seed) < 2**32):
-        raise KitError(
-            "The seed is not a whole number from 0 to 4294967295.", where=f"SEED={seed}", hint="Correct SEED."
-        )
+        what = "The seed is not a whole number from 0 to 4294967295."
+        raise KitError(what, where=f"SEED={seed}", hint="Correct SEED.")
     if weights not in ("", model_folder.RANDOM):
         raise KitError(
             f"There are no weights {weights!r}.",
@@ -135,24 +128,18 @@ def choose_inputs(
     )
 
 
-def _config_for(selection: Selection, variant: Variant, committed: Path) -> Path:
-    """Return the hybrid config that is cut from the user's model, made where it is not there yet.
-
-    A BERT-large gives the committed one, byte for byte.
-    """
-    assert selection.model is not None
-    where = str(bert_config.find_config(selection.model))
-    dense = bert_config.read_config(selection.model, "MODEL")
-    bert_config.read_shape(dense, where)
+def _config_for(model: Path, variant: Variant, committed: Path) -> Path:
+    """Return the hybrid config that is cut from the user's model: the committed one if it is the same."""
+    where, dense = str(bert_config.find_config(model)), bert_config.read_config(model, "MODEL")
     hybrid = bert_config.make_hybrid(dense, variant, where)
     bert_config.read_shape(hybrid, where)
     text = bert_config.format_config(hybrid)
-    if committed.is_file() and committed.read_text(encoding="utf-8") == text:
-        return committed
-    path = paths.BUILD / "configs" / digests.digest_value(hybrid)[:12] / variant.name / "config.json"
-    if not path.is_file() or path.read_text(encoding="utf-8") != text:
-        files.write_text(path, text)
-    return path
+    made = paths.BUILD / "configs" / digests.digest_value(hybrid)[:12] / variant.name / "config.json"
+    for path in (committed, made):
+        if path.is_file() and path.read_text(encoding="utf-8") == text:
+            return path
+    files.write_text(made, text)
+    return made
 
 
 def apply_selection(
@@ -163,13 +150,12 @@ def apply_selection(
     sample_is_default: bool,
     upstreams_script: bool,
 ) -> Selection:
-    """Let an invocation read what the user chose, and return that: with ``hub`` as the files that it became.
+    """Let an invocation read what the user chose; return that, with what ``hub`` downloaded as files.
 
     :param variant: what the configuration makes; None: no tree.
     :param sample_is_default: whether the launch file names the sample itself, as the kit's does: then its
         arguments stand as somebody may have edited them.
-    :param upstreams_script: whether the program is upstream's, which wants questions of both kinds, and keeps
-        caches.
+    :param upstreams_script: whether that is the program: it wants questions of both kinds, and keeps caches.
     :raises KitError: a file is missing that this configuration needs, or the model is unfit for the variant.
     """
     # The kit's own program computes configs from a folder's dense one, and reads no questions for it.
@@ -214,13 +200,12 @@ def _choose_weights(rewriter: Rewriter, selection: Selection, sample_is_default:
 
 def _downloaded(rewriter: Rewriter, selection: Selection, variant: Optional[Variant]) -> Selection:
     """Return the selection with the hub's names as files here; only an evaluation reads weights."""
+    from . import hub  # imported where something is read from there
+
     assert selection.listing is not None
     assert selection.ready is not None
-    if variant is not None:
-        questions, weights = "train", False
-    elif rewriter.has("--gen_sparse_cfg"):
-        questions, weights = "", False
-    else:
+    questions, weights = "" if variant is None else "train", False
+    if variant is None and not rewriter.has("--gen_sparse_cfg"):
         questions, weights = "validation", selection.weights != model_folder.RANDOM
     found = hub.fetch_local(selection.listing, questions, weights, selection.ready)
     read = {f"{questions}_file": found.questions} if questions else {}
@@ -231,8 +216,8 @@ def _read_files(
     rewriter: Rewriter, selection: Selection, variant: Optional[Variant], upstreams_script: bool
 ) -> None:
     assert selection.model is not None
-    train, validation = selection.train_file, selection.validation_file
-    train_rule, validation_rule = selection.rule("TRAIN_FILE"), selection.rule("VALIDATION_FILE")
+    train = selection.train_file, selection.rule("TRAIN_FILE")
+    validation = selection.validation_file, selection.rule("VALIDATION_FILE")
     writes_configs = rewriter.has("--gen_sparse_cfg")
     _check_model_folder(selection.model)
     if writes_configs:
@@ -243,50 +228,40 @@ def _read_files(
         _read_sample_questions(rewriter, "upstream's script wants questions: the sample's")
     elif rewriter.has("--do_eval") and not writes_configs:
         needed, given = ("VALIDATION_FILE", validation) if variant is None else ("TRAIN_FILE", train)
-        if given is None:
+        if given[0] is None:
             raise KitError(
                 f"INPUT=files needs {needed} here.",
                 where=f"{needed} is empty",
                 hint=f"Give {needed}=<questions in SQuAD's JSON, nested or flat>.",
             )
-        if upstreams_script and validation is None:
-            validation = train
-            validation_rule = "upstream's script wants some, and does nothing with them"
-        _read_questions(rewriter, train, validation, train_rule, validation_rule)
+        if upstreams_script and validation[0] is None:
+            validation = train[0], "upstream's script wants some, and does nothing with them"
+        _read_questions(rewriter, train_file=train, validation_file=validation)
     config = rewriter.value("--config_name")
     if variant is not None and variant.hybrid and config is not None:
         committed = Path(rewriter.cwd.after[0]) / config
-        wanted = _config_for(selection, variant, committed)
+        wanted = _config_for(selection.model, variant, committed)
         if wanted != committed:
             rewriter.set("--config_name", str(wanted), selection.rule("MODEL"))
 
 
 def _read_sample_questions(rewriter: Rewriter, rule: str) -> None:
     train, validation = paths.SAMPLE / "train.json", paths.SAMPLE / "validation.json"
-    _read_questions(rewriter, train, validation, rule, rule)
+    _read_questions(rewriter, train_file=(train, rule), validation_file=(validation, rule))
 
 
-def _read_questions(
-    rewriter: Rewriter,
-    train: Optional[Path],
-    validation: Optional[Path],
-    train_rule: str,
-    validation_rule: str,
-) -> None:
-    """Let questions come from files; an option whose file is None is left out."""
+def _read_questions(rewriter: Rewriter, **chosen: Tuple[Optional[Path], str]) -> None:
+    """Let questions come from files, each by its rule; an option whose file is None is left out."""
     rewriter.drop("--dataset_name", "questions come from files")
-    chosen = ("--train_file", train, train_rule), ("--validation_file", validation, validation_rule)
-    for option, path, rule in chosen:
+    for option, (path, rule) in chosen.items():
         if path is None:
-            rewriter.drop(option, "INPUT=files")
+            rewriter.drop(f"--{option}", "INPUT=files")
         else:
-            rewriter.set(option, str(path), rule)
+            rewriter.set(f"--{option}", str(path), rule)
 
 
 def flatten_questions(path: Path, name: str) -> Path:
-    """Return the questions of ``path``, nested or flat, in the flat form, which upstream's script reads.
-
-    The file is named after the bytes of ``path``, and made once.
+    """Return a file with the questions of ``path``, nested or flat, in the flat form, made once.
 
     :param name: what has named the file (``TRAIN_FILE``), for errors.
     :raises KitError: it cannot be read, or holds no questions in SQuAD's form.
@@ -304,10 +279,7 @@ def flatten_questions(path: Path, name: str) -> Path:
 
 
 def _check_model_folder(folder: Path) -> None:
-    """Check that ``folder`` has a BERT's config and a tokenizer.
-
-    :raises KitError: it has not.
-    """
+    """Check that ``folder`` has a BERT's config and a tokenizer."""
     if not folder.is_dir():
         raise KitError(
             "The model folder does not exist." if not folder.exists() else "MODEL is not a folder.",

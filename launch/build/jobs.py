@@ -55,17 +55,20 @@ class Run:
 
     :param name: the configuration's, or the kit's for one of upstream's.
     :param origin: the configuration and its launch file, in words.
-    :param parts: the invocation part by part, as in the launch file and as it runs, with the rules between.
+    :param parts: the invocation part by part, as in the launch file and as it runs.
+    :param source: what it runs on; None for a program that is not the question-answering program.
     """
 
     name: str
     invocation: vscode.Invocation
     origin: str
     parts: Sequence[Part]
+    source: Optional[Source]
 
     def explain(self) -> str:
         """Return each part as in the launch file and, where it differs, as it runs and by which rule."""
-        return f"{self.origin}\n\n{format_parts(list(self.parts))}"
+        source = f"\non source {self.source.describe()}" if self.source else ""
+        return f"{self.origin}{source}\n\n{format_parts(list(self.parts))}"
 
 
 @dataclass(frozen=True)
@@ -74,15 +77,14 @@ class Job(Run):
 
     :param variant: the variant it makes; None where it makes none.
     :param arguments: the program's command line, parsed.
-    :param source: what it runs on.
     :param configuration: its entry in the launch file, for errors; None for one of upstream's.
     :param downloaded: what its inputs are on the hub (:class:`launch.build.hub.Local`); None for others.
     :param flattened: from what each question file was made that was converted for upstream's script.
     """
 
+    source: Source
     variant: Optional[Variant]
     arguments: Arguments
-    source: Source
     configuration: Optional[vscode.Configuration] = None
     downloaded: Optional[Mapping[str, Any]] = None
     flattened: Mapping[str, str] = field(default_factory=dict)
@@ -115,7 +117,7 @@ class Job(Run):
     def shape(self) -> bert_config.BertShape:
         """Return the dimensions of the model that it is about.
 
-        :raises KitError: the config cannot be read, is unsound, or does not give a tree the published graph.
+        :raises KitError: the config cannot be read, is unsound, or gives a tree another graph.
         """
         source = self.local(self.arguments.config_source)
         name = self.named("config_name" if self.arguments.config_name else "model_name_or_path")
@@ -140,11 +142,6 @@ class Job(Run):
                 hint="Name a folder with vocab.txt or tokenizer.json.",
             )
         model_folder.check_tokenizer(tokenizer, shape, tokens)
-
-    def explain(self) -> str:
-        """As :meth:`Run.explain`, with the source."""
-        origin, _, parts = super().explain().partition("\n")
-        return f"{origin}\non source {self.source.describe()}\n{parts}"
 
 
 @dataclass(frozen=True)
@@ -178,16 +175,11 @@ def load_job(launch: str, name: str, selection: inputs.Selection, source: Source
 
 
 def run_of(launch: str, name: str, selection: inputs.Selection, source: Source) -> Run:
-    """Return what the configuration ``name`` runs: a job, or another program as the file has it.
-
-    Make runs no other program; source and inputs say nothing about it.
-
-    Parameters and errors as :func:`load_job`.
-    """
+    """As :func:`load_job`, but another program is not refused: it is returned as the file has it."""
     read = _read(launch, name, source)
     if read.configuration is None or name in _JOBS or rules.runs_the_kits(read.rewriter):
         return _job(read, name, selection, source)
-    return Run(name, read.rewriter.result(), read.origin, read.rewriter.parts())
+    return Run(name, read.rewriter.result(), read.origin, read.rewriter.parts(), source=None)
 
 
 class _Read(NamedTuple):
@@ -227,10 +219,7 @@ def _tell_of_env_file() -> None:
 
 
 def _job(read: _Read, name: str, selection: inputs.Selection, source: Source) -> Job:
-    """Return the job of a configuration; errors name its place in the file.
-
-    A program of somebody's own may stand in the kit's place, if it takes the same arguments.
-    """
+    """Return a configuration's job; a program that takes the kit's arguments may stand in the kit's place."""
     rewriter, configuration = read.rewriter, read.configuration
     where, hint = "", 'Set "program" to one of launch/qa/, or give the configuration another name.'
     kits = rules.runs_the_kits(rewriter)
@@ -260,13 +249,13 @@ def _job(read: _Read, name: str, selection: inputs.Selection, source: Source) ->
             raise KitError(error.what, where=where, hint=error.hint) from None
         what = f"Make runs {name!r} as the question-answering program, and this is another"
         raise KitError(f"{what}, or has wrong arguments.  {error.what}", where=where, hint=hint) from None
-    result, parts = rewriter.result(), rewriter.parts()
-    named = name, result, read.origin, parts, VARIANTS.get(name)
-    return _flattened(Job(*named, arguments, source, configuration, selected.downloaded), rewriter)
+    run = name, rewriter.result(), read.origin, rewriter.parts(), source
+    job = Job(*run, VARIANTS.get(name), arguments, configuration, selected.downloaded)
+    return _flattened(job, rewriter)
 
 
 def _flattened(job: Job, rewriter: Rewriter) -> Job:
-    """Return a job with its questions in the form that upstream's script reads; the sample's are."""
+    """Return a job with its questions in the form that upstream's script reads, as the sample's are."""
     made = {}
     for name in _QUESTIONS if job.upstreams_script else ():
         path = job.questions(name)
@@ -279,17 +268,22 @@ def _flattened(job: Job, rewriter: Rewriter) -> Job:
 
 
 def _arguments(rewriter: Rewriter) -> Arguments:
-    """Return the program's command line, parsed.
+    """Return the command line, parsed; what is not to be shown of it is a :class:`hidden.Word`.
 
     :raises KitError: it is wrong, or a number or a switch comes from a variable of the environment.
     """
     arguments = _parse(rewriter.result())
     try:
-        _parse(rewriter.result(), shown=True)
+        shown = vars(_parse(rewriter.result(), shown=True))
     except KitError as error:
         hint = "Write it out: what a tree was made from is published with it."
         raise KitError(error.what, where=error.where, hint=hint) from None
-    return arguments
+    differing: Dict[str, Any] = {
+        name: hidden.Word(value, shown[name])
+        for name, value in vars(arguments).items()
+        if value != shown[name]
+    }
+    return replace(arguments, **differing)
 
 
 def _parse(invocation: vscode.Invocation, *, shown: bool = False) -> Arguments:
@@ -298,11 +292,7 @@ def _parse(invocation: vscode.Invocation, *, shown: bool = False) -> Arguments:
 
 
 def load_tree(launch: str, variant: Variant, selection: inputs.Selection, source: Source) -> TreeJob:
-    """Return the job that makes ``variant``; parameters as :func:`load_job`.
-
-    :raises KitError: the launch file or an input is at fault, or the job would make something else, or in a
-        folder that is not the variant's own.
-    """
+    """As :func:`load_job`; a job that makes something else, or in another's folder, is an error, too."""
     job = TreeJob(**vars(load_job(launch, variant.name, selection, source)))
     made = job.arguments.onnx_path
     where = f"{launch}: {variant.name}"
@@ -331,7 +321,7 @@ def make_onnx_key(job: TreeJob) -> Dict[str, Any]:
     invocation = job.invocation
     arguments = {
         name: _content(job.local(value), value, job.named(name)) if name in _FILES else _recorded(value)
-        for name, value in _shown_apart(job).items()
+        for name, value in vars(job.arguments).items()
         if name not in _UNREAD and value is not None
     }
     # Upstream's scripts are part of the source; the report on zeros is the kit's on either.
@@ -355,17 +345,8 @@ def make_onnx_key(job: TreeJob) -> Dict[str, Any]:
     }
 
 
-def _shown_apart(job: Job) -> Dict[str, Any]:
-    """Return the arguments of a job; those with values that are not to be shown are :class:`hidden.Word`."""
-    named = vars(_parse(job.invocation, shown=True))
-    return {
-        name: value if value == named[name] else hidden.Word(value, named[name])
-        for name, value in vars(job.arguments).items()
-    }
-
-
 def _recorded(value: Any) -> Any:
-    """Return what a key has of an argument or a variable: no place of the checkout, nothing hidden."""
+    """Return what a key has of a value: no place of the checkout, nothing hidden."""
     if not isinstance(value, str):
         return value
     text = host.name_folders(value, {"${workspaceFolder}": paths.REPOSITORY})

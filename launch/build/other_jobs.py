@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Callable, List
+from typing import Callable
 
 from ..core import child, files, paths
 from ..core.errors import KitError
@@ -26,14 +26,15 @@ def write_configs(job: Job, prepare: Callable[[], None], ready_environment: Call
     """Run the job that writes the hybrid configs, and print their names; return the program's status.
 
     :param prepare: sets up the environment and the sources, which upstream's script needs.
-    :param ready_environment: makes the environment; the kit's program needs none of its own.
+    :param ready_environment: makes the environment; the kit's program can run in another Python.
     :raises KitError: an input is at fault, or upstream's script fails.
     """
     preflight.check_job(job)
     job.shape()
     if job.upstreams_script:
-        for path in _upstreams_configs(job, prepare):
-            print(path)
+        with hold_lock(LOCK, LOCKED) as lock:
+            prepare()
+            _run_upstreams(job, lock)
         return 0
     if job.invocation.python == str(paths.VENV_PYTHON):
         ready_environment()
@@ -50,37 +51,30 @@ def write_configs(job: Job, prepare: Callable[[], None], ready_environment: Call
 
 
 def _forget_earlier(job: Job) -> None:
-    """Remove the configs that were cut from another model of a person's: not every model has all four."""
+    """Remove the configs that were cut from a person's other model: not every model has all four."""
     if job.local(job.arguments.output_dir) == inputs.find_user_configs():
         shutil.rmtree(inputs.find_user_configs(), ignore_errors=True)
 
 
-def _upstreams_configs(job: Job, prepare: Callable[[], None]) -> List[Path]:
-    """Write the hybrid configs with upstream's script, take them to ``--output_dir``, and return them."""
-    with hold_lock(LOCK, LOCKED) as lock:
-        prepare()
-        made = Path(job.invocation.cwd) / _GENERATED
-        shutil.rmtree(made, ignore_errors=True)
-        _forget_earlier(job)
-        progress = Progress("configs", expected=None)
-        run_job(job, "configs", "hybrid configs", progress, lock)
-        progress.done("by upstream's script")
-        written = []
-        for config in sorted(made.glob("*/config.json")):
-            if not _is_cut_from(job, config.parent.name):
-                progress.note(f"{config.parent.name} left out: the dense model is too small for it")
-                continue
-            target = job.local(job.arguments.output_dir) / config.parent.name / config.name
-            files.write_text(target, config.read_text(encoding="utf-8"))
-            written.append(target)
-    return written
+def _run_upstreams(job: Job, lock: int) -> None:
+    """Write the hybrid configs with upstream's script, and take them to ``--output_dir``."""
+    made = Path(job.invocation.cwd) / _GENERATED
+    shutil.rmtree(made, ignore_errors=True)
+    _forget_earlier(job)
+    progress = Progress("configs", expected=None)
+    run_job(job, "configs", "hybrid configs", progress, lock)
+    progress.done("by upstream's script")
+    for config in sorted(made.glob("*/config.json")):
+        if not _is_cut_from(job, config.parent.name):
+            progress.note(f"{config.parent.name} left out: the dense model is too small for it")
+            continue
+        target = job.local(job.arguments.output_dir) / config.parent.name / config.name
+        files.write_text(target, config.read_text(encoding="utf-8"))
+        print(target)
 
 
 def _is_cut_from(job: Job, name: str) -> bool:
-    """Return whether the hybrid ``name`` removes something from the job's dense model.
-
-    Upstream's script does not ask; the kit's leaves such a config out.
-    """
+    """Return whether the hybrid ``name`` removes something from the dense model: upstream does not ask."""
     dense = job.local(job.arguments.model_name_or_path)
     try:
         bert_config.make_hybrid(bert_config.read_config(dense, "MODEL"), VARIANTS[name], str(dense))
@@ -92,7 +86,7 @@ def _is_cut_from(job: Job, name: str) -> bool:
 def score_predictions(predictions: Path, validation_file: Path) -> str:
     """Score a file of answers without a model, and return the figures as text.
 
-    As the official script does, an unanswered question counts 0, and this is said.
+    As in the official script, an unanswered question counts 0; this is said.
 
     :param predictions: ``{"<question id>": "<answer>"}``, as ``eval_predictions.json`` of an evaluation is.
     :raises KitError: a file is at fault.
@@ -111,7 +105,6 @@ def score_predictions(predictions: Path, validation_file: Path) -> str:
 def evaluate_job(job: Job, prepare: Callable[[], None]) -> str:
     """Run an evaluation job and return its result as text.
 
-    :param prepare: sets up the environment and the sources.
     :raises KitError: an input is at fault, or the evaluation fails.
     """
     preflight.check_job(job)

@@ -2,39 +2,45 @@
 
 Stages: *onnx* (weights, pruning, quantization, export, sparsity report), *ir* (Model Optimizer), *verify*
 (what is in the files), *publish*.  Each of the first two leaves a stamp, written last, with its key and the
-sha256 of what it made.  A killed run resumes after its last stamp; a key that differs makes the stage again.
-What does not pass the third is not published.
+sha256 of what it made: a killed run resumes after its last stamp, and another key makes the stage again.
 """
 
 import os
 import shutil
 import sys
+import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence
+from typing import Any, Callable, List, NamedTuple, Optional, Sequence
 
 from ..artifact import trees
-from ..core import child, paths, place
+from ..artifact.trees import Content
+from ..core import child, digests, git, hidden, host, paths, place, surroundings
 from ..core.errors import KitError
 from ..core.locks import LOCK, LOCKED, hold_lock
 from ..core.progress import Progress, align_columns, format_duration, format_size
 from ..core.stamp import Stamp
 from ..model import squad
+from ..model.spec import Spec
 from ..model.variants import Variant
-from . import convert, preflight, program, record, resources
+from ..setup import requirements
+from ..sources.source import Source
+from . import convert, preflight, program
 from .jobs import TreeJob, make_onnx_key
+
+EPOCH = "SOURCE_DATE_EPOCH"
+"""Variable with the time, in seconds since 1970, that a tree is to bear instead of the clock's."""
+
+_LATEST = 253402300799  # the last second of the year 9999
 
 _MARK = ".kit-work"
 """In every folder that the kit may empty; others it never touches."""
-
-_WORK = paths.BUILD / "work"
 
 _UNSOUND = (
     "Do not use these files. Run the same command again; if it ends here again, this is a defect of the"
     " kit or an input that it does not know: what stands above says where to look."
 )
-
-Key = Dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -46,7 +52,7 @@ class Outcome:
 
     variant: Variant
     tree: Path
-    provenance: Dict[str, Any]
+    provenance: Content
     built: bool
 
 
@@ -73,16 +79,14 @@ class _Stage(NamedTuple):
     """A command that makes files of a tree.
 
     :param name: what a provenance calls it; ``title`` what the terminal does.
-    :param key: what the files depend on.
     :param folder: emptied before it runs; nothing else is in it.
     :param files: what it makes, relative to the work folder.
-    :param run: runs the command.
     :param result: what the terminal says in the end, of the first file's size and of the peak memory.
     """
 
     name: str
     title: str
-    key: Key
+    key: Content
     folder: Path
     files: List[str]
     seconds: float
@@ -94,10 +98,8 @@ class _Stage(NamedTuple):
 class Build:
     """The trees of one command.
 
-    :param jobs: what to make, in order.
     :param out: where trees are published.
     :param prepare: sets up the environment and the sources; called once, and only if something is made.
-    :param optimizer: makes the IR.
     """
 
     jobs: Sequence[TreeJob]
@@ -124,7 +126,7 @@ class Build:
             todo = [job for job, outcome in zip(self.jobs, outcomes) if outcome is None]
             if todo:
                 self._preflight(todo)
-                facts = record.collect_facts(todo[0].source, self.optimizer)
+                facts = collect_facts(todo[0].source, self.optimizer)
                 self.prepare()
             results = []
             for job, key, outcome in zip(self.jobs, keys, outcomes):
@@ -136,22 +138,21 @@ class Build:
                 results.append(outcome)
             return results
 
-    def _current(self, job: TreeJob, key: Key) -> Optional[Outcome]:
+    def _current(self, job: TreeJob, key: Content) -> Optional[Outcome]:
         """Return the job's tree if it is published and current."""
-        tree = self.out / job.variant.name
+        tree, stem = self.out / job.variant.name, job.variant.stem
         found = trees.read_provenance(tree)
-        if found is None or found.get("onnx_key") != record.record_key(key):
+        if found is None or found.get("onnx_key") != record_key(key):
             return None
-        whole = set(found["files"]) == set(trees.list_files(job.variant.stem))
-        if not whole or not trees.is_as_listed(tree, found):
+        if set(found["files"]) != set(trees.list_files(stem)) or not trees.is_as_listed(tree, found):
             return None
-        onnx = found["files"].get(f"{job.variant.stem}.onnx", {}).get("sha256", "")
-        if found.get("ir_key") != record.record_key(convert.make_ir_key(onnx, self.optimizer)):
+        ir_key = convert.make_ir_key(found["files"][f"{stem}.onnx"]["sha256"], self.optimizer)
+        if found.get("ir_key") != record_key(ir_key):
             return None
         return Outcome(job.variant, tree, found, built=False)
 
-    def _estimate(self, job: TreeJob) -> resources.Estimate:
-        return resources.estimate_need(
+    def _estimate(self, job: TreeJob) -> preflight.Estimate:
+        return preflight.estimate_need(
             job.shape(),
             fast=job.source.fast,
             upstreams_script=job.upstreams_script,
@@ -159,10 +160,7 @@ class Build:
         )
 
     def _preflight(self, todo: Sequence[TreeJob]) -> None:
-        """Check everything that can be checked before the first long stage.
-
-        :raises KitError: a check fails.
-        """
+        """Check everything that can be checked before the first long stage."""
         place.check_place()
         questions = set()
         needs = []
@@ -183,7 +181,7 @@ class Build:
                     hint="Correct the config, or make another variant.",
                 )
             needs.append(self._estimate(job))
-            resources.check_memory(job.variant.name, needs[-1])
+            preflight.check_memory(job.variant.name, needs[-1])
         trees.check_writable(self.out)
         place.check_disk(f"Making {len(todo)} of the trees", self.out, sum(need.disk for need in needs))
         place.check_disk("Building", todo[0].work, max(need.disk for need in needs))
@@ -194,17 +192,12 @@ class Build:
                 f" seconds: about {format_duration(seconds)} for the IR of {len(todo)}"
             )
 
-    def _make(self, job: TreeJob, key: Key, label: str, lock: int, facts: record.Facts) -> Outcome:
+    def _make(self, job: TreeJob, key: Content, label: str, lock: int, facts: Content) -> Outcome:
         """Run the stages and publish."""
-        # What measures is imported where something is: a check of what is current does without.
-        from ..verify.tree import measure_files, require_passed
-
         variant, work, need, spec = job.variant, job.work, self._estimate(job), job.spec()
         onnx_files, ir_files = trees.list_onnx_files(variant.stem), trees.list_ir_files(variant.stem)
         python, env = Path(job.invocation.python), dict(os.environ)
-
-        def run_program(progress: Progress) -> child.Usage:
-            return program.run_job(job, f"{variant.name}-onnx", "weights and ONNX", progress, lock)
+        run_program = partial(program.run_job, job, f"{variant.name}-onnx", "weights and ONNX", lock=lock)
 
         def run_optimizer(progress: Progress) -> child.Usage:
             progress.note(f"log: {paths.show_path(work / 'ir' / trees.MO_LOG)}")
@@ -221,21 +214,24 @@ class Build:
         title, result = f"{label} IR", "{} of weights"
         stage = _Stage("ir", title, ir_key, work / "ir", ir_files, need.ir_seconds, run_optimizer, result)
         ir = self._run_stage(job, stage)
+        # Imported where something is measured: a look at what is current does without.
+        from ..verify.tree import measure_files, require_passed
+
         with Progress(f"{label} verification", need.verify_seconds) as progress:
             found = measure_files(work, spec, python, env, progress.tick, (lock,))
         passed = len(found.checks) - len(found.failed)
         progress.done(f"{passed} of {len(found.checks)} checks passed, {len(found.findings)} findings")
         verify = {"seconds": round(found.seconds, 1), "peak_bytes": found.peak_bytes}
-        made = record.make_provenance(
-            facts,
-            job,
-            spec,
-            onnx_key=key,
-            ir_key=ir_key,
-            files={**onnx["files"], **ir["files"]},
-            stages={"onnx": onnx, "ir": ir, "verify": verify},
-            verification=require_passed(found, f"{paths.show_path(work)} (not published)", _UNSOUND),
-        )
+        stages = {"onnx": onnx, "ir": ir, "verify": verify}
+        made = {
+            **facts,
+            **_describe_job(job, spec, key),
+            "ir_key": record_key(ir_key),
+            "files": {**onnx["files"], **ir["files"]},
+            "seconds": {name: stage["seconds"] for name, stage in stages.items()},
+            "peak_bytes": {name: stage["peak_bytes"] for name, stage in stages.items()},
+            "verification": require_passed(found, f"{paths.show_path(work)} (not published)", _UNSOUND),
+        }
         tree = trees.publish_tree(work, self.out, variant, made)
         shutil.rmtree(work, ignore_errors=True)
         _say(f"{label} published  {paths.show_path(tree)}")
@@ -243,7 +239,7 @@ class Build:
             _say(f"{label} warning: {finding.kind}: {finding.text} ({finding.reason})")
         return Outcome(variant, tree, made, built=True)
 
-    def _run_stage(self, job: TreeJob, stage: _Stage) -> Dict[str, Any]:
+    def _run_stage(self, job: TreeJob, stage: _Stage) -> Content:
         """Run a stage, unless an earlier run or the published tree has its files.
 
         :returns: ``files`` by name (size and sha256), ``seconds`` and ``peak_bytes``.
@@ -272,19 +268,16 @@ class Build:
             usage = stage.run(progress)
             files = trees.describe_files(work, stage.files)
             made = {"files": files, "seconds": round(usage.seconds, 1), "peak_bytes": usage.peak_bytes}
-            progress.done(
-                stage.result.format(
-                    format_size(files[stage.files[0]]["bytes"]), format_size(usage.peak_bytes)
-                )
-            )
+            size = format_size(files[stage.files[0]]["bytes"])
+            progress.done(stage.result.format(size, format_size(usage.peak_bytes)))
         Stamp(stage.key, made).write(path)
         return made
 
-    def _take_published(self, job: TreeJob, stage: _Stage) -> Optional[Dict[str, Any]]:
+    def _take_published(self, job: TreeJob, stage: _Stage) -> Optional[Content]:
         """Link a stage's files from the published tree where they are current: only the IR may be stale."""
         tree = self.out / job.variant.name
         found = trees.read_some_provenance(tree)
-        if found.get(f"{stage.name}_key") != record.record_key(stage.key):
+        if found.get(f"{stage.name}_key") != record_key(stage.key):
             return None
         try:
             files = {
@@ -310,14 +303,12 @@ def _is_ours(work: Path) -> bool:
 
 
 def _check_work(job: TreeJob, out: Path) -> None:
-    """Check that the kit may empty the folder that a tree is built in.
-
-    :raises KitError: it is where the tree is published, or holds what the kit did not put there.
-    """
+    """Check that the kit may empty the folder that a tree is built in."""
     work = job.work.resolve()
+    own = _is_ours(work) or paths.BUILD / "work" in work.parents
     if work == (out / job.variant.name).resolve():
         problem = "The tree would be built where it is published."
-    elif work.is_dir() and any(work.iterdir()) and not _is_ours(work) and _WORK not in work.parents:
+    elif not own and work.is_dir() and any(work.iterdir()):
         problem = "The folder in which the tree would be built holds files that are not the kit's."
     else:
         return
@@ -326,3 +317,120 @@ def _check_work(job: TreeJob, out: Path) -> None:
         where=f"{work} (--output_dir and --to_onnx of {job.variant.name} in the launch file)",
         hint="Point them to another folder; the kit's own launch file uses ${workspaceFolder}/build/work.",
     )
+
+
+# --- what a provenance records ---------------------------------------------------------------------------
+
+
+def collect_facts(source: Source, optimizer: convert.Optimizer) -> Content:
+    """Return what the provenances of a run on ``source`` have in common, as it is when the run begins.
+
+    :raises KitError: a patch or a lock cannot be read, or ``SOURCE_DATE_EPOCH`` is no time.
+    """
+    read_epoch()
+    own, package = requirements.read_pins(optimizer.lock), "openvino-dev"  # has Model Optimizer in it
+    return {
+        "kit": read_checkout(),
+        "source": {
+            "name": source.name,
+            "digest": source.key(),
+            "packages": source.packages(),
+            "patches": [
+                {"name": f"{fork}/{patch.path.name}", "sha256": digests.digest_file(patch.path)}
+                for fork, found in source.series().items()
+                for patch in found
+            ],
+        },
+        "model_optimizer": optimizer.name,
+        "versions": {**requirements.read_pins("runtime.lock"), package: own[package]},
+    }
+
+
+def read_epoch() -> Optional[int]:
+    """Return what ``SOURCE_DATE_EPOCH`` says; None where it is not set.
+
+    :raises KitError: it is no time.
+    """
+    text = os.environ.get(EPOCH, "")
+    if not text:
+        return None
+    if not (text.isascii() and text.isdigit() and int(text) <= _LATEST):
+        raise KitError(
+            "This is no time in seconds since 1970.",
+            where=f"{EPOCH}={text[:60]}",
+            hint=f"Correct {EPOCH}, or unset it to have the clock's time recorded.",
+        )
+    return int(text)
+
+
+def read_checkout() -> Content:
+    """Return the checkout's commit, and whether tracked files differ from it; submodules do not count.
+
+    Both are None where there is no git, no checkout of the kit's own, or one that git does not look into
+    because it is another user's.
+    """
+    try:
+        commit = git.run_git(["rev-parse", "--verify", "--quiet", "HEAD^{commit}"], paths.REPOSITORY)
+        # Without the locks, for the sake of which git would write to the index.
+        words = ["--no-optional-locks", "status", "--porcelain=v2", "--untracked-files=no"]
+        state = git.run_git([*words, "--ignore-submodules=all"], paths.REPOSITORY)
+        known = not (commit.returncode or state.returncode)
+    except (KitError, OSError):
+        known = False
+    if not known:
+        return {"commit": None, "changed": None}
+    # 1 XY <sub> …: <sub> begins with S for a submodule, with N for anything else.
+    changed = [
+        line for line in state.stdout.splitlines() if line[:1] in "12u" and line.split(" ")[2][0] == "N"
+    ]
+    return {"commit": commit.stdout.strip(), "changed": bool(changed)}
+
+
+def record_key(key: Any) -> Any:
+    """Return a key as it stands in a provenance: in place of a path of this machine its end and a digest."""
+    if isinstance(key, dict):
+        return {name: record_key(value) for name, value in key.items()}
+    if isinstance(key, list):
+        return [record_key(value) for value in key]
+    if isinstance(key, str) and host.shows_path(key):
+        return f"{host.remove_paths(key)} ({digests.digest_value(key)[:12]})"
+    return key
+
+
+def _describe_job(job: TreeJob, spec: Spec, onnx_key: Content) -> Content:
+    """Return what a provenance has of a job, with the time of this call.
+
+    :param spec: what the tree is, as it was when the first stage began.
+    """
+    key, invocation = record_key(onnx_key), job.invocation
+    environment = {name: value for name, value in invocation.env.items() if value is not None}
+    return {
+        "format": trees.FORMAT,
+        "variant": job.variant.name,
+        "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(read_epoch())),
+        "model": spec.model(),
+        "weights": {
+            "kind": "random",
+            "seed": job.arguments.seed,
+            "threads": surroundings.read_threads(invocation.env),
+        },
+        "command": {
+            "argv": [_shown(word) for word in invocation.argv()],
+            "environment": {name: _shown(value) for name, value in environment.items()},
+            "launch": host.remove_paths(job.origin),
+            "working_directory": _shown(invocation.cwd),
+        },
+        # What counts and is text names something, but for the revision that the program does not ask for.
+        "inputs": {
+            name: value
+            for name, value in key["arguments"].items()
+            if isinstance(value, str) and name != "model_revision"
+        },
+        **({"hub": dict(job.downloaded)} if job.downloaded else {}),
+        "host": host.describe_host(invocation.python),
+        "onnx_key": key,
+    }
+
+
+def _shown(word: str) -> str:
+    return host.remove_paths(hidden.show_word(word))

@@ -18,7 +18,7 @@ _SCRIPT, _CAUSE = "upstream's script", "looking for the cause"
 
 
 class Step(NamedTuple):
-    """A process of a job, with its name on the terminal."""
+    """A process of a job, and what the terminal calls it."""
 
     name: str
     argv: List[str]
@@ -26,7 +26,7 @@ class Step(NamedTuple):
 
 
 def run_job(job: Job, log_name: str, what: str, progress: Progress, lock: int) -> child.Usage:
-    """Run a job's program with its chatter in ``build/log/<log_name>.log``.
+    """Run a job's program; what it prints goes into ``build/log/<log_name>.log``.
 
     Of upstream's scripts an ONNX file's report is written afterwards; should one fail, its inputs are looked
     through.
@@ -103,6 +103,6 @@ def _kits(job: Job, name: str, module: str, *arguments: str) -> Step:
 
 
 def cause_step(job: Job) -> Step:
-    """Return the step that looks for what is wrong with what the person gave a script that failed."""
+    """Return the step that looks for what is wrong with the inputs of a script that failed."""
     words = [job.flattened.get(word, word) for word in job.invocation.args]
     return _kits(job, _CAUSE, "qa.check", *words)

@@ -1,11 +1,11 @@
 """Every rule that turns the invocation of a launch file into the one that runs, but those of the inputs.
 
-Each rule has a name, which ``make command … EXPLAIN=1`` shows.  There are three groups: what any run gets,
-what makes a configuration of the kit's run on the forks, and what makes upstream's own launch file run here.
+Each has a name, which ``make command … EXPLAIN=1`` shows.  There are three groups: what any run gets, what
+makes a configuration of the kit's run on the forks, and what makes upstream's own launch file run here.
 
-Upstream's file, ``LAUNCH=upstream``, is that of the transformers fork.  It was written for one author's
-machine, and one of its configurations stands for four variants: the user comments lines in and out.  Where a
-rule finds nothing to change, the file is not the one that the rules were made for: an error.
+Upstream's file, ``LAUNCH=upstream``, is that of the transformers fork, written for its author's machine.  One
+of its configurations stands for four variants: the user comments lines in and out.  Where a rule finds
+nothing to change, the file is not the one that the rules were made for: an error.
 """
 
 import os
@@ -25,9 +25,8 @@ from ..vscode.rewrite import Rewriter
 ALLOCATOR = "glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=1048576"
 """glibc's allocator ("Memory Allocation Tunables" in its manual): a megabyte and more is mapped by itself.
 
-By default the heap keeps freed tensors of up to 32 MB, small objects come to lie between them, and it grows:
-by 0.7 GB with each calibration batch of the unstructured variant.  ``hugetlb=1`` (glibc 2.35 and later, where
-the kernel's transparent huge pages allow it) makes pages 2 MB large: fewer page faults.
+By default the heap keeps freed tensors of up to 32 MB and grows by 0.7 GB with each calibration batch of the
+unstructured variant.  ``hugetlb=1`` (from glibc 2.35 on) makes pages 2 MB large: fewer page faults.
 """
 
 PROGRAMS = ("gen_hybrid_sparse_qa.py", "run_qa.py")  # the kit's and upstream's have the same names
@@ -53,14 +52,10 @@ _OUTPUT = {
 }
 """The author's output folders, and what stands for them below the build folder."""
 
-_CONFIGS_OUTPUT = "configs/upstream"  # in the file the trees' folder is that of the configs, too
-
 _DEVICES = Path("/dev")
 
 _WORKSPACE = "/-workspaceFolder-"
 """Stands for ``${workspaceFolder}`` until a rule says where that is; no real path begins like this."""
-
-_CWD = f"{_WORKSPACE}/transformers/{_FOLDER}"
 
 _SELECTED = "(the interpreter selected in VS Code)"
 _INACTIVE = "(commented out) "
@@ -97,7 +92,7 @@ def select_source(rewriter: Rewriter, source: Source) -> None:
 def set_threads(rewriter: Rewriter, threads: Optional[int], environ: Mapping[str, str]) -> None:
     """Let an invocation take a number of threads, and nothing of the shell that changes what it computes.
 
-    :param threads: what ``THREADS=`` says; None for as many as torch would take.
+    :param threads: None for as many as torch would take.
     :param environ: the variables of the shell.
     """
     if not rewriter.has("--gen_sparse_cfg"):  # which computes nothing
@@ -158,7 +153,6 @@ def move_to_source(rewriter: Rewriter, source: Source, where: str) -> None:
 
 
 def _set_program(rewriter: Rewriter, source: Source, rule: str) -> None:
-    """Run the program of the same name that ``source`` has."""
     rewriter.target.change((str(source.programs / Path(rewriter.target.after[-1]).name),), rule)
 
 
@@ -175,10 +169,7 @@ def _write_elsewhere(rewriter: Rewriter, source: Source) -> None:
 
 
 def find_upstream_file() -> Path:
-    """Return the path of upstream's launch file.
-
-    :raises KitError: the submodule that holds it is not checked out as pinned.
-    """
+    """:raises KitError: the submodule with upstream's launch file is not checked out as pinned."""
     fork = third_party.find_fork("transformers")
     path = fork.folder / _FILE
     if third_party.is_checked_out(fork):
@@ -193,10 +184,9 @@ def find_upstream_file() -> Path:
 
 
 def name_upstream(job: str) -> str:
-    """Return the name of the configuration that a job of the kit is in upstream's file.
+    """Return what the configuration for a job of the kit is called in upstream's file.
 
-    :param job: ``configs``, a variant's name or ``evaluate``.
-    :raises KitError: there is none for this job.
+    :raises KitError: there is none.
     """
     names = {"configs": CONFIGS, "evaluate": EVALUATE}
     names.update((name, HYBRID if variant.hybrid else UNSTRUCTURED) for name, variant in VARIANTS.items())
@@ -212,8 +202,7 @@ def name_upstream(job: str) -> str:
 def rewrite_upstream(job: str, source: Source) -> Rewriter:
     """Return the invocation of a job as upstream's file has it, rewritten to run here on ``source``.
 
-    :raises KitError: the file is missing or broken, lacks the job's configuration, or has changed so that a
-        rule no longer matches.
+    :raises KitError: the file is missing or broken, or not the one that the rules were made for.
     """
     path = find_upstream_file()
     configuration = vscode.find_configuration(vscode.read_launch_file(path), name_upstream(job))
@@ -247,10 +236,7 @@ class _Upstream:
     source: Source
 
     def require(self, matches: bool, rule: str, found: str) -> None:
-        """Check that a rule has something to apply to.
-
-        :raises KitError: the file is another than the rules were made for.
-        """
+        """Check that a rule has something to apply to."""
         if matches:
             return
         raise KitError(
@@ -267,7 +253,7 @@ class _Upstream:
         rule = "workspace folder: " + ("the patched sources" if forked else "the submodules")
         folder = str(self.source.tree if forked else paths.REPOSITORY / "third_party")
         found = self.rewriter.cwd.after[0]
-        self.require(found == _CWD, "workspace folder", f"cwd = {found}")
+        self.require(found == f"{_WORKSPACE}/transformers/{_FOLDER}", "workspace folder", f"cwd = {found}")
         self.rewriter.cwd.change((found.replace(_WORKSPACE, folder),), rule)
         self.rewriter.map_words(lambda word: word.replace(_WORKSPACE, folder), rule)
         for part in self.rewriter.parts():
@@ -293,7 +279,8 @@ class _Upstream:
         found = self.rewriter.value("--output_dir") or ""
         home = next((folder for folder in _OUTPUT if _is_below(found, folder)), "")
         self.require(home != "", "output folder", f"--output_dir {found}")
-        here = paths.BUILD / (_CONFIGS_OUTPUT if self.job == "configs" else _OUTPUT[home])
+        # In the file the trees' folder is that of the configs, too.
+        here = paths.BUILD / ("configs/upstream" if self.job == "configs" else _OUTPUT[home])
         for option in ("--output_dir", "--to_onnx"):
             value = self.rewriter.value(option)
             if value is not None and _is_below(value, home):

@@ -8,7 +8,7 @@ from typing import Any, Dict, Iterator, Tuple
 import pytest
 
 from launch.artifact import provenance, trees
-from launch.build import convert, jobs, pipeline, record
+from launch.build import convert, jobs, pipeline
 from launch.core.errors import KitError
 from launch.model import variants
 from launch.share import package, report
@@ -65,8 +65,8 @@ def tree(kit: Kit, job: jobs.TreeJob) -> Path:
     content = sample_trees.document(VARIANT)
     tree = sample_trees.write(kit.out, VARIANT, content)
     content = json.loads((tree / trees.PROVENANCE).read_text())
-    key = record.record_key(jobs.make_onnx_key(job))
-    ir = record.record_key(convert.make_ir_key(content["files"][ONNX]["sha256"], convert.DEFAULT))
+    key = pipeline.record_key(jobs.make_onnx_key(job))
+    ir = pipeline.record_key(convert.make_ir_key(content["files"][ONNX]["sha256"], convert.DEFAULT))
     sample_trees.finish(tree, {**content, "onnx_key": key, "ir_key": ir})
     return tree
 

@@ -14,7 +14,7 @@ from typing import Any, Callable, Dict
 import pytest
 
 from launch.artifact import provenance, sums, trees
-from launch.build import convert, record
+from launch.build import convert, pipeline
 from launch.core import digests, host, paths
 from launch.core.errors import KitError
 from launch.model import variants
@@ -131,10 +131,10 @@ def test_a_provenance_says_what_its_tree_was_made_from(built: Kit, published: Co
 
 
 def test_the_version_of_another_model_optimizer_is_its_own() -> None:
-    default = record.collect_facts(Registry(), convert.DEFAULT)
-    other = record.collect_facts(Registry(), convert.find_optimizer("2021.4"))
-    assert other.model_optimizer == "2021.4"
-    assert {**default.versions, "openvino-dev": "2021.4.2"} == other.versions != default.versions
+    default = pipeline.collect_facts(Registry(), convert.DEFAULT)
+    other = pipeline.collect_facts(Registry(), convert.find_optimizer("2021.4"))
+    assert other["model_optimizer"] == "2021.4"
+    assert {**default["versions"], "openvino-dev": "2021.4.2"} == other["versions"] != default["versions"]
 
 
 def test_no_file_of_any_tree_names_the_machine(built: Kit) -> None:
@@ -348,7 +348,7 @@ def test_reading_waits_for_nothing(tmp_path: Path) -> None:
 
 # --- the checkout ----------------------------------------------------------------------------------------
 
-CHECKOUT = "import json; from launch.build import record; print(json.dumps(record.read_checkout()))"
+CHECKOUT = "import json; from launch.build import pipeline; print(json.dumps(pipeline.read_checkout()))"
 
 
 @pytest.fixture
@@ -431,31 +431,31 @@ def test_where_there_is_no_git_nothing_is_said(small: SmallKit, tmp_path: Path) 
 
 
 def test_the_time_is_the_clocks_or_that_of_the_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(record.EPOCH, raising=False)
-    assert record.collect_facts(Registry(), convert.DEFAULT).epoch is None
-    monkeypatch.setenv(record.EPOCH, "1600000000")
-    assert record.collect_facts(Registry(), convert.DEFAULT).epoch == 1_600_000_000
+    monkeypatch.delenv(pipeline.EPOCH, raising=False)
+    assert pipeline.read_epoch() is None
+    monkeypatch.setenv(pipeline.EPOCH, "1600000000")
+    assert pipeline.read_epoch() == 1_600_000_000
     for text in ("tomorrow", "-1", "1.5", "\u00b2", str(10**15)):
-        monkeypatch.setenv(record.EPOCH, text)
+        monkeypatch.setenv(pipeline.EPOCH, text)
         with pytest.raises(KitError, match="no time") as refused:
-            record.collect_facts(Registry(), convert.DEFAULT)
+            pipeline.collect_facts(Registry(), convert.DEFAULT)
         assert text in refused.value.where
 
 
 def test_a_wrong_time_is_said_before_anything_is_made(kit: Kit, derived_source: Path) -> None:
-    done = kit.run("variant", HYBRID, env={**os.environ, record.EPOCH: "tomorrow"})
+    done = kit.run("variant", HYBRID, env={**os.environ, pipeline.EPOCH: "tomorrow"})
     assert_user_error(done, "SOURCE_DATE_EPOCH=tomorrow")
     assert "about" not in done.stderr, "no stage was started"
 
 
 def test_a_key_keeps_no_path_and_stays_another_key() -> None:
     key = {"a": ["${workspaceFolder}/x", "/opt/one/x", 1], "b": {"c": "/opt/two/x", "d": None, "e": True}}
-    recorded = record.record_key(key)
+    recorded = pipeline.record_key(key)
     assert recorded["a"][0] == "${workspaceFolder}/x"
     assert recorded["b"]["d"] is None
     assert re.fullmatch(r"\$\{elsewhere\}/x \([0-9a-f]{12}\)", recorded["a"][1])
     assert recorded["a"][1] != recorded["b"]["c"]
-    assert record.record_key(recorded) == recorded
+    assert pipeline.record_key(recorded) == recorded
 
 
 def test_a_tree_whose_launch_file_leads_elsewhere_is_current(built: Kit, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Dict, List, Sequence
 
-from launch.build import resources
+from launch.build import preflight
 from launch.core import paths, place
 from launch.core.errors import KitError
 from launch.model import bert_config
@@ -30,7 +30,7 @@ _SMALL: Dict[str, Any] = {
 _MOST = 100
 
 # The recipe by hand, fitted to five runs at full size (2 cores); with the checkpoint that it reads. Not
-# launch.build.resources': the kit's own need changes with the kit, this one does not.
+# launch.build.preflight': the kit's own need changes with the kit, this one does not.
 _HAND_BASE_BYTES = 0.85e9
 _HAND_BYTES_PER_WEIGHT = 37
 _HAND_BYTES_PER_EMBEDDING = 46
@@ -129,11 +129,11 @@ def _embeddings(shape: BertShape) -> int:
     return (shape.vocab_size + shape.max_positions + 2) * shape.hidden
 
 
-def need(plan: Plan, side: Side, variant: Variant) -> resources.Estimate:
+def need(plan: Plan, side: Side, variant: Variant) -> preflight.Estimate:
     """Return what a side is expected to take for a variant."""
     dense = config(plan)
     shape = _shape(dense, variant)
-    found = resources.estimate_need(shape, fast=side.source.fast, upstreams_script=plan.by_hand)
+    found = preflight.estimate_need(shape, fast=side.source.fast, upstreams_script=plan.by_hand)
     if side is not plan.base or not plan.by_hand:
         return found
     memory = _HAND_BASE_BYTES + _HAND_BYTES_PER_WEIGHT * shape.kept_weights
@@ -146,11 +146,11 @@ def check_machine(plan: Plan) -> None:
 
     :raises KitError: it does not; nothing has been started.
     """
-    needs: List[resources.Estimate] = []
+    needs: List[preflight.Estimate] = []
     for variant in plan.variants:
         for side in plan.sides:
             needs.append(need(plan, side, variant))
-            resources.check_memory(f"{variant.name} ({side.name})", needs[-1])
+            preflight.check_memory(f"{variant.name} ({side.name})", needs[-1])
     wanted = max(one.disk for one in needs) + _SOURCES_BYTES
     if plan.by_hand:
         wanted += _checkpoint_bytes(config(plan))

@@ -10,7 +10,7 @@ from typing import Any, Dict, List, Optional
 
 import pytest
 
-from launch.build import resources
+from launch.build import preflight
 from launch.core import child, paths, place
 from launch.core.errors import KitError
 from launch.model import bert_config, variants
@@ -368,10 +368,10 @@ def test_memory_and_disk_are_checked_before_anything_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = plan.make(Registry(), "full", UNSTRUCTURED, "1", tmp_path)
-    monkeypatch.setattr(resources, "read_available_memory", lambda: 2 * GB)
+    monkeypatch.setattr(preflight, "read_available_memory", lambda: 2 * GB)
     with pytest.raises(KitError, match=r"90pc_unstructured_sparse \(FAST=0\) needs about .* GB of memory"):
         plan.check_machine(made)
-    monkeypatch.setattr(resources, "read_available_memory", lambda: None)
+    monkeypatch.setattr(preflight, "read_available_memory", lambda: None)
     monkeypatch.setattr(place, "measure_free_disk", lambda folder: GB)
     with pytest.raises(KitError, match=r"The benchmark needs about .* GB of disk; 1\.0 GB are free"):
         plan.check_machine(made)

@@ -24,8 +24,8 @@ from launch.build import convert
 from launch.core import digests, locks, paths
 from launch.core.errors import KitError
 from launch.setup import installer, requirements
-from launch.setup import steps as steps_module
 from launch.setup.environment import Venv
+from launch.setup.steps import Steps
 
 from ..conftest import HYBRID, Kit
 
@@ -99,112 +99,34 @@ def test_a_key_names_no_place() -> None:
 
 
 @pytest.fixture
-def lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A checkout with a small lock."""
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Venv:
+    """The environment of 2021.4 in a checkout with a small lock, where it has not been made."""
     monkeypatch.setattr(paths, "BUILD", tmp_path / "build")
     monkeypatch.setattr(locks, "LOCK", tmp_path / "build" / "build.lock")
     monkeypatch.setattr(paths, "ENVIRONMENTS", tmp_path / "build" / "env")
     monkeypatch.setattr(paths, "ENVIRONMENT_DATA", tmp_path)
-    path = tmp_path / OLD.lock
-    path.write_text("a==1 \\\n    --hash=sha256:bb\n    # via x\nb==2 --hash=sha256:cc\n")
-    return path
-
-
-@pytest.fixture
-def own(lock: Path) -> Venv:
-    """The environment of 2021.4 in that checkout, where it has not been made."""
+    (tmp_path / OLD.lock).write_text("a==1 --hash=sha256:bb\n")
     assert OLD.separate is not None
     return dataclasses.replace(OLD.separate, folder=paths.BUILD / "env" / "own")
 
 
-class Steps:
-    """What stands in for venv and uv: remembers what was to be done, and makes an interpreter."""
+def test_it_is_made_once(own: Venv, monkeypatch: pytest.MonkeyPatch) -> None:
+    done: List[str] = []
 
-    def __init__(self, own: Venv) -> None:
-        self.own = own
-        self.done: list = []
-        self.stamped: list = []
-        self.fail_at = "nothing"
-
-    def run(self, doing: str, command: list) -> None:
-        self.done.append(doing.split()[0])
-        self.stamped.append((self.own.folder / ".kit-stamp.json").exists())
-        if self.fail_at in doing:
-            raise KitError("no network")
+    def run(_: Steps, doing: str, command: List[str], **more: object) -> None:
+        done.append(doing.split()[0])
         if doing.startswith("making"):
-            shutil.rmtree(str(self.own.folder), ignore_errors=True)
-            self.own.python.parent.mkdir(parents=True)
-            self.own.python.symlink_to(sys.executable)
+            own.python.parent.mkdir(parents=True)
+            own.python.symlink_to(sys.executable)
 
-
-@pytest.fixture
-def steps(own: Venv, monkeypatch: pytest.MonkeyPatch) -> Steps:
-    recorder = Steps(own)
-    monkeypatch.setattr(
-        steps_module.Steps, "run", lambda self, doing, command, **more: recorder.run(doing, command)
-    )
+    monkeypatch.setattr(Steps, "run", run)
     monkeypatch.setattr(installer, "find_uv", lambda _: "/usr/bin/uv")
-    return recorder
-
-
-MADE = ["making", "installing", "trying"]
-
-
-def test_it_is_made_once(steps: Steps, own: Venv, monkeypatch: pytest.MonkeyPatch) -> None:
     assert not own.is_ready()
     assert own.ensure() is True
-    assert steps.done == MADE
+    assert done == ["making", "installing", "trying"]
     assert own.is_ready()
     monkeypatch.setattr(subprocess, "Popen", None)
     assert own.ensure() is False
-    assert steps.done == MADE
-
-
-def test_a_changed_lock_brings_it_up_to_date_and_a_comment_does_not(
-    steps: Steps, own: Venv, lock: Path
-) -> None:
-    own.ensure()
-    lock.write_text("# a comment\n" + lock.read_text().replace("# via x", "# via y"))
-    assert own.is_ready()
-    lock.write_text(lock.read_text().replace("b==2", "b==3"))
-    assert not own.is_ready()
-    assert own.ensure() is True
-    assert steps.done == MADE + MADE[1:]
-    assert not any(steps.stamped), "the stamp goes before the first step and comes after the last"
-
-
-@pytest.mark.parametrize("step", MADE)
-def test_one_that_was_not_finished_is_not_ready_and_is_made_anew(steps: Steps, own: Venv, step: str) -> None:
-    steps.fail_at = step
-    with pytest.raises(KitError, match="no network"):
-        own.ensure()
-    assert not own.is_ready()
-    steps.fail_at = "nothing"
-    assert own.ensure() is True
-    assert steps.done[-3:] == MADE
-
-
-@pytest.mark.parametrize("content", ["", "{", "[]", "null", '{"lock": 1}'])
-def test_a_damaged_stamp_is_none(steps: Steps, own: Venv, content: str) -> None:
-    own.ensure()
-    (own.folder / ".kit-stamp.json").write_text(content)
-    assert not own.is_ready()
-
-
-def test_a_lost_interpreter_is_noticed(steps: Steps, own: Venv) -> None:
-    own.ensure()
-    python = own.folder / "bin" / "python"
-    python.unlink()
-    python.symlink_to("/no/such/python3.8")
-    assert not own.is_ready()
-
-
-def test_a_folder_that_cannot_be_written_to_is_a_user_error(steps: Steps, own: Venv) -> None:
-    paths.BUILD.write_text("a file in the way")
-    with pytest.raises(KitError, match="cannot be written to") as error:
-        own.ensure()
-    assert "build" in error.value.where
-    assert error.value.hint
 
 
 # --- its lock --------------------------------------------------------------------------------------------

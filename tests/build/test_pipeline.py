@@ -336,7 +336,7 @@ def test_what_a_tree_depends_on(kit: Kit, tmp_path: Path, monkeypatch: pytest.Mo
         patch.setattr(Registry, "key", lambda self: "another patch")
         assert keys(kit) != base
     with monkeypatch.context() as patch:
-        patch.setattr(requirements, "lock_digest", lambda name: "another lock")
+        patch.setattr(requirements, "digest_lock", lambda name: "another lock")
         assert keys(kit) != base
 
 

@@ -10,7 +10,7 @@ from typing import Any, Dict, List
 
 import pytest
 
-from launch.build import jobs, preflight, resources
+from launch.build import jobs, preflight
 from launch.build.inputs import Selection
 from launch.core import jsonc, paths, place
 from launch.core.errors import KitError
@@ -21,7 +21,6 @@ from launch.sources.source import Registry
 from ..conftest import HYBRID, UNSTRUCTURED, Kit, assert_user_error, copy_checkout, run
 
 MAKE = ["make", "--no-print-directory"]
-
 
 GIVEN = {"input": None, "model": None, "train_file": None, "validation_file": None}
 
@@ -58,15 +57,14 @@ def test_what_is_not_there_is_named_with_its_place(
     number = next(n for n, line in enumerate(lines, 1) if f'"{key}": "{value}"' in line)
     where = f'{kit.launch_file}, line {number}, configurations[{index}].{key} = "{value}"'
     command = ("variant", name) if name == HYBRID else (name, "")
-    given = {"input": None, "model": None, "train_file": None, "validation_file": None}
-    assert_user_error(kit.run(*command, **given), what, where, hint)
+    assert_user_error(kit.run(*command, **GIVEN), what, where, hint)
     assert not (kit.folder / "work").exists()
     assert not kit.out.exists()
 
 
 def test_a_short_value_of_the_environment_is_not_shown(kit: Kit) -> None:
     edit(kit, "evaluate", {"cwd": "/nope/${env:PLANTED_PIN}"})
-    argv = kit.argv("evaluate", "", input=None, model=None, train_file=None, validation_file=None)
+    argv = kit.argv("evaluate", "", **GIVEN)
     done = run(argv, env={**os.environ, "PLANTED_PIN": "4711"})
     assert_user_error(done, "not there: /nope/${env:PLANTED_PIN}.")
     assert "4711" not in done.stderr
@@ -74,7 +72,7 @@ def test_a_short_value_of_the_environment_is_not_shown(kit: Kit) -> None:
 
 def test_the_old_name_of_the_interpreters_key(kit: Kit) -> None:
     edit(kit, "configs", {"pythonPath": "/nope/py"})
-    done = kit.run("configs", input=None, model=None, train_file=None, validation_file=None)
+    done = kit.run("configs", **GIVEN)
     assert_user_error(done, 'configurations[0].pythonPath = "/nope/py"')
 
 
@@ -84,7 +82,7 @@ def test_an_argument_that_names_a_pipe(kit: Kit) -> None:
     words = ["--model_name_or_path", str(kit.model), "--validation_file", str(pipe), "--do_eval"]
     words += ["--output_dir", str(kit.folder)]
     edit(kit, "evaluate", {"args": words})
-    done = kit.run("evaluate", input=None, model=None, train_file=None, validation_file=None)
+    done = kit.run("evaluate", **GIVEN)
     assert_user_error(done, "no regular file", f"--validation_file={pipe}", "configurations[6].args")
 
 
@@ -190,7 +188,7 @@ def test_a_command_that_nothing_is_set_up_for_says_so(tmp_path: Path) -> None:
 
 
 def estimates() -> list:
-    return [resources.estimate_need(spec.make_bert_large(variant)) for variant in variants.VARIANTS.values()]
+    return [preflight.estimate_need(spec.make_bert_large(variant)) for variant in variants.VARIANTS.values()]
 
 
 def test_estimates_grow_with_the_variant() -> None:
@@ -204,7 +202,7 @@ def test_the_set_fast_asks_for_less() -> None:
     for variant in variants.VARIANTS.values():
         shape = spec.make_bert_large(variant)
         with_it, without = (
-            resources.estimate_need(shape, fast=fast, upstreams_script=True) for fast in (True, False)
+            preflight.estimate_need(shape, fast=fast, upstreams_script=True) for fast in (True, False)
         )
         assert with_it.memory <= 0.5 * without.memory
         assert with_it.seconds < without.seconds
@@ -213,13 +211,13 @@ def test_the_set_fast_asks_for_less() -> None:
 
 def test_too_little_memory_is_said_before_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
     need = estimates()[-1]
-    monkeypatch.setattr(resources, "read_available_memory", lambda: need.memory - 1)
+    monkeypatch.setattr(preflight, "read_available_memory", lambda: need.memory - 1)
     with pytest.raises(KitError, match=r"needs about .* GB of memory"):
-        resources.check_memory("big", need)
-    monkeypatch.setattr(resources, "read_available_memory", lambda: need.memory)
-    resources.check_memory("big", need)
-    monkeypatch.setattr(resources, "read_available_memory", lambda: None)
-    resources.check_memory("big", need)
+        preflight.check_memory("big", need)
+    monkeypatch.setattr(preflight, "read_available_memory", lambda: need.memory)
+    preflight.check_memory("big", need)
+    monkeypatch.setattr(preflight, "read_available_memory", lambda: None)
+    preflight.check_memory("big", need)
 
 
 def test_too_little_disk_is_said_before_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -272,7 +270,7 @@ def groups(
         (group / limit).write_text(f"{most}\n")
         (group / used).write_text(f"{100 * MB}\n")
         (group / "memory.stat").write_text(f"anon 5\n{droppable} {30 * MB}\n")
-    patch.setattr(resources, "_PROCESS", process)
+    patch.setattr(preflight, "_PROCESS", process)
 
 
 @pytest.mark.parametrize(
@@ -289,7 +287,7 @@ def test_the_tightest_limit_around_this_process_counts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: tuple, path: str, limits: dict, left: int
 ) -> None:
     groups(monkeypatch, tmp_path, version, path, limits)
-    assert resources.read_available_memory() == left
+    assert preflight.read_available_memory() == left
 
 
 def test_a_container_sees_its_own_group_as_the_top(
@@ -297,24 +295,24 @@ def test_a_container_sees_its_own_group_as_the_top(
 ) -> None:
     limits = {"": 150 * MB, "inner": 140 * MB}
     groups(monkeypatch, tmp_path, version, "/box/1/inner", limits, root="/box/1")
-    assert resources.read_available_memory() == 70 * MB
+    assert preflight.read_available_memory() == 70 * MB
 
 
 def test_without_a_limit_the_machine_counts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: tuple
 ) -> None:
     groups(monkeypatch, tmp_path, version, "/a", {"": "max", "a": "max"})
-    free = resources.read_available_memory()
+    free = preflight.read_available_memory()
     assert free is not None
     assert free > 150 * MB
 
 
 def test_a_real_limit_is_seen() -> None:
     """In a group that the kernel really limits; only where tests may make one."""
-    own = next(((group, kind) for group, kind in resources._groups()), None)
+    own = next(((group, kind) for group, kind in preflight._groups()), None)
     if own is None:
         pytest.skip("this process is in no group for memory")
-    group, limit = own[0] / f"kit-test-{os.getpid()}", resources._CONTROLS[own[1]][0]
+    group, limit = own[0] / f"kit-test-{os.getpid()}", preflight._CONTROLS[own[1]][0]
     try:
         group.mkdir()
     except OSError:
@@ -326,7 +324,7 @@ def test_a_real_limit_is_seen() -> None:
             pytest.skip("no group can be limited here")
         code = (
             "import os, sys; open(sys.argv[1], 'w').write(str(os.getpid()))\n"
-            "from launch.build import resources; print(resources.read_available_memory())"
+            "from launch.build import preflight; print(preflight.read_available_memory())"
         )
         done = subprocess.run(
             [sys.executable, "-c", code, str(group / "cgroup.procs")],
