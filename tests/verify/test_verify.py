@@ -80,7 +80,7 @@ def _measured_once() -> Iterator[None]:
             raise answers[key]
         return copy.deepcopy(answers[key])
 
-    with mock.patch.object(measuring, "ask", remember):
+    with mock.patch.object(measuring, "measure_apart", remember):
         yield
 
 
