@@ -14,20 +14,15 @@ from .ir_run import RANGE_TOLERANCE, SATURATED
 from .runtime import Network, Quantized, find_consumer, is_constant, read_constant
 
 VANISHED = 0.25
-"""Share of a matrix's nonzero weights that are zero in int8 from which on its range counts as too wide.
-
-Measured on the five: at most 0.07, in the embeddings.
-"""
+"""Share of a matrix's nonzero weights that are zero in int8 from which on its range counts as too wide;
+measured on the five: at most 0.07, in the embeddings."""
 
 STEP_TOLERANCE = 0.01
 """How far, in steps of 8 bits, an int8 weight may be beyond the half a step that rounding takes at most."""
 
 
 class Stored:
-    """A matrix as an IR has it: an int8 constant, which Convert, perhaps Subtract, and Multiply dequantize.
-
-    :param operation: the constant.
-    """
+    """A matrix of an IR: an int8 constant, which Convert, perhaps Subtract, and Multiply dequantize."""
 
     def __init__(self, network: Network, operation: Any) -> None:
         self.name = network.tensor_name(operation)
@@ -110,10 +105,7 @@ class Weights:
         return make_check("IR: made of this ONNX file", self.faults, text)
 
     def find_misfits(self, matrices: Iterable[Mapping[str, Any]]) -> List[str]:
-        """Return which weight ranges are too narrow or too wide for their weights.
-
-        :param matrices: ``matrices`` of a provenance's verification.
-        """
+        """Return which weight ranges are too narrow or too wide for their weights, ``matrices`` of a file."""
         found = []
         for row in matrices:
             name, left = row["parameter"], math.prod(row["shape"]) - row["zeros"]
@@ -149,7 +141,7 @@ def find_operation(matrix: Stored, quantized: Quantized) -> Any:
 
 
 def _shape(matrix: Stored, quantized: Quantized) -> Tuple[int, ...]:
-    """Return the shape of a matrix of an IR, seen as the ONNX file has it."""
+    """Return the shape of an IR's matrix, seen as the ONNX file has it."""
     shape: Tuple[int, ...] = matrix.values.shape
     return shape if matrix.transposed == quantized.transposed else shape[::-1]
 
@@ -163,7 +155,7 @@ def _compare(
     (FakeQuantize of OpenVINO's opset1): the value, clipped to the input range and moved to the output range.
 
     :return: the parameter; zeros in the IR, None where they say nothing; how many of the ONNX file's weights
-        are so far beyond their range that clipping moves them by more than rounding does; what is wrong.
+        clipping moves by more than rounding does; what is wrong.
     """
     import numpy
 
@@ -204,7 +196,6 @@ def _compare(
 
 
 def _blocks(shape: Tuple[int, ...]) -> Iterator[slice]:
-    """Yield the rows of a matrix, some at a time."""
     count = max(1, AT_ONCE // max(1, shape[-1]))
     for start in range(0, shape[0], count):
         yield slice(start, start + count)
@@ -222,22 +213,21 @@ def read_vectors(ir: Network) -> Set[str]:
 
 
 def digest_vector(values: Any) -> str:
-    """Return what tells one array of 32-bit numbers from another: a digest of its bytes."""
+    """Return a sha256 of an array's bytes."""
     return hashlib.sha256(values.tobytes()).hexdigest()
 
 
 def check_vectors(onnx: Mapping[str, str], neutral: Iterable[str], ir: Set[str]) -> Check:
-    """Check that the ONNX file's biases and norms are in the IR, bit for bit.
+    """Check that the ONNX file's biases and norms are in the IR, bit for bit, as :func:`digest_vector`.
 
-    :param onnx: the ONNX file's, by parameter, as :func:`digest_vector`; ``neutral`` those that Model
-        Optimizer may leave out, factors of one and terms of zero.
+    :param neutral: those that Model Optimizer may leave out, factors of one and terms of zero.
     """
     faults = [f"{name} is not in the IR" for name in sorted(set(onnx) - set(neutral)) if onnx[name] not in ir]
     return make_check("IR: biases and norms", faults, f"{len(onnx)} vectors of the ONNX file, bit for bit")
 
 
 def _is_transposed(operation: Any) -> bool:
-    """Return whether a matrix is transposed on its way from ``operation`` into its product."""
+    """Return whether a matrix is transposed between ``operation`` and its product."""
     user = find_consumer(operation)
     kind = "" if user is None else user.get_type_name()
     return bool(kind == "Transpose" or (kind == "MatMul" and user.get_attributes().get("transpose_b")))

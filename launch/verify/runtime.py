@@ -13,10 +13,7 @@ from ..core.errors import KitError
 from ..model.onnx_model import QUANTIZER, Model, read_node_constant
 
 NO_ROUNDING_LEVELS = 2**16
-"""Levels of a quantizer whose rounding is as good as none; its range still clips.
-
-With 8 bits, two ways to compute the same sum give outputs that are some percent apart after 24 layers.
-"""
+"""Levels of a quantizer whose rounding is as good as none; its range still clips."""
 
 
 class Network:
@@ -134,7 +131,7 @@ def read_constant(value: Any) -> Any:
 
 
 def find_consumer(operation: Any) -> Any:
-    """Return the only operation that uses the first output of ``operation``; None where there are others."""
+    """Return the only operation that uses the first output of ``operation``; None where there is not one."""
     users = list(operation.output(0).get_target_inputs())
     return users[0].get_node() if len(users) == 1 else None
 
