@@ -43,17 +43,11 @@ class Stored:
             return
         self.scale = read_constant(user.input_value(1)).copy()
         self.dequantized = user
-        self.transposed = _is_transposed(user)
-
-    def numbers(self, rows: slice, transposed: bool = False) -> Any:
-        """Return some rows in 32 bits; ``transposed``: which are columns of the constant."""
-        import numpy
-
-        found = _rows(self.values.T if transposed else self.values, rows).astype(numpy.float32)
-        for part, how in ((self.zero, numpy.subtract), (self.scale, numpy.multiply)):
-            if part is not None:
-                how(found, _rows(part.T if transposed else part, rows), out=found)
-        return found
+        after = find_consumer(user)
+        kind = "" if after is None else after.get_type_name()
+        self.transposed = kind == "Transpose" or bool(
+            kind == "MatMul" and after.get_attributes().get("transpose_b")
+        )
 
 
 class Weights:
@@ -133,17 +127,11 @@ def find_operation(matrix: Stored, quantized: Quantized) -> Any:
     """Return what gives a matrix of an IR in 32 bits as the ONNX file has it; None for another shape."""
     from openvino.runtime import opset8
 
-    if matrix.scale is None or _shape(matrix, quantized) != quantized.values.shape:
+    turned = matrix.transposed != quantized.transposed
+    shape = matrix.values.shape[::-1] if turned else matrix.values.shape
+    if matrix.scale is None or shape != quantized.values.shape:
         return None
-    if matrix.transposed == quantized.transposed:
-        return matrix.dequantized
-    return opset8.transpose(matrix.dequantized, [1, 0])
-
-
-def _shape(matrix: Stored, quantized: Quantized) -> Tuple[int, ...]:
-    """Return the shape of an IR's matrix, seen as the ONNX file has it."""
-    shape: Tuple[int, ...] = matrix.values.shape
-    return shape if matrix.transposed == quantized.transposed else shape[::-1]
+    return opset8.transpose(matrix.dequantized, [1, 0]) if turned else matrix.dequantized
 
 
 def _compare(
@@ -161,9 +149,14 @@ def _compare(
 
     if matrix.scale is None:
         return parameter, None, 0, f"{parameter} is not dequantized by a scale"
-    found, wanted = _shape(matrix, quantized), quantized.values.shape
-    if found != wanted:
-        return parameter, None, 0, f"{parameter} is {found} in the IR and {wanted} in the ONNX file"
+    # As the ONNX file has them.
+    stored, zero, scale = (
+        part if part is None or matrix.transposed == quantized.transposed else part.T
+        for part in (matrix.values, matrix.zero, matrix.scale)
+    )
+    if stored.shape != quantized.values.shape:
+        shapes = f"{stored.shape} in the IR and {quantized.values.shape} in the ONNX file"
+        return parameter, None, 0, f"{parameter} is {shapes}"
     there = beyond = differ = 0
     low, high, out_low, out_high = quantized.ends
     with numpy.errstate(all="ignore"):
@@ -174,7 +167,10 @@ def _compare(
         margin = abs(allowed / gain)
         for rows in _blocks(quantized.values.shape):
             values = quantized.values[rows]
-            numbers = matrix.numbers(rows, matrix.transposed != quantized.transposed)
+            numbers = stored[rows].astype(numpy.float32)
+            if zero is not None:
+                numbers -= _rows(zero, rows)
+            numbers *= _rows(scale, rows)
             there += int(numpy.count_nonzero(numbers != 0))
 
             def apart(wanted: Any, numbers: Any = numbers, rows: slice = rows) -> int:
@@ -191,8 +187,8 @@ def _compare(
                 inside &= values <= _rows(high + margin, rows)
                 beyond += int(inside.size - numpy.count_nonzero(inside))
                 differ += apart(numpy.clip(values, _rows(low, rows), _rows(high, rows)))
-    fault = f"{parameter}: {differ:,} of {matrix.values.size:,} values differ" if differ else None
-    return parameter, int(matrix.values.size - there), beyond, fault
+    fault = f"{parameter}: {differ:,} of {stored.size:,} values differ" if differ else None
+    return parameter, int(stored.size - there), beyond, fault
 
 
 def _blocks(shape: Tuple[int, ...]) -> Iterator[slice]:
@@ -224,13 +220,6 @@ def check_vectors(onnx: Mapping[str, str], neutral: Iterable[str], ir: Set[str])
     """
     faults = [f"{name} is not in the IR" for name in sorted(set(onnx) - set(neutral)) if onnx[name] not in ir]
     return make_check("IR: biases and norms", faults, f"{len(onnx)} vectors of the ONNX file, bit for bit")
-
-
-def _is_transposed(operation: Any) -> bool:
-    """Return whether a matrix is transposed between ``operation`` and its product."""
-    user = find_consumer(operation)
-    kind = "" if user is None else user.get_type_name()
-    return bool(kind == "Transpose" or (kind == "MatMul" and user.get_attributes().get("transpose_b")))
 
 
 Ranges = Dict[str, Tuple[int, List[Any]]]
