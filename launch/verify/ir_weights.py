@@ -10,8 +10,13 @@ from ..core import status
 from ..model.onnx_model import AT_ONCE
 from ..model.spec import BITS, Spec
 from .checks import Check, make_check
-from .ir_run import RANGE_TOLERANCE, SATURATED
 from .runtime import Network, Quantized, find_consumer, is_constant, read_constant
+
+RANGE_TOLERANCE = 1e-5
+"""By how much an end of a range may differ, in widths of the range: Model Optimizer 2021.4 computes some."""
+
+SATURATED = 0.05
+"""Share of values beyond a range from which on it counts as saturated; measured on the five: up to 0.007."""
 
 VANISHED = 0.25
 """Share of a matrix's nonzero weights that are zero in int8 from which on its range counts as too wide;

@@ -30,7 +30,7 @@ from launch.model import variants
 from launch.model.onnx_model import Graph
 from launch.model.spec import Spec
 from launch.model.variants import VARIANTS
-from launch.verify import ir_run, measuring
+from launch.verify import ir, measuring
 from launch.verify import tree as verification
 from launch.verify.checks import Check
 from launch.verify.degeneracy import find_degeneracy
@@ -134,7 +134,7 @@ def test_make_verify_passes_and_states_what_it_measured(originals: Path) -> None
 
 
 def test_one_tolerance_is_said_of_one_figure() -> None:
-    outputs, check = ir_run.check_agreement(0.001, None)
+    outputs, check = ir.check_agreement(0.001, None)
     assert check.text.endswith(f"(at most {outputs['as_run']['tolerance']})")
 
 
