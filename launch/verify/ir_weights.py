@@ -182,9 +182,10 @@ def _compare(
                 if moved:
                     wanted = wanted * _rows(gain, rows) + _rows(offset, rows)
                 distance = numpy.subtract(numbers, wanted)
-                numpy.abs(distance, out=distance)
-                # What is no number is near to none.
-                return int(distance.size - numpy.count_nonzero(distance <= _rows(allowed, rows)))
+                # Two comparisons take half the time of numpy.abs.  What is no number is near to none.
+                near = distance <= _rows(allowed, rows)
+                near &= distance >= _rows(-allowed, rows)
+                return int(near.size - numpy.count_nonzero(near))
 
             # Where all are near to the values as they are, clipping changes nothing.
             if apart(values):
