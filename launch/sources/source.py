@@ -86,7 +86,7 @@ class Source(abc.ABC):
         return f"{self.name} ({versions}, {count}{'' if self.fast else '; without the fast set'})"
 
     def is_ready(self) -> bool:
-        """Return whether what is derived is there, current, and as it was derived."""
+        """Return whether what is derived is there, current and unchanged."""
         stamp = self._read_stamp()
         return stamp is not None and stamp.made == _listing(self.tree)
 
