@@ -15,6 +15,7 @@ from typing import Callable, Dict, Iterator, List, Optional, Tuple
 
 from ..core import digests, files, git, paths
 from ..core.errors import KitError, make_unknown_error
+from ..core.locks import LOCK, LOCKED, hold_lock
 from ..core.progress import format_count, wait_for_output
 from ..core.stamp import Stamp
 from . import patches, third_party
@@ -98,32 +99,33 @@ class Source(abc.ABC):
     def ensure(self, say: Callable[[str], None]) -> bool:
         """Derive what is missing, stale or changed, whole or not at all; return whether anything was done.
 
-        The caller holds :data:`.locks.LOCK`.
-
         :param say: takes what happens, in a few words.
         :raises KitError: the source cannot be had, or a patch does not apply.
         """
         if self.is_ready():
             return False
-        if self._read_stamp():
-            say(
-                f"{paths.show_path(self.tree)} was changed after it had been derived, and is derived"
-                " again: a change belongs into a patch (make patch-edit)"
-            )
-        say(f"unpacking and patching {self.describe()}")
-        key = self.key()
-        staging, old = (self.tree.with_name(f".{self.name}.{kind}") for kind in ("staging", "old"))
-        for leftover in (staging, old):
-            shutil.rmtree(leftover, ignore_errors=True)
-        staging.mkdir(parents=True)
-        self._fill(staging)
-        os.sync()
-        Stamp(key, _listing(staging)).write(staging / _STAMP)
-        if self.tree.exists():
-            self.tree.rename(old)
-        staging.rename(self.tree)
-        files.flush_file(self.tree.parent)
-        shutil.rmtree(old, ignore_errors=True)
+        with hold_lock(LOCK, LOCKED):
+            if self.is_ready():
+                return False
+            if self._read_stamp():
+                say(
+                    f"{paths.show_path(self.tree)} was changed after it had been derived, and is derived"
+                    " again: a change belongs into a patch (make patch-edit)"
+                )
+            say(f"unpacking and patching {self.describe()}")
+            key = self.key()
+            staging, old = (self.tree.with_name(f".{self.name}.{kind}") for kind in ("staging", "old"))
+            for leftover in (staging, old):
+                shutil.rmtree(leftover, ignore_errors=True)
+            staging.mkdir(parents=True)
+            self._fill(staging)
+            os.sync()
+            Stamp(key, _listing(staging)).write(staging / _STAMP)
+            if self.tree.exists():
+                self.tree.rename(old)
+            staging.rename(self.tree)
+            files.flush_file(self.tree.parent)
+            shutil.rmtree(old, ignore_errors=True)
         return True
 
 

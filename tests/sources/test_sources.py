@@ -26,13 +26,12 @@ from ..small_kit import FILES, GREET, LINK, LINKED, PATCHES, QA, RUN_QA, SmallKi
 DERIVE = """
 import sys
 from launch import cli
-from launch.core import errors, locks
+from launch.core import errors
 from launch.sources.source import choose_source
 
 def derive():
     source = choose_source(sys.argv[1], cli.is_yes(sys.argv[2], "fast"))
-    with locks.hold_lock(locks.LOCK, locks.LOCKED):
-        print("made" if source.ensure(print) else "current")
+    print("made" if source.ensure(print) else "current")
     assert source.is_ready()
     return 0
 
