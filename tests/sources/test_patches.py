@@ -92,7 +92,7 @@ def test_what_patches_import_of_the_kit_is_there() -> None:
     found = [
         match.groups()
         for path in paths.PATCHES.glob("*/*.patch")
-        for match in re.finditer(r"^\+ *from (launch\S*) import (\w+)", path.read_text(encoding="utf-8"), re.M)
+        for match in re.finditer(r"^\+ *from (launch\S*) import (\w+)", path.read_text("utf-8"), re.M)
     ]
     assert found
     for module, name in found:
