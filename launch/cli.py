@@ -471,12 +471,12 @@ def _verify(given: Given) -> int:
     $ verify
     $ verify --v 90pc_unstructured_sparse
     """
-    from .verify import text, tree
+    from .verify import tree
 
     name = variants.find_variant(given.v).name if given.v else ""
     trees = tree.choose_trees(_path(given, "out"), name)
     _enter(given)
-    return 0 if text.verify_all(trees) else 1
+    return 0 if tree.verify_all(trees) else 1
 
 
 @_command(

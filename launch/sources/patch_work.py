@@ -57,8 +57,7 @@ def check_patches() -> List[str]:
     """Check all patches, and return what was checked, one line a fork.
 
     Without a fork's source its patches are read.  With it, they are also applied in order without fuzz, and
-    exported again: the same bytes must come out.  As required patches come first, that is the series with
-    and without the optional set.
+    exported again: the same bytes must come out.
 
     :raises KitError: a patch is at fault, or a folder is in no map.
     """
@@ -97,6 +96,7 @@ def _check_fork(fork: Fork) -> str:
         commits = git.ask_git(["rev-list", "--reverse", f"{_BASE}..HEAD"], repository).split()
         for patch, commit in zip(found, commits):
             _check_same(patch, _export_commit(repository, commit))
+    # As required patches come first.
     both = f" without and with the set {patches.FAST}" if fast else ""
     return f"{read}, applied to {fork.base[:12]}{both} and exported again: no difference"
 
@@ -114,12 +114,10 @@ def _check_same(patch: Patch, again: Patch) -> None:
 
 
 def _make_commits(fork: Fork, series: Iterable[Patch], folder: Path) -> None:
-    """Make a repository in a new folder: the pin, and each patch as one commit on top.
-
-    The files are in its index and not in the folder; the submodule's objects stay where they are.
-    """
+    """Make a repository of the pin and each patch as one commit on top; its files are in its index alone."""
     folder.mkdir(parents=True)
     git.ask_git(["init", "--quiet"], folder)
+    # The submodule's objects stay where they are.
     kept = git.ask_git(["rev-parse", "--git-path", "objects", "--git-path", "shallow"], fork.folder)
     objects, shallow = ((fork.folder / place).resolve() for place in kept.splitlines())
     (folder / ".git/objects/info/alternates").write_text(f"{objects}\n")
@@ -130,13 +128,12 @@ def _make_commits(fork: Fork, series: Iterable[Patch], folder: Path) -> None:
     git.ask_git(["read-tree", fork.base], folder)
     for patch in series:
         patches.apply_patch(patch, folder, "--cached")
-        message = patch.message[len(SUBJECT) :].rstrip("\n") + "\n"
         words = ["commit", "--quiet", "--no-verify", "--cleanup=verbatim", "--file=-"]
-        git.ask_git(words, folder, env=_IDENTITY, text=message)
+        git.ask_git(words, folder, env=_IDENTITY, text=patch.message[len(SUBJECT) :].rstrip("\n") + "\n")
 
 
 def _export_commit(repository: Path, commit: str) -> Patch:
-    """Return a commit as a patch that has no file yet; a KitError where something is missing."""
+    """Return a commit as a patch that has no file yet; a KitError where it lacks something."""
     shown = parse_patch(Path(), git.ask_git([*_SHOW, commit], repository))
     # Object names and the heading that git guesses for a hunk say nothing that a reader needs.
     diff = re.sub(r"^index [0-9a-f]+\.\.[0-9a-f]+(?: \d+)?\n", "", shown.diff, flags=re.M)
@@ -159,8 +156,8 @@ def _clone_of(fork: Fork) -> Path:
 def edit_patches(fork: Fork) -> Path:
     """Make the scratch clone and return its folder.
 
-    :raises KitError: the submodule is not checked out as pinned, a patch does not apply, or the clone is
-        there already with work in it that has not been exported.
+    :raises KitError: the submodule is not checked out as pinned, a patch does not apply, or an earlier clone
+        holds work that has not been exported.
     """
     if not third_party.is_checked_out(fork):
         raise KitError(
@@ -193,9 +190,8 @@ def _remember(fork: Fork, clone: Path) -> None:
 
 def _sums(fork: Fork) -> Dict[str, str]:
     folder = paths.PATCHES / fork.name
-    return {
-        path.name: digests.digest_file(path) for path in [*folder.glob("*.patch"), *folder.glob("series")]
-    }
+    files = [*folder.glob("*.patch"), *folder.glob("series")]
+    return {path.name: digests.digest_file(path) for path in files}
 
 
 def check_exported(fork: Fork) -> None:
@@ -227,7 +223,6 @@ def _is_exported(fork: Fork, clone: Path) -> bool:
 
 
 def _find_changes(clone: Path) -> List[str]:
-    """Return the files that differ from the last commit."""
     changed = git.ask_git(["status", "--porcelain", "--untracked-files=all"], clone)
     return [line[3:] for line in changed.splitlines()]
 
@@ -238,8 +233,7 @@ def export_patches(fork: Fork) -> List[Path]:
     A commit whose subject a patch has already keeps that patch's file name; a new one is named after its
     subject.  Patches whose commits are gone are removed.
 
-    :raises KitError: there is no clone, something in it is not committed, git is in the middle of changing
-        commits, they are no straight line from the pin, or one lacks something; nothing is written then.
+    :raises KitError: there is no clone, or its commits are no series yet; nothing is written then.
     """
     clone = _clone_of(fork)
     where = paths.show_path(clone)
@@ -269,7 +263,7 @@ def export_patches(fork: Fork) -> List[Path]:
 
 
 def _list_commits(fork: Fork, clone: Path) -> List[str]:
-    """Return the commits on top of the pin, the earliest first."""
+    """Return the commits on top of the pin, the earliest first; a KitError where they are no series."""
     unfinished = [name for name in _UNFINISHED if (clone / ".git" / name).exists()]
     if unfinished:
         raise KitError(
@@ -294,7 +288,7 @@ def _name_patches(fork: Fork, found: List[Patch]) -> List[Patch]:
     """Return the patches with their files."""
     # An export that was killed may have left a file that the series does not name yet: its name counts, too.
     folder = paths.PATCHES / fork.name
-    old = [patches.parse_patch(path, path.read_text("utf-8", "replace")) for path in folder.glob("*.patch")]
+    old = [parse_patch(path, path.read_text("utf-8", "replace")) for path in folder.glob("*.patch")]
     known = {patch.subject: patch.path for patch in old}
     named: Dict[Path, Patch] = {}
     for patch in found:

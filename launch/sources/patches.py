@@ -120,8 +120,7 @@ def read_patch(path: Path) -> Patch:
 def read_series(name: str) -> List[Patch]:
     """Return the patches in ``patches/<name>/`` in the order they are applied; none without a series.
 
-    :raises KitError: the series names a patch twice or one that does not exist, a patch is in no series, or
-        is not complete.
+    :raises KitError: the series and the files do not fit, or a patch is not complete.
     """
     folder = paths.PATCHES / name
     listing = folder / "series"
@@ -147,10 +146,7 @@ def read_series(name: str) -> List[Patch]:
 
 
 def check_order(found: Iterable[Patch], where: str) -> None:
-    """Raise a KitError unless the required patches come first: none may build on one of the optional set.
-
-    :param where: the series or the repository that they are from, for the error.
-    """
+    """Raise a KitError unless the required patches come first: none may build on one of the optional set."""
     optional = False
     for patch in found:
         if optional and not patch.fast:
@@ -164,9 +160,9 @@ def check_order(found: Iterable[Patch], where: str) -> None:
 
 
 def choose_patches(name: str, source: str, fast: bool = True) -> List[Patch]:
-    """Return the patches in ``patches/<name>/`` for one of :data:`SOURCES`; errors as :func:`read_series`.
+    """Return the patches in ``patches/<name>/`` for a source; ``fast``: with those of the optional set.
 
-    :param fast: with those of the optional set :data:`FAST`.
+    :raises KitError: see :func:`read_series` and :func:`check_order`.
     """
     found = read_series(name)
     check_order(found, paths.show_path(paths.PATCHES / name / "series"))
@@ -174,10 +170,9 @@ def choose_patches(name: str, source: str, fast: bool = True) -> List[Patch]:
 
 
 def apply_patch(patch: Patch, folder: Path, *options: str) -> None:
-    """Apply a patch in ``folder`` without fuzz, whole or not at all; git refuses a path that leads out of it.
+    """Apply a patch in ``folder`` with options of ``git apply``, without fuzz, whole or not at all.
 
-    :param options: of ``git apply``.
-    :raises KitError: it does not apply.
+    :raises KitError: it does not apply, or a path leads out of the folder.
     """
     done = git.run_git(["apply", *options, str(patch.path)], folder)
     if done.returncode:

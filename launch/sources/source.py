@@ -23,7 +23,7 @@ from . import patches, third_party
 _STAMP = ".kit-stamp.json"
 
 _PARTS = {"nncf": ["nncf"], "transformers": ["src/transformers", "examples/pytorch/question-answering"]}
-"""What of each fork a run reads; all of one that is not named."""
+"""What of each fork a run reads."""
 
 _LOCK = paths.ENVIRONMENT_DATA / "sources.lock"
 """The pinned releases, a requirement with its accepted sha256 sums each."""
@@ -38,11 +38,10 @@ KINDS = ("auto", *patches.SOURCES)
 class Source(abc.ABC):
     """Where a run's NNCF and transformers come from; ``fast``: with the patches of that optional set."""
 
+    name: str
+
     def __init__(self, fast: bool = True) -> None:
         self.fast = fast
-
-    name: str
-    """What ``SOURCE=`` calls it."""
 
     @property
     def tree(self) -> Path:
@@ -73,11 +72,11 @@ class Source(abc.ABC):
         """Write the patched files into an empty folder; errors as :meth:`ensure`."""
 
     def series(self) -> Dict[str, List[patches.Patch]]:
-        """Return each package's patches, in order; a KitError where a series or a patch is at fault."""
+        """Return each package's patches, in order; errors as :func:`.read_series`."""
         return {package: patches.choose_patches(package, self.name, self.fast) for package in self.packages()}
 
     def key(self) -> str:
-        """Return a sha256 of the pins and the patches; errors as :meth:`series`."""
+        """Return a sha256 of the pins and the patches."""
         diffs = {package: [patch.diff for patch in series] for package, series in self.series().items()}
         return digests.digest_value([self.packages(), _PARTS, diffs])
 
@@ -88,7 +87,7 @@ class Source(abc.ABC):
         return f"{self.name} ({versions}, {count}{'' if self.fast else '; without the fast set'})"
 
     def is_ready(self) -> bool:
-        """Return whether what is derived is there, current, and as it was derived."""
+        """Return whether what is derived is there, current and unchanged."""
         stamp = self._read_stamp()
         return stamp is not None and stamp.made == _listing(self.tree)
 
@@ -115,8 +114,7 @@ class Source(abc.ABC):
                 )
             say(f"unpacking and patching {self.describe()}")
             key = self.key()
-            staging = self.tree.with_name(f".{self.name}.staging")
-            old = self.tree.with_name(f".{self.name}.old")
+            staging, old = (self.tree.with_name(f".{self.name}.{kind}") for kind in ("staging", "old"))
             for leftover in (staging, old):
                 shutil.rmtree(leftover, ignore_errors=True)
             staging.mkdir(parents=True)
@@ -158,7 +156,7 @@ class Fork(Source):
             folder.mkdir()
             # With an index and a folder of its own, git writes nothing to the submodule.
             env = {"GIT_INDEX_FILE": str(index), "GIT_WORK_TREE": str(folder)}
-            words = ["checkout", "--quiet", fork.base, "--", *_PARTS.get(name, ["."])]
+            words = ["checkout", "--quiet", fork.base, "--", *_PARTS[name]]
             git.ask_git(words, fork.folder, env=env)
             index.unlink()
             for patch in series:
@@ -196,11 +194,8 @@ class Registry(Source):
 
 
 def choose_source(text: str, fast: bool = True) -> Source:
-    """Return the source that ``SOURCE=text`` means.
+    """Return the source that ``SOURCE=text`` means; ``auto``: the submodules where they are checked out.
 
-    ``auto`` asks the disk and not the network: the submodules where they are checked out, else the releases.
-
-    :param fast: with the patches of the optional set ``fast``.
     :raises KitError: there is no such source; ``fork`` without submodules; or, for ``auto`` too, submodules
         that are there and not as pinned.
     """
@@ -214,26 +209,22 @@ def choose_source(text: str, fast: bool = True) -> Source:
 
 
 def _read_releases() -> Dict[str, Tuple[str, List[str]]]:
-    """Return the pinned release of each package: version and accepted sha256 sums."""
+    """Return version and accepted sha256 sums of each package's pinned release."""
     found = _RELEASE.findall(_LOCK.read_text(encoding="utf-8"))
     return {name: (version, _HASH.findall(rest)) for name, version, rest in found}
 
 
 def _fetch_wheels() -> List[Path]:
-    """Return the pinned wheels, fetched where they are not there yet."""
+    """Return the pinned wheels, fetched where one is not there yet."""
     paths.WHEELS.mkdir(parents=True, exist_ok=True)
     found = _find_wheels()
     if len(found) == len(_read_releases()):
         return found
     command = [str(paths.VENV_PYTHON), "-m", "pip", "download", "--no-deps", "--require-hashes"]
     command += ["--only-binary", ":all:", "--disable-pip-version-check", "--dest", str(paths.WHEELS)]
-    process = subprocess.Popen(
-        [*command, "--requirement", str(_LOCK)],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    command += ["--requirement", str(_LOCK)]
+    pipe, nothing = subprocess.PIPE, subprocess.DEVNULL
+    process = subprocess.Popen(command, stdin=nothing, stdout=pipe, stderr=subprocess.STDOUT, text=True)
     said = wait_for_output(process)
     found = _find_wheels()
     if process.returncode or len(found) != len(_read_releases()):
@@ -256,7 +247,7 @@ def _find_wheels() -> List[Path]:
 
 
 def _files(folder: Path, below: str = "") -> Iterator[Tuple[str, os.stat_result]]:
-    """Yield everything below ``folder`` that is no folder, by relative path, but Python's caches."""
+    """Yield what below ``folder`` is no folder, by relative path, but Python's caches."""
     with os.scandir(f"{folder}/{below}") as entries:  # a third of the time that pathlib takes
         for entry in entries:
             name = below + entry.name

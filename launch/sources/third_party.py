@@ -15,9 +15,8 @@ from ..core.errors import KitError, make_unknown_error
 class Fork:
     """One submodule, as ``patches/config.json`` has it.
 
-    :param name: its folder below ``patches/``, and the package it holds.
     :param submodule: its path in the checkout, ``third_party/<name>``.
-    :param base: the commit it is pinned at and its patches apply to, 40 hexadecimal digits.
+    :param base: the commit that it is pinned at and its patches apply to.
     :param packed: the folder of the repository that its released wheel holds; empty for the whole.
     """
 
@@ -118,7 +117,7 @@ def require_forks() -> None:
 def fetch_forks(mirror: Optional[Path]) -> None:
     """Check every submodule out at its pin; one that is there already is only checked.
 
-    The caller holds the build's lock.
+    The caller holds :data:`.locks.LOCK`.
 
     :param mirror: a folder with git directories of the forks; None for the addresses in ``.gitmodules``.
     :raises KitError: a submodule holds something else, or its commit cannot be had.
@@ -150,7 +149,7 @@ def _say(fork: Fork, text: str) -> None:
 
 
 def _find_mirrored(fork: Fork, mirror: Path, url: str) -> Path:
-    """Return the git directory below ``mirror`` that holds the fork's commit."""
+    """Return the fork's git directory below ``mirror``, which has to hold its commit."""
     candidates = [mirror / fork.name, mirror / f"{fork.name}.git"]
     for candidate in candidates:
         if candidate.is_dir() and not git.run_git(["rev-parse", "--git-dir"], candidate).returncode:

@@ -12,11 +12,7 @@ LONGEST = 400
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that was checked.
-
-    :param name: what, in a few words; the same for every tree.
-    :param text: what was measured and, where it failed, what should have been.
-    """
+    """One thing that was checked; ``text`` says what was measured and, where it failed, what is wanted."""
 
     name: str
     passed: bool
@@ -25,13 +21,7 @@ class Check:
 
 @dataclass(frozen=True)
 class Finding:
-    """A sign of a degenerate model.
-
-    :param kind: ``all-zero matrices``, ``dead layers``, ``constant outputs`` or ``saturated ranges``.
-    :param text: what was found, and where.
-    :param known: whether the recipe itself brings it about; only such a tree is published.
-    :param reason: why it is known; empty where it is not.
-    """
+    """A sign of a degenerate model; ``reason`` says why the recipe brings a ``known`` one about."""
 
     kind: str
     text: str
@@ -42,7 +32,7 @@ class Finding:
 def make_check(name: str, faults: Iterable[str], text: str) -> Check:
     """Return the check that passes with ``text`` where there is no fault, and else names the first few."""
     found = list(faults)
-    return Check(name, not found, list_some(found) if found else text)
+    return Check(name, not found, list_some(found) or text)
 
 
 def list_some(items: List[str]) -> str:

@@ -1,13 +1,9 @@
 """Signs that a model computes less than its size promises, and which of them the recipe itself brings about.
 
-The known ones, and all of them:
-
-*   All-zero feed-forward matrices, and with them feed-forward parts that add nothing but their bias.  The
-    recipe prunes random weights by one threshold over matrices of two sizes
-    (:meth:`launch.model.spec.Spec.expected_zeros`); where more is to go than is in the smaller ones, the
-    larger ones go whole.  In BERT-large that is so in the unstructured variant only.
-
-Anything else is a defect, and such a tree is not published.
+Known are all-zero feed-forward matrices, and with them feed-forward parts that add nothing but their bias:
+one threshold over random matrices of two sizes (:meth:`launch.model.spec.Spec.expected_zeros`) takes the
+larger ones whole where more is to go than is in the smaller ones.  In BERT-large that is so in the
+unstructured variant only.  Anything else is a defect, and such a tree is not published.
 """
 
 import math
@@ -20,7 +16,7 @@ ONE_THRESHOLD = (
     "the recipe prunes random weights by one threshold over matrices of two sizes, and where much is to"
     " go that takes the larger ones whole, as in upstream's own unstructured BERT-large"
 )
-"""Why all-zero feed-forward matrices are known."""
+"""Why those are known."""
 
 _PARTS = {
     "attention": ("attention.self.value", "attention.output.dense"),
@@ -30,10 +26,7 @@ _PARTS = {
 
 
 def find_degeneracy(spec: Spec, facts: Mapping[str, Any]) -> List[Finding]:
-    """Return the signs of a degenerate model.
-
-    :param facts: of :func:`.check_onnx` and :func:`launch.verify.ir.check_ir`, together.
-    """
+    """Return the signs of a degenerate model in the facts of :func:`launch.verify.ir.check_ir`."""
     kept = facts.get("ir_zeros", {})
     empty = [
         row["parameter"]
@@ -51,20 +44,17 @@ def find_degeneracy(spec: Spec, facts: Mapping[str, Any]) -> List[Finding]:
         text = list_some(others) + (" is" if len(others) == 1 else " are") + " all zero"
         found.append(_finding("all-zero matrices", text, False))
     for part, inner in _PARTS.items():
-        dead = [
-            layer
+        names = {
+            layer: {f"{BLOCK_PREFIX}{layer}.{name}.weight" for name in inner} & set(empty)
             for layer in range(spec.layers)
-            if any(f"{BLOCK_PREFIX}{layer}.{name}.weight" in empty for name in inner)
-        ]
+        }
+        dead = [layer for layer, zero in names.items() if zero]
         if dead:
-            names = [f"{BLOCK_PREFIX}{layer}.{name}.weight" for layer in dead for name in inner]
-            known = all(name in due for name in names if name in empty)
             which = f"{len(dead)} of {spec.layers} layers"
             if len(dead) < spec.layers:
                 which += f" ({_numbers(dead)})"
-            found.append(
-                _finding("dead layers", f"the {part} part of {which} adds nothing but its bias", known)
-            )
+            text = f"the {part} part of {which} adds nothing but its bias"
+            found.append(_finding("dead layers", text, all(zero <= due for zero in names.values())))
     found += [_finding("constant outputs", text, False) for text in facts.get("constant", [])]
     beyond = [
         f"{share:.0%} of the values at quantizer {name} are beyond its range"

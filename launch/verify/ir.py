@@ -6,16 +6,18 @@ Run as a process by :func:`launch.verify.measuring.measure_apart`.
 import json
 import sys
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 
-from ..core import status
+from ..core import paths, status
 from ..core.errors import KitError
 from ..model.onnx_model import Model
-from ..model.spec import Spec
+from ..model.spec import INPUTS, Spec
 from ..model.variants import VARIANTS
-from . import ir_run, onnx_file
-from .checks import Check, shorten_error
+from . import onnx_file
+from .checks import Check, make_check, shorten_error
 from .ir_weights import (
+    RANGE_TOLERANCE,
+    SATURATED,
     Stored,
     Weights,
     check_ranges,
@@ -27,7 +29,15 @@ from .ir_weights import (
 )
 from .ir_xml import IrFile, check_mapping
 from .measuring import limit_memory, run_beside
-from .runtime import Network, find_quantized, read_network
+from .runtime import Network, find_quantized, is_constant, read_constant, read_network
+
+AS_RUN_TOLERANCE = 0.25
+"""By how much the outputs of ONNX file and IR may differ in 8 bits, in standard deviations of the output;
+measured where the runtime computes the two in other ways: 0.08 to 0.12."""
+
+WITHOUT_ROUNDING_TOLERANCE = 0.005
+"""The same with :data:`.NO_ROUNDING_LEVELS`; measured: at most 0.0006.  Outputs that are as near with
+rounding need no run without it: no rounding has fallen otherwise."""
 
 READABLE = "IR: readable"
 """Name of the check that fails where an IR's files are none, or the runtime does not take them."""
@@ -75,8 +85,8 @@ def _ir(
     ir_ranges, ir_vectors = read_ranges(ir), read_vectors(ir)
     text = f"version {ir_file.version}, {sum(ir_file.types.values()):,} layers"
     checks = [Check(READABLE, True, text), check_mapping(xml.with_suffix(".mapping"), ir_file)]
-    ir_runs = ir_run.run_as_is(ir, spec)
-    beyond = ir_run.measure_beyond(ir, spec)
+    ir_runs = run_as_is(ir, spec)
+    beyond = measure_beyond(ir, spec)
     weights, onnx_ranges, onnx_runs = measured()
     checks += [
         weights.check_count(spec),
@@ -85,24 +95,24 @@ def _ir(
         weights.check_zeros({row["parameter"]: row["zeros"] for row in found["matrices"]}),
         check_ranges(onnx_ranges, ir_ranges),
     ]
-    apart, exact = ir_run.measure_difference(onnx_runs, ir_runs), None
+    apart, exact = measure_difference(onnx_runs, ir_runs), None
     exact_onnx: List[Facts] = []
     exact_ir: List[Facts] = []
-    if apart > ir_run.WITHOUT_ROUNDING_TOLERANCE:
-        exact_ir = ir_run.run_without_rounding(ir, spec)
+    if apart > WITHOUT_ROUNDING_TOLERANCE:
+        exact_ir = run_without_rounding(ir, spec)
         del ir
         file = _with_weights(Model(onnx), xml, found)[1]
-        exact_onnx = ir_run.run_without_rounding(file, spec)
-        exact = ir_run.measure_difference(exact_onnx, exact_ir)
-    outputs, agreement = ir_run.check_agreement(apart, exact)
-    checks += [ir_run.check_finite(onnx_runs + exact_onnx, ir_runs + exact_ir, spec), agreement]
+        exact_onnx = run_without_rounding(file, spec)
+        exact = measure_difference(exact_onnx, exact_ir)
+    outputs, agreement = check_agreement(apart, exact)
+    checks += [check_finite(onnx_runs + exact_onnx, ir_runs + exact_ir, spec), agreement]
     facts: Facts = {
         "ir": {"version": ir_file.version, "int8_constants": weights.count, "layers": ir_file.types},
         "ir_zeros": weights.zeros,
         "outputs": outputs,
         "collapsed": [*find_collapsed(onnx_ranges), *weights.find_misfits(found["matrices"])],
-        "saturated": {name: share for name, share in beyond.items() if not share < ir_run.SATURATED},
-        "constant": ir_run.find_constant(ir_runs),
+        "saturated": {name: share for name, share in beyond.items() if not share < SATURATED},
+        "constant": find_constant(ir_runs),
     }
     return checks, facts
 
@@ -116,7 +126,7 @@ def _onnx(onnx: Path, xml: Path, spec: Spec) -> Iterator[Any]:
     status.report_step("comparing weights")
     weights, file = _with_weights(model, xml, found)
     del model  # and with it the whole file in memory
-    yield weights, read_ranges(file), ir_run.run_as_is(file, spec)
+    yield weights, read_ranges(file), run_as_is(file, spec)
 
 
 def _with_weights(model: Model, xml: Path, found: Facts) -> Tuple[Weights, Network]:
@@ -127,6 +137,126 @@ def _with_weights(model: Model, xml: Path, found: Facts) -> Tuple[Weights, Netwo
     given = {one.name: find_operation(one, matrices[one.name]) for one in constants if one.name in matrices}
     operations = {name: one for name, one in given.items() if one is not None}
     return weights, read_network(model, found["nodes"], operations)
+
+
+def make_feeds(spec: Spec) -> List[Dict[str, Any]]:
+    """Return the fixed inputs: int64 arrays of 1 × sequence length by the input's name."""
+    import numpy
+
+    drawn = []
+    # numpy's legacy generator: its numbers are the same in every release and on every machine.
+    generator = numpy.random.RandomState(0)
+    length = spec.sequence_length
+    for padding in (0, 84 * length // 384):
+        tokens = generator.randint(0, spec.vocab_size, (1, length)).astype("int64")
+        mask, types = numpy.ones((1, length), "int64"), numpy.zeros((1, length), "int64")
+        mask[0, length - padding :] = 0
+        types[0, length // 4 :] = 1
+        drawn.append(dict(zip(INPUTS, (tokens * mask, mask, types))))
+    return drawn
+
+
+def run_as_is(network: Network, spec: Spec) -> List[Facts]:
+    """Run a model, in 8 bits, on each of :func:`make_feeds`; errors as :meth:`.Network.run`."""
+    status.report_step(f"running {network.path.name}")
+    return network.run(make_feeds(spec))
+
+
+def run_without_rounding(network: Network, spec: Spec) -> List[Facts]:
+    """Run a model on the last of the feeds with quantizers that do not round, and leave it with them."""
+    status.report_step(f"running {network.path.name} without rounding")
+    network.disable_rounding()
+    return network.run(make_feeds(spec)[-1:])
+
+
+def measure_beyond(network: Network, spec: Spec) -> Dict[str, float]:
+    """Run a model on the last of the feeds; return the share of values beyond a range, by quantizer."""
+    import numpy
+
+    status.report_step(f"measuring the ranges of {network.path.name}")
+    quantizers = {
+        network.tensor_name(one): [one.input_value(index) for index in range(3)]
+        for one in network.quantizers()
+    }
+    for name, (_, *ends) in quantizers.items():
+        if not all(map(is_constant, ends)):
+            raise KitError(
+                f"The range of quantizer {name} is not constant.", where=paths.show_path(network.path)
+            )
+    # The values themselves: for the runtime to count them, each takes two operations more to compile.
+    (outputs,) = network.run(make_feeds(spec)[-1:], {name: value for name, (value, *_) in quantizers.items()})
+    shares = {}
+    for name, (_, *ends) in quantizers.items():
+        low, high = map(read_constant, ends)
+        margin = (high - low) * RANGE_TOLERANCE
+        inside = outputs[name] >= low - margin
+        inside &= outputs[name] <= high + margin
+        shares[name] = 1 - numpy.count_nonzero(inside) / max(1, inside.size)
+    return shares
+
+
+def check_agreement(as_run: float, exact: Optional[float]) -> Tuple[Facts, Check]:
+    """Return ``outputs`` of a provenance's verification, and whether all are within their tolerances.
+
+    :param as_run: :func:`measure_difference` of ONNX file and IR in 8 bits.
+    :param exact: without rounding; None where the first is within that tolerance, too.
+    """
+    parts = [("as_run", "in 8 bits", as_run, AS_RUN_TOLERANCE)]
+    if exact is not None:
+        parts.append(("without_rounding", "without rounding", exact, WITHOUT_ROUNDING_TOLERANCE))
+    outputs = {name: {"difference": apart, "tolerance": most} for name, _, apart, most in parts}
+    text = ", ".join(
+        f"{how} {apart:.2g} of a standard deviation apart (at most {most})" for _, how, apart, most in parts
+    )
+    return outputs, Check("outputs: agreement", all(apart <= most for *_, apart, most in parts), text)
+
+
+def check_finite(onnx: List[Facts], ir: List[Facts], spec: Spec) -> Check:
+    """Check that all outputs are there and all their values finite."""
+    import numpy
+
+    faults = []
+    for file, runs in (("ONNX file", onnx), ("IR", ir)):
+        for run in runs:
+            if sorted(run) != sorted(spec.outputs):
+                faults.append(f"the {file} has outputs {', '.join(sorted(run))}")
+            others = {name: int((~numpy.isfinite(values)).sum()) for name, values in run.items()}
+            faults += [
+                f"output {name} of the {file} has {count:,} others" for name, count in others.items() if count
+            ]
+    count = sum(values.size for values in ir[-1].values())
+    return make_check("outputs: finite", faults, f"{len(onnx) + len(ir)} runs of {count:,} values")
+
+
+def measure_difference(one: List[Facts], other: List[Facts]) -> float:
+    """Return the largest difference between the outputs of two models.
+
+    The root mean square of the difference over the standard deviation of ``one``'s output; 1e9 where that
+    says nothing: other outputs, values that are not finite, an output without deviation that differs.
+    """
+    import numpy
+
+    largest = 0.0
+    for left, right in zip(one, other):
+        for name, values in left.items():
+            if name not in right or right[name].shape != values.shape:
+                return 1e9
+            apart = float(numpy.sqrt(numpy.mean(numpy.square(right[name] - values, dtype="float64"))))
+            scale = float(values.std(dtype="float64"))
+            ratio = apart / scale if scale else (1e9 if apart else 0.0)
+            largest = max(largest, ratio if numpy.isfinite(ratio) else 1e9)
+    return largest
+
+
+def find_constant(runs: List[Facts]) -> List[str]:
+    """Return the outputs that are the same at every token, or for every input."""
+    found = []
+    for name, values in runs[0].items():
+        if float(values.max() - values.min()) <= 1e-6 * max(1.0, float(abs(values).max())):
+            found.append(f"output {name} is {float(values.flat[0]):.6g} at every token")
+        elif all((run[name] == values).all() for run in runs[1:]):
+            found.append(f"output {name} is the same for other inputs")
+    return found
 
 
 def _answer(folder: str, variant: str, model: str, result: str) -> int:

@@ -3,7 +3,7 @@
 import math
 from collections import Counter
 from pathlib import Path
-from typing import Any, Dict, List, Set
+from typing import Any
 
 from ..core import paths
 from ..core.errors import KitError
@@ -14,9 +14,6 @@ MAX_BYTES = 64 * 10**6
 
 MAX_ELEMENTS = 2**31
 """Elements of one tensor at most; the largest of BERT-large, the word embeddings, has 31 million."""
-
-_DIGITS = 18
-"""Digits of a number at most."""
 
 _HINT = "Remove the tree and make it again, or copy it again from where it came."
 
@@ -33,34 +30,27 @@ class IrFile:
         if root.tag != "net":
             raise _fault(path, f"its first element is {root.tag!r}, not 'net'")
         self.version = _number(path, root.get("version"), "the version")
-        self.names: Set[str] = set()
-        types: List[str] = []
-        end = 0
-        weights = path.with_suffix(".bin")
-        if not weights.is_file():
-            raise KitError("The IR has no .bin file.", where=paths.show_path(weights), hint=_HINT)
-        there = weights.stat().st_size
-        for layer in root.iterfind("layers/layer"):
-            name, kind = layer.get("name") or "", layer.get("type") or ""
-            self.names.add(name)
-            types.append(kind)
+        there, end = _size(path.with_suffix(".bin")), 0
+        layers = root.findall("layers/layer")
+        if not layers:
+            raise _fault(path, "it has no layers")
+        self.names = {layer.get("name") or "" for layer in layers}
+        self.types = dict(sorted(Counter(layer.get("type") or "" for layer in layers).items()))
+        for layer in layers:
+            name, data = layer.get("name") or "", layer.find("data")
             for port in layer.iterfind("*/port"):
                 sizes = [_number(path, dim.text, f"a dimension of {name!r}") for dim in port.iterfind("dim")]
                 if math.prod(sizes) > MAX_ELEMENTS:
                     raise _fault(path, f"layer {name!r} has a tensor of {sizes}")
-            data = layer.find("data")
-            if kind == "Const" and data is not None:
+            if layer.get("type") == "Const" and data is not None:
                 offset = _number(path, data.get("offset"), f"the offset of {name!r}")
                 size = _number(path, data.get("size"), f"the size of {name!r}")
                 end = max(end, offset + size)
                 if offset + size > there:
                     reason = f"constant {name!r} ends at byte {offset + size:,} of a .bin of {there:,} bytes"
                     raise _fault(path, reason)
-        if not types:
-            raise _fault(path, "it has no layers")
         if end != there:
             raise _fault(path, f"its last constant ends at byte {end:,} of a .bin of {there:,} bytes")
-        self.types: Dict[str, int] = dict(sorted(Counter(types).items()))
 
 
 def check_mapping(path: Path, ir: IrFile) -> Check:
@@ -88,19 +78,21 @@ def _parse(path: Path) -> Any:
     from defusedxml import ElementTree
     from defusedxml.common import DefusedXmlException
 
+    size = _size(path)
+    if size > MAX_BYTES:
+        raise _fault(path, f"it has {size:,} bytes, and {MAX_BYTES:,} are read at most")
     try:
-        size = path.stat().st_size
-        if size > MAX_BYTES:
-            raise _fault(path, f"it has {size:,} bytes, and {MAX_BYTES:,} are read at most")
         return ElementTree.parse(str(path), forbid_dtd=True).getroot()
-    except FileNotFoundError:
-        raise KitError(
-            f"The IR has no {path.suffix} file.", where=paths.show_path(path), hint=_HINT
-        ) from None
+    except DefusedXmlException:
+        raise _fault(path, "it declares entities, which no IR has") from None
     except (ParseError, ValueError) as error:
-        if isinstance(error, DefusedXmlException):
-            raise _fault(path, "it declares entities, which no IR has") from None
         raise _fault(path, f"it is no XML: {error}") from None
+
+
+def _size(path: Path) -> int:
+    if not path.is_file():
+        raise KitError(f"The IR has no {path.suffix} file.", where=paths.show_path(path), hint=_HINT)
+    return path.stat().st_size
 
 
 def _number(path: Path, text: Any, what: str) -> int:
@@ -108,7 +100,7 @@ def _number(path: Path, text: Any, what: str) -> int:
     digits = str(text).strip()
     if not (digits.isascii() and digits.isdigit()):
         raise _fault(path, f"{what} is {text!r} and no whole number")
-    if len(digits) > _DIGITS:
+    if len(digits) > 18:
         raise _fault(path, f"{what} has {len(digits):,} digits")
     return int(digits)
 

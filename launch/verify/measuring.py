@@ -56,8 +56,8 @@ def run_beside(body: Callable[..., Any], *arguments: Any) -> Iterator[Callable[[
     """Call ``body`` in a copy of this process, and give a function that waits for its result.
 
     Where ``body`` is a generator, it waits for what that yields next.  Nothing that runs threads may be
-    loaded before.  The copy ends with the context, and with this process.  It may hold :data:`MAX_BYTES`.
-    The function raises :class:`KitError`: the body's own, or that the copy has ended without a result.
+    loaded before.  The copy ends with the context, and with this process, and may hold :data:`MAX_BYTES`.
+    The function raises the body's :class:`KitError`, or one where the copy has ended without a result.
     """
     receive, send = multiprocessing.Pipe(duplex=False)
     process = multiprocessing.get_context("fork").Process(target=_reply, args=(send, body, *arguments))

@@ -25,10 +25,9 @@ Facts = Dict[str, Any]
 def check_onnx(model: Model, spec: Spec) -> Tuple[List[Check], Facts]:
     """Return the checks of a tree's ONNX file and what was measured.
 
-    The facts are ``onnx`` and ``matrices`` of a provenance's verification (without the IR's zeros), the three
-    sparsities, ``vectors`` and ``neutral`` (:func:`launch.verify.ir_weights.check_vectors`), ``names``
-    (parameter by name of the constant that holds it) and ``nodes`` (name of the first output by name of the
-    node).
+    The facts are ``onnx``, ``matrices`` (without the IR's zeros) and the three sparsities of a provenance's
+    verification, ``vectors`` and ``neutral`` (:func:`launch.verify.ir_weights.check_vectors`), ``names``
+    (parameter by constant) and ``nodes`` (first output by node).
 
     :raises KitError: the file is no whole ONNX file.
     """
@@ -81,35 +80,30 @@ class _Matrices:
         self.expected = spec.matrices()
         self.rows: List[Dict[str, Any]] = []
         self.names: Dict[str, str] = {}
-        self.zeros: Dict[str, int] = {}
-        self.shapes: Dict[str, Tuple[int, ...]] = {}
         self.faults: List[str] = []
         matrices: Dict[str, Any] = {}
         for constant, quantizer in model.matrices.items():
             parameter = model.graph.layer_name(quantizer)
-            if parameter not in self.expected or parameter in self.shapes:
+            if parameter not in self.expected or parameter in matrices:
                 label = parameter or model.node_label(quantizer)
-                self.faults.append(f"{label} is quantized {'twice' if parameter in self.shapes else 'too'}")
-                continue
-            values = model.array(model.tensors[constant])
-            self.names[constant] = parameter
-            self.shapes[parameter] = tuple(int(size) for size in values.shape)
-            matrices[parameter] = values
+                self.faults.append(f"{label} is quantized {'twice' if parameter in matrices else 'too'}")
+            else:
+                self.names[constant] = parameter
+                matrices[parameter] = model.array(model.tensors[constant])
+        self.shapes: Dict[str, Tuple[int, ...]] = {name: values.shape for name, values in matrices.items()}
         status.report_step("counting zeros")
         # numpy lets go of the interpreter while it computes.
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            counts = dict(zip(matrices, pool.map(_count, matrices.values())))
-        for parameter, (nonzero, finite) in counts.items():
-            shape = self.shapes[parameter]
-            self.zeros[parameter] = zeros = math.prod(shape) - nonzero
-            if finite < math.prod(shape):
+            counts = list(pool.map(_count, matrices.values()))
+        for (parameter, shape), (nonzero, finite) in zip(self.shapes.items(), counts):
+            size, dense = math.prod(shape), spec.dense_size(parameter)
+            if finite < size:
                 self.faults.append(f"{parameter} holds values that are not finite")
-            dense = spec.dense_size(parameter)
-            self.rows.append({"parameter": parameter, "shape": list(shape), "dense": dense, "zeros": zeros})
+            row = {"parameter": parameter, "shape": list(shape), "dense": dense, "zeros": size - nonzero}
+            self.rows.append(row)
         self.sparsities = self._sparsities()
 
     def check_shapes(self) -> Check:
-        """Check that each matrix has the rows and columns that heads and intermediate size give it."""
         faults = list(self.faults)
         for parameter, wanted in self.expected.items():
             shape = self.shapes.get(parameter)
@@ -123,7 +117,7 @@ class _Matrices:
         return make_check("ONNX: matrix shapes", faults, text)
 
     def _other_variant(self) -> str:
-        """Return the other variant whose hybrid dimensions the shapes are; empty where there is none."""
+        """Return the other variant whose dimensions the shapes are; empty where there is none."""
         rows = self.shapes.get(f"{BLOCK_PREFIX}0.intermediate.dense.weight", (0,))[0]
         width = self.shapes.get(f"{BLOCK_PREFIX}0.attention.self.query.weight", (0,))[0]
         for name, variant in VARIANTS.items():
@@ -144,7 +138,6 @@ class _Matrices:
         }
 
     def check_sparsity(self) -> Check:
-        """Check that the block sparsity is the spec's."""
         found, wanted = self.sparsities, self.spec.overall_sparsity
         text = (
             f"{found['block_sparsity']:.6f} of {self.spec.dense_block_weights:,} dense block weights"
@@ -158,15 +151,14 @@ class _Matrices:
 
     def check_each_sparsity(self) -> Check:
         """Check that each block matrix has the zeros that one threshold leaves in random weights."""
-        faults = []
+        zeros, faults = {row["parameter"]: row["zeros"] for row in self.rows}, []
         for parameter, share in self.spec.expected_zeros().items():
             if self.shapes.get(parameter) != self.expected[parameter]:
                 continue
-            rows, columns = self.expected[parameter]
-            size = rows * columns
+            size = math.prod(self.expected[parameter])
             # Six standard deviations of a share of so many draws, and a margin for the norm's own.
             allowed = 0.01 + 6 * (0.25 / size) ** 0.5
-            measured = self.zeros[parameter] / size
+            measured = zeros[parameter] / size
             if abs(measured - share) > allowed:
                 faults.append(f"{parameter}: {measured:.3f} zero, {share:.3f} ± {allowed:.3f} expected")
         text = "each block matrix as one threshold over random weights leaves it"
@@ -174,7 +166,7 @@ class _Matrices:
 
 
 def _count(values: Any) -> Tuple[int, int]:
-    """Return how many values of an array are not zero, and how many are finite."""
+    """Return how many values are not zero, and how many are finite."""
     import numpy
 
     flat = values.reshape(-1)
@@ -188,7 +180,6 @@ def _count(values: Any) -> Tuple[int, int]:
 
 
 def _vectors(model: Model) -> Facts:
-    """Return the file's parameters that are not quantized: biases and norms."""
     import numpy
 
     found, neutral = {}, []
@@ -236,7 +227,7 @@ def _check_quantizers(model: Model, spec: Spec, found: _Matrices) -> Check:
 
 
 def _bits(quantizer: Any) -> int:
-    """Return a quantizer's bit width: levels are 2^bits, or one less; 0 for any other number of them."""
+    """Return a quantizer's bit width: it has 2^bits levels, or one less; 0 for any other number."""
     levels = next((int(attribute.i) for attribute in quantizer.attribute if attribute.name == "levels"), 0)
     return _BITS_BY_LEVELS.get(levels, 0)
 

@@ -1,4 +1,4 @@
-"""OpenVINO's runtime as the checks use it: files read into it, and the same run on the same inputs.
+"""OpenVINO's runtime as the checks use it: files read into it, and run.
 
 The runtime is slow with a gigabyte of 32-bit weights, and keeps them three times meanwhile.  So of an ONNX
 file it is given the graph, and in the place of each quantized matrix the IR's int8 constant, which
@@ -13,18 +13,15 @@ from ..core.errors import KitError
 from ..model.onnx_model import QUANTIZER, Model, read_node_constant
 
 NO_ROUNDING_LEVELS = 2**16
-"""Levels of a quantizer whose rounding is as good as none; its range still clips.
-
-With 8 bits, two ways to compute the same sum give outputs that are some percent apart after 24 layers.
-"""
+"""Levels of a quantizer whose rounding is as good as none; its range still clips."""
 
 
 class Network:
     """A model in the runtime.
 
-    :param path: an ONNX file, or the ``.xml`` of an IR; ``content`` is read in its place.
-    :param nodes: name of the first output by name of the node, of the ONNX graph: Model Optimizer 2021.4
-        names what is left of a node by the node, everything else by the output.
+    :param path: the ``.xml`` of an IR; or an ONNX file, of which ``content`` is read.
+    :param nodes: first output by node of the ONNX graph: Model Optimizer 2021.4 names what is left of a node
+        by the node, everything else by the output.
     :raises KitError: the runtime does not take the file.
     """
 
@@ -67,7 +64,7 @@ class Network:
         self.model = Graph(self.model.get_results(), kept, self.model.get_friendly_name())
 
     def tensor_name(self, operation: Any) -> str:
-        """Return the name that the ONNX graph gives the first output of an operation."""
+        """Return the ONNX graph's name for the first output of an operation."""
         # What Model Optimizer makes of a constant has the constant's name and a suffix after a slash.
         name = str(operation.get_friendly_name()).split("/")[0]
         return self._nodes.get(name, name)
@@ -88,10 +85,11 @@ class Network:
         from openvino.runtime import Model as Graph
         from openvino.runtime import opset8
 
-        results = list(self.model.get_results())
+        model, results = self.model, list(self.model.get_results())
+        parameters = list(model.get_parameters())
+        narrow = [one.get_element_type().get_type_name() == "i32" for one in parameters]
+        kinds = ["int32" if one else "int64" for one in narrow]
         names = [self.tensor_name(result.input_value(0).get_node()) for result in results]
-        parameters = list(self.model.get_parameters())
-        model = self.model
         try:
             if extra:
                 names += list(extra)
@@ -100,7 +98,7 @@ class Network:
             compiled = self._core.compile_model(model, "CPU")
             found = []
             for feed in feeds:
-                values = [feed[one.get_friendly_name()].astype(_dtype(one)) for one in parameters]
+                values = [feed[one.get_friendly_name()].astype(kind) for one, kind in zip(parameters, kinds)]
                 # One for each feed, and not `infer`, which copies all outputs.
                 request = compiled.create_infer_request()
                 request.start_async(dict(enumerate(values)))
@@ -134,13 +132,9 @@ def read_constant(value: Any) -> Any:
 
 
 def find_consumer(operation: Any) -> Any:
-    """Return the only operation that uses the first output of ``operation``; None where there are others."""
+    """Return the only operation that uses the first output of ``operation``; None where there is not one."""
     users = list(operation.output(0).get_target_inputs())
     return users[0].get_node() if len(users) == 1 else None
-
-
-def _dtype(parameter: Any) -> str:
-    return "int32" if parameter.get_element_type().get_type_name() == "i32" else "int64"
 
 
 class Quantized(NamedTuple):
@@ -183,9 +177,8 @@ def find_quantized(model: Model, names: Iterable[str]) -> Dict[str, Quantized]:
 
 
 def read_network(model: Model, nodes: Mapping[str, str], operations: Mapping[str, Any]) -> Network:
-    """Return an ONNX file in the runtime; of ``model`` nothing else can be had afterwards.
+    """Return an ONNX file in the runtime; ``model`` is used up.
 
-    :param nodes: as of :class:`Network`.
     :param operations: of the runtime, by the constant in whose quantizer's place each is put.
     :raises KitError: the runtime does not take the file.
     """

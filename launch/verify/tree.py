@@ -1,18 +1,19 @@
-"""A whole tree: its files, what they say of themselves, and what is in them."""
+"""A whole tree: its files, what they say of themselves, what is in them; and that in words."""
 
 import csv
 import math
 import os
 import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from ..artifact import provenance, sums, trees
 from ..core import child, paths
 from ..core.errors import KitError
+from ..core.progress import Progress, align_columns, escape_text, format_size
 from ..model import sparsity
-from ..model.spec import Spec, make_bert_large
+from ..model.spec import BLOCK_PREFIX, Spec, make_bert_large
 from ..model.variants import VARIANTS, Variant, list_report_paths
 from . import ir, leaks, measuring
 from .checks import Check, Finding, make_check, shorten_error
@@ -22,13 +23,16 @@ Tick = Callable[[Optional[str]], None]
 
 _SPARSITIES = ("block_sparsity", "attention_sparsity", "feed_forward_sparsity")
 
+_LABEL = 29
+"""Columns for the longest name of a check."""
+
 
 @dataclass(frozen=True)
 class Result:
     """What verifying one tree gave.
 
     :param measured: ``verification`` of a provenance; None where ONNX file or IR could not be measured.
-    :param peak_bytes: the largest process; ``cpu_seconds`` is of all processes.
+    :param peak_bytes: the largest process's; ``cpu_seconds`` are those of all processes.
     """
 
     variant: str
@@ -56,11 +60,7 @@ class Result:
 
 
 def require_passed(result: Result, tree: str, hint: str) -> Dict[str, Any]:
-    """Return what was measured on a tree that passed.
-
-    :param tree: where it is, for the error; ``hint`` what to do where it did not pass.
-    :raises KitError: it did not pass.
-    """
+    """Return what was measured on a tree that passed; a KitError with ``hint`` where it did not."""
     if result.passed and result.measured is not None:
         return result.measured
     faults = [f"{check.name}: {check.text}" for check in result.failed]
@@ -80,25 +80,20 @@ def suggest_again(tree: Path) -> str:
 def measure_files(
     folder: Path, spec: Spec, python: Path, env: Dict[str, str], tick: Tick, inherit: Sequence[int] = ()
 ) -> Result:
-    """Check what the ONNX file and the IR in ``folder`` hold.
-
-    :param python: the interpreter of the kit's environment; ``env`` the variables to start from.
-    :param tick: called twice a second with the step.
-    """
+    """Check what the ONNX file and the IR in ``folder`` hold; parameters as :func:`.measure_apart`."""
     facts: Dict[str, Any] = {}
     used = child.Usage(0.0, 0)
     try:
         checks, facts, used = measuring.measure_apart(python, folder, spec, env, tick, inherit)
     except KitError as error:
         checks = [Check(ir.READABLE, False, shorten_error(error.what))]
-    took = used.seconds, used.peak_bytes, used.cpu_seconds
     faults = leaks.find_leaks(folder, [*trees.list_files(VARIANTS[spec.variant].stem), trees.PROVENANCE])
     checks.append(make_check("files: no machine paths", faults, "no absolute path in the text files"))
     checks.append(_check_report(folder, spec, facts))
-    if "ir" not in facts:
-        return Result(spec.variant, checks, [], None, *took)
-    signs = find_degeneracy(spec, facts)
-    return Result(spec.variant, checks, signs, _document(checks, signs, facts), *took)
+    signs = find_degeneracy(spec, facts) if "ir" in facts else []
+    measured = _document(checks, signs, facts) if "ir" in facts else None
+    took = used.seconds, used.peak_bytes, used.cpu_seconds
+    return Result(spec.variant, checks, signs, measured, *took)
 
 
 def verify_tree(tree: Path, python: Path, tick: Tick) -> Result:
@@ -124,8 +119,7 @@ def verify_tree(tree: Path, python: Path, tick: Tick) -> Result:
     checks += found.checks
     if found.measured is not None and content:
         checks.append(_check_recorded(content, found.measured))
-    took = found.seconds, found.peak_bytes, found.cpu_seconds
-    return Result(variant.name, checks, found.findings, found.measured, *took)
+    return replace(found, checks=checks)
 
 
 def _spec(tree: Path, variant: Variant) -> Spec:
@@ -229,3 +223,52 @@ def choose_trees(out: Path, name: str) -> List[Path]:
         where=f"OUT={out}",
         hint="Make it (make variant V=…, make all), or set OUT= to the folder that the trees are in.",
     )
+
+
+def _lines(result: Result) -> List[str]:
+    lines = [
+        f"  {'ok  ' if check.passed else 'FAIL'}  {check.name:<{_LABEL}}{check.text}"
+        for check in result.checks
+    ]
+    for finding in result.findings:
+        mark = "note" if finding.known else "FAIL"
+        reason = f" ({finding.reason})" if finding.reason else ""
+        lines.append(f"  {mark}  {finding.kind:<{_LABEL}}{finding.text}{reason}")
+    return lines + _by_layer(result.measured["matrices"] if result.measured else [])
+
+
+def _by_layer(matrices: Sequence[Mapping[str, Any]]) -> List[str]:
+    """Return a table of what is zero in each transformer block, from ``matrices`` of a verification."""
+    layers: Dict[str, List[Mapping[str, Any]]] = {}
+    for row in matrices:
+        if row["parameter"].startswith(BLOCK_PREFIX):
+            layers.setdefault(row["parameter"][len(BLOCK_PREFIX) :].split(".")[0], []).append(row)
+    lines = [("layer", "weights", "zeros in the ONNX file", "in the IR", "zero or removed")] if layers else []
+    for layer, rows in layers.items():
+        size, dense = sum(math.prod(row["shape"]) for row in rows), sum(row["dense"] for row in rows)
+        zeros, kept = sum(row["zeros"] for row in rows), sum(row["ir_zeros"] for row in rows)
+        lines.append((layer, f"{size:,}", f"{zeros:,}", f"{kept:,}", f"{1 - (size - zeros) / dense:.6f}"))
+    return ["        " + line for line in align_columns(lines, range(5))]
+
+
+def _summary(result: Result) -> str:
+    if result.passed:
+        known = f", {len(result.findings)} known findings" if result.findings else ""
+        return f"verified: {len(result.checks)} checks passed{known}"
+    count = len(result.failed) + len(result.unknown)
+    return f"NOT AS IT MUST BE: {count} of {len(result.checks) + len(result.findings)} checks failed"
+
+
+def verify_all(trees: Sequence[Path]) -> bool:
+    """Verify trees one by one and print what each is; return whether all passed."""
+    passed = True
+    for path in trees:
+        with Progress(f"{path.name}", None) as progress:
+            result = verify_tree(path, paths.VENV_PYTHON, progress.tick)
+            progress.done(f"largest process {format_size(result.peak_bytes)}")
+        print(f"{path.name}: {_summary(result)}")
+        print(escape_text("\n".join(_lines(result))), flush=True)
+        if not result.passed:
+            print(f"  to do: {suggest_again(path)}", flush=True)
+        passed = passed and result.passed
+    return passed
