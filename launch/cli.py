@@ -21,7 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Callable, Dict, Iterable, List, Mapping, NoReturn, Optional, Sequence, Tuple
 
-from .core import files, paths, place, status, surroundings
+from .core import child, files, machine, paths
 from .core.errors import KitError
 from .core.locks import LOCK, LOCKED, hold_lock
 from .core.progress import format_duration, format_size
@@ -238,7 +238,7 @@ def _set_up(given: Given, source: "Source", *separate: Optional["Venv"], alone: 
     """
     from .setup.environment import KIT
 
-    place.check_place()
+    machine.check_place()
     started = time.monotonic()
     made = [KIT.ensure(given.python), *[other.ensure() for other in separate if other], source.ensure(_say)]
     if any(made):
@@ -248,7 +248,7 @@ def _set_up(given: Given, source: "Source", *separate: Optional["Venv"], alone: 
 
 
 def _set_up_alone(given: Given, *separate: Optional["Venv"]) -> None:
-    place.check_place()
+    machine.check_place()
     _set_up(given, _source(given), *separate, alone=True)
 
 
@@ -281,7 +281,7 @@ def _enter(given: Given) -> None:
             hint="Make the environment again: rm -r .venv && make setup",
         )
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    env = {**surroundings.inherit_variables(os.environ), "PYTHONPATH": str(paths.REPOSITORY), _ENTERED: "1"}
+    env = {**machine.inherit_variables(os.environ), "PYTHONPATH": str(paths.REPOSITORY), _ENTERED: "1"}
     _become([str(paths.VENV_PYTHON), "-m", str(__package__), *given.argv], env)
 
 
@@ -304,7 +304,7 @@ def _selection(given: Given) -> "Selection":
         given.hub,
         lambda: _ready_environment(given),
     )
-    return replace(chosen, threads=surroundings.parse_threads(given.threads))
+    return replace(chosen, threads=machine.parse_threads(given.threads))
 
 
 # --- make trees ------------------------------------------------------------------------------------------
@@ -865,7 +865,7 @@ _PREFIX = "LAUNCH_"
 _MADE = "LAUNCH_MAKE"
 """In which the Makefile names what is on its command line: targets, and variables with = after them."""
 
-_OTHERS = ("LAUNCH_IGNORE_MEMORY", status.STATUS_FD)
+_OTHERS = ("LAUNCH_IGNORE_MEMORY", child.STATUS_FD)
 """Environment variables of the kit that no option is."""
 
 

@@ -283,11 +283,11 @@ def place(tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.fixture
 def hashes() -> Callable[[Path], Dict[str, str]]:
     """A function that gives the sha256 of every file of a tree, by relative name."""
-    from launch.core import digests
+    from launch.core import files
 
     def of(tree: Path) -> Dict[str, str]:
         return {
-            str(path.relative_to(tree)): digests.digest_file(path)
+            str(path.relative_to(tree)): files.digest_file(path)
             for path in sorted(tree.rglob("*"))
             if path.is_file()
         }

@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 from typing import Any, Dict, Mapping
 
-from launch.core import jsonc
+from launch.vscode import jsonc
 
 ADDED = {"PYTHONIOENCODING": "UTF-8", "PYTHONUNBUFFERED": "1"}
 """Variables that the extension sets for every program where the configuration does not; a program's output

@@ -19,7 +19,7 @@ from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 from urllib.parse import urlparse
 
 from launch.build import hub
-from launch.core import digests, paths
+from launch.core import files, paths
 from launch.model import hub_list
 
 REPOSITORY = "google-bert/bert-large-uncased-whole-word-masking-finetuned-squad"
@@ -230,7 +230,7 @@ class Place:
 
     @property
     def base(self) -> Path:
-        return paths.BUILD / "hub" / digests.digest_value(asdict(hub_list.read_hub_list(self.list)))[:12]
+        return paths.BUILD / "hub" / files.digest_value(asdict(hub_list.read_hub_list(self.list)))[:12]
 
     def local(self, questions: str = "train", weights: bool = False) -> hub.Local:
         return hub.fetch_local(hub_list.read_hub_list(self.list), questions, weights, lambda: None)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Dict, List, Mapping, Optional
 
 from launch.artifact import sums, trees
-from launch.core import digests
+from launch.core import files
 from launch.model.spec import Spec, make_bert_large
 from launch.model.variants import Variant, count_dense_weights
 
@@ -215,4 +215,4 @@ def damage(path: Path) -> str:
     content = bytearray(path.read_bytes())
     content[0] ^= 1
     path.write_bytes(bytes(content))
-    return digests.digest_file(path)
+    return files.digest_file(path)

@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 from typing import Dict, List, Mapping, Tuple
 
-from launch.core import digests, paths
+from launch.core import files, paths
 
 QA = "examples/pytorch/question-answering"
 GREET = "nncf/greet.py"
@@ -262,7 +262,7 @@ def contents(folder: Path) -> Mapping[str, Tuple[int, str]]:
         mode = path.lstat().st_mode
         if name.parts[0] == ".git" or stat.S_ISDIR(mode):
             continue
-        text = os.readlink(str(path)) if stat.S_ISLNK(mode) else digests.digest_file(path)
+        text = os.readlink(str(path)) if stat.S_ISLNK(mode) else files.digest_file(path)
         found[str(name)] = (mode, text)
     return found
 

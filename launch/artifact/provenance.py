@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Iterable, Iterator, List, Mapping, Union
 
-from ..core import files, host, paths
+from ..core import files, hidden, paths
 from ..core.errors import KitError
 from ..model.spec import BLOCK_PREFIX
 from ..model.variants import VARIANTS
@@ -167,5 +167,5 @@ def _places(place: str, value: Any) -> Iterator[str]:
     elif isinstance(value, list):
         for number, entry in enumerate(value):
             yield from _places(f"{place}[{number}]", entry)
-    elif isinstance(value, str) and host.shows_path(value):
+    elif isinstance(value, str) and hidden.shows_path(value):
         yield f"{place}: a path of the machine: {value[:60]!r}"

@@ -9,7 +9,7 @@ import stat
 from pathlib import Path
 from typing import Callable, Dict, List, Mapping
 
-from ..core import digests, files, paths
+from ..core import files, paths
 from ..core.errors import KitError
 
 NAME = "SHA256SUMS"
@@ -28,7 +28,7 @@ def format_sums(entries: Mapping[str, str]) -> str:
 def write_sums(folder: Path, known: Mapping[str, str]) -> None:
     """Write the list of every file below ``folder``; sums that are ``known`` are not computed again."""
     names = (name for name in list_files(folder) if name != NAME)
-    entries = {name: known.get(name) or digests.digest_file(folder / name) for name in names}
+    entries = {name: known.get(name) or files.digest_file(folder / name) for name in names}
     files.write_text(folder / NAME, format_sums(entries))
 
 
@@ -91,7 +91,7 @@ def find_faults(folder: Path, entries: Mapping[str, str], tick: Callable[[str], 
         else:
             tick(name)
             try:
-                if digests.digest_file(path) != entries[name]:
+                if files.digest_file(path) != entries[name]:
                     found.append(f"{name} has not the bytes that {NAME} says")
             except OSError as error:
                 found.append(f"{name} cannot be read: {error.strerror}")

@@ -11,8 +11,9 @@ import sys
 from pathlib import Path
 from typing import Any, Dict, List, NoReturn, Optional, Tuple
 
-from ..core import digests, files, locks, paths
+from ..core import files, locks, paths
 from ..core.errors import KitError
+from ..core.files import digest_file
 from ..model.variants import Variant, list_report_paths
 from . import sums
 
@@ -64,10 +65,7 @@ def list_files(stem: str) -> List[str]:
 def describe_files(folder: Path, names: List[str]) -> Dict[str, Dict[str, Any]]:
     """Return size and sha256 of each named file below ``folder``."""
     found = {name: folder / name for name in names}
-    return {
-        name: {"bytes": path.stat().st_size, "sha256": digests.digest_file(path)}
-        for name, path in found.items()
-    }
+    return {name: {"bytes": path.stat().st_size, "sha256": digest_file(path)} for name, path in found.items()}
 
 
 def is_intact(folder: Path, files: Dict[str, Dict[str, Any]], *, by_hash: bool) -> bool:
@@ -80,7 +78,7 @@ def is_intact(folder: Path, files: Dict[str, Dict[str, Any]], *, by_hash: bool) 
             found = (folder / name).lstat()
             if not stat.S_ISREG(found.st_mode) or found.st_size != entry["bytes"]:
                 return False
-            if by_hash and digests.digest_file(folder / name) != entry["sha256"]:
+            if by_hash and digest_file(folder / name) != entry["sha256"]:
                 return False
     except (OSError, KeyError, TypeError):
         return False
@@ -91,7 +89,7 @@ def is_as_listed(tree: Path, provenance: Dict[str, Any]) -> bool:
     """Return whether a tree's list of checksums is that of its provenance, and every file has its size."""
     try:
         described = {name: entry["sha256"] for name, entry in provenance["files"].items()}
-        described[PROVENANCE] = digests.digest_file(tree / PROVENANCE)
+        described[PROVENANCE] = digest_file(tree / PROVENANCE)
         return sums.read_sums(tree) == described and is_intact(tree, provenance["files"], by_hash=False)
     except (KitError, OSError, KeyError, TypeError, AttributeError):
         return False

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional, Sequence
 
 from ..artifact import trees
-from ..core import child, digests, host, paths, surroundings
+from ..core import child, files, hidden, machine, paths
 from ..core.errors import KitError, make_unknown_error
 from ..setup import requirements
 from ..setup.environment import KIT, Venv
@@ -84,7 +84,7 @@ def make_ir_key(onnx_sha256: str, optimizer: Optimizer = DEFAULT) -> Dict[str, A
     return {
         "command": _command(Path("python"), Path("model.onnx"), optimizer)[1:],
         "lock": requirements.digest_lock(optimizer.lock),
-        "program": digests.digest_file(Path(__file__)),
+        "program": files.digest_file(Path(__file__)),
         "onnx": onnx_sha256,
     }
 
@@ -95,7 +95,7 @@ def _environment(base: Dict[str, str]) -> Dict[str, str]:
     consent = home / "intel" / "openvino_telemetry"
     consent.parent.mkdir(parents=True, exist_ok=True)
     consent.write_text("0")
-    return {**surroundings.inherit_variables(base), "HOME": str(home), "PYTHONHASHSEED": "0"}
+    return {**machine.inherit_variables(base), "HOME": str(home), "PYTHONHASHSEED": "0"}
 
 
 def convert_to_ir(
@@ -136,6 +136,8 @@ def convert_to_ir(
             hint="Its last lines say why.",
         )
     folders = {"<venv>": python.parent.parent, "<tree>": tree, "<kit>": paths.REPOSITORY}
-    text = host.name_folders(text, {name: folder for name, folder in folders.items() if folder.is_absolute()})
+    text = hidden.name_folders(
+        text, {name: folder for name, folder in folders.items() if folder.is_absolute()}
+    )
     log.write_text(_VOLATILE.sub("", text), encoding="utf-8")
     return usage

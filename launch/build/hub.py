@@ -12,11 +12,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence
 
-from ..core import digests, files, locks, paths
+from ..core import files, locks, paths
 from ..core.child import die_with_parent
 from ..core.errors import EXIT_INTERRUPTED, KitError
+from ..core.files import Stamp
 from ..core.progress import measure_terminal, wait_for_output
-from ..core.stamp import Stamp
 from ..model.hub_list import File, Listing
 from ..setup.environment import KIT, Venv
 
@@ -61,7 +61,7 @@ def fetch_local(listing: Listing, questions: str, weights: bool, ready: Callable
     model = (*listing.model, *(listing.weights if weights else ()))
     chosen = [getattr(listing, questions)] if questions else []
     wanted = [*model, *chosen]
-    base = paths.BUILD / "hub" / digests.digest_value(asdict(listing))[:12]
+    base = paths.BUILD / "hub" / files.digest_value(asdict(listing))[:12]
     stamp = base / "stamp.json"
     found = _checked(stamp)
     if any(file.name not in found for file in wanted):

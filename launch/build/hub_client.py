@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Tuple
 
-from ..core import digests, files, locks, place
+from ..core import files, locks, machine
 from ..core.errors import EXIT_INTERRUPTED, EXIT_USER_ERROR, KitError
 from ..core.progress import format_size
 
@@ -72,7 +72,7 @@ class _Client:
 
     def first(self, file: Entry) -> Path:
         """Return the file with the sha256 that a file of the hub had when it was first downloaded."""
-        seen = digests.digest_value([self.repository, self.revision])[:12]
+        seen = files.digest_value([self.repository, self.revision])[:12]
         return self.folder("seen") / seen / f"{file['name']}.sha256"
 
     def cached(self, file: Entry) -> Optional[Path]:
@@ -155,7 +155,7 @@ def _fetch_one(client: _Client, file: Entry) -> Entry:
         path = cached or client.download(file)
         if path.stat().st_size > _LONG:
             _say(f"checking {file['name']}")
-        sha256 = digests.digest_file(path)
+        sha256 = files.digest_file(path)
         difference = _difference(file, path, sha256, seen)
         if not difference:
             if first and not seen:
@@ -181,7 +181,7 @@ def _announce(client: _Client, sizes: Dict[str, int], of_repository: bool) -> No
     if of_repository:
         _say(f"{client.repository} at {client.revision}")
     _say(f"downloading {format_size(total)}: {', '.join(names)}")
-    free = place.measure_free_disk(Path(client.hub.constants.HF_HUB_CACHE).expanduser())
+    free = machine.measure_free_disk(Path(client.hub.constants.HF_HUB_CACHE).expanduser())
     if total > free:
         raise KitError(
             f"There is too little free disk space: {format_size(free)},"

@@ -9,11 +9,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Callable, Mapping, Optional, Tuple
 
-from ..core import digests, files, paths
+from ..core import files, paths
 from ..core.errors import KitError, make_unknown_error
 from ..model import bert_config, hub_list, model_folder, squad
 from ..model.variants import Variant
-from ..vscode.rewrite import Rewriter
+from ..vscode.invocation import Rewriter
 
 KINDS = ("sample", "files", "hub")
 
@@ -134,7 +134,7 @@ def _config_for(model: Path, variant: Variant, committed: Path) -> Path:
     hybrid = bert_config.make_hybrid(dense, variant, where)
     bert_config.read_shape(hybrid, where)
     text = bert_config.format_config(hybrid)
-    made = paths.BUILD / "configs" / digests.digest_value(hybrid)[:12] / variant.name / "config.json"
+    made = paths.BUILD / "configs" / files.digest_value(hybrid)[:12] / variant.name / "config.json"
     for path in (committed, made):
         if path.is_file() and path.read_text(encoding="utf-8") == text:
             return path
@@ -268,7 +268,7 @@ def flatten_questions(path: Path, name: str) -> Path:
     """
     try:
         files.check_regular(path)
-        made = paths.BUILD / "inputs" / digests.digest_file(path)[:16] / "questions.json"
+        made = paths.BUILD / "inputs" / files.digest_file(path)[:16] / "questions.json"
     except OSError:
         squad.read_questions(path, name)
         raise

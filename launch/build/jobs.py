@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Dict, Mapping, NamedTuple, Optional, Sequence
 
 from .. import vscode
-from ..core import digests, files, hidden, host, paths
+from ..core import files, hidden, paths
 from ..core.errors import KitError
 from ..model import bert_config, model_folder
 from ..model.spec import Spec
@@ -16,7 +16,7 @@ from ..model.variants import VARIANTS, Variant
 from ..qa.arguments import Arguments, parse_arguments
 from ..setup import requirements
 from ..sources.source import Source
-from ..vscode.rewrite import Part, Rewriter, format_parts, read_option
+from ..vscode.invocation import Part, Rewriter, format_parts, read_option
 from . import inputs, rules
 
 _JOBS = ("configs", "evaluate", *VARIANTS)  # configurations that make runs
@@ -340,7 +340,7 @@ def make_onnx_key(job: TreeJob) -> Dict[str, Any]:
         if not job.upstreams_script
         else [Path(invocation.target[-1]).name],
         "lock": requirements.digest_lock("runtime.lock"),
-        "program": digests.digest_files(program, paths.PACKAGE),
+        "program": files.digest_files(program, paths.PACKAGE),
         "source": job.source.key(),
     }
 
@@ -349,19 +349,19 @@ def _recorded(value: Any) -> Any:
     """Return what a key has of a value: no place of the checkout, nothing hidden."""
     if not isinstance(value, str):
         return value
-    text = host.name_folders(value, {"${workspaceFolder}": paths.REPOSITORY})
+    text = hidden.name_folders(value, {"${workspaceFolder}": paths.REPOSITORY})
     if not isinstance(value, hidden.Word):
         return text
-    shown = host.name_folders(value.shown, {"${workspaceFolder}": paths.REPOSITORY})
-    return f"{shown} ({digests.digest_with_key(text)[:16]})"
+    shown = hidden.name_folders(value.shown, {"${workspaceFolder}": paths.REPOSITORY})
+    return f"{shown} ({files.digest_with_key(text)[:16]})"
 
 
 def _content(path: Path, word: str, name: str) -> str:
     """Return the digest of what ``path`` names, or ``word``, as recorded, where it names nothing."""
     try:
         if path.is_dir():
-            return "folder:" + digests.digest_model_folder(path)
-        return "file:" + digests.digest_file(path) if path.exists() else _recorded(word)
+            return "folder:" + files.digest_model_folder(path)
+        return "file:" + files.digest_file(path) if path.exists() else _recorded(word)
     except OSError as error:
         raise KitError(
             f"A file that the launch configuration names cannot be read: {error.strerror}.",

@@ -16,11 +16,11 @@ from typing import Any, Callable, List, NamedTuple, Optional, Sequence
 
 from ..artifact import trees
 from ..artifact.trees import Content
-from ..core import child, digests, git, hidden, host, paths, place, surroundings
+from ..core import child, files, git, hidden, machine, paths
 from ..core.errors import KitError
+from ..core.files import Stamp
 from ..core.locks import LOCK, LOCKED, hold_lock
 from ..core.progress import Progress, align_columns, format_duration, format_size
-from ..core.stamp import Stamp
 from ..model import squad
 from ..model.spec import Spec
 from ..model.variants import Variant
@@ -161,7 +161,7 @@ class Build:
 
     def _preflight(self, todo: Sequence[TreeJob]) -> None:
         """Check everything that can be checked before the first long stage."""
-        place.check_place()
+        machine.check_place()
         questions = set()
         needs = []
         for job in todo:
@@ -183,8 +183,8 @@ class Build:
             needs.append(self._estimate(job))
             preflight.check_memory(job.variant.name, needs[-1])
         trees.check_writable(self.out)
-        place.check_disk(f"Making {len(todo)} of the trees", self.out, sum(need.disk for need in needs))
-        place.check_disk("Building", todo[0].work, max(need.disk for need in needs))
+        machine.check_disk(f"Making {len(todo)} of the trees", self.out, sum(need.disk for need in needs))
+        machine.check_disk("Building", todo[0].work, max(need.disk for need in needs))
         if self.optimizer.separate is not None:
             seconds = sum(need.ir_seconds for need in needs)
             _say(
@@ -336,7 +336,7 @@ def collect_facts(source: Source, optimizer: convert.Optimizer) -> Content:
             "digest": source.key(),
             "packages": source.packages(),
             "patches": [
-                {"name": f"{fork}/{patch.path.name}", "sha256": digests.digest_file(patch.path)}
+                {"name": f"{fork}/{patch.path.name}", "sha256": files.digest_file(patch.path)}
                 for fork, found in source.series().items()
                 for patch in found
             ],
@@ -392,8 +392,8 @@ def record_key(key: Any) -> Any:
         return {name: record_key(value) for name, value in key.items()}
     if isinstance(key, list):
         return [record_key(value) for value in key]
-    if isinstance(key, str) and host.shows_path(key):
-        return f"{host.remove_paths(key)} ({digests.digest_value(key)[:12]})"
+    if isinstance(key, str) and hidden.shows_path(key):
+        return f"{hidden.remove_paths(key)} ({files.digest_value(key)[:12]})"
     return key
 
 
@@ -412,12 +412,12 @@ def _describe_job(job: TreeJob, spec: Spec, onnx_key: Content) -> Content:
         "weights": {
             "kind": "random",
             "seed": job.arguments.seed,
-            "threads": surroundings.read_threads(invocation.env),
+            "threads": machine.read_threads(invocation.env),
         },
         "command": {
             "argv": [_shown(word) for word in invocation.argv()],
             "environment": {name: _shown(value) for name, value in environment.items()},
-            "launch": host.remove_paths(job.origin),
+            "launch": hidden.remove_paths(job.origin),
             "working_directory": _shown(invocation.cwd),
         },
         # What counts and is text names something, but for the revision that the program does not ask for.
@@ -427,10 +427,10 @@ def _describe_job(job: TreeJob, spec: Spec, onnx_key: Content) -> Content:
             if isinstance(value, str) and name != "model_revision"
         },
         **({"hub": dict(job.downloaded)} if job.downloaded else {}),
-        "host": host.describe_host(invocation.python),
+        "host": machine.describe_host(invocation.python),
         "onnx_key": key,
     }
 
 
 def _shown(word: str) -> str:
-    return host.remove_paths(hidden.show_word(word))
+    return hidden.remove_paths(hidden.show_word(word))

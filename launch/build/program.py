@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 from typing import Dict, List, NamedTuple
 
-from ..core import child, host, paths, place
+from ..core import child, machine, paths
 from ..core.errors import KitError
 from ..core.progress import Progress
 from .jobs import Job
@@ -78,7 +78,7 @@ def run_job(job: Job, log_name: str, what: str, progress: Progress, lock: int) -
 
 def _multiplies_fast(job: Job) -> bool:
     """Return whether torch's products are fast, or ``fast_products.patch`` can have its own compiled."""
-    return "Intel" in host.read_processor() or place.has_compiler(job.invocation.environment(os.environ))
+    return "Intel" in machine.read_processor() or machine.has_compiler(job.invocation.environment(os.environ))
 
 
 def _steps(job: Job) -> List[Step]:

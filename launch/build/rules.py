@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import List, Mapping, Optional
 
 from .. import vscode
-from ..core import hidden, paths, surroundings
+from ..core import hidden, machine, paths
 from ..core.errors import KitError
 from ..model.variants import VARIANTS, Variant
 from ..sources import third_party
 from ..sources.source import Fork, Registry, Source
-from ..vscode.rewrite import Rewriter
+from ..vscode.invocation import Rewriter
 
 ALLOCATOR = "glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=1048576"
 """glibc's allocator ("Memory Allocation Tunables" in its manual): a megabyte and more is mapped by itself.
@@ -97,14 +97,14 @@ def set_threads(rewriter: Rewriter, threads: Optional[int], environ: Mapping[str
     """
     if not rewriter.has("--gen_sparse_cfg"):  # which computes nothing
         rule = "THREADS" if threads else "as many threads as torch would take; THREADS= sets another number"
-        wanted = threads or surroundings.count_torch_threads(rewriter.result().environment(environ))
-        for name in surroundings.THREADS:
+        wanted = threads or machine.count_torch_threads(rewriter.result().environment(environ))
+        for name in machine.THREADS:
             rewriter.set_variable(name, str(wanted), rule)
-        if wanted > surroundings.count_cores():
+        if wanted > machine.count_cores():
             # Only then: with it, MKL does not choose fewer for a small product either.
             rewriter.set_variable("MKL_DYNAMIC", "FALSE", "more threads than there are cores")
     for name in sorted(environ):
-        if name.startswith(surroundings.NOT_INHERITED) and name not in rewriter.env:
+        if name.startswith(machine.NOT_INHERITED) and name not in rewriter.env:
             rewriter.set_variable(name, None, "not from the shell: it changes what is computed, or how")
 
 

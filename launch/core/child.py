@@ -1,7 +1,11 @@
-"""Running a tool as a child: its output goes into a log, its steps and errors come out, its use is measured.
+"""A child process: how the kit runs one, and how that one reports what it is doing.
 
 A child never outlives the kit: on Linux it is killed with its parent, and everywhere it inherits the build's
 lock, so that no other build starts while it still writes.
+
+The tools' own chatter goes to a log, so a child has a second way to speak: one JSON object a line on the file
+descriptor in the environment variable :data:`STATUS_FD`.  Without it (F5 in VS Code, a command pasted from
+``make command``) the same messages go to standard error as plain text.
 """
 
 import ctypes
@@ -16,10 +20,14 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Callable, List, Mapping, Optional, Sequence
+from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence
 
-from . import hidden, paths, status
-from .errors import EXIT_USER_ERROR, KitError
+from . import hidden, paths
+from .errors import EXIT_INTERRUPTED, EXIT_USER_ERROR, KitError
+
+STATUS_FD = "LAUNCH_STATUS_FD"
+
+_started = time.monotonic()
 
 _TICK = 0.5  # seconds between two looks at the clock
 
@@ -99,7 +107,7 @@ def run_child(
         try:
             child = subprocess.Popen(
                 list(argv),
-                env={**env, status.STATUS_FD: str(send)},
+                env={**env, STATUS_FD: str(send)},
                 cwd=str(cwd),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -183,3 +191,28 @@ def _failure(what: str, code: int, log: Path) -> KitError:
         where=f"log: {paths.show_path(log)}",
         hint=hint,
     )
+
+
+def _send(message: Dict[str, Any], text: str) -> None:
+    descriptor = os.environ.get(STATUS_FD, "")
+    if descriptor.isdigit():
+        with suppress(OSError):  # the pipeline has gone; the work is still worth finishing
+            os.write(int(descriptor), (json.dumps(message) + "\n").encode())
+            return
+    print(text, file=sys.stderr, flush=True)
+
+
+def report_step(name: str) -> None:
+    """Say what begins now, in a few words (``calibrating activation ranges``)."""
+    _send({"step": name}, f"[{time.monotonic() - _started:6.1f} s] {name}")
+
+
+def run_body(body: Any, *arguments: Any) -> int:
+    """Return ``body``'s exit status; a :class:`KitError` is handed over and becomes status 2."""
+    try:
+        return int(body(*arguments) or 0)
+    except KitError as problem:
+        _send({"error": problem.as_dict()}, str(problem))
+        return EXIT_USER_ERROR
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED

@@ -1,13 +1,29 @@
-"""Writing files whole; reading regular files of a bounded size; paths that a person typed."""
+"""Files: written whole, read up to a size, as JSON, their digests (sha256), and stamps of what was made."""
 
 import errno
+import hashlib
+import hmac
+import json
 import os
+import re
 import stat
+from collections import Counter
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Iterator
+from typing import Any, Dict, Iterable, Iterator, List, NamedTuple, Optional, Tuple
 
+from . import paths
 from .errors import KitError
+
+BYTE_ORDER_MARK = "\ufeff"
+
+FORMAT = 1
+"""Raised where the form of a :attr:`Stamp.made` changes: a stamp of another form is none."""
+
+_KEY = paths.BUILD / "digest.key"
+
+_WEIGHTS = (".bin", ".h5", ".msgpack", ".onnx", ".ot", ".pt", ".safetensors")
+"""Files of a model folder that hold weights: no variant reads them."""
 
 
 def write_text(path: Path, text: str) -> None:
@@ -111,3 +127,171 @@ def expand_path(text: str, name: str) -> Path:
         raise KitError(
             f"This is no path: {error}.", where=f"{name}={text}", hint=f"Correct {name}."
         ) from None
+
+
+def find_position(text: str, index: int) -> str:
+    """Return ``line L, column C`` of a character, both counted from 1."""
+    line_start = text.rfind("\n", 0, index) + 1
+    return f"line {text.count(chr(10), 0, index) + 1}, column {index - line_start + 1}"
+
+
+def show_value(value: Any) -> str:
+    """Return a JSON value as errors show it: as it stands in the file, cut where it is long."""
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 60 else text[:59] + "…"
+
+
+class _TwiceError(ValueError):
+    """An object has a key, which is the argument, twice."""
+
+
+def _unique(pairs: List[Tuple[str, Any]]) -> Dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise _TwiceError(Counter(key for key, _ in pairs).most_common(1)[0][0])
+    return found
+
+
+def _places(key: str, text: str) -> str:
+    """Return where a text has a key, in whichever object."""
+    forms = "|".join(re.escape(json.dumps(key, ensure_ascii=plain)) for plain in (True, False))
+    spots = re.finditer(rf"({forms})(?=\s*:)", text)
+    return "".join(f", {find_position(text, spot.start())}" for spot in spots)
+
+
+def describe_file(path: Path, name: str) -> str:
+    """Return a file as errors name it, with what has named it; ``name`` is empty where nothing has."""
+    return f"{name}={path}" if name else str(path)
+
+
+def read_json(path: Path, name: str = "", *, unique: bool = False, others: str = "") -> Any:
+    """Return the JSON in ``path``.
+
+    :param name: what has named the file (``TRAIN_FILE``), for the error; empty: nothing.
+    :param unique: whether a key may be in an object only once; else the last one counts.
+    :param others: who reads the file besides and refuses a byte order mark.
+    :raises KitError: the file is missing, unreadable, not UTF-8 or not JSON (with line and column).
+    """
+    where = describe_file(path, name)
+    try:
+        check_regular(path)
+        check_no_pointer(path)
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise KitError("The file does not exist.", where=where, hint="Correct its name.") from None
+    except UnicodeDecodeError as error:
+        raise KitError(
+            f"The file is not UTF-8 text (byte {error.start}).", where=where, hint="Save it as UTF-8."
+        ) from None
+    except OSError as error:
+        raise KitError(
+            f"The file cannot be read: {error.strerror}.",
+            where=where,
+            hint="Make it readable, or name another.",
+        ) from None
+    if text.startswith(BYTE_ORDER_MARK):
+        if others:
+            raise KitError(
+                f"The file begins with a byte order mark, which {others} does not read.",
+                where=where,
+                hint="Save it as UTF-8 without a byte order mark.",
+            )
+        text = text[1:]
+    try:
+        return json.loads(text, object_pairs_hook=_unique if unique else None)
+    except ValueError as error:
+        reason = str(error)
+        if isinstance(error, json.JSONDecodeError):
+            where += f", line {error.lineno}, column {error.colno}"
+            reason = error.msg
+        elif isinstance(error, _TwiceError):
+            where += _places(reason, text)
+            reason = f"the key {show_value(reason)} is there twice"
+        raise KitError(
+            f"The file is not valid JSON: {reason}.", where=where, hint="Mend the file at that place."
+        ) from None
+    except RecursionError:
+        raise KitError(
+            "The JSON is nested too deeply.", where=where, hint="Give a file of the expected form."
+        ) from None
+
+
+def digest_file(path: Path) -> str:
+    """:raises OSError: it cannot be read, or is no regular file."""
+    check_regular(path)
+    digest = hashlib.sha256()
+    with path.open("rb") as handle:
+        for chunk in iter(lambda: handle.read(1 << 20), b""):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def digest_value(value: Any) -> str:
+    """Return the digest of a JSON value, whatever the order of its keys."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def digest_with_key(text: str) -> str:
+    """Return a digest of ``text`` that may be published: only this checkout can make it.
+
+    With a plain one a short secret is found by trying all.  The key is random and stays in the build folder;
+    where there is none, it is made.
+
+    :raises OSError: the key cannot be read or written.
+    """
+    if not _KEY.is_file():
+        _KEY.parent.mkdir(parents=True, exist_ok=True)
+        part = _KEY.with_name(f".{_KEY.name}.{os.urandom(8).hex()}.part")
+        try:
+            with open(part, "xb", opener=lambda path, flags: os.open(path, flags, 0o600)) as handle:
+                handle.write(os.urandom(32))
+            with suppress(FileExistsError):
+                os.link(part, _KEY)  # whoever is first
+        finally:
+            part.unlink()
+    return hmac.new(_KEY.read_bytes(), text.encode("utf-8", "surrogateescape"), "sha256").hexdigest()
+
+
+def digest_files(files: Iterable[Path], base: Path) -> str:
+    """Return one digest over several files and their names relative to ``base``."""
+    return digest_value(sorted((path.relative_to(base).as_posix(), digest_file(path)) for path in files))
+
+
+def digest_model_folder(folder: Path) -> str:
+    """Return one digest over a model folder's own files, its weights excepted."""
+    return digest_files(
+        (path for path in folder.iterdir() if path.is_file() and path.suffix not in _WEIGHTS), folder
+    )
+
+
+class Stamp(NamedTuple):
+    """What something was made from (``key``) and what was made, as JSON values.
+
+    The stamp is the first thing removed and the last thing written: what has one is whole.  Where it does not
+    have the digests of what was made, the caller has that flushed to disk before.
+    """
+
+    key: Any
+    made: Any = None
+
+    @classmethod
+    def read(cls, path: Path) -> Optional["Stamp"]:
+        """Return the stamp in a file; None where there is none, or where it is not as it was written."""
+        try:
+            content = json.loads(read_bytes(path, 4 << 20).decode("utf-8"))
+            found, digest = cls(content["key"], content["made"]), content["sha256"]
+            return found if digest == found._digest() else None
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+            return None
+
+    def write(self, path: Path) -> None:
+        """:raises OSError: it cannot be written; an earlier one is untouched then."""
+        content = {"sha256": self._digest(), **self._asdict()}
+        write_text(path, json.dumps(content, indent=2, sort_keys=True) + "\n")
+
+    def matches(self, path: Path) -> bool:
+        """Return whether the file holds this stamp."""
+        return self.read(path) == self
+
+    def _digest(self) -> str:
+        return digest_value([FORMAT, *self])

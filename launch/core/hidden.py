@@ -1,11 +1,15 @@
-"""Values of the person's own variables: handed on and counted, but never written down.
+"""What is never written down: values of the person's own variables, and paths of the machine.
 
 A launch configuration may hand variables of the environment on (``${env:NAME}``) and set others, a token
 perhaps.  Programs get the values; what the kit prints, logs and publishes has the names.
 """
 
+import os
 import re
-from typing import Callable, Dict, Iterable, Optional
+from pathlib import Path
+from typing import Callable, Dict, Iterable, Mapping, Optional
+
+from . import paths
 
 OWN = frozenset(
     (
@@ -26,6 +30,18 @@ _SHORTEST = 6
 """Letters of a value that is looked for in what is printed: a shorter one is part of too many words."""
 
 _values: Dict[str, str] = {}
+
+_FOLDERS = {"${workspaceFolder}": paths.REPOSITORY, "${venv}": paths.VENV}
+
+_PATH = re.compile(
+    r"""( ^ | (?:^|\s)-[A-Za-z] | [\s=,;|&@<(\[{'"`] | \bfile:(?://[\w.-]*|(?!//)) | :(?!//) )
+        ( /+ [^/\s:] [^\n]* )""",
+    re.X | re.M,
+)
+"""What stands before an absolute path, and the path: to the line's end, as names may hold any character.
+
+Relative paths, addresses (``https://…``) and paths after a ``${name}`` are none.
+"""
 
 
 class Word(str):
@@ -87,3 +103,54 @@ def redact_text(text: str) -> str:
 def _remember(value: str, instead: str) -> None:
     if len(value) >= _SHORTEST:
         _values.setdefault(value, instead)
+
+
+def name_folders(text: str, folders: Mapping[str, Path]) -> str:
+    """Return ``text`` with names in place of folders; of nested folders the inner one's.
+
+    :param folders: absolute paths by name; names have no backslash.
+    """
+    forms = {
+        form: name
+        for name, folder in folders.items()
+        # The folder as the kit calls it, and as a program finds it that asks where it is.
+        for form in (str(folder), str(folder.resolve()))
+        if form != "/"
+    }
+    for form in sorted(forms, key=len, reverse=True):
+        # Not within a longer path or name; but behind an option's letter.
+        begin = r"(?:(?<![\w.~}+%-])|(?<=\s-[A-Za-z])|(?<=^-[A-Za-z]))"
+        whole = begin + re.escape(form) + r"(?![\w+%@~-]|\.\w)"
+        text = re.sub(whole, forms[form], text)
+    return text
+
+
+def remove_paths(text: str) -> str:
+    """Return ``text`` without paths of this machine.
+
+    Instead are ``${workspaceFolder}``, ``${venv}``, ``${userHome}`` for the home folder itself, and
+    ``${elsewhere}/<name>`` with the last part of another absolute path.
+    """
+    text = name_folders(text, _FOLDERS)
+    entries = text.split(os.pathsep)
+    if all(not entry or entry[0] in "/$" for entry in entries):
+        return os.pathsep.join(map(_shorten, entries))  # a list as of PATH, or a single path
+    return _shorten(text)
+
+
+def _shorten(text: str) -> str:
+    return _PATH.sub(lambda found: found.group(1) + _last(found.group(2)), text)
+
+
+def _last(path: str) -> str:
+    try:
+        if Path(path) == Path.home():
+            return "${userHome}"
+    except RuntimeError:
+        pass  # a user without a home
+    return "${elsewhere}/" + path.rstrip("/").rpartition("/")[2]
+
+
+def shows_path(text: str) -> bool:
+    """Return whether an absolute path is in ``text``."""
+    return _PATH.search(text) is not None

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable, Dict, List, NamedTuple, Tuple
 
-from ..core import files, json_file, status
+from ..core import child, files
 from ..core.errors import KitError
 from .variants import OVERALL_SPARSITY, VARIANTS, Variant, count_block_weights, count_dense_weights
 
@@ -95,7 +95,7 @@ def read_config(source: Path, name: str = "") -> Dict[str, Any]:
     :raises KitError: it cannot be read or is not a BERT's.
     """
     path = find_config(source)
-    content, where = json_file.read_json(path, name, others=READER), json_file.describe_file(path, name)
+    content, where = files.read_json(path, name, others=READER), files.describe_file(path, name)
     if not isinstance(content, dict):
         hint = "Give a folder or config.json of a BERT, as transformers' save_pretrained writes it."
         raise KitError("The model config is not a JSON object.", where=where, hint=hint)
@@ -212,7 +212,7 @@ def _check_keys(config: Dict[str, Any], where: str) -> None:
             continue
         raise KitError(
             f"The model config cannot be used: {problem}.",
-            where=f"{where}: {key} = {json_file.show_value(value)}",
+            where=f"{where}: {key} = {files.show_value(value)}",
             hint=f"Take the key out of the file, or correct it{example}.",
         )
 
@@ -223,7 +223,7 @@ def check_graph(config: Dict[str, Any], where: str) -> None:
         if config[key] != wanted:
             raise KitError(
                 f"A tree of this model could not be verified: {key} must be {json.dumps(wanted)}.",
-                where=f"{where}: {key} = {json_file.show_value(config[key])}",
+                where=f"{where}: {key} = {files.show_value(config[key])}",
                 hint="Give a BERT that differs from BERT-large in size only.",
             )
 
@@ -349,7 +349,7 @@ def write_hybrids(dense_source: Path, folder: Path) -> List[Path]:
             read_shape(config, where)
         except KitError as error:
             too_small.append(error)
-            status.report_step(f"{variant.name} left out: {error.what}")
+            child.report_step(f"{variant.name} left out: {error.what}")
             continue
         path = folder / variant.name / "config.json"
         try:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Mapping, Optional, Tuple
 
-from ..core import json_file, paths
+from ..core import files, paths
 from ..core.errors import KitError
 
 LIST = paths.PACKAGE / "model" / "hub.json"
@@ -45,7 +45,7 @@ class Listing:
 
 def read_hub_list(path: Path) -> Listing:
     """:raises KitError: the list in the file ``path`` cannot be read, or has not the form of :data:`LIST`."""
-    content = json_file.read_json(path, "HUB")
+    content = files.read_json(path, "HUB")
     try:
         model, questions = content["model"], content["questions"]
         found = Listing(

@@ -11,7 +11,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Dict, Mapping, Sequence, Tuple
 
-from ..core import json_file
+from ..core import files
 from ..core.errors import KitError
 
 _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
@@ -57,22 +57,22 @@ def read_answers(path: Path, name: str, gold: Mapping[str, Sequence[str]], quest
     :param name: what the file is to the user (``PREDICTIONS``), for errors, as ``questions`` is their file's.
     :raises KitError: it cannot be read, has another form, an id twice, or one that is not in ``gold``.
     """
-    content = json_file.read_json(path, name, unique=True)
+    content = files.read_json(path, name, unique=True)
     where = f"{name}={path}"
     if not isinstance(content, dict):
         raise KitError("The answers are not one JSON object.", where=where, hint=_HINT)
     for identity, answer in content.items():
         if not isinstance(answer, str):
             raise KitError(
-                f"An answer is no text but {json_file.show_value(answer)}.",
-                where=f"{where}: {json_file.show_value(identity)}",
+                f"An answer is no text but {files.show_value(answer)}.",
+                where=f"{where}: {files.show_value(identity)}",
                 hint=_HINT,
             )
     unknown = [identity for identity in content if identity not in gold]
     if unknown:
         raise KitError(
             f"{len(unknown)} of {len(content)} answers are to no question of {questions}.",
-            where=f"{where}: {', '.join(map(json_file.show_value, unknown[:3]))}",
+            where=f"{where}: {', '.join(map(files.show_value, unknown[:3]))}",
             hint="Give the questions that were answered, or take these answers out.",
         )
     return content

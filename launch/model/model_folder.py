@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 from typing import Any, Dict
 
-from ..core import files, json_file
+from ..core import files
 from ..core.errors import KitError
 from .bert_config import READER, BertShape
 
@@ -74,7 +74,7 @@ def check_tokenizer(folder: Path, shape: BertShape, tokens: int) -> None:
     words.update((word, number) for word, number in added.items() if isinstance(number, int))
     last = max(words.items(), key=lambda item: item[1], default=None)
     if last is not None and last[1] >= shape.vocab_size:
-        raise make_too_many_error(last[1] + 1, shape.vocab_size, f"{source}: {json_file.show_value(last[0])}")
+        raise make_too_many_error(last[1] + 1, shape.vocab_size, f"{source}: {files.show_value(last[0])}")
     special = _special(objects, folder, source)
     lacking = [f"{word} ({key})" for key, word in special.items() if words and word not in words]
     if lacking:
@@ -95,7 +95,7 @@ def _special(objects: Dict[str, Dict[str, Any]], folder: Path, source: Path) -> 
     if not berts and source.name == _VOCABULARY:
         raise KitError(
             f"A tokenizer of the class {kind} is not made from a vocab.txt, or has no fast form.",
-            where=f"{folder / name}: {key} = {json_file.show_value(kind)}",
+            where=f"{folder / name}: {key} = {files.show_value(kind)}",
             hint="Put its tokenizer.json there, as save_pretrained writes it, or correct the class.",
         )
     named = {**objects.get("tokenizer_config.json", {}), **objects.get("special_tokens_map.json", {})}
@@ -114,7 +114,7 @@ def make_too_many_error(words: int, rows: int, where: str) -> KitError:
 
 
 def _object(path: Path) -> Dict[str, Any]:
-    content = json_file.read_json(path, unique=True, others=READER)
+    content = files.read_json(path, unique=True, others=READER)
     if not isinstance(content, dict):
         raise KitError(
             "The file is not a JSON object.",
@@ -129,7 +129,7 @@ def _check_length(config: Dict[str, Any], folder: Path, tokens: int) -> None:
     longest = config.get(key)
     if longest is None:
         return
-    where = f"{folder / 'tokenizer_config.json'}: {key} = {json_file.show_value(longest)}"
+    where = f"{folder / 'tokenizer_config.json'}: {key} = {files.show_value(longest)}"
     if not isinstance(longest, (int, float)) or isinstance(longest, bool):
         raise KitError("The tokenizer's longest input is no number.", where=where, hint=f"Correct {key}.")
     if longest < tokens:
@@ -159,14 +159,14 @@ def _words(path: Path) -> Dict[str, int]:
         raise fail(f"is not UTF-8 text (byte {error.start}).", "Save it as UTF-8.") from None
     except OSError as error:
         raise fail(f"cannot be read: {error.strerror}.", "Make it readable.") from None
-    if lines[0].startswith(json_file.BYTE_ORDER_MARK):
+    if lines[0].startswith(files.BYTE_ORDER_MARK):
         problem = "begins with a byte order mark, which would be part of its first word."
         raise fail(problem, "Save it as UTF-8 without a byte order mark.")
     words: Dict[str, int] = {}
     for number, word in enumerate(lines):
         if word and words.setdefault(word, number) != number:
             raise fail(  # transformers takes the later
-                f"has the word {json_file.show_value(word)} twice, and one word has one number.",
+                f"has the word {files.show_value(word)} twice, and one word has one number.",
                 "Give the earlier a name that is in no text, [unused1] say: then no number changes.",
                 f", lines {words[word] + 1} and {number + 1}",
             )

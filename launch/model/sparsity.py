@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Iterator, List, Tuple
 
-from ..core import status
+from ..core import child
 from ..core.errors import KitError
 from .onnx_model import Model
 from .variants import list_report_paths
@@ -104,11 +104,11 @@ def read_report(csv_path: Path) -> List[Row]:
 
 
 def _main(arguments: List[str]) -> int:
-    status.report_step("counting zeros")
+    child.report_step("counting zeros")
     for name in arguments:
         write_report(Path(name))
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(status.run_body(_main, sys.argv[1:]))
+    sys.exit(child.run_body(_main, sys.argv[1:]))

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
 
-from ..core import json_file
+from ..core import files
 from ..core.errors import KitError
 
 _HINT = (
@@ -51,7 +51,7 @@ class Example:
 
 def _named(title: Any, identity: Any = "") -> str:
     named = (("article", title), ("question", identity))
-    text = ", ".join(f"{kind} {json_file.show_value(name)}" for kind, name in named if name)
+    text = ", ".join(f"{kind} {files.show_value(name)}" for kind, name in named if name)
     return f"({text})" if text else ""
 
 
@@ -70,7 +70,7 @@ class _Reader:
         )
 
     def unexpected(self, place: str, wanted: str, found: Any) -> KitError:
-        return self.fail(place, f"{wanted} was expected, not {json_file.show_value(found)}")
+        return self.fail(place, f"{wanted} was expected, not {files.show_value(found)}")
 
     def get(self, value: Any, place: str, key: str, kind: type) -> Any:
         if not isinstance(value, dict):
@@ -147,7 +147,7 @@ def read_questions(path: Path, name: str) -> List[Example]:
     :param name: what the file is to the user (``TRAIN_FILE``), for errors.
     :raises KitError: the file cannot be read, is not JSON, has another schema or holds no question.
     """
-    content = json_file.read_json(path, name)
+    content = files.read_json(path, name)
     reader = _Reader(f"{name}={path}")
     rows = reader.get(content, "top level", "data", list)
     examples: List[Example] = []
@@ -176,7 +176,7 @@ def check_scorable(examples: Sequence[Example]) -> None:
             hint = "Give every question of the validation file at least one answer, as SQuAD v1.1 does."
         elif odd:
             problem = f"An answer's answer_start is {odd[1]}, so it is not known to stand in the context."
-            where += f": answer {json_file.show_value(odd[0])}"
+            where += f": answer {files.show_value(odd[0])}"
             hint = "Give the place of its first character in the context, counted from 0."
         else:
             seen.add(example.id)

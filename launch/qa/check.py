@@ -7,7 +7,7 @@ import sys
 import traceback
 from typing import Sequence
 
-from ..core import status
+from ..core import child
 from ..core.errors import KitError
 from .arguments import parse_arguments
 from .features import load_examples, tokenize_examples
@@ -28,4 +28,4 @@ def _main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(status.run_body(_main, sys.argv[1:]))
+    sys.exit(child.run_body(_main, sys.argv[1:]))

@@ -6,7 +6,8 @@ In upstream's order, which decides what random numbers become weights.  No check
 from pathlib import Path
 from typing import Any, Dict, List, Tuple
 
-from ..core import files, status
+from ..core import files
+from ..core.child import report_step
 from ..core.errors import KitError
 from ..model.bert_config import BertShape
 from .arguments import Arguments
@@ -163,11 +164,11 @@ def make_onnx(args: Arguments, shape: BertShape, config: Any, features: Any, pat
     """
     nncf_config = read_nncf_config(args)
     loader = make_calibration_loader(features, read_calibration_samples(nncf_config), args)
-    status.report_step("drawing weights")
+    report_step("drawing weights")
     model = draw_model(args, config)
     if args.gen_hybrid_sparse_model:
         _algorithm(nncf_config, "magnitude_sparsity")["sparsity_init"] = shape.unstructured_sparsity
-    status.report_step("pruning, inserting quantizers, calibrating activation ranges")
+    report_step("pruning, inserting quantizers, calibrating activation ranges")
     controller = compress_model(model, nncf_config, loader)
-    status.report_step("baking masks in, exporting ONNX")
+    report_step("baking masks in, exporting ONNX")
     export_onnx(controller, path)

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Dict, Iterable, Iterator, Mapping, Sequence, Tuple
 
-from ..core import files, status
+from ..core import child, files
 from ..core.errors import KitError
 from ..model import metric, squad
 from .arguments import Arguments
@@ -93,7 +93,7 @@ def _logits(accelerator: Any, model: Any, features: Any, batch_size: int) -> Tup
             done = min(done + len(rows), count)
             if accelerator.is_main_process and time.monotonic() - said >= _PROGRESS_SECONDS and done < count:
                 said = time.monotonic()
-                status.report_step(f"evaluating {done} of {count} features")
+                child.report_step(f"evaluating {done} of {count} features")
     return starts, ends
 
 
@@ -171,7 +171,7 @@ def evaluate_model(args: Arguments, config: Any, examples: Sequence[squad.Exampl
 
     def say(text: str) -> None:
         if main:
-            status.report_step(text)
+            child.report_step(text)
 
     folder = Path(args.output_dir)
     if main:

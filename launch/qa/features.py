@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence
 
-from ..core import digests, paths
+from ..core import files, paths
 from ..core.errors import KitError
 from ..model import model_folder, squad
 from .arguments import Arguments
@@ -172,7 +172,7 @@ def digest_features(columns: Mapping[str, Sequence[str]], tokenizer: Any, **opti
         [tokenizer.pad_token_type_id, tokenizer.model_input_names],
         options,
         [datasets.__version__, tokenizers.__version__, transformers.__version__],
-        sorted([path.name, digests.digest_file(path)] for path in (*classes, Path(__file__))),
+        sorted([path.name, files.digest_file(path)] for path in (*classes, Path(__file__))),
     ]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any, Callable, List, Tuple
 
-from ..core import files, status
+from ..core import child, files
 from ..core.errors import KitError
 from ..model import bert_config, model_folder
 from .arguments import Arguments, parse_arguments
@@ -47,7 +47,7 @@ def build_model(config: Any, source: str) -> Any:
 
 
 def load_model(
-    args: Arguments, config: Any, say: Callable[[str], None] = status.report_step
+    args: Arguments, config: Any, say: Callable[[str], None] = child.report_step
 ) -> Tuple[Any, str]:
     """Return the model to evaluate, and in a few words where its weights are from (``random, seed 42``).
 
@@ -120,4 +120,4 @@ def _main(argv: List[str]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(status.run_body(_main, sys.argv[1:]))
+    sys.exit(child.run_body(_main, sys.argv[1:]))

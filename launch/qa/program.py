@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 from typing import Any, List, Tuple
 
-from ..core import status
+from ..core import child
 from ..model import bert_config, model_folder, sparsity
 from .arguments import Arguments, parse_arguments
 from .features import load_examples, load_tokenizer, tokenize_examples
@@ -26,7 +26,7 @@ def read_model(args: Arguments) -> Tuple[Any, bert_config.BertShape, Any]:
 
 
 def _run(args: Arguments) -> None:
-    status.report_step("loading libraries")
+    child.report_step("loading libraries")
     if args.to_onnx:
         import nncf.torch  # noqa: F401  (it wraps torch's functions, before others take hold of them)
     from transformers import set_seed
@@ -37,15 +37,15 @@ def _run(args: Arguments) -> None:
     if onnx_path is not None:
         from .compress import make_onnx
 
-        status.report_step("tokenizing calibration questions")
+        child.report_step("tokenizing calibration questions")
         features = tokenize_examples(load_examples(args, "train"), tokenizer, args, args.max_train_samples)
         make_onnx(args, shape, config, features, onnx_path)
-        status.report_step("counting zeros")
+        child.report_step("counting zeros")
         sparsity.write_report(onnx_path)
     else:
         from .evaluate import evaluate_model
 
-        status.report_step("tokenizing evaluation questions")
+        child.report_step("tokenizing evaluation questions")
         examples = load_examples(args, "validation")[: args.max_eval_samples]
         features = tokenize_examples(examples, tokenizer, args, args.max_eval_samples)
         evaluate_model(args, config, examples, features)
@@ -65,4 +65,4 @@ def _main(prog: str, argv: List[str]) -> None:
 
 def start_program(prog: str) -> None:
     """Run the script ``prog`` on the process's own arguments and leave with its status."""
-    sys.exit(status.run_body(_main, prog, sys.argv[1:]))
+    sys.exit(child.run_body(_main, prog, sys.argv[1:]))

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Dict, Optional, Tuple
 
-from ..core import locks, paths, place
+from ..core import locks, machine, paths
 from ..core.errors import KitError
+from ..core.files import Stamp
 from ..core.progress import format_size
-from ..core.stamp import Stamp
 from . import installer, interpreters, requirements
 from .steps import Steps
 
@@ -194,7 +194,7 @@ def _check_interpreter(interpreter: interpreters.Interpreter) -> None:
             hint="Install them (Debian, Ubuntu: apt install python3.8-venv python3.8-dev), or name another"
             " interpreter with PYTHON=; those of pyenv and uv have everything.",
         )
-    place.check_headers(Path(interpreter.headers))
+    machine.check_headers(Path(interpreter.headers))
 
 
 KIT = Venv(

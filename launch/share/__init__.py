@@ -3,7 +3,7 @@
 import time
 from typing import Callable
 
-from ..core import status
+from ..core import child
 
 SILENCE = 2.0
 """Seconds after which long work says how far it is."""
@@ -17,6 +17,6 @@ def make_ticker(what: str) -> Callable[[str], None]:
         nonlocal said
         if time.monotonic() - said > SILENCE:
             said = time.monotonic()
-            status.report_step(f"{what} {name}")
+            child.report_step(f"{what} {name}")
 
     return tick

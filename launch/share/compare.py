@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Dict, Iterator, List, Optional, Tuple
 
 from ..artifact import trees
-from ..core import paths, status
+from ..core import child, paths
 from ..core.errors import KitError, make_unknown_error
 from ..core.progress import format_count
 from ..model.onnx_model import Model
@@ -124,7 +124,7 @@ def _find_trees(path: Path, option: str) -> Dict[str, _Tree]:
 
 
 def _compare_trees(name: str, a: _Tree, b: _Tree, level: str) -> Result:
-    status.report_step(f"{name}: comparing bytes")
+    child.report_step(f"{name}: comparing bytes")
     same_onnx = _have_same_bytes(a.onnx, b.onnx)
     other_files = ""
     if level == "bytes":
@@ -135,7 +135,7 @@ def _compare_trees(name: str, a: _Tree, b: _Tree, level: str) -> Result:
             return Result(name, False, f"differs: {other_files}; the ONNX files have the same bytes")
     elif same_onnx:
         return Result(name, True, "same bytes (the ONNX file)")
-    status.report_step(f"{name}: reading both ONNX files")
+    child.report_step(f"{name}: reading both ONNX files")
     found = compare_models(name, Model(a.onnx), Model(b.onnx))
     # A damaged file's names may hold anything; a result is one line.
     text = "".join(letter if letter.isprintable() else "?" for letter in found.text)

@@ -18,7 +18,7 @@ from typing import Any, Callable, Dict, Iterator, List, Tuple, Union
 
 from ..artifact import sums, trees
 from ..artifact.provenance import read_provenance
-from ..core import digests, files, locks, paths, place
+from ..core import files, locks, machine, paths
 from ..core.errors import KitError, make_unknown_error
 from ..core.progress import Progress
 from ..model import variants
@@ -93,7 +93,7 @@ def _is_folder(path: Path, name: str) -> bool:
         entries = sums.read_sums(path)
         there = [file for file in sums.list_files(path) if file != sums.NAME]
         return set(there) <= set(entries) and all(
-            (path / file).stat().st_size > _EDITED or digests.digest_file(path / file) == entries[file]
+            (path / file).stat().st_size > _EDITED or files.digest_file(path / file) == entries[file]
             for file in there
         )
     except (KitError, OSError):
@@ -146,7 +146,7 @@ def make_package(tree: Path, target: Path, verify: Callable[[Path], None] = veri
 
 def _check_disk(name: str, to: Path, need: int) -> None:
     try:
-        place.check_disk(f"Packaging {name}", to, need)
+        machine.check_disk(f"Packaging {name}", to, need)
     except KitError as error:
         hint = "Free disk space, or set TO= to a folder on another disk."
         raise KitError(error.what, where=error.where, hint=hint) from None

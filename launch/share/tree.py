@@ -9,7 +9,7 @@ from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 from ..artifact import provenance as provenance_file
 from ..artifact import sums
 from ..artifact.trees import PROVENANCE
-from ..core import host
+from ..core import hidden
 from ..core.errors import KitError
 from ..model import spec, variants
 from . import make_ticker
@@ -153,4 +153,4 @@ def check_tree(folder: Path) -> Tree:
         faults += provenance_file.find_disagreements(folder, entries, provenance)
     except KitError as error:
         faults += [f"{PROVENANCE}: {line}" for line in error.what.splitlines()]
-    return Tree(folder, entries, list(map(host.remove_paths, faults)), provenance)
+    return Tree(folder, entries, list(map(hidden.remove_paths, faults)), provenance)

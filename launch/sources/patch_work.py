@@ -16,9 +16,9 @@ import textwrap
 from pathlib import Path
 from typing import Dict, Iterable, List
 
-from ..core import digests, git, paths
+from ..core import git, paths
 from ..core.errors import KitError
-from ..core.files import write_text
+from ..core.files import digest_file, write_text
 from ..core.progress import format_count
 from . import patches, third_party
 from .patches import FIELD_LIST, SUBJECT, Patch, parse_patch
@@ -191,7 +191,7 @@ def _remember(fork: Fork, clone: Path) -> None:
 def _sums(fork: Fork) -> Dict[str, str]:
     folder = paths.PATCHES / fork.name
     files = [*folder.glob("*.patch"), *folder.glob("series")]
-    return {path.name: digests.digest_file(path) for path in files}
+    return {path.name: digest_file(path) for path in files}
 
 
 def check_exported(fork: Fork) -> None:

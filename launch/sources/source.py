@@ -13,11 +13,11 @@ import zipfile
 from pathlib import Path
 from typing import Callable, Dict, Iterator, List, Optional, Tuple
 
-from ..core import digests, files, git, paths
+from ..core import files, git, paths
 from ..core.errors import KitError, make_unknown_error
+from ..core.files import Stamp
 from ..core.locks import LOCK, LOCKED, hold_lock
 from ..core.progress import format_count, wait_for_output
-from ..core.stamp import Stamp
 from . import patches, third_party
 
 _STAMP = ".kit-stamp.json"
@@ -78,7 +78,7 @@ class Source(abc.ABC):
     def key(self) -> str:
         """Return a sha256 of the pins and the patches."""
         diffs = {package: [patch.diff for patch in series] for package, series in self.series().items()}
-        return digests.digest_value([self.packages(), _PARTS, diffs])
+        return files.digest_value([self.packages(), _PARTS, diffs])
 
     def describe(self) -> str:
         """Return the source in one line: its name, versions, number of patches and what is left out."""
@@ -242,7 +242,7 @@ def _find_wheels() -> List[Path]:
         wheel
         for package, (version, sums) in _read_releases().items()
         for wheel in sorted(paths.WHEELS.glob(f"{package}-{version}-*.whl"))
-        if digests.digest_file(wheel) in sums
+        if files.digest_file(wheel) in sums
     ]
 
 
@@ -259,7 +259,7 @@ def _files(folder: Path, below: str = "") -> Iterator[Tuple[str, os.stat_result]
 
 def _listing(folder: Path) -> str:
     """Return one sha256 over name, size, time and mode of each file below ``folder`` but the stamp."""
-    return digests.digest_value(
+    return files.digest_value(
         sorted(
             (name, found.st_size, found.st_mtime_ns, found.st_mode)
             for name, found in _files(folder)

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 
-from ..core import paths, status
+from ..core import child, paths
 from ..core.errors import KitError
 from ..model.onnx_model import Model
 from ..model.spec import INPUTS, Spec
@@ -119,11 +119,11 @@ def _ir(
 
 def _onnx(onnx: Path, xml: Path, spec: Spec) -> Iterator[Any]:
     """Yield checks and facts of an ONNX file; then weights of both files, its ranges and its outputs."""
-    status.report_step("reading the ONNX file")
+    child.report_step("reading the ONNX file")
     model = Model(onnx)
     checks, found = onnx_file.check_onnx(model, spec)
     yield checks, found
-    status.report_step("comparing weights")
+    child.report_step("comparing weights")
     weights, file = _with_weights(model, xml, found)
     del model  # and with it the whole file in memory
     yield weights, read_ranges(file), run_as_is(file, spec)
@@ -158,13 +158,13 @@ def make_feeds(spec: Spec) -> List[Dict[str, Any]]:
 
 def run_as_is(network: Network, spec: Spec) -> List[Facts]:
     """Run a model, in 8 bits, on each of :func:`make_feeds`; errors as :meth:`.Network.run`."""
-    status.report_step(f"running {network.path.name}")
+    child.report_step(f"running {network.path.name}")
     return network.run(make_feeds(spec))
 
 
 def run_without_rounding(network: Network, spec: Spec) -> List[Facts]:
     """Run a model on the last of the feeds with quantizers that do not round, and leave it with them."""
-    status.report_step(f"running {network.path.name} without rounding")
+    child.report_step(f"running {network.path.name} without rounding")
     network.disable_rounding()
     return network.run(make_feeds(spec)[-1:])
 
@@ -173,7 +173,7 @@ def measure_beyond(network: Network, spec: Spec) -> Dict[str, float]:
     """Run a model on the last of the feeds; return the share of values beyond a range, by quantizer."""
     import numpy
 
-    status.report_step(f"measuring the ranges of {network.path.name}")
+    child.report_step(f"measuring the ranges of {network.path.name}")
     quantizers = {
         network.tensor_name(one): [one.input_value(index) for index in range(3)]
         for one in network.quantizers()
@@ -268,4 +268,4 @@ def _answer(folder: str, variant: str, model: str, result: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(status.run_body(_answer, *sys.argv[1:]))
+    sys.exit(child.run_body(_answer, *sys.argv[1:]))

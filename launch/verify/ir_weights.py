@@ -6,7 +6,7 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Dict, Iterable, Iterator, List, Mapping, Optional, Set, Tuple
 
-from ..core import status
+from ..core import child
 from ..model.onnx_model import AT_ONCE
 from ..model.spec import BITS, Spec
 from .checks import Check, make_check
@@ -83,7 +83,7 @@ class Weights:
             compared = pool.map(lambda pair: _compare(*pair), pairs)
             for number, (parameter, zeros, beyond, fault) in enumerate(compared, start=1):
                 if number % 40 == 0:
-                    status.report_step(f"compared {number} of {len(parameters)} weight matrices")
+                    child.report_step(f"compared {number} of {len(parameters)} weight matrices")
                 if zeros is not None:
                     self.zeros[parameter] = zeros
                 self.beyond[parameter] = beyond

@@ -10,7 +10,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, Sequence, Tuple
 
-from ..core import child, paths, surroundings
+from ..core import child, machine, paths
 from ..core.errors import KitError
 from ..model.spec import Spec
 from .checks import Check
@@ -40,7 +40,7 @@ def measure_apart(
         words = str(folder), spec.variant, json.dumps(spec.model()), str(result)
         usage = child.run_child(
             [str(python), "-m", f"{__package__}.ir", *words],
-            env={**surroundings.inherit_variables(env), "PYTHONPATH": str(paths.REPOSITORY)},
+            env={**machine.inherit_variables(env), "PYTHONPATH": str(paths.REPOSITORY)},
             cwd=scratch,
             log=scratch / "log",
             what="verification",

@@ -6,7 +6,7 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Collection, Dict, Iterator, List, Tuple
 
-from ..core import status
+from ..core import child
 from ..model.onnx_model import AT_ONCE, Model, name_type, strip_prefix
 from ..model.spec import BITS, BLOCK_PREFIX, INPUTS, OPSET, SPARSITY_TOLERANCE, Spec, is_feed_forward
 from ..model.variants import VARIANTS
@@ -91,7 +91,7 @@ class _Matrices:
                 self.names[constant] = parameter
                 matrices[parameter] = model.array(model.tensors[constant])
         self.shapes: Dict[str, Tuple[int, ...]] = {name: values.shape for name, values in matrices.items()}
-        status.report_step("counting zeros")
+        child.report_step("counting zeros")
         # numpy lets go of the interpreter while it computes.
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             counts = list(pool.map(_count, matrices.values()))

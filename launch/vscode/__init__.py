@@ -4,7 +4,7 @@ The launch file is the one place where the steps' command lines are written.  VS
 debugger, make runs them from here, and both must start the same program.  Every decision about what a key
 or a variable means stands, with its source, in the README of this folder.
 
-Floors: ``invocation``, ``terminal``, ``file`` < ``variables`` < ``resolve``.
+Floors: ``jsonc`` < ``file`` < ``variables`` < ``resolve``; ``invocation`` < ``resolve``.
 """
 
 from .file import Configuration, LaunchFile, find_configuration, parse_launch_file, read_launch_file

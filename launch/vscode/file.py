@@ -10,8 +10,9 @@ import sys
 from dataclasses import dataclass, field
 from typing import Any, Dict, Mapping, Tuple
 
-from ..core import files, hidden, jsonc
+from ..core import files, hidden
 from ..core.errors import KitError
+from . import jsonc
 
 PLATFORM = {"darwin": "osx", "win32": "windows"}.get(sys.platform, "linux")
 """The key of this platform's properties."""

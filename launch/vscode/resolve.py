@@ -1,20 +1,20 @@
 """What running a configuration means: its keys, as VS Code's Python debugger takes them.
 
-Key by key, with the sources: the README of this folder.
+Key by key, with the sources, and what becomes of words in a terminal's shell: the README of this folder.
 """
 
 import json
 import os
 import pathlib
 import re
+import shlex
 from typing import Any, Dict, List, Mapping, Optional, Tuple
 
 from ..core import hidden
 from ..core.errors import KitError
-from ..core.jsonc import ABSENT, KeyPath
-from . import terminal
 from .file import PLATFORM, Configuration
 from .invocation import Invocation
+from .jsonc import ABSENT, KeyPath
 from .variables import NoValueError, Variables
 
 _TYPES = ("debugpy", "python")
@@ -29,6 +29,29 @@ _BLANK = "[\\t-\\r \u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000\ufeff
 """What JavaScript's ``trim`` takes for white space; Python's idea of it differs."""
 
 _BLANK_ENDS = re.compile(f"^{_BLANK}+|{_BLANK}+$")
+
+INTEGRATED, EXTERNAL, NONE = "integratedTerminal", "externalTerminal", "internalConsole"
+"""The values of ``console``; the first is the default."""
+
+_CONTROL = re.compile("[\x01-\x1f\x7f]")
+_NAMES = {"\n": "A line end", "\r": "A carriage return", "\t": "A tab", "\x1b": "Escape", "\x7f": "Delete"}
+
+_TILDE = re.compile(r"~|[A-Za-z_]\w*\+?=(.*:)?~", re.ASCII | re.DOTALL)
+
+# What a shell leaves alone: it splits this, as shlex does, and expands nothing ("!" is the history's).
+_SPLIT_ONLY = re.compile(
+    r"""(?: '[^']*'
+          | "(?:[^"\\$`!]|\\[^$`!\r\n])*"
+          | \\[^\r\n]
+          | [^\s'"\\$`*?\[\]{}~;&|<>()\#!=]
+          | (?<![\s])(?<!^)=
+          | [ \t]
+        )*""",
+    re.VERBOSE,
+)
+
+INSTEAD = f'Or set "console": "{NONE}", which has no shell.'
+"""What helps against each of these errors."""
 
 
 def resolve_configuration(
@@ -196,23 +219,23 @@ def _target(keys: _Keys) -> Tuple[str, ...]:
 def _console(keys: _Keys) -> str:
     """Return where the program runs; what is none of VS Code's names is not this kit's to complain about."""
     found = keys.get("console")
-    return found if found in (terminal.EXTERNAL, terminal.NONE) else terminal.INTEGRATED
+    return found if found in (EXTERNAL, NONE) else INTEGRATED
 
 
 def _check_typed(keys: _Keys, path: KeyPath, word: str) -> None:
     """Raise where a word does not reach the program as it is, for VS Code passes it through a shell."""
     console = _console(keys)
-    if console == terminal.NONE:
+    if console == NONE:
         return
     hint = "Write the path itself, or begin it with ${userHome}." if "~" in word else "Leave that out."
-    hint += f"\n{terminal.INSTEAD}"
-    if console == terminal.EXTERNAL:
-        what = terminal.find_raw_change(word)
+    hint += f"\n{INSTEAD}"
+    if console == EXTERNAL:
+        what = find_raw_change(word)
     elif isinstance(keys.get("args"), str):
-        what = terminal.find_raw_change(word) or terminal.find_control(word)
+        what = find_raw_change(word) or find_control(word)
         hint = 'Write "args" as a list, one string an argument: VS Code quotes the words then.'
     else:
-        what = terminal.find_change(word)
+        what = find_change(word)
     if what is not None:
         raise keys.configuration.error(path, what, hint)
 
@@ -225,9 +248,9 @@ def _working_directory(keys: _Keys) -> str:
     if not pathlib.PurePath(cwd).is_absolute():
         what = "VS Code takes a relative working directory from where it was started itself."
         raise keys.error("cwd", what, "Begin it with ${workspaceFolder}, or ${userHome} for ~.")
-    reason = terminal.find_control(cwd) if _console(keys) == terminal.INTEGRATED else None
+    reason = find_control(cwd) if _console(keys) == INTEGRATED else None
     if reason is not None:
-        raise keys.error("cwd", reason, f"Name another folder.\n{terminal.INSTEAD}")
+        raise keys.error("cwd", reason, f"Name another folder.\n{INSTEAD}")
     return hidden.map_word(lambda text: str(pathlib.PurePath(text)), cwd)
 
 
@@ -239,15 +262,15 @@ def _arguments(keys: _Keys) -> Tuple[str, ...]:
             _check_typed(keys, (*keys.path("args"), index), word)
         return tuple(words)
     console, text = _console(keys), keys.text("args")
-    split = terminal.split_words(text)
-    if console == terminal.NONE:
+    split = split_words(text)
+    if console == NONE:
         what: Optional[str] = f'debugpy takes no string here with "console": "{console}": there is no shell.'
-    elif console == terminal.EXTERNAL and text:
+    elif console == EXTERNAL and text:
         what = f'With "console": "{console}" VS Code makes one word of a string.'
     elif hidden.show_word(text) != text:
         what = "How a shell splits a value of the environment cannot be shown without showing the value."
     else:
-        what = terminal.find_control(text)
+        what = find_control(text)
     if what is None and split is not None:
         return tuple(split)
     what = what or "A shell would expand these arguments, or cannot split them."
@@ -292,3 +315,40 @@ def _variable(keys: _Keys, key: str, value: Any) -> Tuple[str, Optional[str]]:
 def _trimmed(text: str) -> str:
     """Return ``text`` without the white space at its ends, as JavaScript's ``trim`` does."""
     return _BLANK_ENDS.sub("", text)
+
+
+def find_control(text: str) -> Optional[str]:
+    """Return why a terminal does not take ``text``: a control character is a key there; None: it takes it."""
+    found = _CONTROL.search(text)
+    if found is None:
+        return None
+    sign = found.group()
+    name = _NAMES.get(sign) or f"Control-{chr(ord(sign) + 64)}"
+    return f"{name} is a key where VS Code types this into a terminal: it changes, ends or deletes the line."
+
+
+def find_change(word: str) -> Optional[str]:
+    """Return why a word of a list does not reach a program in the integrated terminal; None: it does."""
+    if _TILDE.match(word):
+        return "VS Code leaves ~ here to the terminal's shell, which puts a home folder in its place."
+    if word in ("<", ">"):
+        return "VS Code leaves this to the terminal's shell, which redirects input or output."
+    if re.match("=.", word, re.DOTALL):
+        return "VS Code leaves = here to the terminal's shell, and zsh puts a command's path in its place."
+    return find_control(word)
+
+
+def find_raw_change(word: str) -> Optional[str]:
+    """Return why a word that a shell gets as it is, quoted for spaces alone, does not reach a program."""
+    typed = f'"{word}"' if " " in word else word
+    if split_words(typed) != [word]:
+        return "VS Code leaves this word to a shell, which splits, expands or unquotes it."
+    return None
+
+
+def split_words(text: str) -> Optional[List[str]]:
+    """Return the words that a shell makes of ``text``; None where it would expand it, or cannot split it."""
+    try:
+        return shlex.split(text) if _SPLIT_ONLY.fullmatch(text) else None
+    except ValueError:
+        return None

@@ -74,10 +74,10 @@ def tree(kit: Kit, job: jobs.TreeJob) -> Path:
 def put(tree: Path, content: Dict[str, Any]) -> None:
     """Put a provenance into a tree, and into its list of checksums."""
     from launch.artifact import sums
-    from launch.core import digests
+    from launch.core import files
 
     (tree / trees.PROVENANCE).write_text(json.dumps(content))
-    entries = {**sums.read_sums(tree), trees.PROVENANCE: digests.digest_file(tree / trees.PROVENANCE)}
+    entries = {**sums.read_sums(tree), trees.PROVENANCE: files.digest_file(tree / trees.PROVENANCE)}
     (tree / sums.NAME).write_text(sums.format_sums(entries))
 
 

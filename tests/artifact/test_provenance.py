@@ -15,7 +15,7 @@ import pytest
 
 from launch.artifact import provenance, sums, trees
 from launch.build import convert, pipeline
-from launch.core import digests, host, paths
+from launch.core import files, machine, paths
 from launch.core.errors import KitError
 from launch.model import variants
 from launch.sources import patches
@@ -89,7 +89,7 @@ def test_a_provenance_says_how_its_tree_was_made(built: Kit, name: str) -> None:
     assert command["launch"] == f"'{name}' in ${{elsewhere}}/launch.json"
     assert command["environment"]["PYTHONPATH"] == "${workspaceFolder}/build/src/registry:${workspaceFolder}"
     assert command["environment"]["PYTHONHASHSEED"] == "0"
-    assert found["host"] == host.describe_host(str(paths.VENV_PYTHON))
+    assert found["host"] == machine.describe_host(str(paths.VENV_PYTHON))
     assert set(found["kit"]) == {"commit", "changed"}
     moment = time.strptime(found["finished"], "%Y-%m-%dT%H:%M:%SZ")
     assert time.mktime(moment) - time.timezone <= time.time()
@@ -105,7 +105,7 @@ def test_a_provenance_says_what_its_tree_was_made_from(built: Kit, published: Co
         "digest": source.key(),
         "packages": {"nncf": "2.1.0", "transformers": "4.9.1"},
         "patches": [
-            {"name": name, "sha256": digests.digest_file(paths.PATCHES / name)}
+            {"name": name, "sha256": files.digest_file(paths.PATCHES / name)}
             for name in (
                 "nncf/sparsify_params.patch",
                 *(f"nncf/{patch.path.name}" for patch in patches.read_series("nncf") if patch.fast),
@@ -116,8 +116,8 @@ def test_a_provenance_says_what_its_tree_was_made_from(built: Kit, published: Co
     }
     named = published["inputs"]
     assert set(named) == {"config_name", "model_name_or_path", "nncf_config", "train_file"}
-    assert named["train_file"] == "file:" + digests.digest_file(paths.SAMPLE / "train.json")
-    assert named["model_name_or_path"] == "folder:" + digests.digest_model_folder(built.model)
+    assert named["train_file"] == "file:" + files.digest_file(paths.SAMPLE / "train.json")
+    assert named["model_name_or_path"] == "folder:" + files.digest_model_folder(built.model)
     assert published["model_optimizer"] == "2022.1"
     code = (
         "import json, sys; from importlib.metadata import version;"
@@ -127,7 +127,7 @@ def test_a_provenance_says_what_its_tree_was_made_from(built: Kit, published: Co
     assert json.loads(done.stdout) == published["versions"], "what is installed"
     for file, entry in published["files"].items():
         path = built.tree(HYBRID) / file
-        assert entry == {"bytes": path.stat().st_size, "sha256": digests.digest_file(path)}
+        assert entry == {"bytes": path.stat().st_size, "sha256": files.digest_file(path)}
 
 
 def test_the_version_of_another_model_optimizer_is_its_own() -> None:

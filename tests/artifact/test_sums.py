@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from launch.artifact import sums, trees
-from launch.core import digests
+from launch.core import files
 from launch.core.errors import KitError
 
 from ..conftest import HYBRID, UNSTRUCTURED, Kit, run
@@ -56,7 +56,7 @@ def test_the_list_is_what_sha256sum_writes_and_accepts(folder: Path) -> None:
 def test_known_sums_are_not_computed_again(folder: Path) -> None:
     sums.write_sums(folder, {"a.onnx": "0" * 64})
     assert sums.read_sums(folder)["a.onnx"] == "0" * 64
-    assert sums.read_sums(folder)["ir/a.bin"] == digests.digest_file(folder / "ir/a.bin")
+    assert sums.read_sums(folder)["ir/a.bin"] == files.digest_file(folder / "ir/a.bin")
 
 
 def test_each_file_is_named_before_it_is_read(folder: Path) -> None:
@@ -166,7 +166,7 @@ def test_a_list_that_is_no_file_of_the_folder_is_refused(
     assert refused.value.hint
 
 
-SUM = digests.digest_file(Path(__file__))
+SUM = files.digest_file(Path(__file__))
 
 
 @pytest.mark.parametrize(
@@ -200,7 +200,7 @@ def test_a_list_leads_nowhere_outside_its_folder(folder: Path) -> None:
     outside = folder.parent / "outside"
     outside.write_bytes(b"mine")
     for name in ("../outside", str(outside), "./a.onnx"):
-        (folder / sums.NAME).write_text(sums.format_sums({name: digests.digest_file(outside)}))
+        (folder / sums.NAME).write_text(sums.format_sums({name: files.digest_file(outside)}))
         assert f"{name} is missing" in faults(folder)
 
 

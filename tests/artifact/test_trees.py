@@ -9,8 +9,8 @@ from typing import Any, Callable, Dict
 import pytest
 
 from launch.artifact import sums, trees
-from launch.core import digests
 from launch.core.errors import KitError
+from launch.core.files import digest_file
 from launch.model import variants
 
 from .. import sample_trees
@@ -177,7 +177,7 @@ def test_a_tree_that_is_not_as_listed_is_seen(work: Path, out: Path, spoil: Call
 def test_a_provenance_of_any_form_is_compared(tmp_path: Path, files: Any) -> None:
     provenance = {"format": trees.FORMAT, "files": files}
     (tmp_path / trees.PROVENANCE).write_text(json.dumps(provenance))
-    own = {trees.PROVENANCE: digests.digest_file(tmp_path / trees.PROVENANCE)}
+    own = {trees.PROVENANCE: digest_file(tmp_path / trees.PROVENANCE)}
     (tmp_path / sums.NAME).write_text(sums.format_sums({**own, "a": "0" * 64}))
     assert not trees.is_as_listed(tmp_path, provenance)
 

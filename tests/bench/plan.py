@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Dict, List, Sequence
 
 from launch.build import preflight
-from launch.core import paths, place
+from launch.core import machine, paths
 from launch.core.errors import KitError
 from launch.model import bert_config
 from launch.model.bert_config import BertShape
@@ -154,7 +154,7 @@ def check_machine(plan: Plan) -> None:
     wanted = max(one.disk for one in needs) + _SOURCES_BYTES
     if plan.by_hand:
         wanted += _checkpoint_bytes(config(plan))
-    place.check_disk("The benchmark", sides.FOLDER, int(wanted))
+    machine.check_disk("The benchmark", sides.FOLDER, int(wanted))
 
 
 def weights_file() -> Path:

@@ -13,7 +13,8 @@ from launch.artifact import trees
 from launch.build import convert
 from launch.build.jobs import TreeJob
 from launch.build.program import run_job
-from launch.core import child, digests, files, host, paths
+from launch.core import child, files, paths
+from launch.core.machine import describe_host
 from launch.core.progress import Progress
 from launch.model.spec import Spec
 from launch.model.variants import Variant
@@ -127,7 +128,7 @@ def _one(plan: Plan, side: Side, variant: Variant, label: str, lock: int) -> Run
     if side.kits:
         stages[VERIFICATION] = _verify(job, f"{label}  {VERIFICATION}", need.verify_seconds, lock)
     made = [job.onnx_path, *(job.work / "ir" / f"{variant.stem}{suffix}" for suffix in trees.IR_SUFFIXES)]
-    outputs = {path.name: digests.digest_file(path) for path in made}
+    outputs = {path.name: files.digest_file(path) for path in made}
     shutil.rmtree(str(side.folder))
     return Run(
         variant.name, side.name, stages, {name: found for name, found in steps.items() if found}, outputs
@@ -197,7 +198,7 @@ def _verify(job: TreeJob, label: str, expected: float, lock: int) -> Figure:
 def write(plan: Plan, done: List[Run]) -> List[Path]:
     """Write the results as JSON and as a Markdown table, and return the files."""
     base, kit = plan.base.name, plan.kit.name
-    machine = host.describe_host(str(paths.VENV_PYTHON))
+    machine = describe_host(str(paths.VENV_PYTHON))
     now = datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
     described = {side.name: side.source.describe() for side in plan.sides}
     content: Dict[str, Any] = {

@@ -11,7 +11,7 @@ from typing import Any, Dict, List, Optional
 import pytest
 
 from launch.build import preflight
-from launch.core import child, paths, place
+from launch.core import child, machine, paths
 from launch.core.errors import KitError
 from launch.model import bert_config, variants
 from launch.sources import patches
@@ -372,7 +372,7 @@ def test_memory_and_disk_are_checked_before_anything_runs(
     with pytest.raises(KitError, match=r"90pc_unstructured_sparse \(FAST=0\) needs about .* GB of memory"):
         plan.check_machine(made)
     monkeypatch.setattr(preflight, "read_available_memory", lambda: None)
-    monkeypatch.setattr(place, "measure_free_disk", lambda folder: GB)
+    monkeypatch.setattr(machine, "measure_free_disk", lambda folder: GB)
     with pytest.raises(KitError, match=r"The benchmark needs about .* GB of disk; 1\.0 GB are free"):
         plan.check_machine(made)
 

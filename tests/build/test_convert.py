@@ -21,7 +21,7 @@ from packaging.utils import canonicalize_name
 
 from launch.artifact import trees
 from launch.build import convert
-from launch.core import digests, locks, paths
+from launch.core import files, locks, paths
 from launch.core.errors import KitError
 from launch.setup import installer, requirements
 from launch.setup.environment import Venv
@@ -60,7 +60,7 @@ def test_the_key_of_the_default_is_what_trees_have_in_their_provenance() -> None
     assert convert.make_ir_key("0") == {
         "command": ["-m", "openvino.tools.mo.main", "--input_model", "model.onnx", "--output_dir", "ir"],
         "lock": requirements.digest_lock("runtime.lock"),
-        "program": digests.digest_file(Path(convert.__file__)),
+        "program": files.digest_file(Path(convert.__file__)),
         "onnx": "0",
     }
 

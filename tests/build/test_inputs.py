@@ -8,7 +8,7 @@ from typing import Any, Dict, Optional
 import pytest
 
 from launch.build import hub, inputs, jobs, program
-from launch.core import digests, paths
+from launch.core import files, paths
 from launch.core.errors import KitError
 from launch.model import bert_config, hub_list, squad
 from launch.model.variants import VARIANTS
@@ -66,7 +66,7 @@ def rule(job: jobs.Job, option: str) -> str:
 
 
 def made_flat(path: Path) -> Path:
-    return paths.BUILD / "inputs" / digests.digest_file(path)[:16] / "questions.json"
+    return paths.BUILD / "inputs" / files.digest_file(path)[:16] / "questions.json"
 
 
 def reads(job: jobs.Job) -> Dict[str, Optional[str]]:

@@ -12,11 +12,12 @@ import pytest
 
 from launch.build import jobs, preflight
 from launch.build.inputs import Selection
-from launch.core import jsonc, paths, place
+from launch.core import machine, paths
 from launch.core.errors import KitError
 from launch.model import spec, variants
 from launch.model.variants import VARIANTS
 from launch.sources.source import Registry
+from launch.vscode import jsonc
 
 from ..conftest import HYBRID, UNSTRUCTURED, Kit, assert_user_error, copy_checkout, run
 
@@ -221,15 +222,15 @@ def test_too_little_memory_is_said_before_the_start(monkeypatch: pytest.MonkeyPa
 
 
 def test_too_little_disk_is_said_before_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(place, "measure_free_disk", lambda folder: 10)
+    monkeypatch.setattr(machine, "measure_free_disk", lambda folder: 10)
     with pytest.raises(KitError) as caught:
-        place.check_disk("Making it", tmp_path, 11)
+        machine.check_disk("Making it", tmp_path, 11)
     assert str(tmp_path) in caught.value.where
-    place.check_disk("Making it", tmp_path, 10)
+    machine.check_disk("Making it", tmp_path, 10)
 
 
 def test_free_disk_of_a_folder_that_is_yet_to_be(tmp_path: Path) -> None:
-    assert place.measure_free_disk(tmp_path / "a" / "b") > 0
+    assert machine.measure_free_disk(tmp_path / "a" / "b") > 0
 
 
 # --- limits of control groups ----------------------------------------------------------------------------

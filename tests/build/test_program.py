@@ -8,7 +8,7 @@ import pytest
 
 from launch.build import program
 from launch.build.jobs import Job
-from launch.core import host
+from launch.core import machine
 from launch.core.progress import Progress
 from launch.qa import arguments
 from launch.sources.source import Fork
@@ -47,7 +47,7 @@ def test_that_a_compiler_would_help_is_said_where_it_would(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture,
 ) -> None:
-    monkeypatch.setattr(host, "read_processor", lambda: processor)
+    monkeypatch.setattr(machine, "read_processor", lambda: processor)
     tools = tmp_path / "tools"
     tools.mkdir()
     if compiler:

@@ -14,10 +14,11 @@ import pytest
 from launch import __main__ as cli
 from launch.build import inputs, jobs, rules
 from launch.build.rules import ALLOCATOR
-from launch.core import git, jsonc, paths, surroundings
+from launch.core import git, machine, paths
 from launch.core.errors import KitError
 from launch.model.variants import VARIANTS, Variant
 from launch.sources.source import Fork, Registry, Source
+from launch.vscode import jsonc
 
 from ..conftest import HYBRID, UNSTRUCTURED
 
@@ -227,7 +228,7 @@ def test_on_the_fork_upstreams_program_runs_with_the_files_arguments_in_their_or
     else:
         assert (found.cwd, found.target) == (str(folder), (program,))
     assert (found.python, found.options) == (str(paths.VENV_PYTHON), ())
-    threads = {} if job == "configs" else dict.fromkeys(surroundings.THREADS, found.env["OMP_NUM_THREADS"])
+    threads = {} if job == "configs" else dict.fromkeys(machine.THREADS, found.env["OMP_NUM_THREADS"])
     assert {name: value for name, value in found.env.items() if value is not None} == {
         **threads,
         "CUDA_VISIBLE_DEVICES": "",

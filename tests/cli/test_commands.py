@@ -14,7 +14,7 @@ import pytest
 from launch import cli
 from launch.build import convert, inputs, preflight
 from launch.cli import COMMANDS, OPTIONS
-from launch.core import paths, status
+from launch.core import child, paths
 from launch.core.errors import KitError
 from launch.model import model_folder, variants
 from launch.share import compare, package
@@ -288,7 +288,7 @@ def test_the_words_to_choose_from_are_those_that_are_acted_on() -> None:
             assert option.value == "|".join(words)
             assert option.default in ("", words[0])
     assert convert.DEFAULT.name == OPTIONS["mo"].default
-    assert set(cli._OTHERS) == {preflight.IGNORE_MEMORY, status.STATUS_FD}
+    assert set(cli._OTHERS) == {preflight.IGNORE_MEMORY, child.STATUS_FD}
 
 
 def test_products_are_in_the_checkout_wherever_a_command_is_given(tmp_path: Path) -> None:

@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from launch.core import host, paths
+from launch.core import hidden, machine, paths
 
 CPUINFO = "processor\t: 0\nvendor_id\t: GenuineIntel\nmodel name\t: A Processor (R) @ 2.20GHz\ncores\t: 2\n"
 
 
 def test_facts_are_the_systems() -> None:
-    found = host.describe_host(str(paths.VENV_PYTHON))
+    found = machine.describe_host(str(paths.VENV_PYTHON))
     assert set(found) == {"system", "machine", "processor", "cores", "memory_bytes", "python"}
     assert found["system"].split() == [platform.system(), platform.release()]
     assert found["machine"] == platform.machine()
@@ -38,7 +38,7 @@ def test_facts_are_the_systems() -> None:
 
 def test_cores_are_those_that_the_process_may_use() -> None:
     code = "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})\n"
-    code += "from launch.core import host; print(host.describe_host('')['cores'])"
+    code += "from launch.core import machine; print(machine.describe_host('')['cores'])"
     argv = [sys.executable, "-c", code]
     done = subprocess.run(argv, cwd=str(paths.REPOSITORY), capture_output=True, text=True, check=True)
     assert done.stdout == "1\n"
@@ -48,20 +48,20 @@ def test_the_processor_is_named_where_the_system_names_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cpuinfo = tmp_path / "cpuinfo"
-    monkeypatch.setattr(host, "_CPUINFO", cpuinfo)
-    assert host.read_processor() == ""
+    monkeypatch.setattr(machine, "_CPUINFO", cpuinfo)
+    assert machine.read_processor() == ""
     cpuinfo.write_text(CPUINFO * 2)
-    assert host.read_processor() == "A Processor (R) @ 2.20GHz"
+    assert machine.read_processor() == "A Processor (R) @ 2.20GHz"
     cpuinfo.write_text("processor\t: 0\nBogoMIPS\t: 50.00\n")
-    assert host.read_processor() == ""
+    assert machine.read_processor() == ""
 
 
 def test_the_version_of_an_interpreter_outside_of_an_environment_is_not_known(tmp_path: Path) -> None:
     python = tmp_path / "bin" / "python"
-    assert host.read_python_version(str(python)) == ""
-    assert host.read_python_version("python3") == ""
+    assert machine.read_python_version(str(python)) == ""
+    assert machine.read_python_version("python3") == ""
     (tmp_path / "pyvenv.cfg").write_text("home = /usr/bin\nversion_info = 3.9.1.final.0\n")
-    assert host.read_python_version(str(python)) == "3.9.1"
+    assert machine.read_python_version(str(python)) == "3.9.1"
 
 
 # --- texts without folders -------------------------------------------------------------------------------
@@ -98,8 +98,8 @@ R, V = paths.REPOSITORY, paths.VENV
     ],
 )
 def test_folders_are_named_and_other_paths_left_out(text: str, expected: str) -> None:
-    assert host.remove_paths(text) == expected
-    assert not host.shows_path(expected)
+    assert hidden.remove_paths(text) == expected
+    assert not hidden.shows_path(expected)
 
 
 @pytest.mark.parametrize(
@@ -119,8 +119,8 @@ def test_folders_are_named_and_other_paths_left_out(text: str, expected: str) ->
     ],
 )
 def test_what_is_no_absolute_path_stays(text: str) -> None:
-    assert host.remove_paths(text) == text
-    assert not host.shows_path(text)
+    assert hidden.remove_paths(text) == text
+    assert not hidden.shows_path(text)
 
 
 PIECES = [
@@ -132,9 +132,9 @@ PIECES = [
 
 @given(st.lists(st.sampled_from(PIECES), max_size=8).map("".join))
 def test_nothing_of_a_path_but_its_end_is_left(text: str) -> None:
-    short = host.remove_paths(text)
-    assert not host.shows_path(short)
-    assert host.remove_paths(short) == short
+    short = hidden.remove_paths(text)
+    assert not hidden.shows_path(short)
+    assert hidden.remove_paths(short) == short
 
 
 def test_a_folder_is_named_by_both_its_paths(tmp_path: Path) -> None:
@@ -142,4 +142,4 @@ def test_a_folder_is_named_by_both_its_paths(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("disk")
     folders = {"<outer>": tmp_path, "<link>": tmp_path / "link"}
     text = f"{tmp_path}/disk/a {tmp_path}/link/b {tmp_path}/c"
-    assert host.name_folders(text, folders) == "<link>/a <link>/b <outer>/c"
+    assert hidden.name_folders(text, folders) == "<link>/a <link>/b <outer>/c"

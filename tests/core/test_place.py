@@ -7,7 +7,7 @@ from typing import List
 
 import pytest
 
-from launch.core import paths, place
+from launch.core import machine, paths
 from launch.core.errors import KitError
 from launch.setup import environment, interpreters
 
@@ -35,7 +35,7 @@ UNFIT = {
 def test_what_a_build_cannot_stand_is_named_with_the_reason(name: str, monkeypatch) -> None:
     monkeypatch.setattr(paths, "REPOSITORY", Path("/srv") / name / "kit")
     with pytest.raises(KitError) as caught:
-        place.check_place()
+        machine.check_place()
     for word in UNFIT[name]:
         assert word in caught.value.what
     assert caught.value.where == f"/srv/{name}/kit"
@@ -45,7 +45,7 @@ def test_what_a_build_cannot_stand_is_named_with_the_reason(name: str, monkeypat
 @pytest.mark.parametrize("name", ["kit", "a@b%41c+d=e.g-h_1", "naïve", "e\u0301", "模型", "हिन्दी", "Ω٣"])
 def test_letters_of_any_language_and_some_signs_are_fit(name: str, monkeypatch) -> None:
     monkeypatch.setattr(paths, "REPOSITORY", Path("/srv") / name / "kit")
-    place.check_place()
+    machine.check_place()
 
 
 def test_headers_that_no_compiler_would_find_are_refused(tmp_path: Path) -> None:

@@ -12,9 +12,10 @@ import pytest
 from launch import vscode
 from launch.artifact import trees
 from launch.build import inputs, jobs, rules
-from launch.core import child, digests, hidden, jsonc, paths
+from launch.core import child, files, hidden, paths
 from launch.model.variants import VARIANTS
 from launch.sources.source import Fork, Registry
+from launch.vscode import jsonc
 
 from ..conftest import HYBRID, Kit, assert_user_error, call, copy_checkout, run
 
@@ -53,7 +54,7 @@ def disclosed(text: str) -> List[str]:
     return [
         name
         for name, value in PLANTED.items()
-        if value in text or digests.hashlib.sha256(value.encode()).hexdigest()[:12] in text
+        if value in text or files.hashlib.sha256(value.encode()).hexdigest()[:12] in text
     ]
 
 
@@ -147,13 +148,13 @@ def test_the_values_reach_the_program_and_count(kit: Kit, monkeypatch: pytest.Mo
 def test_a_digest_that_is_published_needs_the_checkouts_key(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(digests, "_KEY", tmp_path / "build" / "one")
-    first = digests.digest_with_key("1234")
-    assert digests.digest_with_key("1234") == first != digests.digest_with_key("1235")
+    monkeypatch.setattr(files, "_KEY", tmp_path / "build" / "one")
+    first = files.digest_with_key("1234")
+    assert files.digest_with_key("1234") == first != files.digest_with_key("1235")
     assert (tmp_path / "build" / "one").stat().st_mode & 0o777 == 0o600
     assert [path.name for path in (tmp_path / "build").iterdir()] == ["one"]
-    monkeypatch.setattr(digests, "_KEY", tmp_path / "build" / "two")
-    assert digests.digest_with_key("1234") != first
+    monkeypatch.setattr(files, "_KEY", tmp_path / "build" / "two")
+    assert files.digest_with_key("1234") != first
 
 
 @pytest.mark.parametrize(

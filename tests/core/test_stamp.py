@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from launch.core import stamp
-from launch.core.stamp import Stamp
+from launch.core import files
+from launch.core.files import Stamp
 
 MADE = Stamp({"lock": "a"}, {"files": {"b": [1, "c"]}, "seconds": 1.5})
 
@@ -51,5 +51,5 @@ def test_a_changed_one_is_none(path: Path) -> None:
 
 
 def test_one_of_another_form_is_none(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stamp, "FORMAT", stamp.FORMAT + 1)
+    monkeypatch.setattr(files, "FORMAT", files.FORMAT + 1)
     assert Stamp.read(path) is None

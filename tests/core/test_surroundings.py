@@ -11,7 +11,7 @@ from typing import Any, Callable, Dict, Mapping, Optional, Set
 import pytest
 
 from launch.build import inputs, jobs
-from launch.core import paths, surroundings
+from launch.core import machine, paths
 from launch.core.errors import KitError
 from launch.model import variants
 from launch.sources.source import Registry
@@ -50,7 +50,7 @@ def torch_says(expression: str, env: Mapping[str, str], processors: Optional[Set
 
 
 def clean() -> Dict[str, str]:
-    return surroundings.inherit_variables(os.environ)
+    return machine.inherit_variables(os.environ)
 
 
 def job(kit: Kit, threads: Optional[int] = None) -> jobs.TreeJob:
@@ -72,7 +72,7 @@ def job(kit: Kit, threads: Optional[int] = None) -> jobs.TreeJob:
 )
 def test_the_default_is_what_torch_takes(given: Dict[str, str]) -> None:
     env = {**clean(), **given}
-    assert surroundings.count_torch_threads(env) == torch_says(NUMBER, env)
+    assert machine.count_torch_threads(env) == torch_says(NUMBER, env)
 
 
 def test_the_default_is_what_torch_takes_on_one_processor() -> None:
@@ -80,7 +80,7 @@ def test_the_default_is_what_torch_takes_on_one_processor() -> None:
     one = {min(before)}
     os.sched_setaffinity(0, one)
     try:
-        assert surroundings.count_torch_threads(clean()) == torch_says(NUMBER, clean(), one) == 1
+        assert machine.count_torch_threads(clean()) == torch_says(NUMBER, clean(), one) == 1
     finally:
         os.sched_setaffinity(0, before)
 
@@ -90,12 +90,12 @@ def test_threads_of_one_core_count_as_one(tmp_path: Path, monkeypatch: pytest.Mo
         place = tmp_path / f"cpu{processor}" / "topology"
         place.mkdir(parents=True)
         (place / "thread_siblings_list").write_text(f"{processor % 2},{processor % 2 + 2}\n")
-    monkeypatch.setattr(surroundings, "_CORES", tmp_path)
+    monkeypatch.setattr(machine, "_CORES", tmp_path)
     monkeypatch.setattr(os, "cpu_count", lambda: 4)
     for processors, cores in (({0, 1, 2, 3}, 2), ({0, 2}, 1), ({1, 2}, 2)):
         monkeypatch.setattr(os, "sched_getaffinity", lambda pid, found=processors: found)
-        assert surroundings.count_torch_threads({}) == cores
-    assert surroundings.count_torch_threads({"OMP_NUM_THREADS": "4"}) == 2
+        assert machine.count_torch_threads({}) == cores
+    assert machine.count_torch_threads({"OMP_NUM_THREADS": "4"}) == 2
 
 
 def test_a_program_takes_the_number_that_was_asked_for(kit: Kit, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -125,7 +125,7 @@ def test_a_key_has_the_number_of_threads_wherever_it_comes_from(
         text.replace('"PYTHONHASHSEED"', '"OMP_NUM_THREADS": "1", "PYTHONHASHSEED"'), encoding="utf-8"
     )
     assert jobs.make_onnx_key(job(kit)) == one, "the launch file counts more than the machine"
-    assert surroundings.read_threads(job(kit).invocation.env) == 1
+    assert machine.read_threads(job(kit).invocation.env) == 1
 
 
 def test_what_changes_the_run_is_neither_inherited_nor_in_the_key(
@@ -165,7 +165,7 @@ def test_a_hostile_shell_makes_the_same_bytes(
     kit = Kit(tmp_path, built.model)
     before = os.umask(0o077)
     try:
-        done = kit.run("variant", HYBRID, threads=surroundings.count_torch_threads(clean()))
+        done = kit.run("variant", HYBRID, threads=machine.count_torch_threads(clean()))
     finally:
         os.umask(before)
     assert done.returncode == 0, done.stderr
@@ -176,13 +176,13 @@ def test_a_hostile_shell_makes_the_same_bytes(
 def test_the_configs_need_no_threads(kit: Kit) -> None:
     selection = inputs.Selection("sample", threads=3)
     run = jobs.load_job(str(kit.launch_file), "configs", selection, Registry())
-    assert not set(run.invocation.env) & set(surroundings.THREADS)
+    assert not set(run.invocation.env) & set(machine.THREADS)
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "two", "1.5", "1025", "99999", "\u00b2"])
 def test_what_is_no_number_of_threads_is_a_user_error(text: str) -> None:
     with pytest.raises(KitError, match="whole number from 1 to 1024") as error:
-        surroundings.parse_threads(text)
+        machine.parse_threads(text)
     assert error.value.where == f"THREADS={text}"
 
 

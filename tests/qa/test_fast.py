@@ -9,7 +9,7 @@ from typing import Dict
 import pytest
 
 from launch.artifact import trees
-from launch.core import digests, place
+from launch.core import files, machine
 from launch.sources.source import Registry
 
 from ..conftest import HYBRID, UNSTRUCTURED, Kit, call, run
@@ -20,7 +20,7 @@ def without_compiler(folder: Path) -> Dict[str, str]:
     folder.mkdir()
     (folder / "git").symlink_to(shutil.which("git") or "")
     env = {**os.environ, "PATH": str(folder), "CXX": ""}
-    assert not place.has_compiler(env)
+    assert not machine.has_compiler(env)
     return env
 
 
@@ -42,9 +42,7 @@ def without(built: Kit, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("name", [HYBRID, UNSTRUCTURED])
 def test_the_set_changes_no_byte(built: Kit, without: Path, name: str) -> None:
     for file in trees.list_onnx_files(f"{name}-8bit"):
-        assert digests.digest_file(without / name / file) == digests.digest_file(built.tree(name) / file), (
-            file
-        )
+        assert files.digest_file(without / name / file) == files.digest_file(built.tree(name) / file), file
 
 
 def test_the_set_is_on_by_default() -> None:
@@ -88,7 +86,7 @@ def test_the_threshold_is_that_of_a_sort(derived_source: Path) -> None:
     _in_nncf(derived_source, THRESHOLD)
 
 
-needs_compiler = pytest.mark.skipif(not place.has_compiler(os.environ), reason="there is no compiler")
+needs_compiler = pytest.mark.skipif(not machine.has_compiler(os.environ), reason="there is no compiler")
 
 KERNELS = """
 from nncf.torch.dynamic_graph import ordered_products as products

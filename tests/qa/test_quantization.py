@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from launch.core import place
+from launch.core import machine
 
 from ..conftest import run
 
@@ -95,7 +95,7 @@ for input, largest in (
 
 
 @pytest.mark.long
-@pytest.mark.skipif(not place.has_compiler(os.environ), reason="there is no compiler")
+@pytest.mark.skipif(not machine.has_compiler(os.environ), reason="there is no compiler")
 def test_the_bits_are_those_of_the_compiled_functions(derived_source: Path, tmp_path: Path) -> None:
     """Forward and backward, of odd values, ties and full size; to compile what is compared takes a minute."""
     env = {

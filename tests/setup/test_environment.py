@@ -18,7 +18,7 @@ from packaging.utils import canonicalize_name
 
 from launch.core import locks, paths, progress
 from launch.core.errors import KitError
-from launch.core.stamp import Stamp
+from launch.core.files import Stamp
 from launch.setup import environment, installer, interpreters, requirements
 from launch.setup import steps as steps_module
 from launch.setup.environment import Venv

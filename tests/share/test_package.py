@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from launch.artifact import sums
-from launch.core import paths, place
+from launch.core import machine, paths
 from launch.core.errors import KitError
 from launch.model.variants import VARIANTS
 from launch.share import package
@@ -402,7 +402,7 @@ def test_a_killed_run_leaves_the_earlier_package_and_the_next_clears_up(
 def test_a_full_disk_is_known_before_anything_is_written(
     out: Path, to: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(place, "measure_free_disk", lambda folder: 1000)
+    monkeypatch.setattr(machine, "measure_free_disk", lambda folder: 1000)
     with pytest.raises(KitError, match=r"needs about 0\.0 GB of disk") as raised:
         make(out, to)
     assert "TO=" in raised.value.hint

@@ -24,8 +24,9 @@ from onnx import numpy_helper
 
 from launch.artifact import sums, trees
 from launch.build import convert
-from launch.core import digests, paths
+from launch.core import paths
 from launch.core.errors import KitError
+from launch.core.files import digest_file
 from launch.model import variants
 from launch.model.onnx_model import Graph
 from launch.model.spec import Spec
@@ -60,7 +61,7 @@ def sign(tree: Path, change: Callable[[Dict[str, Any]], object] = lambda content
     content = read_provenance(tree)
     change(content)
     content["files"] = trees.describe_files(tree, [n for n in content["files"] if (tree / n).is_file()])
-    content["ir_key"]["onnx"] = digests.digest_file(onnx_of(tree))
+    content["ir_key"]["onnx"] = digest_file(onnx_of(tree))
     (tree / trees.PROVENANCE).write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
     (tree / sums.NAME).unlink()
     sums.write_sums(tree, {})
@@ -74,7 +75,7 @@ def _measured_once() -> Iterator[None]:
     def remember(python: Path, folder: Path, spec: Spec, *more: object) -> object:
         files = sorted(path for path in (folder / "ir").iterdir() if path.suffix != ".log")
         files.append(folder / f"{VARIANTS[spec.variant].stem}.onnx")
-        key = repr((spec, [(file.name, digests.digest_file(file)) for file in files]))
+        key = repr((spec, [(file.name, digest_file(file)) for file in files]))
         if key not in answers:
             try:
                 answers[key] = ask(python, folder, spec, *more)

@@ -20,7 +20,7 @@ import pytest
 from launch import vscode
 from launch.build import rules
 from launch.build.rules import ALLOCATOR
-from launch.core import digests, paths, surroundings
+from launch.core import files, machine, paths
 from launch.core.errors import KitError
 from launch.model import bert_config
 from launch.model.variants import VARIANTS
@@ -141,7 +141,7 @@ def assert_same(started: List[Any], expected: List[Any], argv: Sequence[str]) ->
     assert (folder, python) == (expected[1], PYTHON)
     own = {n: v for n, v in environment.items() if n != "KIT_BUILD" and not is_added(n, v)}
     # F5 leaves the number of threads to torch, which takes what make says.
-    passed_over = {*SHELLS, *surroundings.THREADS, "KIT_BUILD"}
+    passed_over = {*SHELLS, *machine.THREADS, "KIT_BUILD"}
     assert own == {name: value for name, value in expected[2].items() if name not in passed_over}
 
 
@@ -247,7 +247,7 @@ def test_a_person_steps_through_the_compression_and_gets_makes_bytes(
     session.resume(stop)
     assert session.exit_code() == 0
     name = f"{HYBRID}/{HYBRID}-8bit.onnx"
-    assert digests.digest_file(launch_file.parent / "work" / name) == digests.digest_file(built.out / name)
+    assert files.digest_file(launch_file.parent / "work" / name) == files.digest_file(built.out / name)
 
 
 def test_the_tests_have_an_entry(launch_file: Path, debug: Debug, tmp_path: Path) -> None:
@@ -390,7 +390,7 @@ def upstreams(name: str, entry: Mapping[str, Any], model: Path) -> Dict[str, Any
         words[:] = [word.replace(home, str(here)) for word in words]
     if name == HYBRID:
         config = bert_config.make_hybrid(bert_config.read_config(model, "MODEL"), VARIANTS[name], str(model))
-        own = paths.BUILD / "configs" / digests.digest_value(config)[:12] / name / "config.json"
+        own = paths.BUILD / "configs" / files.digest_value(config)[:12] / name / "config.json"
         value("--config_name", str(own))
     if name == "evaluate":
         words += ["--weights", "random"]

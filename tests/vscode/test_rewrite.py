@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from launch.vscode import Invocation
-from launch.vscode.rewrite import Rewriter, format_parts
+from launch.vscode.invocation import Rewriter, format_parts
 
 INVOCATION = Invocation(
     python="python",

@@ -9,9 +9,9 @@ import sys
 import pytest
 
 from launch import vscode
-from launch.core import jsonc
 from launch.core.errors import KitError
 from launch.vscode import file as file_module
+from launch.vscode import jsonc
 
 PLATFORM = {"linux": "linux", "darwin": "osx"}.get(sys.platform, "windows")
 OTHER_PLATFORM = "windows" if PLATFORM != "windows" else "linux"

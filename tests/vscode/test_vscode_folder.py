@@ -13,10 +13,11 @@ import pytest
 from launch import vscode
 from launch.build import inputs, jobs
 from launch.cli import COMMANDS
-from launch.core import git, jsonc, paths
+from launch.core import git, paths
 from launch.core.errors import KitError
 from launch.model.variants import VARIANTS
 from launch.sources.source import Registry
+from launch.vscode import jsonc
 from launch.vscode.file import PLATFORM
 
 from ..conftest import HYBRID, UNSTRUCTURED, Kit, run

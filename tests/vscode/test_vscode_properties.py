@@ -17,9 +17,10 @@ from hypothesis import strategies as st
 
 from launch import vscode
 from launch.build import inputs, jobs
-from launch.core import hidden, jsonc, paths
+from launch.core import hidden, paths
 from launch.core.errors import KitError
 from launch.sources.source import Registry
+from launch.vscode import jsonc
 from launch.vscode.file import PLATFORM
 
 from ..conftest import HYBRID

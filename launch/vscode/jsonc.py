@@ -13,7 +13,8 @@ import re
 from dataclasses import dataclass
 from typing import Any, Dict, Iterator, List, Tuple, Union
 
-from .errors import KitError
+from ..core.errors import KitError
+from ..core.files import find_position
 
 KeyPath = Tuple[Union[str, int], ...]
 """Where a value is: the keys and, in lists, the places that lead to it."""
@@ -122,12 +123,6 @@ def format_path(path: KeyPath) -> str:
     ]
     text = "".join(words)
     return text[1:] if text.startswith(".") else text
-
-
-def find_position(text: str, index: int) -> str:
-    """Return ``line L, column C`` of a character, both counted from 1."""
-    line_start = text.rfind("\n", 0, index) + 1
-    return f"line {text.count(chr(10), 0, index) + 1}, column {index - line_start + 1}"
 
 
 def _blank(text: str) -> str:

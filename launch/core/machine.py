@@ -1,0 +1,198 @@
+"""The machine: what it is, whether the kit can build on it, and what of its shell reaches a program.
+
+torch's extension builder (``torch/utils/cpp_extension.py``) writes include and library paths without quotes
+into the compiler's command line, PYTHONPATH is split at ``:``, and Model Optimizer splits its list of folders
+at ``,``.  A two-layer model was made below a folder with each of the signs and kinds of letters allowed here.
+
+torch 1.9 adds up the norm of a matrix thread by thread in 32 bits, and masks depend on these norms, so the
+bytes of a tree depend on the number of threads.
+"""
+
+import os
+import platform
+import re
+import shutil
+import unicodedata
+from pathlib import Path
+from typing import Any, Dict, Mapping, Optional, Set
+
+from . import paths
+from .errors import KitError
+
+_CPUINFO = Path("/proc/cpuinfo")
+_MODEL_NAME = re.compile(r"^model name\s*:\s*(.*\S)", re.M)
+_VERSION = re.compile(r"^version(?:_info)?\s*=\s*(\d+\.\d+\.\d+)", re.M)
+
+SIGNS = "@%+=./-_"
+"""What a path may hold besides letters and digits of any language."""
+
+_NAMES = {" ": "a space", "\n": "a line end", "\t": "a tab"}
+
+_REASONS = {
+    ":": "PYTHONPATH and PATH are split at it",
+    ",": "Model Optimizer splits its list of folders at it",
+}
+_UNQUOTED = "torch's extension builder puts paths unquoted on the compiler's command line"
+
+_GB = 1e9
+
+NOT_INHERITED = (
+    *("ATEN_", "DNNL_", "GOMP_", "KMP_", "MKL_", "OMP_", "ONEDNN_"),  # how the libraries compute
+    *("PYTHON", "PYTORCH_", "USE_FLAX", "USE_JAX", "USE_TF", "USE_TORCH"),  # how Python and torch run
+    *("LOCAL_RANK", "RANK", "WORLD_SIZE"),  # that upstream's scripts take for a part in a distributed run
+)
+"""How the variables begin that a job's program does not inherit; what the launch file sets, it gets."""
+
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
+"""The variables by which torch takes a number of threads; where they differ, the second counts."""
+
+_MOST = 1024
+
+_CORES = Path("/sys/devices/system/cpu")
+
+
+def describe_host(python: str) -> Dict[str, Any]:
+    """Return ``host`` of a provenance; what the system does not tell is empty, memory 0.
+
+    :param python: the interpreter that the first stage ran.
+    """
+    return {
+        "system": f"{platform.system()} {platform.release()}",
+        "machine": platform.machine(),
+        "processor": read_processor(),
+        # Those that this process may use.
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        "memory_bytes": _memory(),
+        "python": read_python_version(python),
+    }
+
+
+def read_processor() -> str:
+    """Return the processor's model name; empty where ``/proc/cpuinfo`` does not say."""
+    return _search(_MODEL_NAME, _CPUINFO)
+
+
+def _search(pattern: "re.Pattern[str]", path: Path) -> str:
+    try:
+        found = pattern.search(path.read_text(encoding="utf-8", errors="replace"))
+    except OSError:
+        return ""
+    return found.group(1) if found else ""
+
+
+def _memory() -> int:
+    try:
+        return max(0, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    except (OSError, ValueError):
+        return 0
+
+
+def read_python_version(python: str) -> str:
+    """Return the version of a virtual environment's interpreter, from ``pyvenv.cfg``; of others nothing."""
+    settings = Path(python).parent.parent / "pyvenv.cfg"
+    return _search(_VERSION, settings) if settings.is_absolute() else ""
+
+
+def has_compiler(environ: Mapping[str, str]) -> bool:
+    """Return whether ``$CXX``, else ``c++``, else ``g++``, is on the PATH of ``environ``."""
+    # CXX may hold more than a name: "ccache g++".
+    names = environ.get("CXX", "").split()[:1] or ("c++", "g++")
+    return any(shutil.which(name, path=environ.get("PATH")) for name in names)
+
+
+def check_place() -> None:
+    """:raises KitError: what a build runs cannot stand the checkout's path."""
+    _check(paths.REPOSITORY, "The checkout's path", "Move or clone the checkout to a path of")
+
+
+def check_headers(folder: Path) -> None:
+    """:raises KitError: the path of an interpreter's headers cannot stand on the compiler's command line."""
+    _check(folder, "The path of this Python's headers", "Name another Python 3.8 with PYTHON=, in a path of")
+
+
+def _check(path: Path, what: str, hint: str) -> None:
+    for character in str(path):
+        category = unicodedata.category(character)
+        # Letters, the marks that some are written with, and numbers.
+        if category[0] in "LMN" or character in SIGNS:
+            continue
+        name = repr(character) if character.isprintable() else f"U+{ord(character):04X}"
+        if category == "Cs":
+            name = f"a byte that is not UTF-8 ({ord(character) - 0xDC00:#04x})"
+        raise KitError(
+            f"{what} has {_NAMES.get(character, name)} in it, and nothing can be built there:"
+            f" {_REASONS.get(character, _UNQUOTED)}.",
+            where=str(path),
+            hint=f"{hint} letters, digits and {' '.join(SIGNS)} only.",
+        )
+
+
+def measure_free_disk(folder: Path) -> int:
+    """Return the free bytes of the filesystem that ``folder``, or its nearest existing parent, is on."""
+    while not folder.exists():
+        folder = folder.parent
+    return shutil.disk_usage(folder).free
+
+
+def check_disk(what: str, folder: Path, need: int) -> None:
+    """:raises KitError: less than ``need`` bytes are free where ``folder`` is."""
+    free = measure_free_disk(folder)
+    if free < need:
+        raise KitError(
+            f"{what} needs about {need / _GB:.1f} GB of disk; {free / _GB:.1f} GB are free.",
+            where=paths.show_path(folder),
+            hint="Free disk space, or set OUT= to a folder on another disk.",
+        )
+
+
+def inherit_variables(environ: Mapping[str, str]) -> Dict[str, str]:
+    """Return the variables of a shell that a program of the kit inherits."""
+    return {name: value for name, value in environ.items() if not name.startswith(NOT_INHERITED)}
+
+
+def parse_threads(text: str) -> Optional[int]:
+    """Return the number that the text of ``THREADS=`` means; None where it is empty.
+
+    :raises KitError: it is no number of threads.
+    """
+    if not text:
+        return None
+    if not (re.fullmatch("[0-9]{1,4}", text) and 1 <= int(text) <= _MOST):
+        raise KitError(
+            f"The number of threads is not a whole number from 1 to {_MOST}.",
+            where=f"THREADS={text}",
+            hint="Correct THREADS, or leave it out for as many as torch would take.",
+        )
+    return int(text)
+
+
+def count_torch_threads(env: Mapping[str, str]) -> int:
+    """Return how many threads torch 1.9.1 takes in a process with these variables.
+
+    It asks MKL (``aten/src/ATen/ParallelOpenMP.cpp``), which takes ``MKL_NUM_THREADS``, else
+    ``OMP_NUM_THREADS``, but at most the machine's cores unless ``MKL_DYNAMIC`` is false; by default the cores
+    of the process ("Improving Performance with Threading" in MKL's developer guide).
+    """
+    for name in reversed(THREADS):
+        found = re.match(r"\s*([0-9]{1,4})(?![0-9])", env.get(name, ""))
+        if found and int(found.group(1)) > 0:
+            asked = min(int(found.group(1)), _MOST)
+            fixed = env.get("MKL_DYNAMIC", "").strip().lower() in ("0", "false", "no", "off")
+            return asked if fixed else min(asked, count_cores())
+    return count_cores(os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None)
+
+
+def count_cores(among: Optional[Set[int]] = None) -> int:
+    """Return the number of cores of the machine, or of those to which the processors ``among`` belong."""
+    siblings = set()
+    for processor in among if among is not None else range(os.cpu_count() or 1):
+        try:
+            siblings.add((_CORES / f"cpu{processor}/topology/thread_siblings_list").read_text())
+        except OSError:
+            siblings.add(str(processor))
+    return max(1, len(siblings))
+
+
+def read_threads(env: Mapping[str, Optional[str]]) -> int:
+    """Return the number of threads that an invocation takes, as the kit's rules have set it."""
+    return int(env[THREADS[0]] or 0)
