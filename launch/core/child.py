@@ -30,19 +30,13 @@ STATUS_FD = "LAUNCH_STATUS_FD"
 _started = time.monotonic()
 
 _TICK = 0.5  # seconds between two looks at the clock
-
 _TAIL_LINES = 15
-
 _PR_SET_PDEATHSIG = 1  # prctl(2)
 
 
 @dataclass(frozen=True)
 class Usage:
-    """What a child took, together with its own children.
-
-    :param seconds: wall-clock time.
-    :param peak_bytes: the largest resident set of one process.
-    """
+    """What a child and its own children took; ``peak_bytes``: the largest resident set of one process."""
 
     seconds: float
     peak_bytes: int
@@ -88,12 +82,11 @@ def run_child(
     tick: Callable[[Optional[str]], None],
     inherit: Sequence[int] = (),
 ) -> Usage:
-    """Run a command to its end and return what it took.
+    """Run a command to its end, what it prints added to ``log``, and return what it took.
 
     :param env: its whole environment.
-    :param log: what it prints is added to this file.
     :param what: the stage, for the error (``making the IR``).
-    :param tick: called twice a second with the step the child last reported, or None.
+    :param tick: called twice a second with the step that the child last reported, or None.
     :param inherit: file descriptors that the child keeps open.
     :raises KitError: it could not be started, reported an error of the user's, or failed.
     """
@@ -145,9 +138,9 @@ def run_child(
 def _redact(log: Path) -> None:
     """Take values that are not to be shown out of a log: a program may print its variables."""
     text = os.fsdecode(log.read_bytes())
-    named = hidden.redact_text(text)
-    if named != text:
-        log.write_bytes(os.fsencode(named))
+    shown = hidden.redact_text(text)
+    if shown != text:
+        log.write_bytes(os.fsencode(shown))
 
 
 def _listen(descriptor: int, tick: Callable[[Optional[str]], None]) -> List[KitError]:
@@ -173,20 +166,16 @@ def _listen(descriptor: int, tick: Callable[[Optional[str]], None]) -> List[KitE
 
 
 def _failure(what: str, code: int, log: Path) -> KitError:
-    hint = "Its last lines say why."
     if code == -signal.SIGKILL:
         reason = "was killed (SIGKILL)"
         hint = "Most often memory ran out: close other programs, or take a larger machine."
     elif code < 0:
-        reason = f"was ended by {signal.Signals(-code).name}"
-        hint = "Run the same command again: it resumes."
+        reason, hint = f"was ended by {signal.Signals(-code).name}", "Run the same command again: it resumes."
     elif code == EXIT_USER_ERROR:
-        reason = "refused its input"
+        reason, hint = "refused its input", "Its last lines say why."
     else:
-        reason = f"failed with exit status {code}"
-        hint = "Its last lines say why; the log has all of it."
-    kind = KilledError if code < 0 else KitError
-    return kind(
+        reason, hint = f"failed with exit status {code}", "Its last lines say why; the log has all of it."
+    return (KilledError if code < 0 else KitError)(
         f"The stage '{what}' {reason}. Its last lines:\n{read_tail(log)}",
         where=f"log: {paths.show_path(log)}",
         hint=hint,

@@ -7,11 +7,8 @@ from typing import Callable, Dict, Iterable, NoReturn
 
 from . import hidden
 
-EXIT_USER_ERROR = 2
-"""Exit status of every command that ended in a :class:`KitError`."""
-
-EXIT_INTERRUPTED = 130
-"""Exit status after Ctrl-C: 128 + SIGINT, as shells report it."""
+EXIT_USER_ERROR = 2  # of every command that ended in a KitError
+EXIT_INTERRUPTED = 130  # after Ctrl-C: 128 + SIGINT, as shells report it
 
 
 class KitError(Exception):
@@ -60,7 +57,7 @@ def exit_with_message(body: Callable[[], int]) -> NoReturn:
     """Run ``body`` and leave the process with its status.
 
     A :class:`KitError`, or what the operating system refuses (a full disk, a folder without permission), is
-    printed without a traceback; anything else is a defect of the kit.
+    printed without a traceback; any other error is a defect of the kit.
     """
     for stream in (sys.stdout, sys.stderr):
         # A path that is not UTF-8 must not turn a message into a traceback.

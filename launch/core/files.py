@@ -17,13 +17,12 @@ from .errors import KitError
 
 BYTE_ORDER_MARK = "\ufeff"
 
-FORMAT = 1
+STAMP_FORMAT = 1
 """Raised where the form of a :attr:`Stamp.made` changes: a stamp of another form is none."""
 
 _KEY = paths.BUILD / "digest.key"
 
-_WEIGHTS = (".bin", ".h5", ".msgpack", ".onnx", ".ot", ".pt", ".safetensors")
-"""Files of a model folder that hold weights: no variant reads them."""
+_WEIGHTS = (".bin", ".h5", ".msgpack", ".onnx", ".ot", ".pt", ".safetensors")  # no variant reads these
 
 
 def write_text(path: Path, text: str) -> None:
@@ -82,7 +81,7 @@ def check_regular(path: Path) -> None:
 
 
 def explain_special(path: Path) -> str:
-    """Return why ``path`` is not to be opened, a device, say; empty where it may be, or is not there."""
+    """Return why ``path`` is not to be opened; empty where it may be, is a folder or is not there."""
     try:
         check_regular(path)
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
@@ -117,7 +116,7 @@ def check_no_pointer(path: Path) -> None:
 
 
 def expand_path(text: str, name: str) -> Path:
-    """Return the absolute path that a person's ``text`` in the variable ``name`` means, ``~`` included.
+    """Return the absolute path that ``text`` means, the value of an option; ``~`` is a home folder.
 
     :raises KitError: it cannot be a path.
     """
@@ -153,67 +152,56 @@ def _unique(pairs: List[Tuple[str, Any]]) -> Dict[str, Any]:
 
 
 def _places(key: str, text: str) -> str:
-    """Return where a text has a key, in whichever object."""
+    """Return where a key stands in ``text``, in whichever object."""
     forms = "|".join(re.escape(json.dumps(key, ensure_ascii=plain)) for plain in (True, False))
     spots = re.finditer(rf"({forms})(?=\s*:)", text)
     return "".join(f", {find_position(text, spot.start())}" for spot in spots)
 
 
 def describe_file(path: Path, name: str) -> str:
-    """Return a file as errors name it, with what has named it; ``name`` is empty where nothing has."""
+    """Return a file as errors name it: with the option that has named it, if one has."""
     return f"{name}={path}" if name else str(path)
 
 
 def read_json(path: Path, name: str = "", *, unique: bool = False, others: str = "") -> Any:
     """Return the JSON in ``path``.
 
-    :param name: what has named the file (``TRAIN_FILE``), for the error; empty: nothing.
+    :param name: the option that has named the file (``TRAIN_FILE``), for the error.
     :param unique: whether a key may be in an object only once; else the last one counts.
-    :param others: who reads the file besides and refuses a byte order mark.
+    :param others: a program that reads the file, too, and refuses a byte order mark.
     :raises KitError: the file is missing, unreadable, not UTF-8 or not JSON (with line and column).
     """
-    where = describe_file(path, name)
+
+    def fail(what: str, hint: str, place: str = "") -> KitError:
+        return KitError(what, where=describe_file(path, name) + place, hint=hint)
+
     try:
         check_regular(path)
         check_no_pointer(path)
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise KitError("The file does not exist.", where=where, hint="Correct its name.") from None
+        raise fail("The file does not exist.", "Correct its name.") from None
     except UnicodeDecodeError as error:
-        raise KitError(
-            f"The file is not UTF-8 text (byte {error.start}).", where=where, hint="Save it as UTF-8."
-        ) from None
+        raise fail(f"The file is not UTF-8 text (byte {error.start}).", "Save it as UTF-8.") from None
     except OSError as error:
-        raise KitError(
-            f"The file cannot be read: {error.strerror}.",
-            where=where,
-            hint="Make it readable, or name another.",
-        ) from None
+        hint = "Make it readable, or name another."
+        raise fail(f"The file cannot be read: {error.strerror}.", hint) from None
     if text.startswith(BYTE_ORDER_MARK):
         if others:
-            raise KitError(
-                f"The file begins with a byte order mark, which {others} does not read.",
-                where=where,
-                hint="Save it as UTF-8 without a byte order mark.",
-            )
+            what = f"The file begins with a byte order mark, which {others} does not read."
+            raise fail(what, "Save it as UTF-8 without a byte order mark.")
         text = text[1:]
     try:
         return json.loads(text, object_pairs_hook=_unique if unique else None)
-    except ValueError as error:
-        reason = str(error)
-        if isinstance(error, json.JSONDecodeError):
-            where += f", line {error.lineno}, column {error.colno}"
-            reason = error.msg
-        elif isinstance(error, _TwiceError):
-            where += _places(reason, text)
-            reason = f"the key {show_value(reason)} is there twice"
-        raise KitError(
-            f"The file is not valid JSON: {reason}.", where=where, hint="Mend the file at that place."
-        ) from None
     except RecursionError:
-        raise KitError(
-            "The JSON is nested too deeply.", where=where, hint="Give a file of the expected form."
-        ) from None
+        raise fail("The JSON is nested too deeply.", "Give a file of the expected form.") from None
+    except json.JSONDecodeError as error:
+        reason, place = error.msg, f", line {error.lineno}, column {error.colno}"
+    except _TwiceError as error:
+        reason, place = f"the key {show_value(str(error))} is there twice", _places(str(error), text)
+    except ValueError as error:  # a number of too many digits
+        reason, place = str(error), ""
+    raise fail(f"The file is not valid JSON: {reason}.", "Mend the file at that place.", place)
 
 
 def digest_file(path: Path) -> str:
@@ -234,21 +222,15 @@ def digest_value(value: Any) -> str:
 def digest_with_key(text: str) -> str:
     """Return a digest of ``text`` that may be published: only this checkout can make it.
 
-    With a plain one a short secret is found by trying all.  The key is random and stays in the build folder;
-    where there is none, it is made.
+    With a plain one a short secret is found by trying all.  The random key stays in the build folder.
 
     :raises OSError: the key cannot be read or written.
     """
     if not _KEY.is_file():
         _KEY.parent.mkdir(parents=True, exist_ok=True)
-        part = _KEY.with_name(f".{_KEY.name}.{os.urandom(8).hex()}.part")
-        try:
-            with open(part, "xb", opener=lambda path, flags: os.open(path, flags, 0o600)) as handle:
-                handle.write(os.urandom(32))
-            with suppress(FileExistsError):
-                os.link(part, _KEY)  # whoever is first
-        finally:
-            part.unlink()
+        with replace_file(_KEY) as part:
+            part.touch(0o600)
+            part.write_bytes(os.urandom(32))
     return hmac.new(_KEY.read_bytes(), text.encode("utf-8", "surrogateescape"), "sha256").hexdigest()
 
 
@@ -265,10 +247,10 @@ def digest_model_folder(folder: Path) -> str:
 
 
 class Stamp(NamedTuple):
-    """What something was made from (``key``) and what was made, as JSON values.
+    """What something was made from (``key``) and what was made, as JSON values, in a file beside it.
 
-    The stamp is the first thing removed and the last thing written: what has one is whole.  Where it does not
-    have the digests of what was made, the caller has that flushed to disk before.
+    The stamp is the first thing removed and the last thing written: what has one is whole.  Where ``made``
+    has no digests, the caller flushes what was made to disk before.
     """
 
     key: Any
@@ -294,4 +276,4 @@ class Stamp(NamedTuple):
         return self.read(path) == self
 
     def _digest(self) -> str:
-        return digest_value([FORMAT, *self])
+        return digest_value([STAMP_FORMAT, *self])

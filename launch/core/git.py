@@ -13,7 +13,7 @@ _MISLEADING = (
     *("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR", "GIT_NAMESPACE", "GIT_PREFIX"),
     *("GIT_OBJECT_DIRECTORY", "GIT_ALTERNATE_OBJECT_DIRECTORIES", "GIT_DIFF_OPTS"),
 )
-"""Variables that lead git to another repository than its folder's, as a hook's do, or change its diffs."""
+"""Variables (a hook has them) that lead git to another repository than its folder's, or change its diffs."""
 
 _PLAIN = (
     # What a person has configured for diffs, commits and files must not change bytes, nor run anything.
@@ -55,7 +55,7 @@ def run_git(
 
     :param env: variables to set.
     :param text: its standard input.
-    :param show: let its standard error, where it reports progress, reach the terminal.
+    :param show: whether its standard error, where it reports progress, goes to the terminal.
     :raises KitError: there is no git, or it refuses to look into a folder of another user's.
     """
     kept = {name: value for name, value in os.environ.items() if name not in _MISLEADING}

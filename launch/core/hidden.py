@@ -50,7 +50,7 @@ class Word(str):
     shown: str
 
     def __new__(cls, text: str, shown: str) -> "Word":
-        """Return a text that remembers how it is shown."""
+        """Return ``text``, which remembers how it is shown."""
         made = super().__new__(cls, text)
         made.shown = shown
         return made
@@ -81,7 +81,7 @@ def hide_variable(name: str, value: str) -> Word:
 
 
 def hide_entry(name: str, written: str, value: Optional[str] = None) -> str:
-    """Return the value of an entry of ``env`` in a launch file; the kit's own are shown.
+    """Return the value of an entry of ``env`` in a launch file, hidden unless the variable is the kit's own.
 
     :param written: the value as in the file; where it is one reference, nothing is left to hide.
     :param value: the value, substituted; None: as written.
@@ -106,10 +106,7 @@ def _remember(value: str, instead: str) -> None:
 
 
 def name_folders(text: str, folders: Mapping[str, Path]) -> str:
-    """Return ``text`` with names in place of folders; of nested folders the inner one's.
-
-    :param folders: absolute paths by name; names have no backslash.
-    """
+    """Return ``text`` with names for ``folders``, which are absolute; of nested ones the inner one's."""
     forms = {
         form: name
         for name, folder in folders.items()

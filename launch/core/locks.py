@@ -16,17 +16,15 @@ LOCK = paths.BUILD / "build.lock"
 LOCKED = "this checkout"
 """What :data:`LOCK` locks, in words."""
 
-_held: Dict[Path, int] = {}
-"""The locks of this process, with their descriptors."""
+_held: Dict[Path, int] = {}  # the locks of this process, with their descriptors
 
 
 @contextmanager
 def hold_lock(path: Path, what: str) -> Iterator[int]:
-    """Hold a file's lock and yield its descriptor; wait, and say so, while another process has it.
+    """Hold a file's lock and yield its descriptor; wait, and say so, while another process works on ``what``.
 
     A child that inherits the descriptor holds the lock, too, should it outlive this process.
 
-    :param what: what is locked, for the message.
     :raises KitError: the lock's file cannot be made.
     """
     if path in _held:

@@ -1,11 +1,7 @@
 """The machine: what it is, whether the kit can build on it, and what of its shell reaches a program.
 
-torch's extension builder (``torch/utils/cpp_extension.py``) writes include and library paths without quotes
-into the compiler's command line, PYTHONPATH is split at ``:``, and Model Optimizer splits its list of folders
-at ``,``.  A two-layer model was made below a folder with each of the signs and kinds of letters allowed here.
-
-torch 1.9 adds up the norm of a matrix thread by thread in 32 bits, and masks depend on these norms, so the
-bytes of a tree depend on the number of threads.
+The bytes of a tree depend on the number of threads: torch 1.9 adds up the norm of a matrix thread by thread
+in 32 bits, and masks depend on these norms.
 """
 
 import os
@@ -24,30 +20,30 @@ _MODEL_NAME = re.compile(r"^model name\s*:\s*(.*\S)", re.M)
 _VERSION = re.compile(r"^version(?:_info)?\s*=\s*(\d+\.\d+\.\d+)", re.M)
 
 SIGNS = "@%+=./-_"
-"""What a path may hold besides letters and digits of any language."""
+"""What a path may hold besides letters and digits of any language.
+
+A two-layer model was made below a folder with each of these signs and kinds of letters.
+"""
 
 _NAMES = {" ": "a space", "\n": "a line end", "\t": "a tab"}
-
 _REASONS = {
     ":": "PYTHONPATH and PATH are split at it",
     ",": "Model Optimizer splits its list of folders at it",
 }
+# torch/utils/cpp_extension.py
 _UNQUOTED = "torch's extension builder puts paths unquoted on the compiler's command line"
-
-_GB = 1e9
 
 NOT_INHERITED = (
     *("ATEN_", "DNNL_", "GOMP_", "KMP_", "MKL_", "OMP_", "ONEDNN_"),  # how the libraries compute
     *("PYTHON", "PYTORCH_", "USE_FLAX", "USE_JAX", "USE_TF", "USE_TORCH"),  # how Python and torch run
     *("LOCAL_RANK", "RANK", "WORLD_SIZE"),  # that upstream's scripts take for a part in a distributed run
 )
-"""How the variables begin that a job's program does not inherit; what the launch file sets, it gets."""
+"""The beginnings of variables that a job's program gets from the launch file only, not from the shell."""
 
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 """The variables by which torch takes a number of threads; where they differ, the second counts."""
 
-_MOST = 1024
-
+_MOST_THREADS = 1024
 _CORES = Path("/sys/devices/system/cpu")
 
 
@@ -62,7 +58,7 @@ def describe_host(python: str) -> Dict[str, Any]:
         "processor": read_processor(),
         # Those that this process may use.
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
-        "memory_bytes": _memory(),
+        "memory_bytes": _read_memory(),
         "python": read_python_version(python),
     }
 
@@ -80,7 +76,7 @@ def _search(pattern: "re.Pattern[str]", path: Path) -> str:
     return found.group(1) if found else ""
 
 
-def _memory() -> int:
+def _read_memory() -> int:
     try:
         return max(0, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
     except (OSError, ValueError):
@@ -139,7 +135,7 @@ def check_disk(what: str, folder: Path, need: int) -> None:
     free = measure_free_disk(folder)
     if free < need:
         raise KitError(
-            f"{what} needs about {need / _GB:.1f} GB of disk; {free / _GB:.1f} GB are free.",
+            f"{what} needs about {need / 1e9:.1f} GB of disk; {free / 1e9:.1f} GB are free.",
             where=paths.show_path(folder),
             hint="Free disk space, or set OUT= to a folder on another disk.",
         )
@@ -157,9 +153,9 @@ def parse_threads(text: str) -> Optional[int]:
     """
     if not text:
         return None
-    if not (re.fullmatch("[0-9]{1,4}", text) and 1 <= int(text) <= _MOST):
+    if not (re.fullmatch("[0-9]{1,4}", text) and 1 <= int(text) <= _MOST_THREADS):
         raise KitError(
-            f"The number of threads is not a whole number from 1 to {_MOST}.",
+            f"The number of threads is not a whole number from 1 to {_MOST_THREADS}.",
             where=f"THREADS={text}",
             hint="Correct THREADS, or leave it out for as many as torch would take.",
         )
@@ -176,7 +172,7 @@ def count_torch_threads(env: Mapping[str, str]) -> int:
     for name in reversed(THREADS):
         found = re.match(r"\s*([0-9]{1,4})(?![0-9])", env.get(name, ""))
         if found and int(found.group(1)) > 0:
-            asked = min(int(found.group(1)), _MOST)
+            asked = min(int(found.group(1)), _MOST_THREADS)
             fixed = env.get("MKL_DYNAMIC", "").strip().lower() in ("0", "false", "no", "off")
             return asked if fixed else min(asked, count_cores())
     return count_cores(os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None)
@@ -194,5 +190,5 @@ def count_cores(among: Optional[Set[int]] = None) -> int:
 
 
 def read_threads(env: Mapping[str, Optional[str]]) -> int:
-    """Return the number of threads that an invocation takes, as the kit's rules have set it."""
+    """Return the number of threads of an invocation, which the kit's rules have set."""
     return int(env[THREADS[0]] or 0)

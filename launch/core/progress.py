@@ -8,14 +8,10 @@ from typing import Any, Container, List, Optional, Sequence
 
 from . import hidden
 
-QUIET_INTERVAL = 60.0
-"""Seconds between two lines about the same step where standard error is no terminal."""
-
-WAIT_INTERVAL = 10.0
-"""Seconds between two lines about a process that is waited for, where standard error is no terminal."""
-
-LOOK_INTERVAL = 0.5
-"""Seconds between two looks at something that is waited for."""
+# Seconds; the first two are between two lines where standard error is no terminal.
+QUIET_INTERVAL = 60.0  # about the same step
+WAIT_INTERVAL = 10.0  # about a process that is waited for
+LOOK_INTERVAL = 0.5  # between two looks at it
 
 
 def format_duration(seconds: float) -> str:
@@ -67,7 +63,7 @@ def _show(line: str, *, stays: bool) -> None:
 
 
 class Progress:
-    """A line a stage.
+    """The line of a stage.
 
     :param label: which variant of how many, and which stage.
     :param expected: seconds that the stage is expected to take; None where nobody knows.

@@ -1,14 +1,11 @@
-"""VS Code's launch file: its configurations, by name, and where in the file everything stands.
-
-What a key means and why, with the sources, is in the README of this folder.
-"""
+"""VS Code's launch file: its configurations, by name, and where in the file everything stands."""
 
 import difflib
 import json
 import pathlib
 import sys
 from dataclasses import dataclass, field
-from typing import Any, Dict, Mapping, Tuple
+from typing import Any, Dict, Tuple
 
 from ..core import files, hidden
 from ..core.errors import KitError
@@ -17,22 +14,13 @@ from . import jsonc
 PLATFORM = {"darwin": "osx", "win32": "windows"}.get(sys.platform, "linux")
 """The key of this platform's properties."""
 
-_SHOWN = 200
-"""Characters of a value that an error shows."""
-
-MAX_BYTES = 4 << 20
-"""Bytes up to which a launch file is read; the kit's has 12 thousand."""
+_SHOWN = 200  # characters of a value that an error shows
+MAX_BYTES = 4 << 20  # of a launch file; the kit's has 12 thousand
 
 
 @dataclass(frozen=True)
 class Configuration:
-    """One entry of ``configurations``, as written.
-
-    :param name: its ``name``, unique in the file.
-    :param body: the entry; nothing is substituted.
-    :param index: its place in the list, from 0, for errors.
-    :param document: the file, for the lines in errors.
-    """
+    """One entry of ``configurations``, at ``index`` in the file, as written: nothing is substituted."""
 
     name: str
     body: Dict[str, Any]
@@ -53,7 +41,7 @@ class Configuration:
         return {str(entry.get("id")): str(entry.get("description", "")) for entry in entries}
 
     def path(self, key: str) -> jsonc.KeyPath:
-        """Return where this platform's value of ``key`` stands in the entry."""
+        """Return the path within the entry of this platform's value of ``key``."""
         override = self.body.get(PLATFORM)
         return (PLATFORM, key) if isinstance(override, dict) and key in override else (key,)
 
@@ -74,24 +62,17 @@ class Configuration:
 
 @dataclass(frozen=True)
 class LaunchFile:
-    """What a launch file holds.
-
-    :param configurations: its configurations, in its order; their names are unique.
-    :param compounds: the names of its compounds, each with the configurations it starts.
-    :param document: the file, for the lines in errors.
-    """
+    """The configurations of a launch file, in its order, each with a name of its own."""
 
     configurations: Tuple[Configuration, ...]
-    compounds: Mapping[str, Tuple[str, ...]]
     document: jsonc.Document = field(repr=False)
 
 
 def read_launch_file(path: pathlib.Path) -> LaunchFile:
-    """Return the configurations of a launch file.
+    """Return the configurations of a launch file; a byte order mark is passed over.
 
-    :raises KitError: the file cannot be read or is no regular one, is too large, is not UTF-8 (a byte order
-        mark is passed over) or not JSON with comments, or its configurations are not objects with distinct
-        names.
+    :raises KitError: the file cannot be read, is no regular one, too large, not UTF-8 or not JSON with
+        comments, or its configurations are not objects with names, each another.
     """
     source = str(path)
     try:
@@ -115,10 +96,7 @@ def read_launch_file(path: pathlib.Path) -> LaunchFile:
 
 
 def parse_launch_file(text: str, source: str) -> LaunchFile:
-    """Return the configurations in the text of a launch file; errors as of :func:`read_launch_file`.
-
-    :param source: what errors call the text: its file name.
-    """
+    """Return the configurations in ``text``, which errors call ``source``; as :func:`read_launch_file`."""
     document = jsonc.parse_jsonc(text, source)
     if not isinstance(document.value, dict):
         raise _error(document, (), "A launch file is an object.", 'Put { "configurations": [ … ] }.')
@@ -138,7 +116,7 @@ def parse_launch_file(text: str, source: str) -> LaunchFile:
             what = f"configurations[{found[name].index}] has the same name."
             raise _error(document, (*path, "name"), what, "Rename one of the two.")
         found[name] = Configuration(name, entry, index, document)
-    return LaunchFile(tuple(found.values()), _compounds(document.at(("compounds",))), document)
+    return LaunchFile(tuple(found.values()), document)
 
 
 def find_configuration(file: LaunchFile, name: str) -> Configuration:
@@ -149,12 +127,18 @@ def find_configuration(file: LaunchFile, name: str) -> Configuration:
     names = [configuration.name for configuration in file.configurations]
     if name in names:
         return file.configurations[names.index(name)]
-    if name in file.compounds:
-        raise KitError(
-            f"{name!r} is a compound, which starts several programs at once; one can be run.",
-            where=f"{file.document.place(('compounds',))}, compounds",
-            hint="Run its configurations one by one:\n  " + "\n  ".join(file.compounds[name]),
-        )
+    compounds = file.document.at(("compounds",))
+    for entry in compounds if isinstance(compounds, list) else ():
+        if isinstance(entry, dict) and entry.get("name") == name:
+            of = entry.get("configurations")
+            of = of if isinstance(of, list) else []
+            # Each is a name, or an object with a name and the folder it is of.
+            of = [each.get("name") if isinstance(each, dict) else each for each in of]
+            raise KitError(
+                f"{name!r} is a compound, which starts several programs at once; one can be run.",
+                where=f"{file.document.place(('compounds',))}, compounds",
+                hint="\n  ".join(["Run its configurations one by one:", *map(str, of)]),
+            )
     near = difflib.get_close_matches(name, names, n=1)
     hint = (f"Did you mean {near[0]!r}?\n" if near else "") + "The names are:"
     place = f"{file.document.place(('configurations',))}, configurations[*].name"
@@ -179,18 +163,3 @@ def _error(
         where=f"{document.place(path)}{key}{text if len(text) <= _SHOWN else text[:_SHOWN] + '…'}",
         hint=hint,
     )
-
-
-def _compounds(entries: Any) -> Dict[str, Tuple[str, ...]]:
-    """Return the compounds; what is no compound is VS Code's to complain about."""
-    found: Dict[str, Tuple[str, ...]] = {}
-    for entry in entries if isinstance(entries, list) else ():
-        if isinstance(entry, dict) and isinstance(entry.get("name"), str):
-            names = entry.get("configurations")
-            # A name, or an object with a name and the folder it is of.
-            of = [
-                each.get("name") if isinstance(each, dict) else each
-                for each in (names if isinstance(names, list) else ())
-            ]
-            found[entry["name"]] = tuple(map(str, of))
-    return found

@@ -11,21 +11,15 @@ from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple
 from ..core import hidden
 
 _ACTIVATED = 'VS Code activates the environment of "python", too, for this type: it sets VIRTUAL_ENV and PATH'
-"""Why a configuration of type ``python`` that names its interpreter runs otherwise in VS Code."""
-
-_SUBSTITUTED = "as VS Code resolves it"
-"""The rule of a part that no other rule changed."""
 
 
 @dataclass(frozen=True)
 class Invocation:
     """A program to run: every variable is substituted, every default filled in.
 
-    :param python: the interpreter.
     :param target: ``("prog.py",)``, ``("-m", "module")`` or ``("-c", "code")``.
-    :param args: what the program gets after that.
     :param env: the variables that the configuration sets; None removes one that is inherited.
-    :param cwd: the directory to run in, absolute; a relative program is opened from there.
+    :param cwd: absolute; a relative program is opened from there.
     :param options: the interpreter's own, before the target.
     """
 
@@ -53,9 +47,9 @@ class Invocation:
         """
         lines = []
         if self.env:
-            removed = [word for name, value in self.env.items() if value is None for word in ("-u", name)]
-            lines.append(["env", *removed])
-            lines += [[_assignment(name, value)] for name, value in self.env.items() if value is not None]
+            words = [_assign(name, value) for name, value in self.env.items()]
+            lines.append(["env", *(word for unset in words if len(unset) > 1 for word in unset)])
+            lines += [[*assignment] for assignment in words if len(assignment) == 1]
         # Both env(1) and the shell could take an interpreter with = in its path for one more variable.  What
         # comes before it instead is no shell, for a shell may drop variables that are no names for it.
         detour = ["nice", "-n", "0"] if "=" in self.python else []
@@ -70,10 +64,6 @@ class Invocation:
             pair_open = option
         quoted = [" ".join(map(_quoted, line)) for line in lines]
         return f"cd {_quoted(self.cwd)} && \\\n" + " \\\n  ".join(quoted)
-
-
-def _assignment(name: str, value: str) -> str:
-    return hidden.join_words("=", [name, value])
 
 
 def _quoted(word: str) -> str:
@@ -100,11 +90,11 @@ def _reference(name: str, otherwise: str = "") -> str:
 
 @dataclass
 class Part:
-    """One part of an invocation: the interpreter, the program, an argument with its values, a variable …
+    """One part of an invocation: the interpreter, the program, a variable, an option with its values …
 
-    :param what: which part, in a word: ``python``, ``cwd``, ``program``, ``env``, ``args``, ``type``.
-    :param before: as in the launch file, a word each; empty where the file does not have it.
-    :param after: as it runs; empty where it is left out.
+    :param what: ``python``, ``cwd``, ``program``, ``env``, ``args`` or ``type``.
+    :param before: its words in the launch file; empty where the file does not have it.
+    :param after: its words as it runs; empty where it is left out.
     :param rules: the rules that changed it, in order.
     """
 
@@ -135,7 +125,7 @@ class Rewriter:
         self.cwd = Part("cwd", (invocation.cwd,), (invocation.cwd,), [])
         self.target = Part("program", invocation.target, invocation.target, [])
         self.env = {
-            name: Part("env", _env_words(name, value), _env_words(name, value), [])
+            name: Part("env", _assign(name, value), _assign(name, value), [])
             for name, value in invocation.env.items()
         }
         self.kind: List[Part] = []
@@ -143,12 +133,9 @@ class Rewriter:
         self.args = _grouped(invocation.args)
 
     def as_written(self, body: Mapping[str, Any], substitute: Callable[[str], str]) -> None:
-        """Show each part as the configuration ``body`` has it, before VS Code's variables are replaced.
+        """Show each part as the file has it: before ``substitute`` replaces VS Code's variables.
 
-        What the file does not have (the interpreter, often) is shown as such.
-
-        :param body: one that was resolved.
-        :param substitute: replaces VS Code's variables in a text.
+        :param body: the configuration, which was resolved.
         """
         if body.get("type") == "python" and body.get("python"):
             self.kind = [Part("type", ("python",), ("debugpy",), [_ACTIVATED])]
@@ -162,7 +149,7 @@ class Rewriter:
         for name, value in body.get("env", {}).items():
             if substitute(name) in self.env:
                 shown = None if value is None else hidden.hide_entry(substitute(name), value)
-                self.env[substitute(name)].before = _env_words(name, shown)
+                self.env[substitute(name)].before = _assign(name, shown)
         written = body.get("args", ())
         if not isinstance(written, str):
             rest = iter(written)
@@ -185,7 +172,7 @@ class Rewriter:
         )
 
     def parts(self) -> List[Part]:
-        """Return every part in the order of a command line."""
+        """Return every part, in the order of a command line."""
         return [*self.kind, self.cwd, *self.env.values(), self.python, self.target, *self.args]
 
     def value(self, option: str) -> Optional[str]:
@@ -222,7 +209,7 @@ class Rewriter:
                 part.change((), rule)
 
     def map_words(self, change: Callable[[str], str], rule: str) -> None:
-        """Put every word of the program's arguments and every variable's value through ``change``."""
+        """Put every word of the arguments and every variable's value through ``change``."""
         for part in self.args:
             part.change(tuple(hidden.map_word(change, word) for word in part.after), rule)
         for name in self.env:
@@ -238,7 +225,7 @@ class Rewriter:
         """Set an environment variable; None removes one that would be inherited."""
         part = self.env.setdefault(name, Part("env", (), (), []))
         self._values[name] = value
-        part.change(_env_words(name, value), rule)
+        part.change(_assign(name, value), rule)
 
     def drop_variable(self, name: str, rule: str) -> None:
         """Leave out an environment variable that the file sets."""
@@ -263,7 +250,7 @@ def _words(value: object) -> Tuple[str, ...]:
     return (value,) if isinstance(value, str) else ()
 
 
-def _env_words(name: str, value: Optional[str]) -> Tuple[str, ...]:
+def _assign(name: str, value: Optional[str]) -> Tuple[str, ...]:
     return ("-u", name) if value is None else (hidden.join_words("=", [name, value]),)
 
 
@@ -288,5 +275,5 @@ def format_parts(parts: List[Part]) -> str:
         lines.append(f"{part.what:<8}{before or '(not in the file)'}")
         if part.changed:
             lines.append(f"{'  runs':<8}{after or '(left out)'}")
-            lines.append(f"{'  rule':<8}{'; then '.join(part.rules) or _SUBSTITUTED}")
+            lines.append(f"{'  rule':<8}{'; then '.join(part.rules) or 'as VS Code resolves it'}")
     return "\n".join(lines)

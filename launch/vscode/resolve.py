@@ -1,6 +1,6 @@
 """What running a configuration means: its keys, as VS Code's Python debugger takes them.
 
-Key by key, with the sources, and what becomes of words in a terminal's shell: the README of this folder.
+The README of this folder has the sources, for each key and for what a terminal's shell does to words.
 """
 
 import json
@@ -15,7 +15,7 @@ from ..core.errors import KitError
 from .file import PLATFORM, Configuration
 from .invocation import Invocation
 from .jsonc import ABSENT, KeyPath
-from .variables import NoValueError, Variables
+from .variables import Variables
 
 _TYPES = ("debugpy", "python")
 
@@ -25,17 +25,15 @@ _SELECTED = "${command:python.interpreterPath}"
 _BEFORE_VSCODE = (("python",), ("pythonPath",))
 """Keys in which the extension replaces variables before VS Code does; in a platform's object it does not."""
 
-_BLANK = "[\\t-\\r \u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000\ufeff]"
+_BLANKS = "".join(map(chr, (*range(9, 14), 32, 160, 0x1680, *range(0x2000, 0x200B), 0x2028, 0x2029)))
+_BLANKS += "\u202f\u205f\u3000\ufeff"
 """What JavaScript's ``trim`` takes for white space; Python's idea of it differs."""
 
-_BLANK_ENDS = re.compile(f"^{_BLANK}+|{_BLANK}+$")
-
-INTEGRATED, EXTERNAL, NONE = "integratedTerminal", "externalTerminal", "internalConsole"
+_INTEGRATED, _EXTERNAL, _NO_SHELL = "integratedTerminal", "externalTerminal", "internalConsole"
 """The values of ``console``; the first is the default."""
 
 _CONTROL = re.compile("[\x01-\x1f\x7f]")
 _NAMES = {"\n": "A line end", "\r": "A carriage return", "\t": "A tab", "\x1b": "Escape", "\x7f": "Delete"}
-
 _TILDE = re.compile(r"~|[A-Za-z_]\w*\+?=(.*:)?~", re.ASCII | re.DOTALL)
 
 # What a shell leaves alone: it splits this, as shlex does, and expands nothing ("!" is the history's).
@@ -50,8 +48,7 @@ _SPLIT_ONLY = re.compile(
     re.VERBOSE,
 )
 
-INSTEAD = f'Or set "console": "{NONE}", which has no shell.'
-"""What helps against each of these errors."""
+_INSTEAD = f'Or set "console": "{_NO_SHELL}", which has no shell.'
 
 
 def resolve_configuration(
@@ -147,7 +144,7 @@ class _Keys:
         try:
             text = self.variables.substitute(value, env=path not in _BEFORE_VSCODE)
             text.encode("utf-8", "surrogateescape")
-        except NoValueError as problem:
+        except KitError as problem:
             raise error(path, problem.what, problem.hint) from None
         except UnicodeEncodeError:
             what = "Half of a surrogate pair is not a character."
@@ -158,7 +155,7 @@ class _Keys:
 
 
 def _check_kind(keys: _Keys) -> None:
-    """Raise unless the configuration starts a Python program as the user that runs make."""
+    """:raises KitError: this starts no Python program, or not as the user that runs make."""
     if keys.get("type") not in _TYPES:
         what = "Only configurations of Python's debugger can be run."
         raise keys.error("type", what, 'Set "type": "debugpy".')
@@ -166,7 +163,7 @@ def _check_kind(keys: _Keys) -> None:
         what = "Only configurations that launch a program can be run."
         raise keys.error("request", what, 'Set "request": "launch".')
     what = "A configuration is not run as another user."
-    if not (keys.get("sudo") is ABSENT or keys.get("sudo") is False):
+    if keys.get("sudo") not in (ABSENT, False):
         raise keys.error("sudo", what, 'Remove "sudo".')
     options = keys.get("debugOptions")
     if isinstance(options, list) and "Sudo" in options:
@@ -179,7 +176,6 @@ def _check_kind(keys: _Keys) -> None:
 
 
 def _interpreter(keys: _Keys, default: str) -> str:
-    """Return the interpreter."""
     key = "python"
     if "pythonPath" in keys:
         key = "pythonPath"
@@ -217,60 +213,58 @@ def _target(keys: _Keys) -> Tuple[str, ...]:
 
 
 def _console(keys: _Keys) -> str:
-    """Return where the program runs; what is none of VS Code's names is not this kit's to complain about."""
+    """Return where the program runs; VS Code takes what is none of its names for the default."""
     found = keys.get("console")
-    return found if found in (EXTERNAL, NONE) else INTEGRATED
+    return found if found in (_EXTERNAL, _NO_SHELL) else _INTEGRATED
 
 
 def _check_typed(keys: _Keys, path: KeyPath, word: str) -> None:
-    """Raise where a word does not reach the program as it is, for VS Code passes it through a shell."""
+    """:raises KitError: a shell, through which VS Code passes the word, would change it."""
     console = _console(keys)
-    if console == NONE:
+    if console == _NO_SHELL:
         return
     hint = "Write the path itself, or begin it with ${userHome}." if "~" in word else "Leave that out."
-    hint += f"\n{INSTEAD}"
-    if console == EXTERNAL:
-        what = find_raw_change(word)
+    hint += f"\n{_INSTEAD}"
+    if console == _EXTERNAL:
+        what = _find_raw_change(word)
     elif isinstance(keys.get("args"), str):
-        what = find_raw_change(word) or find_control(word)
+        what = _find_raw_change(word) or _find_control(word)
         hint = 'Write "args" as a list, one string an argument: VS Code quotes the words then.'
     else:
-        what = find_change(word)
+        what = _find_change(word)
     if what is not None:
         raise keys.configuration.error(path, what, hint)
 
 
 def _working_directory(keys: _Keys) -> str:
-    """Return the folder in which the program runs."""
     cwd = keys.optional("cwd")
     if cwd is None:
         return keys.variables.folder
     if not pathlib.PurePath(cwd).is_absolute():
         what = "VS Code takes a relative working directory from where it was started itself."
         raise keys.error("cwd", what, "Begin it with ${workspaceFolder}, or ${userHome} for ~.")
-    reason = find_control(cwd) if _console(keys) == INTEGRATED else None
+    reason = _find_control(cwd) if _console(keys) == _INTEGRATED else None
     if reason is not None:
-        raise keys.error("cwd", reason, f"Name another folder.\n{INSTEAD}")
+        raise keys.error("cwd", reason, f"Name another folder.\n{_INSTEAD}")
     return hidden.map_word(lambda text: str(pathlib.PurePath(text)), cwd)
 
 
 def _arguments(keys: _Keys) -> Tuple[str, ...]:
-    """Return the program's arguments."""
     if not isinstance(keys.get("args"), str):
         words = keys.strings("args")
         for index, word in enumerate(words):
             _check_typed(keys, (*keys.path("args"), index), word)
         return tuple(words)
     console, text = _console(keys), keys.text("args")
-    split = split_words(text)
-    if console == NONE:
+    split = _split_words(text)
+    if console == _NO_SHELL:
         what: Optional[str] = f'debugpy takes no string here with "console": "{console}": there is no shell.'
-    elif console == EXTERNAL and text:
+    elif console == _EXTERNAL and text:
         what = f'With "console": "{console}" VS Code makes one word of a string.'
     elif hidden.show_word(text) != text:
         what = "How a shell splits a value of the environment cannot be shown without showing the value."
     else:
-        what = find_control(text)
+        what = _find_control(text)
     if what is None and split is not None:
         return tuple(split)
     what = what or "A shell would expand these arguments, or cannot split them."
@@ -284,8 +278,8 @@ def _environment(keys: _Keys, env: Mapping[str, str]) -> Dict[str, Optional[str]
         raise keys.error("env", '"env" must be an object.', 'Put { "NAME": "…" } there.')
     own = dict(_variable(keys, key, value) for key, value in ({} if entries is ABSENT else entries).items())
     for name in ("PATH", "PYTHONPATH"):
-        searched = hidden.map_word(_trimmed, own.get(name) or "")
-        inherited = _trimmed(env.get(name, ""))
+        searched = hidden.map_word(lambda text: text.strip(_BLANKS), own.get(name) or "")
+        inherited = env.get(name, "").strip(_BLANKS)
         if not searched:
             own.pop(name, None)
         elif inherited:
@@ -312,13 +306,8 @@ def _variable(keys: _Keys, key: str, value: Any) -> Tuple[str, Optional[str]]:
     return name, None if value is None else hidden.hide_entry(name, value, keys.string(path, value))
 
 
-def _trimmed(text: str) -> str:
-    """Return ``text`` without the white space at its ends, as JavaScript's ``trim`` does."""
-    return _BLANK_ENDS.sub("", text)
-
-
-def find_control(text: str) -> Optional[str]:
-    """Return why a terminal does not take ``text``: a control character is a key there; None: it takes it."""
+def _find_control(text: str) -> Optional[str]:
+    """Return why a terminal does not take ``text``; None: it does."""
     found = _CONTROL.search(text)
     if found is None:
         return None
@@ -327,7 +316,7 @@ def find_control(text: str) -> Optional[str]:
     return f"{name} is a key where VS Code types this into a terminal: it changes, ends or deletes the line."
 
 
-def find_change(word: str) -> Optional[str]:
+def _find_change(word: str) -> Optional[str]:
     """Return why a word of a list does not reach a program in the integrated terminal; None: it does."""
     if _TILDE.match(word):
         return "VS Code leaves ~ here to the terminal's shell, which puts a home folder in its place."
@@ -335,18 +324,18 @@ def find_change(word: str) -> Optional[str]:
         return "VS Code leaves this to the terminal's shell, which redirects input or output."
     if re.match("=.", word, re.DOTALL):
         return "VS Code leaves = here to the terminal's shell, and zsh puts a command's path in its place."
-    return find_control(word)
+    return _find_control(word)
 
 
-def find_raw_change(word: str) -> Optional[str]:
+def _find_raw_change(word: str) -> Optional[str]:
     """Return why a word that a shell gets as it is, quoted for spaces alone, does not reach a program."""
     typed = f'"{word}"' if " " in word else word
-    if split_words(typed) != [word]:
+    if _split_words(typed) != [word]:
         return "VS Code leaves this word to a shell, which splits, expands or unquotes it."
     return None
 
 
-def split_words(text: str) -> Optional[List[str]]:
+def _split_words(text: str) -> Optional[List[str]]:
     """Return the words that a shell makes of ``text``; None where it would expand it, or cannot split it."""
     try:
         return shlex.split(text) if _SPLIT_ONLY.fullmatch(text) else None

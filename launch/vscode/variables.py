@@ -1,7 +1,4 @@
-"""The ``${…}`` variables of launch files.
-
-Which there are, and what each stands for, with the sources: the README of this folder.
-"""
+"""The ``${…}`` variables of launch files; the README of this folder has the source of each."""
 
 import difflib
 import os
@@ -10,10 +7,10 @@ import re
 from typing import Mapping
 
 from ..core import hidden
+from ..core.errors import KitError
 from .file import PLATFORM
 
 _REFERENCE = re.compile(r"\$\{(.*?)\}", re.DOTALL)
-
 _UNCLOSED = re.compile(r"\$\{[A-Za-z/][^}]*\Z")
 _EDITORS = re.compile(r"(file|relativeFile)([A-Z]\w*)?|lineNumber|columnNumber|selectedText")
 _ELSEWHERE = {
@@ -33,19 +30,6 @@ _NO_ENV = (
     f'${{env:NAME}} has its value in the "python" of "{PLATFORM}": {{ … }}.'
 )
 """What to write in a key in which ``${env:NAME}`` has no value."""
-
-
-class NoValueError(Exception):
-    """A variable has no value, or none outside VS Code.
-
-    :param what: one sentence: which variable has none.
-    :param hint: what to write in its place.
-    """
-
-    def __init__(self, what: str, hint: str) -> None:
-        super().__init__(what)
-        self.what = what
-        self.hint = hint
 
 
 class Variables:
@@ -71,12 +55,14 @@ class Variables:
     def substitute(self, text: str, *, env: bool = True) -> str:
         """Return ``text`` with its variables replaced.
 
-        :param env: whether the variables of the environment have a value here: see above.
-        :raises NoValueError: one of the variables has none.
+        :param env: whether ``${env:NAME}`` has a value in this key.
+        :raises KitError: one of the variables has none, or none outside VS Code; it names no place.
         """
         unclosed = _UNCLOSED.search(text)
         if unclosed:
-            raise self._not_closed(unclosed.group())
+            # What follows the name may be a secret.
+            name = re.match(r"\$\{(?:env:)?\w*", unclosed.group())
+            raise KitError(f"{name.group() if name else '${'} has no closing brace.", hint="Add the brace.")
         pieces, end = [], 0
         for match in _REFERENCE.finditer(text):
             pieces += [text[end : match.start()], self._value(match.group(), match.group(1), env)]
@@ -93,30 +79,20 @@ class Variables:
         if name == "userHome" and not colon:
             return self._home(reference)
         if not env and inner.startswith(("env:", "env.")):
-            raise NoValueError(
-                f"The debugger extension replaces {reference} by nothing in this key.", _NO_ENV
-            )
+            what = f"The debugger extension replaces {reference} by nothing in this key."
+            raise KitError(what, hint=_NO_ENV)
         if name == "env" and argument and not re.search(r"[:${\0]", argument):
             return hidden.hide_variable(argument, self._env.get(argument, ""))
         raise self._problem(reference, name, argument, env)
-
-    def _not_closed(self, reference: str) -> NoValueError:
-        known = [
-            name for name in (*self._values, "userHome", *_OLD_NAMES) if reference.startswith("${" + name)
-        ]
-        hint = f"Write ${{{max(known, key=len)}}}." if known else "Add the closing brace."
-        # What follows the name may be a secret.
-        name = re.match(r"\$\{(?:env:)?\w*", reference)
-        return NoValueError(f"{name.group() if name else reference[:2]} has no closing brace.", hint)
 
     def _home(self, reference: str) -> str:
         try:
             return self._env.get("HOME") or str(pathlib.Path.home())
         except (KeyError, RuntimeError):
             hint = "You have no home directory: set HOME."
-            raise NoValueError(f"{reference} has no value.", hint) from None
+            raise KitError(f"{reference} has no value.", hint=hint) from None
 
-    def _problem(self, reference: str, name: str, argument: str, env: bool) -> NoValueError:
+    def _problem(self, reference: str, name: str, argument: str, env: bool) -> KitError:
         why = _ELSEWHERE.get(name, "")
         if name == "input":
             asks = self._inputs.get(argument)
@@ -126,10 +102,10 @@ class Variables:
             why = "It depends on what is open in VS Code's editor."
         if why:
             instead = "Write the value itself, or ${env:NAME} and set NAME." if env else _NO_ENV
-            return NoValueError(f"{reference} has no value outside VS Code.", f"{why}\n{instead}")
+            return KitError(f"{reference} has no value outside VS Code.", hint=f"{why}\n{instead}")
         if name in _SCOPED:
             hint = f"The only folder is {self._values['workspaceFolderBasename']!r}.  Write ${{{name}}}."
-            return NoValueError(f"{reference} has no value.", hint)
+            return KitError(f"{reference} has no value.", hint=hint)
         if env and re.match(r"env\b", name):
             hint = "Write ${env:NAME}."
         else:
@@ -137,4 +113,4 @@ class Variables:
             near = difflib.get_close_matches(name, known, n=1)
             hint = f"Did you mean ${{{near[0]}}}?\n" if near else ""
             hint += "The variables are " + ", ".join(f"${{{variable}}}" for variable in known) + "."
-        return NoValueError(f"{reference} is no variable of VS Code.", hint)
+        return KitError(f"{reference} is no variable of VS Code.", hint=hint)

@@ -51,5 +51,5 @@ def test_a_changed_one_is_none(path: Path) -> None:
 
 
 def test_one_of_another_form_is_none(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(files, "FORMAT", files.FORMAT + 1)
+    monkeypatch.setattr(files, "STAMP_FORMAT", files.STAMP_FORMAT + 1)
     assert Stamp.read(path) is None
