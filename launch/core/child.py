@@ -3,9 +3,8 @@
 A child never outlives the kit: on Linux it is killed with its parent, and everywhere it inherits the build's
 lock, so that no other build starts while it still writes.
 
-The tools' own chatter goes to a log, so a child has a second way to speak: one JSON object a line on the file
-descriptor in the environment variable :data:`STATUS_FD`.  Without it (F5 in VS Code, a command pasted from
-``make command``) the same messages go to standard error as plain text.
+What it prints goes to a log.  Its steps and errors come, one JSON object a line, on the file descriptor that
+the environment variable :data:`STATUS_FD` names; without it (F5, a pasted command) it prints them, too.
 """
 
 import ctypes
@@ -28,7 +27,6 @@ from .errors import EXIT_INTERRUPTED, EXIT_USER_ERROR, KitError
 STATUS_FD = "LAUNCH_STATUS_FD"
 
 _started = time.monotonic()
-
 _TICK = 0.5  # seconds between two looks at the clock
 _TAIL_LINES = 15
 _PR_SET_PDEATHSIG = 1  # prctl(2)
@@ -53,11 +51,11 @@ def sum_usages(usages: Sequence[Usage]) -> Usage:
 
 
 class KilledError(KitError):
-    """A command was ended by a signal: of its inputs that says nothing."""
+    """A command was ended by a signal, which says nothing of its inputs."""
 
 
 def die_with_parent() -> None:
-    """Let the kernel kill this process with the one that started it; only Linux does."""
+    """Have the kernel kill this process with the one that started it; only Linux does."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
@@ -192,12 +190,12 @@ def _send(message: Dict[str, Any], text: str) -> None:
 
 
 def report_step(name: str) -> None:
-    """Say what begins now, in a few words (``calibrating activation ranges``)."""
+    """Say in a few words what begins now."""
     _send({"step": name}, f"[{time.monotonic() - _started:6.1f} s] {name}")
 
 
 def run_body(body: Any, *arguments: Any) -> int:
-    """Return ``body``'s exit status; a :class:`KitError` is handed over and becomes status 2."""
+    """Return ``body``'s exit status; a :class:`KitError` is reported and becomes status 2."""
     try:
         return int(body(*arguments) or 0)
     except KitError as problem:

@@ -16,12 +16,9 @@ from . import paths
 from .errors import KitError
 
 BYTE_ORDER_MARK = "\ufeff"
-
-STAMP_FORMAT = 1
-"""Raised where the form of a :attr:`Stamp.made` changes: a stamp of another form is none."""
+STAMP_FORMAT = 1  # raised where the form of any Stamp.made changes: a stamp of another form is none
 
 _KEY = paths.BUILD / "digest.key"
-
 _WEIGHTS = (".bin", ".h5", ".msgpack", ".onnx", ".ot", ".pt", ".safetensors")  # no variant reads these
 
 
@@ -63,7 +60,7 @@ def flush_file(path: Path) -> None:
 
 
 def flush_tree(folder: Path) -> None:
-    """:func:`flush_file` a folder and everything in it, but not what its links lead to."""
+    """:func:`flush_file` a folder and everything in it; its links are not followed."""
     for place, _, names in os.walk(str(folder)):
         for path in (Path(place, name) for name in names):
             if not path.is_symlink():
@@ -72,7 +69,7 @@ def flush_tree(folder: Path) -> None:
 
 
 def check_regular(path: Path) -> None:
-    """:raises OSError: no regular file is there, but a device or a pipe, say, that may never end."""
+    """:raises OSError: this is no regular file: a device or a pipe, say, may never end."""
     mode = path.stat().st_mode
     if stat.S_ISDIR(mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))

@@ -15,29 +15,20 @@ _MISLEADING = (
 )
 """Variables (a hook has them) that lead git to another repository than its folder's, or change its diffs."""
 
-_PLAIN = (
-    # What a person has configured for diffs, commits and files must not change bytes, nor run anything.
-    *("-c", "core.autocrlf=false"),
-    *("-c", "core.eol=lf"),
-    *("-c", "core.quotePath=false"),
-    *("-c", "core.attributesFile=/dev/null"),
-    *("-c", "core.hooksPath=/dev/null"),
-    *("-c", "apply.whitespace=nowarn"),
-    *("-c", "apply.ignoreWhitespace=no"),
-    *("-c", "diff.noprefix=false"),
-    *("-c", "diff.mnemonicPrefix=false"),
-    *("-c", "diff.suppressBlankEmpty=false"),
-    *("-c", "i18n.commitEncoding=UTF-8"),
-    *("-c", "i18n.logOutputEncoding=UTF-8"),
-    *("-c", "log.showSignature=false"),
-    *("-c", "commit.gpgSign=false"),
-    *("-c", "gc.auto=0"),
+# What a person has configured for diffs, commits and files must not change bytes, nor run anything.
+_SETTINGS = (
+    *("core.autocrlf=false", "core.eol=lf", "core.quotePath=false", "core.attributesFile=/dev/null"),
+    *("core.hooksPath=/dev/null", "apply.whitespace=nowarn", "apply.ignoreWhitespace=no"),
+    *("diff.noprefix=false", "diff.mnemonicPrefix=false", "diff.suppressBlankEmpty=false"),
+    *("i18n.commitEncoding=UTF-8", "i18n.logOutputEncoding=UTF-8", "log.showSignature=false"),
+    *("commit.gpgSign=false", "gc.auto=0"),
 )
+_PLAIN = [word for setting in _SETTINGS for word in ("-c", setting)]
 
 _DISTRUST = re.compile(
     r"(?:dubious ownership in repository at|unsafe repository) \(?'([^']+)'(?: is owned by someone else)?"
 )
-"""How git, from 2.35.2 on, says that a folder is another user's."""
+"""What git from 2.35.2 on says of a folder of another user's."""
 
 
 def run_git(

@@ -20,15 +20,10 @@ OWN = frozenset(
 )
 """The kit's variables: those that its launch file, its rules and upstream's launch file set."""
 
-NOT_SHOWN = "(not shown)"
-"""What stands for a value that the launch file itself has."""
+NOT_SHOWN = "(not shown)"  # stands for a value that the launch file itself has
+REFERENCE = re.compile(r"\$\{env:([^}]*)\}")  # stands for a value of the environment
 
-REFERENCE = re.compile(r"\$\{env:([^}]*)\}")
-"""What stands for a value of the environment: the reference, as launch files have it."""
-
-_SHORTEST = 6
-"""Letters of a value that is looked for in what is printed: a shorter one is part of too many words."""
-
+_SHORTEST = 6  # letters of a value that is looked for in texts: a shorter one is part of too many words
 _values: Dict[str, str] = {}
 
 _FOLDERS = {"${workspaceFolder}": paths.REPOSITORY, "${venv}": paths.VENV}
@@ -50,7 +45,7 @@ class Word(str):
     shown: str
 
     def __new__(cls, text: str, shown: str) -> "Word":
-        """Return ``text``, which remembers how it is shown."""
+        """Return ``text``, which is shown as ``shown``."""
         made = super().__new__(cls, text)
         made.shown = shown
         return made

@@ -20,10 +20,7 @@ _MODEL_NAME = re.compile(r"^model name\s*:\s*(.*\S)", re.M)
 _VERSION = re.compile(r"^version(?:_info)?\s*=\s*(\d+\.\d+\.\d+)", re.M)
 
 SIGNS = "@%+=./-_"
-"""What a path may hold besides letters and digits of any language.
-
-A two-layer model was made below a folder with each of these signs and kinds of letters.
-"""
+"""What a path may hold besides letters and digits; a model was made below a folder with each of these."""
 
 _NAMES = {" ": "a space", "\n": "a line end", "\t": "a tab"}
 _REASONS = {

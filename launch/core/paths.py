@@ -5,7 +5,7 @@ from pathlib import Path
 
 
 def _entered(folder: Path) -> Path:
-    """Return ``folder``, a real path, as the shell calls it where that is in this folder.
+    """Return ``folder``, a real path, by the name that the shell has for it where it is in this folder.
 
     A shell keeps the symbolic link that it was led through (POSIX: ``PWD``), and so does VS Code.
     """
@@ -19,8 +19,6 @@ REPOSITORY = _entered(Path(__file__).resolve().parent.parent.parent)
 
 PACKAGE = REPOSITORY / "launch"
 LAUNCH_FILE = REPOSITORY / ".vscode" / "launch.json"
-"""Where VS Code has it, so that make and VS Code read one file."""
-
 CONFIGS = PACKAGE / "configs"
 ENVIRONMENT_DATA = PACKAGE / "setup" / "locks"
 SAMPLE = PACKAGE / "sample"
@@ -38,9 +36,7 @@ Tests that run side by side have a folder each, which ``KIT_BUILD`` names; what 
 """
 
 DERIVED_SOURCES = _BUILD / "src"
-ENVIRONMENTS = _BUILD / "env"
-"""Environments beside :data:`VENV`, for what cannot be in it."""
-
+ENVIRONMENTS = _BUILD / "env"  # for what cannot be in VENV
 EXTENSIONS = _BUILD / "torch_extensions"
 WHEELS = _BUILD / "wheels"
 

@@ -1,7 +1,7 @@
-"""A program to run, resolved: what every launch configuration ends in; and one under change, rule by rule.
+"""A program to run, and how rules change it: what every launch configuration ends in.
 
-What runs differs from what a launch file says only by rules with names, and every part of the command line
-can be shown as it stands in the file, as it runs, and by which rule.
+What runs differs from what the launch file says only by rules with names, and each part of the command line
+can be shown as in the file, as it runs, and by which rule.
 """
 
 import shlex
@@ -42,16 +42,16 @@ class Invocation:
     def shell(self) -> str:
         """Return a command for a POSIX shell that does the same, with an option and its value on a line.
 
-        Values of the environment are referred to.  Those that the launch file itself has for variables that
-        are not the kit's own are to be set in that shell: where they are not, it says so and runs nothing.
+        Values that are not to be shown are references: where the shell has no such variable, and the launch
+        file has its value, the command says so and runs nothing.
         """
         lines = []
         if self.env:
             words = [_assign(name, value) for name, value in self.env.items()]
             lines.append(["env", *(word for unset in words if len(unset) > 1 for word in unset)])
             lines += [[*assignment] for assignment in words if len(assignment) == 1]
-        # Both env(1) and the shell could take an interpreter with = in its path for one more variable.  What
-        # comes before it instead is no shell, for a shell may drop variables that are no names for it.
+        # env(1) and the shell take an interpreter with = in its path for one more variable.  No shell in its
+        # place: it may drop variables that are no names for it.
         detour = ["nice", "-n", "0"] if "=" in self.python else []
         lines.append([*detour, self.python, *self.options, *self.target])
         pair_open = False
@@ -82,7 +82,7 @@ def _quoted(word: str) -> str:
 
 
 def _reference(name: str, otherwise: str = "") -> str:
-    """Return what a shell takes for the value of a variable; what is no name for it, printenv knows."""
+    """Return a shell's reference to a variable; one whose name is none to a shell, printenv knows."""
     if name.isascii() and name.isidentifier():
         return f'"${{{name}{otherwise}}}"'
     return f'"$(printenv {shlex.quote(name)})"'

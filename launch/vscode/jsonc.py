@@ -1,9 +1,7 @@
-"""JSON with comments and trailing commas, as VS Code writes it, read strictly in every other way.
+"""JSON with comments and trailing commas, as VS Code reads it; a key written twice and NaN are errors.
 
-Comments, trailing commas and the white space that JSON has not are overwritten with spaces, so that lines and
-columns stay, and what is left goes to :mod:`json`.  White space and line ends are those of VS Code
-(``src/vs/base/common/json.ts``: ``isWhiteSpace``, ``isLineBreak``).  A key written twice, NaN and Infinity,
-which :mod:`json` takes, are errors.
+Comments, trailing commas and white space that JSON has not are overwritten with spaces, so that lines and
+columns stay; what is left goes to :mod:`json`.
 """
 
 import functools
@@ -22,12 +20,10 @@ KeyPath = Tuple[Union[str, int], ...]
 ABSENT = object()
 """The value of a key that is not there; null is a value."""
 
-MAX_DEPTH = 100
-"""Objects and lists inside each other.  A launch file needs five; :mod:`json` fails at about a thousand."""
+MAX_DEPTH = 100  # objects and lists inside each other; a launch file needs five
+_SHOWN = 60  # characters of a key path that an error shows
 
-_SHOWN = 60
-"""Characters of a key path that an error shows."""
-
+# VS Code's white space: src/vs/base/common/json.ts, isWhiteSpace and isLineBreak.
 _BLANK = r" \t\r\n\v\f\u00a0\u1680\u2000-\u200b\u2028\u2029\u202f\u205f\u3000\ufeff"
 
 # A string need not be closed here: json.loads says where it begins.
@@ -47,9 +43,8 @@ _TRAILING = re.compile(r'"(?:[^"\\\r\n]|\\.)*"?|[\[{:,][ \r\n]*,|,(?=[ \r\n]*[\]
 
 @dataclass(frozen=True)
 class Document:
-    """A value and the text it was read from.
+    """A value and the text it was read from, which errors call ``source``.
 
-    :param source: what errors call the text: its file name.
     :param starts: where in the text each key and each list's item begins.
     """
 
@@ -66,7 +61,7 @@ class Document:
             return ABSENT
 
     def place(self, path: KeyPath) -> str:
-        """Return the file and the line of the key or item at ``path``, or of the nearest around it."""
+        """Return file and line of the key or item at ``path``, or of the nearest around it."""
         while path and path not in self.starts:
             path = path[:-1]
         line = self.text.count("\n", 0, self.starts.get(path, 0)) + 1
@@ -76,10 +71,11 @@ class Document:
 def parse_jsonc(text: str, source: str) -> Document:
     """Return the value that ``text`` holds, with the places of its parts.
 
-    :raises KitError: the text is not JSON with comments and trailing commas, an object has a key twice, a
-        number is NaN or infinite, or the nesting is deeper than :data:`MAX_DEPTH`.
+    :raises KitError: the text is not JSON with comments and trailing commas, has a key twice in one object, a
+        number that is not finite, or more than :data:`MAX_DEPTH` objects and lists inside each other.
     """
-    plain = _TRAILING.sub(lambda match: " " if match.group() == "," else match.group(), _blank(text))
+    blanked = _TOKEN.sub(lambda it: _NOT_LINE_END.sub(" ", it.group()) if it["blank"] else it.group(), text)
+    plain = _TRAILING.sub(lambda it: " " if it.group() == "," else it.group(), blanked)
     value: Any = ABSENT
     try:
         value = json.loads(plain)
@@ -125,15 +121,8 @@ def format_path(path: KeyPath) -> str:
     return text[1:] if text.startswith(".") else text
 
 
-def _blank(text: str) -> str:
-    """Return ``text`` with spaces in the place of comments and of white space that JSON has not."""
-    return _TOKEN.sub(
-        lambda match: _NOT_LINE_END.sub(" ", match.group()) if match["blank"] else match.group(), text
-    )
-
-
 def _at(text: str, index: int) -> str:
-    """Return the key at or after which a character is, for the end of a place; empty where there is none."""
+    """Return the end of a place: the key at or after which a character is; empty where there is none."""
     path: KeyPath = ()
     for token, inside, _ in _walk(text):
         if token.start() >= index:

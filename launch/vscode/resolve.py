@@ -115,9 +115,8 @@ class _Keys:
         return self.configuration.error(self.path(key), what, hint)
 
     def text(self, key: str) -> str:
-        """Return the string ``key``, empty where it is absent."""
-        value = self.get(key)
-        return "" if value is ABSENT else self.string(self.path(key), value)
+        """Return the string ``key``, which is there."""
+        return self.string(self.path(key), self.values[key])
 
     def optional(self, key: str) -> Optional[str]:
         """Return the string ``key``, or None where it is absent or null."""
@@ -163,7 +162,7 @@ def _check_kind(keys: _Keys) -> None:
         what = "Only configurations that launch a program can be run."
         raise keys.error("request", what, 'Set "request": "launch".')
     what = "A configuration is not run as another user."
-    if keys.get("sudo") not in (ABSENT, False):
+    if not (keys.get("sudo") is ABSENT or keys.get("sudo") is False):
         raise keys.error("sudo", what, 'Remove "sudo".')
     options = keys.get("debugOptions")
     if isinstance(options, list) and "Sudo" in options:
