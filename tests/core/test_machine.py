@@ -1,12 +1,13 @@
-"""What of the shell and the machine a program computes with: threads, and variables it does not inherit."""
+"""What a provenance says of the machine, where a checkout may lie, and what a program gets of the shell."""
 
 import json
 import os
+import platform
 import shlex
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, Callable, Dict, Mapping, Optional, Set
+from typing import Any, Callable, Dict, List, Mapping, Optional, Set
 
 import pytest
 
@@ -14,9 +15,135 @@ from launch.build import inputs, jobs
 from launch.core import machine, paths
 from launch.core.errors import KitError
 from launch.model import variants
+from launch.setup import environment, interpreters
 from launch.sources.source import Registry
 
-from ..conftest import HYBRID, Kit, assert_user_error
+from ..conftest import HYBRID, Kit, assert_user_error, copy_checkout, run
+
+CPUINFO = "processor\t: 0\nvendor_id\t: GenuineIntel\nmodel name\t: A Processor (R) @ 2.20GHz\ncores\t: 2\n"
+
+
+def test_facts_are_the_systems() -> None:
+    found = machine.describe_host(str(paths.VENV_PYTHON))
+    assert set(found) == {"system", "machine", "processor", "cores", "memory_bytes", "python"}
+    assert found["system"].split() == [platform.system(), platform.release()]
+    assert found["machine"] == platform.machine()
+    assert 1 <= found["cores"] <= (os.cpu_count() or 1)
+    total = next(
+        line for line in Path("/proc/meminfo").read_text().splitlines() if line.startswith("MemTotal")
+    )
+    # The kernel's own part is in neither.
+    assert found["memory_bytes"] == pytest.approx(int(total.split()[1]) * 1024, rel=0.01)
+    done = subprocess.run(
+        [str(paths.VENV_PYTHON), "-c", "import platform; print(platform.python_version())"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert found["python"] == done.stdout.strip()
+    assert platform.node() not in found.values(), "the machine's name is nobody's business"
+
+
+def test_cores_are_those_that_the_process_may_use() -> None:
+    code = "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})\n"
+    code += "from launch.core import machine; print(machine.describe_host('')['cores'])"
+    argv = [sys.executable, "-c", code]
+    done = subprocess.run(argv, cwd=str(paths.REPOSITORY), capture_output=True, text=True, check=True)
+    assert done.stdout == "1\n"
+
+
+def test_the_processor_is_named_where_the_system_names_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cpuinfo = tmp_path / "cpuinfo"
+    monkeypatch.setattr(machine, "_CPUINFO", cpuinfo)
+    assert machine.read_processor() == ""
+    cpuinfo.write_text(CPUINFO * 2)
+    assert machine.read_processor() == "A Processor (R) @ 2.20GHz"
+    cpuinfo.write_text("processor\t: 0\nBogoMIPS\t: 50.00\n")
+    assert machine.read_processor() == ""
+
+
+def test_the_version_of_an_interpreter_outside_of_an_environment_is_not_known(tmp_path: Path) -> None:
+    python = tmp_path / "bin" / "python"
+    assert machine.read_python_version(str(python)) == ""
+    assert machine.read_python_version("python3") == ""
+    (tmp_path / "pyvenv.cfg").write_text("home = /usr/bin\nversion_info = 3.9.1.final.0\n")
+    assert machine.read_python_version(str(python)) == "3.9.1"
+
+
+UNFIT = {
+    "two words": ("a space", "unquoted"),
+    "it's": ('"\'"', "unquoted"),
+    'a"b': ("'\"'", "unquoted"),
+    "a\nb": ("a line end", "unquoted"),
+    "a\tb": ("a tab", "unquoted"),
+    "a\x01b": ("U+0001", "unquoted"),
+    "$HOME": ("'$'", "unquoted"),
+    "a\\b": (repr("\\"), "unquoted"),
+    "a;b": ("';'", "unquoted"),
+    "(a)": ("'('", "unquoted"),
+    "🤗": ("'🤗'", "unquoted"),
+    os.fsdecode(b"caf\xe9"): ("not UTF-8 (0xe9)", "unquoted"),
+    "a:b": ("':'", "PYTHONPATH"),
+    "a,b": ("','", "Model Optimizer"),
+}
+
+
+@pytest.mark.parametrize("name", list(UNFIT))
+def test_what_a_build_cannot_stand_is_named_with_the_reason(name: str, monkeypatch) -> None:
+    monkeypatch.setattr(paths, "REPOSITORY", Path("/srv") / name / "kit")
+    with pytest.raises(KitError) as caught:
+        machine.check_place()
+    for word in UNFIT[name]:
+        assert word in caught.value.what
+    assert caught.value.where == f"/srv/{name}/kit"
+    assert "clone" in caught.value.hint
+
+
+@pytest.mark.parametrize("name", ["kit", "a@b%41c+d=e.g-h_1", "naïve", "e\u0301", "模型", "हिन्दी", "Ω٣"])
+def test_letters_of_any_language_and_some_signs_are_fit(name: str, monkeypatch) -> None:
+    monkeypatch.setattr(paths, "REPOSITORY", Path("/srv") / name / "kit")
+    machine.check_place()
+
+
+def test_headers_that_no_compiler_would_find_are_refused(tmp_path: Path) -> None:
+    fit = interpreters.Interpreter("/p/python3.8", "3.8.18", "here", headers="/p/include/python3.8")
+    environment._check_interpreter(fit)
+    unfit = interpreters.Interpreter("/a b/python3.8", "3.8.18", "here", headers="/a b/include/python3.8")
+    with pytest.raises(KitError) as caught:
+        environment._check_interpreter(unfit)
+    assert "a space" in caught.value.what
+    assert caught.value.where == unfit.headers
+    assert "PYTHON=" in caught.value.hint
+
+
+def make(clone: Path, *words: str) -> "subprocess.CompletedProcess[str]":
+    env = {"PATH": os.environ["PATH"], "HOME": str(clone.parent), "LAUNCH_SOURCE": "registry"}
+    argv: List[str] = ["make", "--no-print-directory", *words]
+    return run(argv, cwd=clone, env=env)
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return copy_checkout(tmp_path_factory.mktemp("place") / "my kit")
+
+
+@pytest.mark.parametrize("words", [["setup"], ["variant", f"V={HYBRID}"], ["evaluate"], ["test"], ["all"]])
+def test_what_builds_refuses_at_once(clone: Path, words: List[str]) -> None:
+    done = make(clone, *words)
+    assert done.returncode == 2
+    assert_user_error(done, "a space", str(clone), "clone the checkout")
+    assert not (clone / ".venv").exists()
+    assert not (clone / "build/src").exists()
+
+
+@pytest.mark.parametrize("words", [["help"], ["command", f"V={HYBRID}"], ["configs"]])
+def test_what_builds_nothing_works(clone: Path, words: List[str]) -> None:
+    done = make(clone, *words)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout
+
 
 NUMBER = "torch.get_num_threads()"
 NORM = "(torch.manual_seed(0), (torch.rand(1024, 1024) - 0.5).norm(2).item())[1]"

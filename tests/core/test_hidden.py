@@ -1,4 +1,4 @@
-"""Nothing of the person leaves the machine: values of variables that are not the kit's own stay unwritten."""
+"""Nothing of the person leaves the machine: no value of a variable that is not the kit's own, no path."""
 
 import json
 import os
@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Dict, List
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from launch import vscode
 from launch.artifact import trees
@@ -241,3 +243,82 @@ def test_what_a_program_prints_of_its_variables_leaves_its_log(
         tick=lambda step: None,
     )
     assert log.read_text().splitlines()[1:] == ["seen ${env:PLANTED_PRINTED}"]
+
+
+R, V = paths.REPOSITORY, paths.VENV
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (f"{R}", "${workspaceFolder}"),
+        (f"{R}/launch/sample/train.json", "${workspaceFolder}/launch/sample/train.json"),
+        (f"{V}/bin/python", "${venv}/bin/python"),
+        (f"{V}/bin:/usr/bin:", "${venv}/bin:${elsewhere}/bin:"),
+        (f"{R}/a:{R}", "${workspaceFolder}/a:${workspaceFolder}"),
+        (f"--output_dir={R}/build", "--output_dir=${workspaceFolder}/build"),
+        (f"-I{R}/a -I/opt/b", "-I${workspaceFolder}/a -I${elsewhere}/b"),
+        (f"'evaluate' in {R}/launch.json", "'evaluate' in ${workspaceFolder}/launch.json"),
+        # Others that begin or end like it.
+        (f"{R}-old/x.json", "${elsewhere}/x.json"),
+        (f"{R}.old/x.json", "${elsewhere}/x.json"),
+        (f"/mnt{R}/x.json", "${elsewhere}/x.json"),
+        ("/mnt/my models/BERT, large/", "${elsewhere}/BERT, large"),
+        ("'evaluate' in /mnt/my files/launch.json", "'evaluate' in ${elsewhere}/launch.json"),
+        ("--model=/mnt/x", "--model=${elsewhere}/x"),
+        ("/mnt/a:b/c", "${elsewhere}/c"),
+        ("//mnt//x", "${elsewhere}/x"),
+        ("file:///mnt/x", "file://${elsewhere}/x"),
+        ("file:/mnt/x", "file:${elsewhere}/x"),
+        ('{"folder": "/mnt/x"}', '{"folder": "${elsewhere}/x"}'),
+        ("one /a/b\ntwo /c/d", "one ${elsewhere}/b\ntwo ${elsewhere}/d"),
+        (str(Path.home()), "${userHome}"),
+        (f"{Path.home()}/x", "${elsewhere}/x"),
+    ],
+)
+def test_folders_are_named_and_other_paths_left_out(text: str, expected: str) -> None:
+    assert hidden.remove_paths(text) == expected
+    assert not hidden.shows_path(expected)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "/",
+        "42",
+        "squad",
+        "launch/qa",
+        "../x/y",
+        "https://host/a/b",
+        "12 / 24",
+        "int8/float",
+        "${x}/y",
+        "~/x",
+    ],
+)
+def test_what_is_no_absolute_path_stays(text: str) -> None:
+    assert hidden.remove_paths(text) == text
+    assert not hidden.shows_path(text)
+
+
+PIECES = [
+    *(str(R), str(V), str(Path.home()), "/tmp/x", "${x}", "file:", "https:", " ", "\n", "\u00e4"),
+    *["/", "//", ":", "=", "-I", "--a", "'", "(", "}", "a", ".", "-", "~", ",", "\\"],
+    '"',
+]
+
+
+@given(st.lists(st.sampled_from(PIECES), max_size=8).map("".join))
+def test_nothing_of_a_path_but_its_end_is_left(text: str) -> None:
+    short = hidden.remove_paths(text)
+    assert not hidden.shows_path(short)
+    assert hidden.remove_paths(short) == short
+
+
+def test_a_folder_is_named_by_both_its_paths(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "link").symlink_to("disk")
+    folders = {"<outer>": tmp_path, "<link>": tmp_path / "link"}
+    text = f"{tmp_path}/disk/a {tmp_path}/link/b {tmp_path}/c"
+    assert hidden.name_folders(text, folders) == "<link>/a <link>/b <outer>/c"
