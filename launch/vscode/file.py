@@ -130,10 +130,12 @@ def find_configuration(file: LaunchFile, name: str) -> Configuration:
     compounds = file.document.at(("compounds",))
     for entry in compounds if isinstance(compounds, list) else ():
         if isinstance(entry, dict) and entry.get("name") == name:
-            of = entry.get("configurations")
-            of = of if isinstance(of, list) else []
+            started = entry.get("configurations")
             # Each is a name, or an object with a name and the folder it is of.
-            of = [each.get("name") if isinstance(each, dict) else each for each in of]
+            of = [
+                each.get("name") if isinstance(each, dict) else each
+                for each in (started if isinstance(started, list) else ())
+            ]
             raise KitError(
                 f"{name!r} is a compound, which starts several programs at once; one can be run.",
                 where=f"{file.document.place(('compounds',))}, compounds",

@@ -11,7 +11,8 @@ from ..core.errors import KitError
 from .file import PLATFORM
 
 _REFERENCE = re.compile(r"\$\{(.*?)\}", re.DOTALL)
-_UNCLOSED = re.compile(r"\$\{[A-Za-z/][^}]*\Z")
+# Its group ends where the name does: what follows may be a secret.
+_UNCLOSED = re.compile(r"(?=\$\{[A-Za-z/])(\$\{(?:env:)?\w*)[^}]*\Z")
 _EDITORS = re.compile(r"(file|relativeFile)([A-Z]\w*)?|lineNumber|columnNumber|selectedText")
 _ELSEWHERE = {
     "command": "A command of VS Code or of an extension gives its value.",
@@ -60,9 +61,8 @@ class Variables:
         """
         unclosed = _UNCLOSED.search(text)
         if unclosed:
-            # What follows the name may be a secret.
-            name = re.match(r"\$\{(?:env:)?\w*", unclosed.group())
-            raise KitError(f"{name.group() if name else '${'} has no closing brace.", hint="Add the brace.")
+            what = f"{unclosed.group(1)} has no closing brace."
+            raise KitError(what, hint="Add the closing brace.")
         pieces, end = [], 0
         for match in _REFERENCE.finditer(text):
             pieces += [text[end : match.start()], self._value(match.group(), match.group(1), env)]
