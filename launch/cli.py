@@ -756,8 +756,13 @@ def _lock(given: Given) -> int:
 
     Needs a route to the package index.
     """
+    from .setup import installer, steps
+
     _ready_environment(given)
-    return subprocess.run([str(paths.ENVIRONMENT_DATA / "lock.sh")], check=False).returncode
+    script = str(paths.ENVIRONMENT_DATA / "lock.sh")
+    with hold_lock(LOCK, LOCKED) as lock:
+        uv = installer.require_uv(steps.Steps(paths.BUILD / "log" / "uv.log", lock))
+    return subprocess.run([script], env={**os.environ, "UV": uv}, check=False).returncode
 
 
 @_command("clean", _KIT)

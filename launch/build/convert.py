@@ -58,6 +58,7 @@ _OLD = Venv(
     "Model Optimizer 2021.4",
     ("mo2021.lock",),
     0.15e9,
+    0.05e9,
     _SMOKE_TEST,
     base=KIT,
 )

@@ -25,6 +25,7 @@ ENVIRONMENT = Venv(
     "the model hub's client",
     ("hub.lock",),
     6e6,
+    2e6,
     "import huggingface_hub, requests",
     base=KIT,
 )

@@ -95,12 +95,8 @@ def has_compiler(environ: Mapping[str, str]) -> bool:
 
 def check_place() -> None:
     """:raises KitError: what a build runs cannot stand the checkout's path."""
+    check_machine()
     _check(paths.REPOSITORY, "The checkout's path", "Move or clone the checkout to a path of")
-
-
-def check_headers(folder: Path) -> None:
-    """:raises KitError: the path of an interpreter's headers cannot stand on the compiler's command line."""
-    _check(folder, "The path of this Python's headers", "Name another Python 3.8 with PYTHON=, in a path of")
 
 
 def _check(path: Path, what: str, hint: str) -> None:
@@ -118,6 +114,32 @@ def _check(path: Path, what: str, hint: str) -> None:
             where=str(path),
             hint=f"{hint} letters, digits and {' '.join(SIGNS)} only.",
         )
+
+
+def check_machine() -> None:
+    """:raises KitError: the machine is not what the locked libraries are for: Linux on x86-64, with glibc."""
+    system, machine = platform.system(), platform.machine()
+    try:
+        library = os.confstr("CS_GNU_LIBC_VERSION") or ""
+    except (AttributeError, OSError, ValueError):
+        library = ""
+    if (system, machine) == ("Linux", "x86_64") and library:
+        return
+    here = f"{system} on {machine}" + (" without glibc" if system == "Linux" and not library else "")
+    raise KitError(
+        f"Nothing can be made on this machine, {here}: torch 1.9.1 and openvino 2022.1, among others,"
+        " are there for Linux on x86-64 with glibc alone.",
+        where="launch/setup/locks/runtime.lock",
+        hint="Take such a machine, or a container or a virtual machine of one"
+        " (docker run --platform linux/amd64 debian).",
+    )
+
+
+def is_writable(folder: Path) -> bool:
+    """Return whether ``folder``, or its nearest existing parent, can be written to."""
+    while not folder.exists():
+        folder = folder.parent
+    return folder.is_dir() and os.access(str(folder), os.W_OK | os.X_OK)
 
 
 def measure_free_disk(folder: Path) -> int:

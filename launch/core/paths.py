@@ -38,7 +38,6 @@ Tests that run side by side have a folder each, which ``KIT_BUILD`` names; what 
 DERIVED_SOURCES = _BUILD / "src"
 ENVIRONMENTS = _BUILD / "env"  # for what cannot be in VENV
 EXTENSIONS = _BUILD / "torch_extensions"
-WHEELS = _BUILD / "wheels"
 
 
 def show_path(path: Path) -> str:

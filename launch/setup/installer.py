@@ -1,43 +1,43 @@
-"""uv, which installs what the locks name: one that is here already, and how it reaches the package index."""
+"""uv, which installs what the locks name: one that is here already, or the locked one, fetched."""
 
-import configparser
-import contextlib
+import io
 import os
 import re
 import shutil
 import subprocess
+import sys
+import tempfile
+import zipfile
 from pathlib import Path
-from typing import Dict, Iterable, List, Mapping, Tuple
+from typing import List, Optional
 
+from ..core import files, paths
+from ..core.errors import KitError
+from ..core.progress import Progress, format_size
 from . import requirements
+from .settings import INDEX, derive_uv_settings
+from .steps import Steps
 
 LOCK = "installer.lock"
-"""The lock that names uv."""
+"""The lock that names uv, and what builds a package that is there as its source alone."""
+
+DOWNLOAD = 18e6
+"""Bytes of uv's wheel, roughly."""
+
+OWN = paths.ENVIRONMENTS / "uv" / "uv"
+"""The uv that the kit has fetched."""
 
 ANSWER_SECONDS = 30.0
 """A uv that does not say its version within these seconds counts as one that does not start."""
 
-_PIP_TO_UV: Tuple[Tuple[Tuple[str, ...], Tuple[str, ...]], ...] = (
-    (("index-url",), ("UV_DEFAULT_INDEX", "UV_INDEX_URL")),
-    (("trusted-host",), ("UV_INSECURE_HOST",)),
-    (("cert",), ("SSL_CERT_FILE", "SSL_CERT_DIR")),
-    (("proxy",), ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")),
-    (("timeout", "default-timeout"), ("UV_HTTP_TIMEOUT", "UV_REQUEST_TIMEOUT")),
-)
-"""Settings of pip, and uv's variables for the same; the first is set where none of them is.
 
-extra-index-url and find-links are left out on purpose: uv takes a package from the first index that knows its
-name, and where that has other builds than the lock, it fails.
-"""
-
-
-def find_uv(candidates: Iterable[Path]) -> str:
-    """Return the first uv, PATH's last, of the locked one's minor version and no older patch; else "".
+def find_uv() -> str:
+    """Return the kit's own uv, or PATH's, of the locked one's minor version and no older patch; else "".
 
     uv's minor version is raised for changes that break something (its documentation, "Versioning").
     """
     wanted = _version(requirements.read_pins(LOCK)["uv"])
-    for uv in filter(None, (*map(str, candidates), shutil.which("uv"))):
+    for uv in filter(None, (str(OWN), shutil.which("uv"))):
         found = _ask_version(uv)
         if found and found[:2] == wanted[:2] and found >= wanted:
             return uv
@@ -65,37 +65,97 @@ def _ask_version(uv: str) -> List[int]:
     return _version(done.stdout.decode("utf-8", "replace"))
 
 
-def read_pip_settings(environment: Mapping[str, str]) -> Dict[str, str]:
-    """Return pip's settings for installing, as pip reads them (its documentation, "Configuration").
+def require_uv(steps: Steps) -> str:
+    """Return a uv, fetched where there is none; errors as :func:`fetch_uv`."""
+    return find_uv() or fetch_uv(steps)
 
-    A variable goes before the section ``install`` of any file, and that before ``global``.
+
+def fetch_uv(steps: Steps) -> str:
+    """Fetch the locked uv to :data:`OWN` and return it: with the standard library, else with pip.
+
+    :raises KitError: neither reaches it; the error lists each place and each way out.
     """
-    own, home = environment.get("PIP_CONFIG_FILE", ""), Path(environment.get("HOME", "/"))
-    folders = (environment.get("XDG_CONFIG_DIRS") or "/etc/xdg").split(os.pathsep)
-    places = [*(Path(folder) / "pip" / "pip.conf" for folder in folders), Path("/etc/pip.conf")]
-    if not Path(own).is_file():
-        person = Path(environment.get("XDG_CONFIG_HOME") or home / ".config")
-        places += [home / ".pip" / "pip.conf", person / "pip" / "pip.conf"]
-    parser = configparser.RawConfigParser(strict=False)
-    with contextlib.suppress(configparser.Error, UnicodeDecodeError):
-        parser.read([] if own == os.devnull else [*places, *filter(None, [own])], encoding="utf-8")
-    found: Dict[str, str] = {}
-    for section in ("global", "install"):
-        if parser.has_section(section):
-            found.update(parser[section])
-    for name, value in environment.items():
-        if name.startswith("PIP_"):
-            found[name[len("PIP_") :].lower().replace("_", "-")] = value
-    return {name: " ".join(value.split()) for name, value in found.items() if value.strip()}
+    from . import index  # and with it the library's HTTP, which few runs need
+
+    version = requirements.read_pins(LOCK)["uv"]
+    tried: List[str] = []
+    steps.begin(f"fetching uv {version}, {format_size(DOWNLOAD)}")
+    OWN.parent.mkdir(parents=True, exist_ok=True)
+    with Progress("    uv", None) as progress:
+        wheel = index.fetch_wheel(
+            "uv",
+            version,
+            requirements.read_sums(LOCK, "uv"),
+            os.environ,
+            lambda have, size: (
+                progress.tick(f"{format_size(have)} of {format_size(size or DOWNLOAD)}")
+                if sys.stderr.isatty()
+                else None
+            ),
+            tried,
+        )
+        if wheel is None and not os.environ.get("UV_OFFLINE"):
+            progress.tick("pip is asked")
+            wheel = _ask_pip(tried)
+        if wheel is not None:
+            progress.done(format_size(len(wheel)))
+    if wheel is None:
+        proxies = [name for name in os.environ if name.lower() in ("https_proxy", "http_proxy", "all_proxy")]
+        raise KitError(
+            f"uv {version}, which makes the environment, is not here and cannot be fetched.",
+            where="\n".join(tried),
+            hint="Do one of these and run the command again:\n"
+            "- check the network"
+            + (f" and the proxy that {' and '.join(sorted(proxies))} names" if proxies else "")
+            + "; behind a proxy set HTTPS_PROXY\n"
+            "- name a mirror of the package index: UV_DEFAULT_INDEX=URL, or pip's PIP_INDEX_URL\n"
+            "- where a certificate is not known: apt install ca-certificates, or SSL_CERT_FILE=<file>\n"
+            f"- put a uv {version} on PATH yourself (pipx install uv, or a copy of the one program)\n"
+            '- without a network: launch/README.md, "Without a network"',
+        )
+    with zipfile.ZipFile(io.BytesIO(wheel)) as archive, files.replace_file(OWN) as part:
+        part.write_bytes(archive.read(f"uv-{version}.data/scripts/uv"))
+        part.chmod(0o755)
+    return str(OWN)
 
 
-def derive_uv_settings(environment: Mapping[str, str]) -> Dict[str, str]:
-    """Return the variables that, with a person's ``environment``, make uv reach an index as pip does."""
-    pip = read_pip_settings(environment)
-    settings: Dict[str, str] = {}
-    for keys, variables in _PIP_TO_UV:
-        value = next((pip[key] for key in keys if key in pip), "")
-        if value and not any(environment.get(variable) for variable in variables):
-            folder = variables[0] == "SSL_CERT_FILE" and Path(value).is_dir()
-            settings[variables[1] if folder else variables[0]] = value
-    return settings
+def _ask_pip(tried: List[str]) -> Optional[bytes]:
+    """Have the running Python's pip, where it has one, download the wheel; it knows more kinds of login."""
+    named = next(filter(None, map(os.environ.get, INDEX)), "")
+    with tempfile.TemporaryDirectory(dir=str(OWN.parent)) as folder:
+        pip = [sys.executable, "-m", "pip", "--no-cache-dir", "--no-input", "--disable-pip-version-check"]
+        only = ["--require-hashes", "--only-binary", ":all:", "--no-deps", "--retries", "1", "--dest", folder]
+        done = subprocess.run(
+            [*pip, "download", *only, "--requirement", str(paths.ENVIRONMENT_DATA / LOCK)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, **({"PIP_INDEX_URL": named} if named else {})},
+            check=False,
+        )
+        for wheel in Path(folder).glob("uv-*.whl"):
+            return wheel.read_bytes()
+    words = done.stdout.decode("utf-8", "replace").strip().splitlines()
+    tried.append(f"pip of {sys.executable}: {words[-1] if words else 'failed without a word'}")
+    return None
+
+
+def unpack_packages(lock: str, folder: Path, steps: Steps) -> None:
+    """Have uv unpack the wheels of a ``lock`` into an empty folder, as importing needs them.
+
+    :raises KitError: there is no uv, or a wheel is not to be had.
+    """
+    uv, pins = require_uv(steps), requirements.read_pins(lock)
+    steps.run(
+        f"fetching {' and '.join(pins)}",
+        [
+            *(uv, "pip", "install", "--python", str(paths.VENV_PYTHON), "--target", str(folder)),
+            *("--no-deps", "--require-hashes", "--only-binary", ":all:", "--link-mode", "copy"),
+            *("--requirement", str(paths.ENVIRONMENT_DATA / lock)),
+        ],
+        environment=derive_uv_settings(os.environ),
+        draws=True,
+    )
+    shutil.rmtree(str(folder / "bin"), ignore_errors=True)
+    for file in folder.glob(".lock"):
+        file.unlink()

@@ -1,9 +1,9 @@
 """Finding the Python that the environment is made of.
 
 CPython 3.8 is the newest that all libraries of 2021 have wheels for.  What a machine calls ``python3.8`` need
-not be one: pyenv's shim of that name fails while another version is selected, Debian's lacks ``ensurepip``
-until another package is installed, and a virtual environment's outlives the interpreter that it was made of.
-So every candidate is run before it is believed.
+not be one: pyenv's shim of that name fails while another version is selected, one that was compiled there may
+lack modules, and a virtual environment's outlives the interpreter that it was made of.  So every candidate is
+run before it is believed, and where none is left, uv fetches one.
 """
 
 import json
@@ -14,34 +14,38 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Optional, Tuple
+from typing import Any, Dict, Iterator, List, Mapping, Optional, Tuple
 
 from ..core.errors import KitError
-from ..core.progress import wait_for_output
+from ..core.progress import format_size
+from .settings import derive_uv_settings, find_uv_folder
+from .steps import Steps
 
 PROBE_SECONDS = 30.0
 """How long a candidate may take to say what it is; a cold start from a network drive takes some seconds."""
+
+DOWNLOAD = 30e6
+"""Bytes of the CPython that uv fetches, roughly."""
 
 _VERSION = "3.8"
 _NAME = f"python{_VERSION}"
 
 _PROBE = f"""
-import json, os, platform, sys, sysconfig
+import json, os, platform, sys
 path = sys.executable
 if sys.prefix != sys.base_prefix:
     # An environment must not hang on another environment, which may be the one about to be replaced.
     base = os.path.join(sys.base_prefix, "bin", "{_NAME}")
     path = base if os.path.exists(base) else os.path.realpath(path)
-try:
-    import ensurepip
-    lacks = []
-except ImportError:
-    lacks = ["ensurepip"]
-headers = sysconfig.get_path("include") or ""
-lacks += [] if os.path.exists(os.path.join(headers, "Python.h")) else ["Python.h"]
+lacks = []
+for name in ("bz2", "ctypes", "distutils.core", "lzma", "ssl", "zlib"):
+    try:
+        __import__(name)
+    except ImportError:
+        lacks.append(name)
 print(json.dumps(dict(
     path=path, implementation=platform.python_implementation(), version=platform.python_version(),
-    headers=headers, lacks=lacks,
+    lacks=lacks,
 )))
 """
 
@@ -53,15 +57,11 @@ class Interpreter:
     :param path: the interpreter itself; for a virtual environment's, the one that that was made of.
     :param version: its full version, e.g. ``3.8.18``.
     :param origin: how it was found, in words.
-    :param headers: the folder of its ``Python.h``.
-    :param lacks: what of ``ensurepip`` and ``Python.h`` is not there.
     """
 
     path: str
     version: str
     origin: str
-    headers: str = ""
-    lacks: Tuple[str, ...] = ()
 
 
 class Unusable(Exception):
@@ -98,44 +98,67 @@ def probe_interpreter(path: str, origin: str) -> Interpreter:
         raise Unusable("does not answer as a Python does") from None
     if not name.startswith(f"CPython {_VERSION}."):
         raise Unusable(f"is {name}")
-    return Interpreter(facts["path"], facts["version"], origin, facts["headers"], tuple(facts["lacks"]))
+    if facts["lacks"]:
+        raise Unusable(f"has no {' and no '.join(facts['lacks'])}")
+    return Interpreter(facts["path"], facts["version"], origin)
 
 
 def _lines(output: bytes) -> List[str]:
     return output.decode("utf-8", "replace").strip().splitlines()
 
 
-def find_interpreter(requested: str = "") -> Interpreter:
-    """Return the first CPython 3.8 that starts and lacks nothing, else the first that starts.
+def find_interpreter(requested: str = "", tried: Optional[List[str]] = None) -> Optional[Interpreter]:
+    """Return the first CPython 3.8 here that starts; None where none does.
 
     :param requested: the make variable ``PYTHON``: a name on PATH or a path; nothing else is looked at then.
-    :raises KitError: there is none, and the error lists each place that was tried.
+    :param tried: receives a line for each place that was tried.
+    :raises KitError: the requested one is none.
     """
     if requested:
         return _probe_requested(requested)
-    tried: List[str] = []
-    incomplete: Optional[Interpreter] = None
+    tried = [] if tried is None else tried
     for origin, path in _candidates(tried):
         try:
-            found = probe_interpreter(path, origin)
+            return probe_interpreter(path, origin)
         except Unusable as reason:
             tried.append(f"{origin}: {path} {reason}")
-            continue
-        if not found.lacks:
-            return found
-        tried.append(f"{origin}: {path} lacks {' and '.join(found.lacks)}")
-        incomplete = incomplete or found
-    if incomplete:
-        return incomplete
+    return None
+
+
+def fetch_interpreter(uv: str, steps: Steps, tried: List[str]) -> Interpreter:
+    """Have uv install a CPython 3.8 in its own folder, and return it.
+
+    :param tried: what :func:`find_interpreter` has left there.
+    :raises KitError: uv cannot; the error lists each place and each way out.
+    """
+    # No link in a folder of the person's.
+    settings = {**derive_uv_settings(os.environ), "UV_PYTHON_INSTALL_BIN": "0"}
+    try:
+        steps.run(
+            f"fetching CPython {_VERSION}, {format_size(DOWNLOAD)}, with {uv}",
+            [uv, "python", "install", _VERSION],
+            environment=settings,
+            draws=True,
+        )
+        for path in _managed({**os.environ, **settings}):
+            return probe_interpreter(str(path), "uv")
+        said = "none was there afterwards"
+    except Unusable as reason:
+        said = f"it {reason}"
+    except KitError as error:
+        words = [line.strip() for line in error.hint.splitlines() if re.match(r" *(error|cause):", line)]
+        # The first says what failed, the last why.
+        said = "; ".join(words[:1] + words[1:][-1:]) or error.where
     raise KitError(
-        f"There is no Python {_VERSION} here that starts; the kit's libraries need that version.",
-        where="\n".join(tried),
+        f"There is no Python {_VERSION} here that starts, which the libraries need, and uv cannot fetch one.",
+        where="\n".join([*tried, f"uv python install {_VERSION}: {said}"]),
         hint="Do one of these and run the command again:\n"
-        f"- install {_NAME} with its venv module and headers"
-        f" (Debian, Ubuntu: apt install {_NAME} {_NAME}-venv {_NAME}-dev)\n"
-        f"- pip install uv: the kit then has uv fetch a Python {_VERSION}\n"
-        f"- pyenv install {_VERSION}.18\n"
-        f"- name one that is elsewhere: make setup PYTHON=/path/to/{_NAME}",
+        f"- name one that is elsewhere: make setup PYTHON=/path/to/{_NAME}\n"
+        f"- install one: pyenv install {_VERSION}.18, or a package of your system's\n"
+        "- check the network; behind a proxy set HTTPS_PROXY\n"
+        "- name a mirror of uv's Pythons: UV_PYTHON_INSTALL_MIRROR=URL, or a list of one's own:"
+        " UV_PYTHON_DOWNLOADS_JSON_URL=<file>\n"
+        "- copy the folder that `uv python dir` names from a machine that has one",
     )
 
 
@@ -158,58 +181,35 @@ def _probe_requested(requested: str) -> Interpreter:
 
 
 def _candidates(tried: List[str]) -> Iterator[Tuple[str, str]]:
-    """Yield the interpreters to try, each with its place in words, nearest first; uv fetches the last.
+    """Yield the interpreters to try, each with its place in words, nearest first.
 
     :param tried: receives a line for each place where there is none.
     """
     # pyenv's shims are on PATH at best; what they stand for is here, whichever version is selected.
-    pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv") / "versions"
-    versions = sorted(pyenv.glob(f"{_VERSION}.*/bin/{_NAME}"), key=_numbers, reverse=True)
+    pyenv = Path(os.environ.get("PYENV_ROOT") or Path(os.environ.get("HOME") or os.devnull) / ".pyenv")
+    own = [Path(sys.executable)] if sys.executable and sys.version.startswith(f"{_VERSION}.") else []
     on_path = [Path(folder) / _NAME for folder in os.get_exec_path()]
-    places = (
-        ("the running interpreter", [Path(sys.executable)] if sys.version.startswith(f"{_VERSION}.") else []),
+    managed = {**os.environ, **derive_uv_settings(os.environ)}
+    for origin, paths in (
+        ("the running interpreter", own),
         (f"{_NAME} on PATH", [path for path in on_path if os.access(path, os.X_OK)]),
-        (f"pyenv ({pyenv})", versions),
-    )
-    for origin, paths in places:
+        ("pyenv", _newest_first(pyenv / "versions", f"{_VERSION}.*")),
+        ("uv", _managed(managed)),
+    ):
         if not paths:
             tried.append(f"{origin}: nothing there")
         yield from ((origin, str(path)) for path in paths)
-    uv = shutil.which("uv")
-    if uv is None:
-        tried.append("uv on PATH, which could fetch one: nothing there")
-        return
-    path = _find_managed(uv) or _fetch(uv, tried)
-    if path:
-        yield "uv", path
 
 
-def _numbers(path: Path) -> List[int]:
-    return [int(number) for number in re.findall(r"\d+", path.parent.parent.name)]
+def _managed(environment: Mapping[str, str]) -> List[Path]:
+    """Return the Pythons 3.8 that uv has installed (its documentation, "Storage")."""
+    folder = environment.get("UV_PYTHON_INSTALL_DIR", "")
+    usual = find_uv_folder(environment, "XDG_DATA_HOME", ".local/share") / "python"
+    return _newest_first(Path(folder) if folder else usual, f"cpython-{_VERSION}.*")
 
 
-def _find_managed(uv: str) -> str:
-    """Return the Python 3.8 that uv has installed; an empty text where there is none."""
-    command = [uv, "python", "find", "--python-preference", "only-managed", "--no-project", _VERSION]
-    answer = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False)
-    return "" if answer.returncode else "".join(_lines(answer.stdout)[:1])
+def _newest_first(folder: Path, names: str) -> List[Path]:
+    def numbers(path: Path) -> List[int]:
+        return [int(number) for number in re.findall(r"\d+", path.parent.parent.name)]
 
-
-def _fetch(uv: str, tried: List[str]) -> str:
-    """Have uv install a Python 3.8 and return it; where it fails, ``tried`` receives the reason."""
-    print(f"setup: uv is fetching a Python {_VERSION}, some 30 MB", file=sys.stderr, flush=True)
-    install = subprocess.Popen(
-        [uv, "python", "install", _VERSION],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        # No link in a folder of the person's.
-        env={**os.environ, "UV_PYTHON_INSTALL_BIN": "0"},
-    )
-    said = _lines(wait_for_output(install))
-    path = "" if install.returncode else _find_managed(uv)
-    if not path:
-        # The first line says what failed, the last one why.
-        reasons = "; ".join(line.strip() for line in said[:1] + said[1:][-1:])
-        tried.append(f"uv python install {_VERSION}: {reasons or 'failed without a word'}")
-    return path
+    return sorted(folder.glob(f"{names}/bin/{_NAME}"), key=numbers, reverse=True)

@@ -38,3 +38,17 @@ def read_pins(name: str) -> Dict[str, str]:
     """
     found = (re.match(r"([A-Za-z0-9._-]+)==([^\s;]+)", line) for line in _lines(name))
     return {match.group(1): match.group(2) for match in found if match}
+
+
+def read_sums(name: str, package: str) -> List[str]:
+    """Return the sha256 sums that a lock accepts for a package.
+
+    :raises KitError: the lock cannot be read.
+    """
+    entries = re.split(r"^(?=[\w.-]+==)", "\n".join(_lines(name)), flags=re.M)
+    return [
+        digest
+        for entry in entries
+        if entry.startswith(f"{package}==")
+        for digest in re.findall("--hash=sha256:([0-9a-f]{64})", entry)
+    ]

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import List, Mapping, Optional
+from typing import List, Mapping, Optional, Tuple
 
 from ..core import child, paths
 from ..core.errors import KitError
@@ -32,7 +32,10 @@ _ADVICE = (
 )
 """Signs in a failed step's output, and what to do about each."""
 
-_UNSET = ("PYTHONHOME", "PYTHONPATH", "VIRTUAL_ENV", "CONDA_PREFIX", "UV_PYTHON")
+_UNSET = (
+    *("PYTHONHOME", "PYTHONPATH", "VIRTUAL_ENV", "CONDA_PREFIX", "UV_PYTHON"),
+    *("UV_MANAGED_PYTHON", "UV_NO_MANAGED_PYTHON", "UV_PYTHON_PREFERENCE"),
+)
 """Variables that would have a step look at another environment than the one being made."""
 
 _SET = {"PIP_USER": "0", "UV_NO_WRAP": "1"}
@@ -51,8 +54,19 @@ class Steps:
         self._log = log
         self._lock = lock
         self._started = time.monotonic()
+        self._begun: List[Tuple[str, float]] = []
         log.parent.mkdir(parents=True, exist_ok=True)
         log.write_bytes(b"")
+
+    def list_times(self) -> str:
+        """Return how long each step took, until now the last."""
+        ends = [*[start for _, start in self._begun[1:]], time.monotonic()]
+        return ", ".join(f"{doing} {end - start:.1f} s" for (doing, start), end in zip(self._begun, ends))
+
+    def begin(self, doing: str) -> None:
+        """Print and log what the next step does; its first words stand for it in :meth:`list_times`."""
+        self._begun.append((re.split(", | with ", doing)[0], time.monotonic()))
+        self.say(doing)
 
     def say(self, text: str) -> None:
         """Print and log one line."""
@@ -76,7 +90,7 @@ class Steps:
         :param draws: it draws on a terminal how far it is, and gets the person's own, where there is one.
         :raises KitError: it failed; the error has the end of its output.
         """
-        self.say(doing)
+        self.begin(doing)
         variables = {name: value for name, value in os.environ.items() if name not in _UNSET}
         draws = draws and sys.stderr.isatty()
         with self._log.open("ab") as log:

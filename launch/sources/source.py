@@ -6,18 +6,17 @@ patch changes, or when somebody has changed a file of it.
 
 import abc
 import os
-import re
 import shutil
-import subprocess
-import zipfile
 from pathlib import Path
 from typing import Callable, Dict, Iterator, List, Optional, Tuple
 
 from ..core import files, git, paths
-from ..core.errors import KitError, make_unknown_error
+from ..core.errors import make_unknown_error
 from ..core.files import Stamp
 from ..core.locks import LOCK, LOCKED, hold_lock
-from ..core.progress import format_count, wait_for_output
+from ..core.progress import format_count
+from ..setup import installer, requirements
+from ..setup.steps import Steps
 from . import patches, third_party
 
 _STAMP = ".kit-stamp.json"
@@ -25,11 +24,8 @@ _STAMP = ".kit-stamp.json"
 _PARTS = {"nncf": ["nncf"], "transformers": ["src/transformers", "examples/pytorch/question-answering"]}
 """What of each fork a run reads."""
 
-_LOCK = paths.ENVIRONMENT_DATA / "sources.lock"
-"""The pinned releases, a requirement with its accepted sha256 sums each."""
-
-_RELEASE = re.compile(r"^([\w.-]+)==([^\s\\;]+)((?:.*\\\n)*.*)$", re.M)
-_HASH = re.compile(r"--hash=sha256:([0-9a-f]{64})")
+_LOCK = "sources.lock"
+"""The pinned releases."""
 
 KINDS = ("auto", *patches.SOURCES)
 """What ``SOURCE=`` may be."""
@@ -180,12 +176,11 @@ class Registry(Source):
 
     def packages(self) -> Dict[str, str]:
         """Return the version of each release."""
-        return {name: version for name, (version, _) in _read_releases().items()}
+        return requirements.read_pins(_LOCK)
 
     def _fill(self, staging: Path) -> None:
-        for wheel in _fetch_wheels():
-            with zipfile.ZipFile(wheel) as archive:
-                archive.extractall(staging)
+        with hold_lock(LOCK, LOCKED) as lock:
+            installer.unpack_packages(_LOCK, staging, Steps(paths.BUILD / "log" / "releases.log", lock))
         for name, series in self.series().items():
             # A wheel holds one folder of the repository that the patch's paths are relative to.
             strip = 1 + len(Path(third_party.find_fork(name).packed).parts)
@@ -206,44 +201,6 @@ def choose_source(text: str, fast: bool = True) -> Source:
     elif text == Registry.name or not third_party.has_forks():
         return Registry(fast)
     return Fork(fast)
-
-
-def _read_releases() -> Dict[str, Tuple[str, List[str]]]:
-    """Return version and accepted sha256 sums of each package's pinned release."""
-    found = _RELEASE.findall(_LOCK.read_text(encoding="utf-8"))
-    return {name: (version, _HASH.findall(rest)) for name, version, rest in found}
-
-
-def _fetch_wheels() -> List[Path]:
-    """Return the pinned wheels, fetched where one is not there yet."""
-    paths.WHEELS.mkdir(parents=True, exist_ok=True)
-    found = _find_wheels()
-    if len(found) == len(_read_releases()):
-        return found
-    command = [str(paths.VENV_PYTHON), "-m", "pip", "download", "--no-deps", "--require-hashes"]
-    command += ["--only-binary", ":all:", "--disable-pip-version-check", "--dest", str(paths.WHEELS)]
-    command += ["--requirement", str(_LOCK)]
-    pipe, nothing = subprocess.PIPE, subprocess.DEVNULL
-    process = subprocess.Popen(command, stdin=nothing, stdout=pipe, stderr=subprocess.STDOUT, text=True)
-    said = wait_for_output(process)
-    found = _find_wheels()
-    if process.returncode or len(found) != len(_read_releases()):
-        raise KitError(
-            "The releases of nncf and transformers cannot be fetched:\n" + "\n".join(said.splitlines()[-8:]),
-            where=paths.show_path(_LOCK),
-            hint="A route to the package index is needed once. Run `make setup` again when there is one.",
-        )
-    return found
-
-
-def _find_wheels() -> List[Path]:
-    """Return the wheels that are there with one of their pinned sums, in the lock's order."""
-    return [
-        wheel
-        for package, (version, sums) in _read_releases().items()
-        for wheel in sorted(paths.WHEELS.glob(f"{package}-{version}-*.whl"))
-        if files.digest_file(wheel) in sums
-    ]
 
 
 def _files(folder: Path, below: str = "") -> Iterator[Tuple[str, os.stat_result]]:

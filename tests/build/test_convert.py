@@ -120,7 +120,7 @@ def test_it_is_made_once(own: Venv, monkeypatch: pytest.MonkeyPatch) -> None:
             own.python.symlink_to(sys.executable)
 
     monkeypatch.setattr(Steps, "run", run)
-    monkeypatch.setattr(installer, "find_uv", lambda _: "/usr/bin/uv")
+    monkeypatch.setattr(installer, "find_uv", lambda: "/usr/bin/uv")
     assert not own.is_ready()
     assert own.ensure() is True
     assert done == ["making", "installing", "trying"]

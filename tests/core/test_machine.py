@@ -15,7 +15,6 @@ from launch.build import inputs, jobs
 from launch.core import machine, paths
 from launch.core.errors import KitError
 from launch.model import variants
-from launch.setup import environment, interpreters
 from launch.sources.source import Registry
 
 from ..conftest import HYBRID, Kit, assert_user_error, copy_checkout, run
@@ -105,17 +104,6 @@ def test_what_a_build_cannot_stand_is_named_with_the_reason(name: str, monkeypat
 def test_letters_of_any_language_and_some_signs_are_fit(name: str, monkeypatch) -> None:
     monkeypatch.setattr(paths, "REPOSITORY", Path("/srv") / name / "kit")
     machine.check_place()
-
-
-def test_headers_that_no_compiler_would_find_are_refused(tmp_path: Path) -> None:
-    fit = interpreters.Interpreter("/p/python3.8", "3.8.18", "here", headers="/p/include/python3.8")
-    environment._check_interpreter(fit)
-    unfit = interpreters.Interpreter("/a b/python3.8", "3.8.18", "here", headers="/a b/include/python3.8")
-    with pytest.raises(KitError) as caught:
-        environment._check_interpreter(unfit)
-    assert "a space" in caught.value.what
-    assert caught.value.where == unfit.headers
-    assert "PYTHON=" in caught.value.hint
 
 
 def make(clone: Path, *words: str) -> "subprocess.CompletedProcess[str]":

@@ -5,6 +5,7 @@ import dataclasses
 import fcntl
 import json
 import os
+import platform
 import re
 import shutil
 import subprocess
@@ -19,7 +20,9 @@ from packaging.utils import canonicalize_name
 from launch.core import locks, paths, progress
 from launch.core.errors import KitError
 from launch.core.files import Stamp
+from launch.core.machine import check_place
 from launch.setup import environment, installer, interpreters, requirements
+from launch.setup import settings as uv_settings
 from launch.setup import steps as steps_module
 from launch.setup.environment import Venv
 
@@ -32,7 +35,6 @@ GOOD = {
     "path": "/good/bin/python3.8",
     "implementation": "CPython",
     "version": "3.8.18",
-    "headers": "/good/include",
     "lacks": [],
 }
 
@@ -71,6 +73,7 @@ def pyenv(machine, version):
 
 
 REAL = sys.executable
+REAL_UV = installer.find_uv()
 
 
 @pytest.mark.skipif(sys.version_info[:2] != (3, 8), reason="needs to run on Python 3.8")
@@ -91,9 +94,7 @@ def test_the_probe_on_a_real_interpreter_of_another_version(monkeypatch):
 
 def test_a_good_one_on_path(machine):
     path = fake(machine / "bin/python3.8")
-    assert interpreters.find_interpreter() == interpreters.Interpreter(
-        path, "3.8.18", "python3.8 on PATH", "/good/include"
-    )
+    assert interpreters.find_interpreter() == interpreters.Interpreter(path, "3.8.18", "python3.8 on PATH")
 
 
 def test_a_failing_shim_is_passed_over_and_the_newest_patch_is_taken(machine):
@@ -111,37 +112,42 @@ def test_a_second_one_on_path_is_taken_when_the_first_fails(machine, monkeypatch
     assert interpreters.find_interpreter().path == path
 
 
+def managed(machine):
+    """Return where uv has its Pythons 3.8: the folder of one."""
+    return machine / "home/.local/share/uv/python/cpython-3.8.20-linux-x86_64-gnu/bin/python3.8"
+
+
 UV = """case "$*" in
-"python find --python-preference only-managed --no-project 3.8") [ -f {have} ] && echo {have} ;;
 "python install 3.8") echo $UV_PYTHON_INSTALL_BIN; mkdir -p {folder} && cp {ready} {have} ;;
 *) exit 9 ;;
 esac"""
 
 
-def managed(machine):
-    """A uv that has no Python and can fetch one; return where that will be."""
-    have = machine / "uv/python3.8"
-    ready = fake(machine / "ready/python3.8")
-    script(machine / "bin/uv", UV.format(have=have, folder=have.parent, ready=ready))
-    return have
-
-
-def test_one_that_uv_has_installed(machine, capsys):
+def uv_that_fetches(machine):
     have = managed(machine)
-    fake(have, version="3.8.20")
+    fake(have)
+    ready = have.rename(machine / "ready")
+    return script(machine / "bin/uv", UV.format(have=have, folder=have.parent, ready=ready))
+
+
+def fetch(uv, tried=()):
+    with Path(os.devnull).open() as lock:
+        steps = steps_module.Steps(Path(uv).with_name("log"), lock.fileno())
+        return interpreters.fetch_interpreter(uv, steps, list(tried))
+
+
+def test_one_that_uv_has_installed(machine):
+    fake(managed(machine), version="3.8.20")
     assert interpreters.find_interpreter().version == "3.8.20"
-    assert "fetching" not in capsys.readouterr().err
+    assert interpreters.find_interpreter().origin == "uv"
 
 
 def test_no_python_at_all_lists_every_place(machine):
-    with pytest.raises(KitError) as error:
-        interpreters.find_interpreter()
-    where = error.value.where
-    assert "python3.8 on PATH: nothing there" in where
-    assert f"pyenv ({machine}/home/.pyenv/versions): nothing there" in where
-    assert "uv on PATH" in where
-    for way in ("apt install", "pip install uv", "pyenv install 3.8", "PYTHON="):
-        assert way in error.value.hint
+    tried = []
+    assert interpreters.find_interpreter("", tried) is None
+    assert tried == [
+        f"{place}: nothing there" for place in ("the running interpreter", "python3.8 on PATH", "pyenv", "uv")
+    ]
 
 
 def test_each_failure_has_its_reason(machine):
@@ -151,38 +157,33 @@ def test_each_failure_has_its_reason(machine):
     script(pyenv(machine, "3.8.4"), "kill -9 $$")
     pyenv(machine, "3.8.5").parent.mkdir(parents=True)
     pyenv(machine, "3.8.5").write_text("not executable")
-    with pytest.raises(KitError) as error:
-        interpreters.find_interpreter()
-    lines = error.value.where.splitlines()
+    fake(pyenv(machine, "3.8.6"), lacks=["bz2", "lzma"])
+    lines = []
+    assert interpreters.find_interpreter("", lines) is None
     for name, reason in (
         ("bin/python3.8", "does not start: broken loader"),
         ("3.8.1", "is PyPy 3.8.18"),
         ("3.8.3", "does not answer as a Python does"),
         ("3.8.4", "does not start: exit status"),
         ("3.8.5", "does not start: Permission denied"),
+        ("3.8.6", "has no bz2 and no lzma"),
     ):
-        assert any(name in line and reason in line for line in lines), (name, error.value.where)
+        assert any(name in line and reason in line for line in lines), (name, lines)
 
 
 def test_one_that_hangs_is_given_up(machine, monkeypatch):
     monkeypatch.setattr(interpreters, "PROBE_SECONDS", 0.2)
     script(machine / "bin/python3.8", "exec sleep 60")
-    started = time.monotonic()
-    with pytest.raises(KitError, match=r"no Python 3\.8") as error:
-        interpreters.find_interpreter()
+    started, tried = time.monotonic(), []
+    assert interpreters.find_interpreter("", tried) is None
     assert time.monotonic() - started < 10
-    assert "does not answer within 0.2 s" in error.value.where
+    assert any("does not answer within 0.2 s" in line for line in tried)
 
 
 def test_a_complete_one_goes_before_one_nearer_that_lacks_something(machine):
-    fake(machine / "bin/python3.8", lacks=["ensurepip"])
+    fake(machine / "bin/python3.8", lacks=["ctypes"])
     complete = fake(pyenv(machine, "3.8.18"))
     assert interpreters.find_interpreter().path == complete
-
-
-def test_one_that_lacks_something_is_better_than_none(machine):
-    fake(machine / "bin/python3.8", lacks=["ensurepip", "Python.h"])
-    assert interpreters.find_interpreter().lacks == ("ensurepip", "Python.h")
 
 
 @pytest.mark.parametrize(
@@ -190,6 +191,7 @@ def test_one_that_lacks_something_is_better_than_none(machine):
     [
         ({"version": "3.9.18"}, "is CPython 3.9.18"),
         ({"implementation": "PyPy"}, "is PyPy 3.8.18"),
+        ({"lacks": ["ssl"]}, "has no ssl"),
     ],
 )
 def test_a_wrong_requested_one_is_an_error_and_not_replaced(machine, facts, words):
@@ -224,25 +226,37 @@ def test_a_requested_one_by_name_and_by_path(machine, monkeypatch):
     assert interpreters.find_interpreter("bin/python3.8").origin == "PYTHON=bin/python3.8"
 
 
-def test_uv_fetches_one(machine, capsys):
-    managed(machine)
-    found = interpreters.find_interpreter()
-    assert (found.origin, found.version) == ("uv", "3.8.18")
-    assert "uv is fetching a Python 3.8" in capsys.readouterr().err
+def test_uv_fetches_one_into_its_own_folder(machine, capsys):
+    found = fetch(uv_that_fetches(machine))
+    assert (found.path, found.origin, found.version) == (str(managed(machine)), "uv", "3.8.18")
+    assert "fetching CPython 3.8, 30.0 MB, with" in capsys.readouterr().err
+    assert (machine / "bin/log").read_text().splitlines()[1:] == ["0"], "no link in a folder of the person's"
 
 
-def test_uv_fetches_a_complete_one_where_the_one_here_is_not(machine):
-    fake(machine / "bin/python3.8", lacks=["Python.h"])
-    managed(machine)
-    assert interpreters.find_interpreter().origin == "uv"
+@pytest.mark.parametrize("home", ["", "/dev/null/home", "read-only"])
+def test_without_a_home_that_can_be_written_to_uv_stays_in_the_checkout(machine, monkeypatch, home):
+    monkeypatch.setattr(paths, "ENVIRONMENTS", machine / "env")
+    if home == "read-only":
+        monkeypatch.setattr(os, "access", lambda path, mode: mode == os.X_OK)
+        home = str(machine)
+    for variables in ({"HOME": home}, {}):
+        settings = uv_settings.derive_uv_settings(variables)
+        assert settings["UV_CACHE_DIR"] == str(machine / "env/uv/cache")
+        assert settings["UV_PYTHON_INSTALL_DIR"] == str(machine / "env/uv/python")
+    own = {"UV_CACHE_DIR": "/c", "UV_PYTHON_INSTALL_DIR": "/p"}
+    assert not set(own) & set(uv_settings.derive_uv_settings(own))
 
 
-def test_uv_cannot_fetch_one(machine, capsys):
-    script(machine / "bin/uv", "echo error: no download >&2; echo cause: dns >&2; exit 1")
+def test_uv_cannot_fetch_one(machine):
+    uv = script(machine / "bin/uv", "echo error: no download >&2; echo '  cause: dns' >&2; exit 1")
     with pytest.raises(KitError) as error:
-        interpreters.find_interpreter()
-    assert "uv python install 3.8: error: no download; cause: dns" in error.value.where
-    assert "uv is fetching" in capsys.readouterr().err
+        fetch(uv, ["pyenv: nothing there"])
+    assert error.value.where.splitlines() == [
+        "pyenv: nothing there",
+        "uv python install 3.8: error: no download; cause: dns",
+    ]
+    for way in ("PYTHON=", "pyenv install", "HTTPS_PROXY", "UV_PYTHON_INSTALL_MIRROR", "uv python dir"):
+        assert way in error.value.hint
 
 
 # --- the stamp -------------------------------------------------------------------------------------------
@@ -281,7 +295,7 @@ class Steps:
         self.real = False
 
     def run(self, steps, doing, command, **_):
-        steps.say(doing)
+        steps.begin(doing)
         self.steps.append(doing)
         self.stamped.append(self.stamp.exists())
         if self.fail_at is not None and self.fail_at in doing:
@@ -289,7 +303,8 @@ class Steps:
         if "making" in doing:
             assert "--clear" in command
             if self.real:
-                subprocess.run([REAL, *command[1:]], check=True)
+                words = [REAL if word == self.python else word for word in command[1:]]
+                subprocess.run([REAL_UV, *words], check=True)
             else:
                 shutil.rmtree(command[-1], ignore_errors=True)
                 script(self.venv.python, "")
@@ -300,7 +315,7 @@ class Steps:
 
 
 def environment_in(folder):
-    return Venv(folder / ".venv", "the tests", environment.KIT.locks, 0, "import a")
+    return Venv(folder / ".venv", "the tests", environment.KIT.locks, 0, 0, "import a")
 
 
 @pytest.fixture
@@ -311,7 +326,7 @@ def steps(checkout, monkeypatch):
         "run",
         lambda self, doing, command, **more: recorder.run(self, doing, command, **more),
     )
-    monkeypatch.setattr(installer, "find_uv", lambda _: "")
+    monkeypatch.setattr(installer, "find_uv", lambda: "/usr/bin/uv")
     recorder.python = fake(checkout.parent / "python/python3.8")
     recorder.other = fake(checkout.parent / "other/python3.8", version="3.8.9")
     monkeypatch.setattr(interpreters, "_candidates", lambda _: iter([("here", recorder.python)]))
@@ -324,7 +339,7 @@ def words(recorder):
     return taken
 
 
-NEW = ["making", "unpacking", "installing", "installing", "trying"]
+NEW = ["making", "installing", "trying"]
 SYNC = NEW[1:]
 
 
@@ -335,10 +350,11 @@ def test_a_new_environment(steps, checkout, capsys):
     assert steps.venv.is_ready()
     assert Stamp.read(steps.stamp).made["python"] == steps.python
     terminal = capsys.readouterr().err
-    assert re.search(
-        r"^\[ +\d+\.\d s\] setup: making .*\.venv for the tests, with Python 3\.8\.18 \(.*\)$", terminal, re.M
-    )
-    assert "installing 3 packages" in terminal
+    assert re.search(r"^\[ +\d+\.\d s\] setup: making .*\.venv with Python 3\.8\.18 \(.*\)$", terminal, re.M)
+    assert "installing 2 packages" in terminal
+    first, *_, last = terminal.splitlines()
+    assert ".venv for the tests takes 0.0 MB; to download: packages, 0.0 MB" in first
+    assert re.search(r"is ready: making \S+ \d+\.\d s, installing 2 packages \d+\.\d s, trying", last)
     assert (checkout / "build/log/venv.log").read_text() == terminal
 
 
@@ -398,7 +414,7 @@ def test_a_missing_lock_is_a_user_error(checkout):
     assert "dev.lock" in error.value.where
 
 
-@pytest.mark.parametrize("step", ["making", "unpacking", "installing uv", "3 packages", "trying"])
+@pytest.mark.parametrize("step", ["making", "2 packages", "trying"])
 def test_interrupted_at_any_step_it_starts_over(steps, step):
     steps.fail_at = step
     with pytest.raises(KitError, match="no network"):
@@ -417,7 +433,7 @@ def test_interrupted_at_any_step_it_starts_over(steps, step):
 def test_a_sync_that_fails_leaves_no_stamp(steps):
     steps.venv.ensure()
     (paths.ENVIRONMENT_DATA / "dev.lock").write_text("a==1 --hash=sha256:bc\n")
-    steps.fail_at = "3 packages"
+    steps.fail_at = "2 packages"
     with pytest.raises(KitError):
         steps.venv.ensure()
     (paths.ENVIRONMENT_DATA / "dev.lock").write_text("a==1 \\\n    --hash=sha256:bb\n")
@@ -442,6 +458,32 @@ def test_a_lost_interpreter_is_noticed_and_replaced(steps, monkeypatch):
     monkeypatch.setattr(interpreters, "_candidates", lambda _: iter([("here", steps.other)]))
     assert steps.venv.ensure() is True
     assert words(steps) == NEW
+
+
+def test_where_none_is_left_uv_fetches_one(steps, monkeypatch, capsys):
+    """What is not here is told before anything is fetched, and what was here is not touched before."""
+    steps.venv.ensure()
+    Path(steps.python).unlink()
+    words(steps)
+    monkeypatch.setattr(interpreters, "_candidates", lambda _: iter([]))
+    monkeypatch.setattr(installer, "find_uv", lambda: "")
+    told = []
+
+    def fetch_uv(_):
+        told.append(capsys.readouterr().err)
+        assert steps.stamp.exists()
+        return "/fetched/uv"
+
+    def fetch_python(uv, *_):
+        assert uv == "/fetched/uv"
+        return interpreters.probe_interpreter(steps.other, "uv")
+
+    monkeypatch.setattr(installer, "fetch_uv", fetch_uv)
+    monkeypatch.setattr(interpreters, "fetch_interpreter", fetch_python)
+    assert steps.venv.ensure() is True
+    assert "to download: uv, 18.0 MB; CPython 3.8, 30.0 MB; packages, 0.0 MB" in told[0]
+    assert words(steps) == NEW
+    assert Stamp.read(steps.stamp).made["python"] == steps.other
 
 
 def test_an_environment_without_python_is_not_ready(steps):
@@ -484,21 +526,36 @@ def test_a_wrong_requested_interpreter_is_an_error_even_when_ready(steps, checko
     assert steps.venv.is_ready()
 
 
-LACKING = [("ensurepip", "python3.8-venv"), ("Python.h", "python3.8-dev")]
+def test_a_broken_interpreter_is_refused_before_anything_is_removed(steps):
+    steps.venv.ensure()
+    fake(Path(steps.other), lacks=["ssl"])
+    with pytest.raises(KitError, match="has no ssl"):
+        steps.venv.ensure(steps.other)
+    assert steps.venv.is_ready()
 
 
 @pytest.mark.parametrize(
-    ("facts", "message", "package"),
-    [({"lacks": [name]}, f"no {name}", package) for name, package in LACKING],
+    ("system", "machine_", "words"),
+    [
+        ("Linux", "aarch64", "Linux on aarch64"),
+        ("Darwin", "arm64", "Darwin on arm64"),
+        ("Darwin", "x86_64", "Darwin on x86_64"),
+        ("Linux", "x86_64", "without glibc"),
+    ],
 )
-def test_what_the_interpreter_lacks_is_said_before_anything_is_removed(steps, facts, message, package):
-    steps.venv.ensure()
-    fake(Path(steps.other), **facts)
-    with pytest.raises(KitError, match=message) as error:
-        steps.venv.ensure(steps.other)
-    assert package in error.value.hint
-    assert steps.other in error.value.where
-    assert steps.venv.is_ready()
+def test_another_machine_is_told_first(steps, monkeypatch, system, machine_, words):
+    monkeypatch.setattr(platform, "system", lambda: system)
+    monkeypatch.setattr(platform, "machine", lambda: machine_)
+    if "without" in words:
+        monkeypatch.setattr(os, "confstr", lambda _: None)
+    for first in (steps.venv.ensure, check_place):
+        with pytest.raises(KitError, match=words) as error:
+            first()
+        for missing in ("torch 1.9.1", "openvino 2022.1"):
+            assert missing in error.value.what
+        assert "runtime.lock" in error.value.where
+        assert "container" in error.value.hint
+    assert steps.steps == []
 
 
 def test_too_little_space(steps):
@@ -590,9 +647,8 @@ def test_a_failing_step_says_what_to_do(real_steps, output, advice):
 
 def test_uvs_errors_are_not_broken_into_lines(real_steps):
     name = " ".join(["no such file"] * 20)
-    uv = str(Path(REAL).with_name("uv"))
     with pytest.raises(KitError) as error:
-        real_steps.run("working", [uv, "pip", "compile", name], draws=True)
+        real_steps.run("working", [REAL_UV, "pip", "compile", name], draws=True)
     assert name in error.value.hint
 
 
@@ -674,16 +730,14 @@ def test_what_draws_gets_the_persons_terminal(checkout):
     assert "disk is full" in error
 
 
-# --- pip out of its wheel, and a uv that is here ---------------------------------------------------------
+# --- a uv that is here -----------------------------------------------------------------------------------
 
 
-def test_pip_out_of_the_interpreters_wheel_works(tmp_path):
-    subprocess.run([REAL, "-I", "-m", "venv", "--without-pip", str(tmp_path)], check=True)
-    python = str(tmp_path / "bin/python")
-    subprocess.run([python, "-I", "-c", environment._UNPACK_PIP], check=True)
-    done = subprocess.run([python, "-I", "-m", "pip", "--version"], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert str(tmp_path) in done.stdout
+@pytest.fixture
+def own_uv(machine, monkeypatch):
+    """Where the kit has the uv that it has fetched."""
+    monkeypatch.setattr(installer, "OWN", machine / "env/uv/uv")
+    return installer.OWN
 
 
 @pytest.mark.parametrize(
@@ -698,35 +752,29 @@ def test_pip_out_of_the_interpreters_wheel_works(tmp_path):
         ("uv", False),
     ],
 )
-def test_a_uv_on_path_is_taken_where_it_does_what_the_locked_one_does(machine, answer, good):
+def test_a_uv_on_path_is_taken_where_it_does_what_the_locked_one_does(machine, own_uv, answer, good):
     uv = script(machine / "bin/uv", f"echo '{answer}'")
-    assert installer.find_uv([]) == (uv if good else "")
+    assert installer.find_uv() == (uv if good else "")
 
 
-def test_a_uv_that_does_not_start_is_none(machine):
-    assert installer.find_uv([]) == ""
+def test_a_uv_that_does_not_start_is_none(machine, own_uv):
+    assert installer.find_uv() == ""
     script(machine / "bin/uv", "echo uv 0.13.9; exit 1")
-    assert installer.find_uv([Path("/no/such/uv")]) == ""
+    assert installer.find_uv() == ""
 
 
-def test_a_uv_that_hangs_is_none(machine, monkeypatch):
+def test_a_uv_that_hangs_is_none(machine, own_uv, monkeypatch):
     monkeypatch.setattr(installer, "ANSWER_SECONDS", 0.2)
     script(machine / "bin/uv", "echo uv 0.13.9; sleep 20")
     started = time.monotonic()
-    assert installer.find_uv([]) == ""
+    assert installer.find_uv() == ""
     assert time.monotonic() - started < 10
 
 
-def test_the_environments_own_uv_goes_before_one_on_path(machine):
+def test_the_fetched_uv_goes_before_one_on_path(machine, own_uv):
     script(machine / "bin/uv", "echo uv 0.13.10")
-    own = script(machine / "venv/uv", "echo uv 0.13.9")
-    assert installer.find_uv([Path(own)]) == own
-
-
-def test_with_a_uv_here_none_is_installed_first(steps, monkeypatch):
-    monkeypatch.setattr(installer, "find_uv", lambda _: "/usr/bin/uv")
-    steps.venv.ensure()
-    assert words(steps) == ["making", "installing", "trying"]
+    own = script(own_uv, "echo uv 0.13.9")
+    assert installer.find_uv() == own
 
 
 # --- pip's settings, for uv ------------------------------------------------------------------------------
@@ -774,17 +822,18 @@ def test_pips_settings_are_read_as_pip_reads_them(person, tmp_path, variables):
         for name, value in lines.items():
             if name.startswith(section):
                 pips[name[len(section) :]] = " ".join(ast.literal_eval(value).split())
-    assert installer.read_pip_settings(person) == {name: value for name, value in pips.items() if value}
+    assert uv_settings.read_pip_settings(person) == {name: value for name, value in pips.items() if value}
 
 
 def test_a_damaged_file_of_pips_says_nothing(person, tmp_path):
     (tmp_path / "config/pip/pip.conf").write_bytes(b"no section\n\xff")
-    installer.read_pip_settings(person)
+    uv_settings.read_pip_settings(person)
 
 
 def settings(monkeypatch, pip, environment):
-    monkeypatch.setattr(installer, "read_pip_settings", lambda _: pip)
-    return installer.derive_uv_settings(environment)
+    monkeypatch.setattr(uv_settings, "read_pip_settings", lambda _: pip)
+    home = {"UV_CACHE_DIR": "/c", "UV_PYTHON_INSTALL_DIR": "/p"}
+    return uv_settings.derive_uv_settings({**home, **environment})
 
 
 def test_pips_settings_become_uvs(tmp_path, monkeypatch):
@@ -906,5 +955,5 @@ def test_every_direct_dependency_has_a_reason(name):
 
 
 def test_sources_are_never_installed():
-    installed = set(locked("installer")) | set(locked("runtime")) | set(locked("dev"))
+    installed = set(locked("runtime")) | set(locked("dev"))
     assert not installed & set(locked("sources"))

@@ -17,6 +17,7 @@ import pytest
 
 from launch.cli import is_yes
 from launch.core.errors import KitError
+from launch.setup import installer
 from launch.sources.source import KINDS, Fork, Registry, choose_source
 
 from .. import small_kit
@@ -100,7 +101,7 @@ def tree(kit: SmallKit, source: str) -> Path:
 
 def write_wheels(kit: SmallKit) -> Path:
     """Put releases into the kit that hold what the forks' pins do, and lock them; return their folder."""
-    wheels = kit.root / "build/wheels"
+    wheels = kit.home / "wheels"
     wheels.mkdir(parents=True)
     lock = ""
     for package, packed in (("nncf", ""), ("transformers", "src/")):
@@ -109,11 +110,20 @@ def write_wheels(kit: SmallKit) -> Path:
             for file, content in FILES[package].items():
                 if file.startswith(f"{packed}{package}/"):
                     archive.writestr(file[len(packed) :], content)
+            names = [f"{name},,\n" for name in archive.namelist()]
+            about = f"{package}-1.0.dist-info"
+            archive.writestr(f"{about}/METADATA", f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n")
+            archive.writestr(
+                f"{about}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+            )
+            archive.writestr(f"{about}/RECORD", "".join(names))
         lock += f"{package}==1.0 \\\n    --hash=sha256:{hashlib.sha256(wheel.read_bytes()).hexdigest()}\n"
     (kit.root / "launch/setup/locks/sources.lock").write_text(lock)
-    # Nothing can be fetched.
     (kit.root / ".venv/bin").mkdir(parents=True)
-    (kit.root / ".venv/bin/python").symlink_to("/bin/false")
+    (kit.root / ".venv/bin/python").symlink_to(sys.executable)
+    (kit.root / "build/env/uv").mkdir(parents=True)
+    (kit.root / "build/env/uv/uv").symlink_to(installer.find_uv())
+    kit.env.update(UV_OFFLINE="1", UV_FIND_LINKS=str(wheels))
     return wheels
 
 
@@ -412,9 +422,10 @@ def test_one_patch_serves_both_sources(forked: SmallKit) -> None:
 
 def test_a_wheel_with_other_bytes_is_not_taken(kit: SmallKit) -> None:
     wheel = write_wheels(kit) / "nncf-1.0-py3-none-any.whl"
-    wheel.write_bytes(wheel.read_bytes() + b"x")
+    with zipfile.ZipFile(str(wheel), "a") as archive:
+        archive.writestr("nncf/more.py", "")
     assert_user_error(
-        derive(kit, "registry"), "cannot be fetched", "launch/setup/locks/sources.lock", "make setup"
+        derive(kit, "registry"), "fetching nncf and transformers", "not the locked one", "again"
     )
     assert not tree(kit, "registry").exists()
 

@@ -1,10 +1,10 @@
 #!/bin/sh
 # Resolve the .in files beside this script into .lock files: exact versions, all hashes.
-# Run by `make lock`; needs a route to the package index.
+# Run by `make lock`, which says in UV where uv is; needs a route to the package index.
 set -eu
 cd "$(dirname "$0")"
 resolve() {
-    ../../../.venv/bin/uv pip compile --quiet --python ../../../.venv/bin/python --generate-hashes --no-header \
+    "$UV" pip compile --quiet --python ../../../.venv/bin/python --generate-hashes --no-header \
         --annotation-style line "$@"
 }
 resolve installer.in --no-deps --output-file installer.lock
