@@ -55,6 +55,9 @@ class Root:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         suite, mirror = _mirror()
+        settings = folder / "etc/dpkg/dpkg.cfg.d/test"
+        settings.parent.mkdir(parents=True)
+        settings.write_text("force-unsafe-io\n")  # it is thrown away: no file has to be on disk
         log = folder.with_suffix(".log")
         with log.open("w") as output:
             subprocess.run(
