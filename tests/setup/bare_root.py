@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Dict, Iterator, List, Mapping, Optional
 
 from launch.core import paths
-from launch.core.stamp import Stamp
+from launch.core.files import Stamp
 
 PACKAGES = "git,make,python3,ca-certificates"
 PLACE = "/srv"
