@@ -25,6 +25,7 @@ from launch.core.errors import exit_with_message
 from launch.core.locks import hold_lock
 
 from . import WORKER, hub_server, small_kit
+from .loaded import Loaded
 
 # transformers is not installed: the derived tree is where tests find it, as runs do.
 sys.path.insert(0, str(paths.DERIVED_SOURCES / "registry"))
@@ -42,6 +43,11 @@ TINY = {
     "num_attention_heads": 16,
     "vocab_size": 2048,
 }
+
+
+def pytest_collection_modifyitems(items: List[pytest.Item]) -> None:
+    """Put the tests of the shared trees first: while a process makes them, others run what needs none."""
+    items.sort(key=lambda item: "built" not in getattr(item, "fixturenames", ()))
 
 
 def write_model(folder: Path, **changes: object) -> Path:
@@ -245,6 +251,25 @@ def built(shared: Path, tiny_model: Path, derived_source: Path) -> Built:
             record.write_bytes(pickle.dumps(kit))
         made: Built = pickle.loads(record.read_bytes())
     return made
+
+
+@pytest.fixture(scope="session")
+def loaded(derived_source: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loaded]:
+    """Pythons that have torch, NNCF or transformers loaded, and ask no hub."""
+    home = tmp_path_factory.mktemp("loaded")
+    made = Loaded(
+        {
+            **os.environ,
+            "CUDA_VISIBLE_DEVICES": "",
+            "HF_DATASETS_OFFLINE": "1",
+            "HF_HOME": str(home),
+            "PYTHONPATH": os.pathsep.join([str(derived_source), str(paths.REPOSITORY)]),
+            "TRANSFORMERS_OFFLINE": "1",
+        },
+        home,
+    )
+    yield made
+    made.close()
 
 
 @pytest.fixture(scope="session")

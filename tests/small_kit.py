@@ -134,7 +134,7 @@ class SmallKit:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=600,
             check=False,
         )
 
@@ -163,7 +163,7 @@ class SmallKit:
     def kill_at_fetch(self, *words: str) -> None:
         """Start a make target and kill it, with all that it has started, while the remote sends objects."""
         marker, hook = self.home / "sending", self.home / "hook"
-        hook.write_text(f"#!/bin/sh\ntouch '{marker}'\nexec sleep 60\n")
+        hook.write_text(f"#!/bin/sh\ntouch '{marker}'\nexec sleep 600\n")
         hook.chmod(0o755)
         # git's own way to put something in front of the program that sends objects.
         self.configure("uploadpack.packObjectsHook", str(hook))
@@ -176,7 +176,7 @@ class SmallKit:
             start_new_session=True,
         )
         try:
-            deadline = time.monotonic() + 30
+            deadline = time.monotonic() + 120
             while not marker.exists():
                 assert started.poll() is None, "it ended before anything was sent"
                 assert time.monotonic() < deadline

@@ -56,15 +56,15 @@ class Terminal:
             os._exit(127)
         assert self.received("ready") == ["ready"], "the shell does not come up"
 
-    def received(self, *words: str) -> Optional[List[str]]:
-        """Return what a program gets that is typed with ``words``; None where none is started."""
+    def received(self, *words: str, seconds: float = 60) -> Optional[List[str]]:
+        """Return what a program gets that is typed with ``words``; None where none is in that time."""
         self._count += 1
         found, end = self._folder / f"{self._count}", self._folder / f"{self._count}.end"
         self._type(typed([str(self._script), str(found), *words]) + "\r")
         for attempt in range(3):
             # The second time, what is left of the line goes, and whatever it has opened is closed.
             self._type(("\x03" if attempt else "") + typed([str(self._script), str(end), "end"]) + "\r")
-            if self._wait(end):
+            if self._wait(end, seconds):
                 break
         if not found.exists():
             return None
@@ -86,8 +86,8 @@ class Terminal:
         while select.select([self._terminal], [], [], 0)[0]:
             os.read(self._terminal, 65536)
 
-    def _wait(self, path: Path) -> bool:
-        ended = time.monotonic() + 3
+    def _wait(self, path: Path, seconds: float) -> bool:
+        ended = time.monotonic() + seconds
         while time.monotonic() < ended:
             self._read()
             if path.exists():

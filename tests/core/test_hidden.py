@@ -87,8 +87,11 @@ def test_an_environment_file_is_passed_over(kit: Kit) -> None:
         assert disclosed(done.stdout + done.stderr) == []
 
 
-def test_no_file_and_no_line_has_a_persons_value(kit: Kit, derived_source: Path) -> None:
-    plant(kit)
+def test_no_file_and_no_line_has_a_persons_value(built: Kit, kit: Kit) -> None:
+    """Of a launch file that was edited in all ways: with values, with a path elsewhere, and with a seed."""
+    plant(kit, WANDB_DISABLED=str(kit.folder / "some" / "where"))
+    text = kit.launch_file.read_text(encoding="utf-8")
+    kit.launch_file.write_text(text.replace('"--seed", "42"', '"--seed", "43"'), encoding="utf-8")
     env = {**os.environ, **EXPORTED}
     said = ""
     for argv in (
@@ -106,12 +109,19 @@ def test_no_file_and_no_line_has_a_persons_value(kit: Kit, derived_source: Path)
     assert 'HF_TOKEN="${HF_TOKEN:?' in said
     assert 'TOKEN_TOO="${PLANTED_REFERRED}"' in said
     assert '--model_revision "${PLANTED_ARGUMENT}"' in said
+    assert said.count("(up to date)") == 1, "a key is compared as it is recorded, without paths and values"
     kit.launch_file.unlink()  # the person's own
     texts = {**everything_below(kit.folder), **everything_below(paths.BUILD / "log")}
     assert any("report" in name for name in texts)
     assert any("packages" in name or ".tar" in name for name in texts)
     assert {name: disclosed(text) for name, text in texts.items() if disclosed(text)} == {}
-    command = trees.read_provenance(kit.tree(HYBRID))["command"]
+    found = trees.read_provenance(kit.tree(HYBRID))
+    assert found["onnx_key"]["environment"]["WANDB_DISABLED"].startswith("${elsewhere}/where (")
+    assert str(kit.folder) not in json.dumps(found)
+    for name in (f"{HYBRID}-8bit.onnx", f"ir/{HYBRID}-8bit.bin"):
+        assert (kit.tree(HYBRID) / name).read_bytes() != (built.tree(HYBRID) / name).read_bytes()
+    command = found["command"]
+    assert command["environment"]["WANDB_DISABLED"] == "${elsewhere}/where"
     assert command["environment"]["HF_TOKEN"] == "(not shown)"
     assert command["environment"]["TOKEN_TOO"] == "${env:PLANTED_REFERRED}"
     assert command["environment"]["PATH"] == "${venv}/bin:${env:PATH}"

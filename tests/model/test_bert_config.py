@@ -1,7 +1,7 @@
 import hashlib
 import json
 from pathlib import Path
-from typing import Any, Callable, Dict, List
+from typing import Any, Dict, List
 
 import pytest
 
@@ -9,7 +9,7 @@ from launch.core import paths
 from launch.core.errors import KitError
 from launch.model import bert_config, variants
 
-from ..conftest import HYBRID, TINY, Kit, write_model
+from ..conftest import write_model
 
 HYBRIDS = [variant for variant in variants.VARIANTS.values() if variant.hybrid]
 
@@ -190,22 +190,13 @@ def test_an_odd_value_is_refused_by_name(key: str) -> None:
 
 
 def test_what_is_not_refused_changes_nothing(derived_source: Path) -> None:
-    """All keys at once, each time with another value: neutral ones with an odd one."""
+    """All keys at once, each time with another value: neutral ones with an odd one.
+
+    That a tree is the same, too, `build/test_pipeline.py` shows.
+    """
     wanted = traced({})
     taken = {**{key: [ODD[3]] for key in NEUTRAL}, **TAKEN}
     for number in range(max(map(len, taken.values()))):
         config = {key: values[number] for key, values in taken.items() if number < len(values)}
         assert shape_of(config)
         assert traced(config) == wanted, config
-
-
-def test_a_tree_of_a_config_full_of_odd_values_is_the_same(
-    built: Kit, kit: Kit, tmp_path: Path, hashes: Callable[[Path], Dict[str, str]]
-) -> None:
-    odd = dict.fromkeys(NEUTRAL, "odd")
-    odd.update({key: values[-1] for key, values in TAKEN.items()})
-    model = write_model(tmp_path / "odd", **{**TINY, **odd, "gradient_checkpointing": True})
-    done = kit.run("variant", HYBRID, model=model)
-    assert done.returncode == 0, done.stderr
-    onnx = f"{HYBRID}-8bit.onnx"
-    assert hashes(kit.tree(HYBRID))[onnx] == hashes(built.tree(HYBRID))[onnx]

@@ -9,7 +9,7 @@ import pytest
 from launch.core import paths
 from launch.model import metric, squad
 
-from ..conftest import Kit, assert_user_error, call, run
+from ..conftest import TINY, Kit, assert_user_error, call, run, write_model
 from .test_squad import CONTEXT, write
 
 REAL = paths.REPOSITORY.parent / "shared" / "data" / "squad" / "dev-v1.1-part1.json"
@@ -224,7 +224,8 @@ def test_what_does_not_go_together_is_named(questions: Path, options: Dict[str, 
 
 def test_evaluate_runs_its_configuration_and_predicts_in_that_form(kit: Kit, derived_source: Path) -> None:
     """They score what the evaluation says, and what it says of them is read again."""
-    done = kit.run("evaluate", weights="random")
+    small = write_model(kit.folder / "small", **{**TINY, "hidden_size": 32, "intermediate_size": 128})
+    done = kit.run("evaluate", weights="random", model=small)
     assert done.returncode == 0, done.stderr
     said = json.loads(done.stdout)
     assert (said["eval_questions"], said["weights"]) == (16, "random, seed 42")

@@ -66,11 +66,17 @@ def saved(tmp_path_factory, transformers):
 
 
 @pytest.fixture(scope="module")
-def run(derived_source, tmp_path_factory):
+def run(derived_source, tmp_path_factory, loaded):
     """Run the program on a model; return the finished process."""
     home = tmp_path_factory.mktemp("home")
 
     def start(model, output, *options, launcher=()):
+        words = [str(PROGRAM), "--model_name_or_path", str(model), "--do_eval"]
+        words += ["--train_file", str(paths.SAMPLE / "train.json"), "--validation_file", str(VALIDATION)]
+        words += ["--max_seq_length", str(TOKENS), "--doc_stride", "128", "--seed", str(SEED)]
+        words += ["--output_dir", str(output), *options]
+        if not launcher:
+            return loaded.run("transformers.models.bert.modeling_bert", words, output.parent)
         environment = {
             **os.environ,
             "PYTHONPATH": f"{derived_source}{os.pathsep}{paths.REPOSITORY}",
@@ -79,13 +85,8 @@ def run(derived_source, tmp_path_factory):
             "CUDA_VISIBLE_DEVICES": "",
             "HF_HOME": str(home),
         }
-        environment.pop("LAUNCH_STATUS_FD", None)
-        command = [sys.executable, *launcher, str(PROGRAM), "--model_name_or_path", str(model), "--do_eval"]
-        command += ["--train_file", str(paths.SAMPLE / "train.json"), "--validation_file", str(VALIDATION)]
-        command += ["--max_seq_length", str(TOKENS), "--doc_stride", "128", "--seed", str(SEED)]
-        command += ["--output_dir", str(output), *options]
         return subprocess.run(
-            command,
+            [sys.executable, *launcher, *words],
             env=environment,
             cwd=str(output.parent),
             capture_output=True,

@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import sys
 from pathlib import Path
 from typing import Dict
 
@@ -12,7 +11,8 @@ from launch.artifact import trees
 from launch.core import files, machine
 from launch.sources.source import Registry
 
-from ..conftest import HYBRID, UNSTRUCTURED, Kit, call, run
+from ..conftest import HYBRID, UNSTRUCTURED, Kit, call
+from ..loaded import Loaded
 
 
 def without_compiler(folder: Path) -> Dict[str, str]:
@@ -81,9 +81,9 @@ assert controller._select_threshold(0.5, []) == 0.0
 """
 
 
-def test_the_threshold_is_that_of_a_sort(derived_source: Path) -> None:
+def test_the_threshold_is_that_of_a_sort(loaded: Loaded) -> None:
     """Bit for bit: with ties, values that are no number, subnormal ones, and a single weight."""
-    _in_nncf(derived_source, THRESHOLD)
+    _in_nncf(loaded, THRESHOLD)
 
 
 needs_compiler = pytest.mark.skipif(not machine.has_compiler(os.environ), reason="there is no compiler")
@@ -137,9 +137,9 @@ for batch, rows, columns, depth in (
 
 
 @needs_compiler
-def test_products_are_summed_in_order(derived_source: Path) -> None:
+def test_products_are_summed_in_order(loaded: Loaded) -> None:
     """Bit for bit, with registers of each width, incomplete tiles and blocks, and operands of any strides."""
-    _in_nncf(derived_source, KERNELS + PRODUCTS)
+    _in_nncf(loaded, KERNELS + PRODUCTS)
 
 
 CHOICE = f"""{KERNELS}
@@ -226,9 +226,9 @@ assert torch.equal(torch.get_rng_state(), state)
 
 
 @needs_compiler
-def test_products_with_other_bits_stay_with_torch(derived_source: Path, tmp_path: Path) -> None:
+def test_products_with_other_bits_stay_with_torch(loaded: Loaded, tmp_path: Path) -> None:
     """The order of summation is looked at, for each shape, and nothing is assumed of the machine."""
-    _in_nncf(derived_source, CHOICE + SHAPES, tmp_path / "decided")
+    _in_nncf(loaded, CHOICE + SHAPES, tmp_path / "decided")
 
 
 SPEED = """
@@ -259,8 +259,8 @@ for operator, name, operands in (
 
 
 @needs_compiler
-def test_products_that_are_not_faster_stay_with_torch(derived_source: Path, tmp_path: Path) -> None:
-    _in_nncf(derived_source, CHOICE + SPEED, tmp_path / "decided")
+def test_products_that_are_not_faster_stay_with_torch(loaded: Loaded, tmp_path: Path) -> None:
+    _in_nncf(loaded, CHOICE + SPEED, tmp_path / "decided")
 
 
 WANTED = """
@@ -302,11 +302,9 @@ assert not compiles(AMD, PATH=path, CXX="")
 """
 
 
-def test_a_compiler_is_started_only_where_products_would_be_faster(
-    derived_source: Path, tmp_path: Path
-) -> None:
+def test_a_compiler_is_started_only_where_products_would_be_faster(loaded: Loaded, tmp_path: Path) -> None:
     """The processor is asked first; without compiler, or where it fails, torch computes, and nothing ends."""
-    _in_nncf(derived_source, WANTED, tmp_path)
+    _in_nncf(loaded, WANTED, tmp_path)
 
 
 COMPILED_ONCE = """
@@ -326,14 +324,12 @@ assert products._library().stat().st_mtime_ns == made
 
 
 @needs_compiler
-def test_the_file_is_compiled_once_and_again_where_it_is_not_whole(
-    derived_source: Path, tmp_path: Path
-) -> None:
-    _in_nncf(derived_source, COMPILED_ONCE, tmp_path)
+def test_the_file_is_compiled_once_and_again_where_it_is_not_whole(loaded: Loaded, tmp_path: Path) -> None:
+    _in_nncf(loaded, COMPILED_ONCE, tmp_path)
     (library,) = (tmp_path / "new").iterdir()
     whole = library.stat().st_size
     library.write_bytes(b"")
-    _in_nncf(derived_source, COMPILED_ONCE, tmp_path)
+    _in_nncf(loaded, COMPILED_ONCE, tmp_path)
     assert library.stat().st_size == whole
 
 
@@ -358,15 +354,15 @@ assert decisions == [1] * wide
 
 
 @needs_compiler
-def test_a_machine_remembers_what_was_decided(derived_source: Path, tmp_path: Path) -> None:
+def test_a_machine_remembers_what_was_decided(loaded: Loaded, tmp_path: Path) -> None:
     """A process decides nothing that one before it has; what is not whole, or another machine's, is not."""
     remembered = tmp_path / "decided.json"
-    _in_nncf(derived_source, CHOICE + DECIDED, remembered)
+    _in_nncf(loaded, CHOICE + DECIDED, remembered)
     if not remembered.exists():
         pytest.skip("there is no kernel for this processor")
     assert list(tmp_path.iterdir()) == [remembered]
     content = remembered.read_text()
-    _in_nncf(derived_source, CHOICE + REMEMBERED, remembered)
+    _in_nncf(loaded, CHOICE + REMEMBERED, remembered)
     assert remembered.read_text() == content
     others = [content[:-9], "[]", "{}", "", "\0", content.replace(": true", ": 1")]
     others.append(content.replace('"machine": "', '"machine": "0'))
@@ -376,21 +372,13 @@ for content in {others!r}:
     products._known = None
     {ANEW.strip().replace(chr(10), chr(10) + "    ")}
 """
-    _in_nncf(derived_source, CHOICE + again, remembered)
+    _in_nncf(loaded, CHOICE + again, remembered)
     remembered.write_text(content)
     # Other variables of MKL's can mean other kernels.
-    _in_nncf(derived_source, CHOICE + ANEW, remembered, MKL_CBWR="COMPATIBLE")
+    _in_nncf(loaded, CHOICE + ANEW, remembered, MKL_CBWR="COMPATIBLE")
 
 
-def _in_nncf(derived_source: Path, script: str, *arguments: Path, **variables: str) -> None:
+def _in_nncf(loaded: Loaded, script: str, *arguments: Path, **variables: str) -> None:
     """Run a script on the derived tree of the releases."""
-    done = run(
-        [sys.executable, "-c", script, *map(str, arguments)],
-        env={
-            **os.environ,
-            **variables,
-            "CUDA_VISIBLE_DEVICES": "",
-            "PYTHONPATH": str(derived_source),
-        },
-    )
+    done = loaded.run("nncf.torch", ["-c", script, *map(str, arguments)], Path("/"), **variables)
     assert done.returncode == 0, done.stderr

@@ -33,12 +33,14 @@ SCHEMES = ("light", "dark")
 CONTRAST = """
 selector => {
   const canvas = document.createElement('canvas').getContext('2d', {willReadFrequently: true});
-  const parts = colour => {
+  const once = (found, key, make) => found.has(key) ? found.get(key) : found.set(key, make()).get(key);
+  const colours = new Map(), cells = new Map();
+  const parts = colour => once(colours, colour, () => {
     canvas.clearRect(0, 0, 1, 1);
     canvas.fillStyle = colour;
     canvas.fillRect(0, 0, 1, 1);
     return [...canvas.getImageData(0, 0, 1, 1).data];
-  };
+  });
   const luminance = ([r, g, b]) => [r, g, b]
     .map(part => part / 255)
     .map(part => part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4)
@@ -52,11 +54,13 @@ selector => {
   };
   const inside = element => {  // what a number of a heat map stands on
     const box = element.getBBox(), x = box.x + box.width / 2, y = box.y + box.height / 2;
-    const cell = [...element.ownerSVGElement.querySelectorAll('.cell')].find(cell => {
-      const area = cell.getBBox();
-      return area.x < x && x < area.x + area.width && area.y < y && y < area.y + area.height;
-    });
-    return cell ? parts(getComputedStyle(cell).fill) : ground(element.ownerSVGElement.parentElement);
+    const map = element.ownerSVGElement;
+    const [cell] = once(cells, map, () =>
+      [...map.querySelectorAll('.cell')].map(cell => [cell, cell.getBBox()])
+    ).find(([, area]) =>
+      area.x < x && x < area.x + area.width && area.y < y && y < area.y + area.height
+    ) || [];
+    return cell ? parts(getComputedStyle(cell).fill) : ground(map.parentElement);
   };
   return [...document.querySelectorAll(selector)].map(element => {
     const drawn = element instanceof SVGElement;

@@ -21,7 +21,7 @@ from launch.setup import installer
 from launch.sources.source import KINDS, Fork, Registry, choose_source
 
 from .. import small_kit
-from ..conftest import assert_user_error
+from ..conftest import assert_user_error, call
 from ..small_kit import FILES, GREET, LINK, LINKED, PATCHES, QA, RUN_QA, SmallKit
 
 DERIVE = """
@@ -250,10 +250,10 @@ def test_fast_says_yes_or_no(text: str, fast: bool) -> None:
 
 
 @pytest.mark.parametrize("text", ["2", "perhaps", "fast", "-1"])
-def test_fast_is_nothing_else(kit: SmallKit, text: str) -> None:
+def test_fast_is_nothing_else(text: str) -> None:
     for command in ("setup", "all", "variant", "configs", "command", "evaluate"):
         variant = ["--v=90pc_unstructured_sparse"] if command in ("variant", "command") else []
-        done = kit.launch(command, f"--fast={text}", "--source=registry", *variant)
+        done = call([command, f"--fast={text}", "--source=registry", *variant])
         assert_user_error(done, f"FAST={text}", "neither on nor off")
         assert "source  " not in done.stderr
 

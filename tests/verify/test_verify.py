@@ -31,7 +31,7 @@ from launch.model import variants
 from launch.model.onnx_model import Graph
 from launch.model.spec import Spec
 from launch.model.variants import VARIANTS
-from launch.verify import ir, measuring
+from launch.verify import ir, leaks, measuring
 from launch.verify import tree as verification
 from launch.verify.checks import Check
 from launch.verify.degeneracy import find_degeneracy
@@ -509,7 +509,7 @@ def test_a_provenance_with_one_fault_hides_no_other_check(tree: Path) -> None:
 
 def test_a_text_file_is_read_up_to_a_size(tree: Path) -> None:
     with (tree / "ir" / "mo.log").open("r+b") as log:
-        log.truncate(3 * 10**9)
+        log.truncate(leaks.MAX_BYTES + 1)
     assert "ir/mo.log has more than" in failed(verify(tree))["files: no machine paths"]
 
 

@@ -96,7 +96,7 @@ def test_what_is_taken_arrives_in_every_shell(terminal: Terminal) -> None:
 @pytest.mark.parametrize("words", [TILDES, SIGNS, CONTROLS], ids=["tildes", "signs", "controls"])
 def test_what_is_refused_does_not_arrive(words: List[str], tmp_path: Path) -> None:
     terminal = Terminal(["bash", *SHELLS["bash"]], tmp_path)
-    arrived = [word for word in words if terminal.received(word) == [word]]
+    arrived = [word for word in words if terminal.received(word, seconds=1) == [word]]
     terminal.close()
     assert arrived == []
     assert [word for word in words if refused("a", word) is None] == []
