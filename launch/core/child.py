@@ -1,10 +1,8 @@
-"""A child process: how the kit runs one, and how that one reports what it is doing.
+"""Running a child process, and how it reports its steps and errors.
 
-A child never outlives the kit: on Linux it is killed with its parent, and everywhere it inherits the build's
-lock, so that no other build starts while it still writes.
-
-What it prints goes to a log.  Its steps and errors come, one JSON object a line, on the file descriptor that
-the environment variable :data:`STATUS_FD` names; without it (F5, a pasted command) it prints them, too.
+A child is killed with its parent (on Linux) and inherits the build's lock, so that no other build starts
+while it still writes.  Its output goes to a log.  Steps and errors come as one JSON object a line on the
+file descriptor that :data:`STATUS_FD` names; without it (F5, a pasted command) they are printed.
 """
 
 import ctypes
@@ -34,7 +32,7 @@ _PR_SET_PDEATHSIG = 1  # prctl(2)
 
 @dataclass(frozen=True)
 class Usage:
-    """What a child and its own children took; ``peak_bytes``: the largest resident set of one process."""
+    """Resources of a child and its own children; ``peak_bytes``: the largest resident set of one process."""
 
     seconds: float
     peak_bytes: int
@@ -42,7 +40,7 @@ class Usage:
 
 
 def sum_usages(usages: Sequence[Usage]) -> Usage:
-    """Return what children took that ran one after the other."""
+    """Return the usage of children that ran one after the other: sums, and the largest peak."""
     return Usage(
         sum(usage.seconds for usage in usages),
         max([0, *(usage.peak_bytes for usage in usages)]),
@@ -51,17 +49,17 @@ def sum_usages(usages: Sequence[Usage]) -> Usage:
 
 
 class KilledError(KitError):
-    """A command was ended by a signal, which says nothing of its inputs."""
+    """A signal ended the command, which says nothing about its inputs."""
 
 
 def die_with_parent() -> None:
-    """Have the kernel kill this process with the one that started it; only Linux does."""
+    """Have the kernel kill this process when its parent ends; Linux only."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def read_tail(log: Path) -> str:
-    """Return the last lines of a log; a progress bar's carriage returns count as line ends."""
+    """Return the last lines of a log, a carriage return counted as a line end; empty if it cannot be read."""
     try:
         text = log.read_bytes().decode("utf-8", "replace")
     except OSError:
@@ -80,11 +78,10 @@ def run_child(
     tick: Callable[[Optional[str]], None],
     inherit: Sequence[int] = (),
 ) -> Usage:
-    """Run a command to its end, what it prints added to ``log``, and return what it took.
+    """Run a command with ``env`` as its whole environment, append its output to ``log``, return its usage.
 
-    :param env: its whole environment.
     :param what: the stage, for the error (``making the IR``).
-    :param tick: called twice a second with the step that the child last reported, or None.
+    :param tick: called at least twice a second with the step that the child last reported, or None.
     :param inherit: file descriptors that the child keeps open.
     :raises KitError: it could not be started, reported an error of the user's, or failed.
     """
@@ -134,7 +131,6 @@ def run_child(
 
 
 def _redact(log: Path) -> None:
-    """Take values that are not to be shown out of a log: a program may print its variables."""
     text = os.fsdecode(log.read_bytes())
     shown = hidden.redact_text(text)
     if shown != text:
@@ -142,7 +138,7 @@ def _redact(log: Path) -> None:
 
 
 def _listen(descriptor: int, tick: Callable[[Optional[str]], None]) -> List[KitError]:
-    """Follow the child's messages until its end of the pipe is closed; return the errors in them."""
+    """Call ``tick`` until the child closes its end of the pipe; return the errors that it sent."""
     reported: List[KitError] = []
     step: Optional[str] = None
     pending = b""
@@ -190,12 +186,12 @@ def _send(message: Dict[str, Any], text: str) -> None:
 
 
 def report_step(name: str) -> None:
-    """Say in a few words what begins now."""
+    """Report in a few words what begins now."""
     _send({"step": name}, f"[{time.monotonic() - _started:6.1f} s] {name}")
 
 
 def run_body(body: Any, *arguments: Any) -> int:
-    """Return ``body``'s exit status; a :class:`KitError` is reported and becomes status 2."""
+    """Run ``body`` and return its exit status; a :class:`KitError` is reported and becomes status 2."""
     try:
         return int(body(*arguments) or 0)
     except KitError as problem:

@@ -1,4 +1,4 @@
-"""The one kind of error that a user of the kit is meant to see."""
+"""The one kind of error that a user of the kit should see."""
 
 import io
 import signal
@@ -12,12 +12,7 @@ EXIT_INTERRUPTED = 130  # after Ctrl-C: 128 + SIGINT, as shells report it
 
 
 class KitError(Exception):
-    """Something that the user can mend.  Its parts stay apart, in JSON between processes, too.
-
-    :param what: one sentence: what is wrong.
-    :param where: the file, key and value it was found in; empty where there is no such place.
-    :param hint: what to do about it.
-    """
+    """An error that the user can correct: what is wrong (one sentence), where (may be empty), what to do."""
 
     def __init__(self, what: str, *, where: str = "", hint: str = "") -> None:
         super().__init__(what)
@@ -26,7 +21,6 @@ class KitError(Exception):
         self.hint = hint
 
     def __str__(self) -> str:
-        """Return the error as the terminal shows it, one labelled part a line."""
         parts = (("error", self.what), ("where", self.where), ("to do", self.hint))
         return "\n".join(
             f"{label + ':':7}" + text.strip().replace("\n", "\n" + " " * 7)
@@ -40,12 +34,12 @@ class KitError(Exception):
 
     @classmethod
     def from_dict(cls, parts: Dict[str, str]) -> "KitError":
-        """Make an error of what :meth:`as_dict` gave."""
+        """Return an error made from the result of :meth:`as_dict`."""
         return cls(parts["what"], where=parts["where"], hint=parts["hint"])
 
 
 def make_unknown_error(kind: str, name: str, option: str, known: Iterable[str]) -> KitError:
-    """Return the error for a name of a ``kind`` (``source``), given in an ``option`` (``SOURCE``)."""
+    """Return the error for an unknown name of a ``kind`` (``source``) in an ``option`` (``SOURCE``)."""
     return KitError(
         f"There is no {kind} {name!r}." if name else f"No {kind} was named.",
         where=f"{option}={name}",
@@ -54,17 +48,13 @@ def make_unknown_error(kind: str, name: str, option: str, known: Iterable[str]) 
 
 
 def exit_with_message(body: Callable[[], int]) -> NoReturn:
-    """Run ``body`` and leave the process with its status.
-
-    A :class:`KitError`, or what the operating system refuses (a full disk, a folder without permission), is
-    printed without a traceback; any other error is a defect of the kit.
-    """
+    """Run ``body`` and exit with its status; KitError and OSError are printed without traceback, status 2."""
     for stream in (sys.stdout, sys.stderr):
         # A path that is not UTF-8 must not turn a message into a traceback.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
-        # Blocked where this process was another one before (launch.cli): a Ctrl-C since then comes now.
+        # kit.sh and launch.cli block it before they become another program: a Ctrl-C since then comes now.
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         sys.exit(body())
     except KitError as error:

@@ -23,7 +23,7 @@ _WEIGHTS = (".bin", ".h5", ".msgpack", ".onnx", ".ot", ".pt", ".safetensors")  #
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write ``text`` to ``path`` as UTF-8, as :func:`replace_file` does; missing folders are made."""
+    """Write ``text`` as UTF-8 through :func:`replace_file`; missing folders are made."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with replace_file(path) as part:
         part.write_text(text, encoding="utf-8")
@@ -31,10 +31,7 @@ def write_text(path: Path, text: str) -> None:
 
 @contextmanager
 def replace_file(path: Path) -> Iterator[Path]:
-    """Yield a new name beside ``path``; the file that the block writes there takes its place.
-
-    Where the block fails, and through a power cut, an earlier file is untouched.
-    """
+    """Yield a new path; its file, flushed to disk, replaces ``path`` by a rename once the block succeeds."""
     part = path.with_name(f".{path.name[:100]}.{os.urandom(8).hex()}.part")
     try:
         yield part
@@ -48,7 +45,7 @@ def replace_file(path: Path) -> Iterator[Path]:
 
 
 def flush_file(path: Path) -> None:
-    """Have the system put a file, or a folder's list of names, on disk, where the filesystem can."""
+    """Flush a file, or a folder's list of names, to disk, where the filesystem can."""
     descriptor = os.open(str(path), os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -60,7 +57,7 @@ def flush_file(path: Path) -> None:
 
 
 def flush_tree(folder: Path) -> None:
-    """:func:`flush_file` a folder and everything in it; its links are not followed."""
+    """Flush a folder and everything in it to disk; links are not followed."""
     for place, _, names in os.walk(str(folder)):
         for path in (Path(place, name) for name in names):
             if not path.is_symlink():
@@ -69,7 +66,7 @@ def flush_tree(folder: Path) -> None:
 
 
 def check_regular(path: Path) -> None:
-    """:raises OSError: this is no regular file: a device or a pipe, say, may never end."""
+    """:raises OSError: ``path`` is no regular file; reading a device or a pipe may never end."""
     mode = path.stat().st_mode
     if stat.S_ISDIR(mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
@@ -78,7 +75,7 @@ def check_regular(path: Path) -> None:
 
 
 def explain_special(path: Path) -> str:
-    """Return why ``path`` is not to be opened; empty where it may be, is a folder or is not there."""
+    """Return why ``path`` must not be opened; empty for a regular file, a folder or a missing path."""
     try:
         check_regular(path)
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
@@ -89,10 +86,7 @@ def explain_special(path: Path) -> str:
 
 
 def read_bytes(path: Path, most: int) -> bytes:
-    """Return the bytes of a file.
-
-    :raises OSError: it is no regular file, has more than ``most`` bytes, or cannot be read.
-    """
+    """:raises OSError: ``path`` is no regular file, has more than ``most`` bytes, or cannot be read."""
     check_regular(path)
     with path.open("rb") as handle:
         content = handle.read(most + 1)
@@ -102,7 +96,7 @@ def read_bytes(path: Path, most: int) -> bytes:
 
 
 def check_no_pointer(path: Path) -> None:
-    """:raises KitError: ``path`` is what git leaves in place of a file that git-lfs has not fetched."""
+    """:raises KitError: ``path`` is a git-lfs pointer, whose file has not been fetched."""
     with path.open("rb") as handle:
         if handle.read(40).startswith(b"version https://git-lfs"):
             raise KitError(
@@ -113,7 +107,7 @@ def check_no_pointer(path: Path) -> None:
 
 
 def expand_path(text: str, name: str) -> Path:
-    """Return the absolute path that ``text`` means, the value of an option; ``~`` is a home folder.
+    """Return ``text``, the value of the option ``name``, as an absolute path; ``~`` is a home folder.
 
     :raises KitError: it cannot be a path.
     """
@@ -126,19 +120,19 @@ def expand_path(text: str, name: str) -> Path:
 
 
 def find_position(text: str, index: int) -> str:
-    """Return ``line L, column C`` of a character, both counted from 1."""
+    """Return ``line L, column C`` of a character; both count from 1."""
     line_start = text.rfind("\n", 0, index) + 1
     return f"line {text.count(chr(10), 0, index) + 1}, column {index - line_start + 1}"
 
 
 def show_value(value: Any) -> str:
-    """Return a JSON value as errors show it: as it stands in the file, cut where it is long."""
+    """Return a JSON value as errors show it: as in the file, cut after 60 characters."""
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 60 else text[:59] + "…"
 
 
 class _TwiceError(ValueError):
-    """An object has a key, which is the argument, twice."""
+    """An object has this key twice."""
 
 
 def _unique(pairs: List[Tuple[str, Any]]) -> Dict[str, Any]:
@@ -149,23 +143,22 @@ def _unique(pairs: List[Tuple[str, Any]]) -> Dict[str, Any]:
 
 
 def _places(key: str, text: str) -> str:
-    """Return where a key stands in ``text``, in whichever object."""
+    """Return every place of a key in ``text``, for an error."""
     forms = "|".join(re.escape(json.dumps(key, ensure_ascii=plain)) for plain in (True, False))
     spots = re.finditer(rf"({forms})(?=\s*:)", text)
     return "".join(f", {find_position(text, spot.start())}" for spot in spots)
 
 
 def describe_file(path: Path, name: str) -> str:
-    """Return a file as errors name it: with the option that has named it, if one has."""
+    """Return a file's name for errors, with the option that named it, if one did."""
     return f"{name}={path}" if name else str(path)
 
 
 def read_json(path: Path, name: str = "", *, unique: bool = False, others: str = "") -> Any:
-    """Return the JSON in ``path``.
+    """Return the JSON in ``path``, which the option ``name`` (``TRAIN_FILE``) has named.
 
-    :param name: the option that has named the file (``TRAIN_FILE``), for the error.
-    :param unique: whether a key may be in an object only once; else the last one counts.
-    :param others: a program that reads the file, too, and refuses a byte order mark.
+    :param unique: whether a key that an object has twice is an error; otherwise the last one counts.
+    :param others: another program that reads the file; if named, a byte order mark is an error.
     :raises KitError: the file is missing, unreadable, not UTF-8 or not JSON (with line and column).
     """
 
@@ -202,7 +195,7 @@ def read_json(path: Path, name: str = "", *, unique: bool = False, others: str =
 
 
 def digest_file(path: Path) -> str:
-    """:raises OSError: it cannot be read, or is no regular file."""
+    """:raises OSError: ``path`` cannot be read, or is no regular file."""
     check_regular(path)
     digest = hashlib.sha256()
     with path.open("rb") as handle:
@@ -212,14 +205,12 @@ def digest_file(path: Path) -> str:
 
 
 def digest_value(value: Any) -> str:
-    """Return the digest of a JSON value, whatever the order of its keys."""
+    """Return the digest of a JSON value; the order of keys does not count."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def digest_with_key(text: str) -> str:
-    """Return a digest of ``text`` that may be published: only this checkout can make it.
-
-    With a plain one a short secret is found by trying all.  The random key stays in the build folder.
+    """Return a digest that may be published: to guess a short secret takes the key in the build folder.
 
     :raises OSError: the key cannot be read or written.
     """
@@ -232,22 +223,21 @@ def digest_with_key(text: str) -> str:
 
 
 def digest_files(files: Iterable[Path], base: Path) -> str:
-    """Return one digest over several files and their names relative to ``base``."""
+    """Return one digest of several files and their names relative to ``base``."""
     return digest_value(sorted((path.relative_to(base).as_posix(), digest_file(path)) for path in files))
 
 
 def digest_model_folder(folder: Path) -> str:
-    """Return one digest over a model folder's own files, its weights excepted."""
+    """Return one digest of the files directly in a model folder, except its weights."""
     return digest_files(
         (path for path in folder.iterdir() if path.is_file() and path.suffix not in _WEIGHTS), folder
     )
 
 
 class Stamp(NamedTuple):
-    """What something was made from (``key``) and what was made, as JSON values, in a file beside it.
+    """A record in a file beside what was made: what it was made from (``key``) and what was ``made``; JSON.
 
-    The stamp is the first thing removed and the last thing written: what has one is whole.  Where ``made``
-    has no digests, the caller flushes what was made to disk before.
+    It is removed first and written last.  Unless ``made`` has digests, the caller flushes the files before.
     """
 
     key: Any
@@ -255,7 +245,7 @@ class Stamp(NamedTuple):
 
     @classmethod
     def read(cls, path: Path) -> Optional["Stamp"]:
-        """Return the stamp in a file; None where there is none, or where it is not as it was written."""
+        """Return the stamp in a file; None where there is none or its digest does not match."""
         try:
             content = json.loads(read_bytes(path, 4 << 20).decode("utf-8"))
             found, digest = cls(content["key"], content["made"]), content["sha256"]
@@ -264,7 +254,7 @@ class Stamp(NamedTuple):
             return None
 
     def write(self, path: Path) -> None:
-        """:raises OSError: it cannot be written; an earlier one is untouched then."""
+        """:raises OSError: it cannot be written; an earlier stamp is then untouched."""
         content = {"sha256": self._digest(), **self._asdict()}
         write_text(path, json.dumps(content, indent=2, sort_keys=True) + "\n")
 

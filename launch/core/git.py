@@ -1,4 +1,4 @@
-"""Running git: in a clean environment, with errors in three parts."""
+"""Running git in a clean environment."""
 
 import os
 import re
@@ -13,7 +13,7 @@ _MISLEADING = (
     *("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR", "GIT_NAMESPACE", "GIT_PREFIX"),
     *("GIT_OBJECT_DIRECTORY", "GIT_ALTERNATE_OBJECT_DIRECTORIES", "GIT_DIFF_OPTS"),
 )
-"""Variables (a hook has them) that lead git to another repository than its folder's, or change its diffs."""
+"""Variables, set in a hook for example, that lead git to another repository or change its diffs."""
 
 # What a person has configured for diffs, commits and files must not change bytes, nor run anything.
 _SETTINGS = (
@@ -28,7 +28,7 @@ _PLAIN = [word for setting in _SETTINGS for word in ("-c", setting)]
 _DISTRUST = re.compile(
     r"(?:dubious ownership in repository at|unsafe repository) \(?'([^']+)'(?: is owned by someone else)?"
 )
-"""What git from 2.35.2 on says of a folder of another user's."""
+"""The message of git from 2.35.2 on about a folder of another user."""
 
 
 def run_git(
@@ -39,15 +39,13 @@ def run_git(
     text: str = "",
     show: bool = False,
 ) -> "subprocess.CompletedProcess[str]":
-    """Run git in ``folder`` and return what it said, whatever its exit status.
+    """Run git in ``folder`` with ``text`` as input and return its output; its exit status is not checked.
 
-    It asks nothing, and sees no repository that ``folder`` only lies in.  Input and output are UTF-8, other
-    bytes lone surrogates; line ends stay as they are.
+    It never prompts and finds no repository above ``folder``.  Output is UTF-8; other bytes become lone
+    surrogates, line ends are kept.
 
-    :param env: variables to set.
-    :param text: its standard input.
-    :param show: whether its standard error, where it reports progress, goes to the terminal.
-    :raises KitError: there is no git, or it refuses to look into a folder of another user's.
+    :param show: whether standard error, where git reports progress, goes to the terminal.
+    :raises KitError: there is no git, or it refuses to read a folder of another user.
     """
     kept = {name: value for name, value in os.environ.items() if name not in _MISLEADING}
     kept.update(GIT_TERMINAL_PROMPT="0", GIT_CEILING_DIRECTORIES=str(folder.resolve().parent), LC_ALL="C")
@@ -80,7 +78,7 @@ def run_git(
 def ask_git(
     arguments: Sequence[str], folder: Path, *, env: Optional[Mapping[str, str]] = None, text: str = ""
 ) -> str:
-    """Run git in ``folder`` and return what it printed; parameters as :func:`run_git`.
+    """Run git and return what it printed; parameters as in :func:`run_git`.
 
     :raises KitError: it fails.
     """
@@ -95,5 +93,5 @@ def ask_git(
 
 
 def show_last_lines(done: "subprocess.CompletedProcess[str]") -> str:
-    """Return the last lines of what git said, for an error."""
+    """Return the last six lines of git's output, for an error."""
     return "\n".join((done.stderr + done.stdout).strip().splitlines()[-6:])

@@ -1,8 +1,4 @@
-"""What is never written down: values of the person's own variables, and paths of the machine.
-
-A launch configuration may hand variables of the environment on (``${env:NAME}``) and set others, a token
-perhaps.  Programs get the values; what the kit prints, logs and publishes has the names.
-"""
+"""Hiding values of a person's variables, and paths of the machine, in text that is shown or published."""
 
 import os
 import re
@@ -23,7 +19,7 @@ OWN = frozenset(
 NOT_SHOWN = "(not shown)"  # stands for a value that the launch file itself has
 REFERENCE = re.compile(r"\$\{env:([^}]*)\}")  # stands for a value of the environment
 
-_SHORTEST = 6  # letters of a value that is looked for in texts: a shorter one is part of too many words
+_SHORTEST = 6  # letters of a value that is redacted: a shorter one is part of too many words
 _values: Dict[str, str] = {}
 
 _FOLDERS = {"${workspaceFolder}": paths.REPOSITORY, "${venv}": paths.VENV}
@@ -33,14 +29,11 @@ _PATH = re.compile(
         ( /+ [^/\s:] [^\n]* )""",
     re.X | re.M,
 )
-"""What stands before an absolute path, and the path: to the line's end, as names may hold any character.
-
-Relative paths, addresses (``https://…``) and paths after a ``${name}`` are none.
-"""
+"""What precedes an absolute path, and the path, to the line's end; no URL and no path after ``${name}``."""
 
 
 class Word(str):
-    """A text with values in it that are not to be shown; ``shown`` has references or NOT_SHOWN instead."""
+    """A text with hidden values; ``shown`` is the same text with references or NOT_SHOWN in their place."""
 
     shown: str
 
@@ -57,29 +50,29 @@ def show_word(word: str) -> str:
 
 
 def map_word(change: Callable[[str], str], word: str) -> str:
-    """Return ``change(word)``, with what is not to be shown still hidden."""
+    """Return ``change(word)``; hidden values stay hidden."""
     return Word(change(word), change(word.shown)) if isinstance(word, Word) else change(word)
 
 
 def join_words(separator: str, words: Iterable[str]) -> str:
-    """Return ``separator.join(words)``, with what is not to be shown still hidden."""
+    """Return ``separator.join(words)``; hidden values stay hidden."""
     words = list(words)
     text, named = separator.join(words), separator.join(map(show_word, words))
     return Word(text, named) if any(isinstance(word, Word) for word in words) else text
 
 
 def hide_variable(name: str, value: str) -> Word:
-    """Return the value of a variable of the environment."""
+    """Return the value of an environment variable, shown as ``${env:NAME}``."""
     reference = f"${{env:{name}}}"
     _remember(value, reference)
     return Word(value, reference)
 
 
 def hide_entry(name: str, written: str, value: Optional[str] = None) -> str:
-    """Return the value of an entry of ``env`` in a launch file, hidden unless the variable is the kit's own.
+    """Return the value of an entry of ``env`` in a launch file, hidden unless its name is in :data:`OWN`.
 
-    :param written: the value as in the file; where it is one reference, nothing is left to hide.
-    :param value: the value, substituted; None: as written.
+    :param written: the value as in the file; if it is a single reference, nothing more is hidden.
+    :param value: the value with its variables substituted; None: as written.
     """
     value = written if value is None else value
     if not value or name in OWN or REFERENCE.fullmatch(written):
@@ -89,7 +82,7 @@ def hide_entry(name: str, written: str, value: Optional[str] = None) -> str:
 
 
 def redact_text(text: str) -> str:
-    """Return ``text``, which may quote any of the values, as it may be shown."""
+    """Return ``text`` with hidden values replaced, except those shorter than 6 characters."""
     for value in sorted(_values, key=len, reverse=True):
         text = text.replace(value, _values[value])
     return text
@@ -101,7 +94,7 @@ def _remember(value: str, instead: str) -> None:
 
 
 def name_folders(text: str, folders: Mapping[str, Path]) -> str:
-    """Return ``text`` with names for ``folders``, which are absolute; of nested ones the inner one's."""
+    """Return ``text`` with names for absolute ``folders``; of nested ones the innermost counts."""
     forms = {
         form: name
         for name, folder in folders.items()
@@ -120,8 +113,8 @@ def name_folders(text: str, folders: Mapping[str, Path]) -> str:
 def remove_paths(text: str) -> str:
     """Return ``text`` without paths of this machine.
 
-    Instead are ``${workspaceFolder}``, ``${venv}``, ``${userHome}`` for the home folder itself, and
-    ``${elsewhere}/<name>`` with the last part of another absolute path.
+    Instead it has ``${workspaceFolder}``, ``${venv}``, ``${userHome}`` for the home folder itself, or
+    ``${elsewhere}/<name>`` with the last part of the path.
     """
     text = name_folders(text, _FOLDERS)
     entries = text.split(os.pathsep)
@@ -144,5 +137,5 @@ def _last(path: str) -> str:
 
 
 def shows_path(text: str) -> bool:
-    """Return whether an absolute path is in ``text``."""
+    """Return whether ``text`` has an absolute path."""
     return _PATH.search(text) is not None

@@ -1,4 +1,4 @@
-"""Locks of the operating system's: they vanish with their holder, so a killed run never blocks the next."""
+"""Locks of the operating system: they end with the process, so a killed run never blocks the next."""
 
 import fcntl
 import os
@@ -10,20 +10,17 @@ from typing import IO, Dict, Iterator
 from . import paths
 from .errors import KitError
 
-LOCK = paths.BUILD / "build.lock"
-"""Held by whoever writes below ``build/`` or ``.venv/``."""
-
-LOCKED = "this checkout"
-"""What :data:`LOCK` locks, in words."""
+LOCK = paths.BUILD / "build.lock"  # held by every process that writes below build/ or .venv/
+LOCKED = "this checkout"  # what LOCK locks, in words
 
 _held: Dict[Path, int] = {}  # the locks of this process, with their descriptors
 
 
 @contextmanager
 def hold_lock(path: Path, what: str) -> Iterator[int]:
-    """Hold a file's lock and yield its descriptor; wait, and say so, while another process works on ``what``.
+    """Lock a file, wait with a message while another process works on ``what``, and yield the descriptor.
 
-    A child that inherits the descriptor holds the lock, too, should it outlive this process.
+    A child that inherits the descriptor holds the lock, too.
 
     :raises KitError: the lock's file cannot be made.
     """
@@ -67,7 +64,7 @@ def _open(path: Path) -> IO[str]:
 
 @contextmanager
 def hold_folder(path: Path) -> Iterator[None]:
-    """Hold the lock of an existing folder itself, which leaves no file behind."""
+    """Lock an existing folder itself, which leaves no file behind."""
     descriptor = os.open(str(path), os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)

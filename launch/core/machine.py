@@ -1,8 +1,4 @@
-"""The machine: what it is, whether the kit can build on it, and what of its shell reaches a program.
-
-The bytes of a tree depend on the number of threads: torch 1.9 adds up the norm of a matrix thread by thread
-in 32 bits, and masks depend on these norms.
-"""
+"""The machine: what it is, whether the kit can build on it, and which shell variables programs get."""
 
 import os
 import platform
@@ -19,8 +15,7 @@ _CPUINFO = Path("/proc/cpuinfo")
 _MODEL_NAME = re.compile(r"^model name\s*:\s*(.*\S)", re.M)
 _VERSION = re.compile(r"^version(?:_info)?\s*=\s*(\d+\.\d+\.\d+)", re.M)
 
-SIGNS = "@%+=./-_"
-"""What a path may hold besides letters and digits; a model was made below a folder with each of these."""
+SIGNS = "@%+=./-_"  # allowed in a path besides letters and digits; a model was made in a folder with each
 
 _NAMES = {" ": "a space", "\n": "a line end", "\t": "a tab"}
 _REASONS = {
@@ -35,20 +30,15 @@ NOT_INHERITED = (
     *("PYTHON", "PYTORCH_", "USE_FLAX", "USE_JAX", "USE_TF", "USE_TORCH"),  # how Python and torch run
     *("LOCAL_RANK", "RANK", "WORLD_SIZE"),  # that upstream's scripts take for a part in a distributed run
 )
-"""The beginnings of variables that a job's program gets from the launch file only, not from the shell."""
+"""Prefixes of variables that a job's program gets from the launch file only, not from the shell."""
 
-THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
-"""The variables by which torch takes a number of threads; where they differ, the second counts."""
-
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")  # torch reads both; where they differ, the second counts
 _MOST_THREADS = 1024
 _CORES = Path("/sys/devices/system/cpu")
 
 
 def describe_host(python: str) -> Dict[str, Any]:
-    """Return ``host`` of a provenance; what the system does not tell is empty, memory 0.
-
-    :param python: the interpreter that the first stage ran.
-    """
+    """Return ``host`` of a provenance, with ``python``'s version; unknown facts are empty, memory is 0."""
     return {
         "system": f"{platform.system()} {platform.release()}",
         "machine": platform.machine(),
@@ -81,7 +71,7 @@ def _read_memory() -> int:
 
 
 def read_python_version(python: str) -> str:
-    """Return the version of a virtual environment's interpreter, from ``pyvenv.cfg``; of others nothing."""
+    """Return the version in the ``pyvenv.cfg`` of ``python``; empty outside a virtual environment."""
     settings = Path(python).parent.parent / "pyvenv.cfg"
     return _search(_VERSION, settings) if settings.is_absolute() else ""
 
@@ -94,12 +84,9 @@ def has_compiler(environ: Mapping[str, str]) -> bool:
 
 
 def check_place() -> None:
-    """:raises KitError: what a build runs cannot stand the checkout's path."""
+    """:raises KitError: the locks are not for this machine, or a build cannot handle the checkout's path."""
     check_machine()
-    _check(paths.REPOSITORY, "The checkout's path", "Move or clone the checkout to a path of")
-
-
-def _check(path: Path, what: str, hint: str) -> None:
+    path = paths.REPOSITORY
     for character in str(path):
         category = unicodedata.category(character)
         # Letters, the marks that some are written with, and numbers.
@@ -109,10 +96,10 @@ def _check(path: Path, what: str, hint: str) -> None:
         if category == "Cs":
             name = f"a byte that is not UTF-8 ({ord(character) - 0xDC00:#04x})"
         raise KitError(
-            f"{what} has {_NAMES.get(character, name)} in it, and nothing can be built there:"
+            f"The checkout's path has {_NAMES.get(character, name)} in it, and nothing can be built there:"
             f" {_REASONS.get(character, _UNQUOTED)}.",
             where=str(path),
-            hint=f"{hint} letters, digits and {' '.join(SIGNS)} only.",
+            hint=f"Move or clone the checkout to a path of letters, digits and {' '.join(SIGNS)} only.",
         )
 
 
@@ -143,14 +130,14 @@ def is_writable(folder: Path) -> bool:
 
 
 def measure_free_disk(folder: Path) -> int:
-    """Return the free bytes of the filesystem that ``folder``, or its nearest existing parent, is on."""
+    """Return the free bytes on the filesystem of ``folder`` or of its nearest existing parent."""
     while not folder.exists():
         folder = folder.parent
     return shutil.disk_usage(folder).free
 
 
 def check_disk(what: str, folder: Path, need: int) -> None:
-    """:raises KitError: less than ``need`` bytes are free where ``folder`` is."""
+    """:raises KitError: fewer than ``need`` bytes are free where ``folder`` is."""
     free = measure_free_disk(folder)
     if free < need:
         raise KitError(
@@ -161,14 +148,14 @@ def check_disk(what: str, folder: Path, need: int) -> None:
 
 
 def inherit_variables(environ: Mapping[str, str]) -> Dict[str, str]:
-    """Return the variables of a shell that a program of the kit inherits."""
+    """Return the variables of a shell that a program inherits: all but :data:`NOT_INHERITED`."""
     return {name: value for name, value in environ.items() if not name.startswith(NOT_INHERITED)}
 
 
 def parse_threads(text: str) -> Optional[int]:
-    """Return the number that the text of ``THREADS=`` means; None where it is empty.
+    """Return the number of threads in ``text``, the value of ``THREADS=``; None where it is empty.
 
-    :raises KitError: it is no number of threads.
+    :raises KitError: it is not a whole number from 1 to 1024.
     """
     if not text:
         return None
@@ -184,9 +171,9 @@ def parse_threads(text: str) -> Optional[int]:
 def count_torch_threads(env: Mapping[str, str]) -> int:
     """Return how many threads torch 1.9.1 takes in a process with these variables.
 
-    It asks MKL (``aten/src/ATen/ParallelOpenMP.cpp``), which takes ``MKL_NUM_THREADS``, else
-    ``OMP_NUM_THREADS``, but at most the machine's cores unless ``MKL_DYNAMIC`` is false; by default the cores
-    of the process ("Improving Performance with Threading" in MKL's developer guide).
+    It asks MKL (``aten/src/ATen/ParallelOpenMP.cpp``): ``MKL_NUM_THREADS``, else ``OMP_NUM_THREADS``, at most
+    the machine's cores unless ``MKL_DYNAMIC`` is false; by default the cores of the process ("Improving
+    Performance with Threading" in MKL's developer guide).
     """
     for name in reversed(THREADS):
         found = re.match(r"\s*([0-9]{1,4})(?![0-9])", env.get(name, ""))
@@ -198,7 +185,7 @@ def count_torch_threads(env: Mapping[str, str]) -> int:
 
 
 def count_cores(among: Optional[Set[int]] = None) -> int:
-    """Return the number of cores of the machine, or of those to which the processors ``among`` belong."""
+    """Return the number of the machine's cores, or of those that the processors ``among`` belong to."""
     siblings = set()
     for processor in among if among is not None else range(os.cpu_count() or 1):
         try:
@@ -209,5 +196,5 @@ def count_cores(among: Optional[Set[int]] = None) -> int:
 
 
 def read_threads(env: Mapping[str, Optional[str]]) -> int:
-    """Return the number of threads of an invocation, which the kit's rules have set."""
+    """Return the number of threads that the kit's rules have set in ``env``."""
     return int(env[THREADS[0]] or 0)

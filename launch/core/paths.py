@@ -1,22 +1,17 @@
-"""Where things are in a checkout; what a run reads and writes is in the launch file."""
+"""Where things are in a checkout; the launch file has what a run reads and writes."""
 
 import os
 from pathlib import Path
 
 
 def _entered(folder: Path) -> Path:
-    """Return ``folder``, a real path, by the name that the shell has for it where it is in this folder.
-
-    A shell keeps the symbolic link that it was led through (POSIX: ``PWD``), and so does VS Code.
-    """
+    """Return ``folder``, a real path, by the link in ``PWD`` (POSIX) that leads to it, as VS Code does."""
     called = os.environ.get("PWD", "")
     absolute = called == os.path.normpath(called) and Path(called).is_absolute()
     return Path(called) if absolute and os.path.realpath(called) == str(folder) else folder
 
 
-REPOSITORY = _entered(Path(__file__).resolve().parent.parent.parent)
-"""The checkout: VS Code's ``${workspaceFolder}``."""
-
+REPOSITORY = _entered(Path(__file__).resolve().parent.parent.parent)  # VS Code's ${workspaceFolder}
 PACKAGE = REPOSITORY / "launch"
 LAUNCH_FILE = REPOSITORY / ".vscode" / "launch.json"
 CONFIGS = PACKAGE / "configs"
@@ -30,10 +25,7 @@ VENV_PYTHON = VENV / "bin" / "python"
 _BUILD = REPOSITORY / "build"
 
 BUILD = Path(os.environ.get("KIT_BUILD") or _BUILD)
-"""Everything derived that is not a published tree; removing it loses time, and work on ``patches/`` in it.
-
-Tests that run side by side have a folder each, which ``KIT_BUILD`` names; what setup makes, they share.
-"""
+"""The folder of all derived files but published trees; parallel tests name one each in ``KIT_BUILD``."""
 
 DERIVED_SOURCES = _BUILD / "src"
 ENVIRONMENTS = _BUILD / "env"  # for what cannot be in VENV
@@ -41,7 +33,7 @@ EXTENSIONS = _BUILD / "torch_extensions"
 
 
 def show_path(path: Path) -> str:
-    """Return ``path`` as a person wants to read it: relative to the current folder where it lies below it."""
+    """Return ``path`` for a message: relative to the current folder if it is below it."""
     here = Path.cwd()
     for folder in (here, _entered(here)):
         if folder in (path, *path.parents):

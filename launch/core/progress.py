@@ -1,4 +1,4 @@
-"""What the terminal shows while a build runs: a line rewritten in place; a file gets one now and then."""
+"""What a build shows as it runs: on a terminal a line rewritten in place, in a file one now and then."""
 
 import shutil
 import subprocess
@@ -15,24 +15,24 @@ LOOK_INTERVAL = 0.5  # between two looks at it
 
 
 def format_duration(seconds: float) -> str:
-    """Return a time as ``m:ss`` or ``h:mm:ss``."""
+    """Return seconds as ``m:ss`` or ``h:mm:ss``."""
     minutes, rest = divmod(int(seconds + 0.5), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
 def format_size(count: float) -> str:
-    """Return a number of bytes as megabytes (10⁶) or gigabytes (10⁹)."""
+    """Return bytes as megabytes (10⁶) or gigabytes (10⁹)."""
     return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
 
 
 def format_count(number: int, noun: str, nouns: str = "") -> str:
-    """Return ``1 tree`` or ``n trees``; ``nouns``: a plural that is not formed by an s."""
+    """Return ``1 tree`` or ``n trees``; ``nouns``: the plural, if it is not formed by an s."""
     return f"{number:,} {noun if number == 1 else nouns or noun + 's'}"
 
 
 def align_columns(lines: Sequence[Sequence[str]], right: Container[int] = ()) -> List[str]:
-    """Return a table's lines with their words in columns, some of them set flush ``right``."""
+    """Return a table's lines with their words in columns; columns in ``right`` are set flush right."""
     widths = [max(map(len, column)) for column in zip(*lines)]
     return [
         "  ".join(
@@ -44,17 +44,17 @@ def align_columns(lines: Sequence[Sequence[str]], right: Container[int] = ()) ->
 
 
 def escape_text(text: str) -> str:
-    """Return text that no terminal takes for a command, and that can be written; lines stay lines."""
+    """Return ``text`` with ``?`` for characters that are not printable; line ends stay."""
     return "".join(letter if letter.isprintable() or letter == "\n" else "?" for letter in text)
 
 
 def measure_terminal() -> int:
-    """Return how wide the terminal is; one that does not know its size says 0."""
+    """Return the terminal's width in characters; 80 where it is unknown."""
     return shutil.get_terminal_size().columns or 80
 
 
 def _show(line: str, *, stays: bool) -> None:
-    """Print a line in the place of the last that did not stay; into a file all do."""
+    """Print a line: on a terminal over the last one that did not stay, else on a line of its own."""
     terminal = sys.stderr.isatty()
     if terminal and not stays:
         line = line[: measure_terminal() - 1]  # a line that wraps could not be rewritten in place
@@ -63,11 +63,7 @@ def _show(line: str, *, stays: bool) -> None:
 
 
 class Progress:
-    """The line of a stage.
-
-    :param label: which variant of how many, and which stage.
-    :param expected: seconds that the stage is expected to take; None where nobody knows.
-    """
+    """The line of a stage: ``label``, the time so far, ``expected`` seconds (None: unknown), the step."""
 
     def __init__(self, label: str, expected: Optional[float]) -> None:
         self.label = label
@@ -83,7 +79,7 @@ class Progress:
         return time.monotonic() - self.started
 
     def tick(self, step: Optional[str]) -> None:
-        """Show the time and the step, where something is worth showing."""
+        """Show the time and the step; without a terminal, only for a new step or after a minute."""
         now = time.monotonic()
         quiet = self._last and step == self._step and now - self._last < QUIET_INTERVAL
         if quiet and not sys.stderr.isatty():
@@ -97,11 +93,11 @@ class Progress:
         _show(hidden.redact_text(line), stays=False)
 
     def done(self, note: str) -> None:
-        """Close the stage with its time and a few words."""
+        """End the stage's line with its time and a note."""
         _show(hidden.redact_text(f"{self.label}  {format_duration(self.elapsed)}  {note}"), stays=True)
 
     def note(self, text: str) -> None:
-        """Print a line that stays, above the one that is rewritten."""
+        """Print a line that stays above the one that is rewritten."""
         _show(hidden.redact_text(f"    {text}"), stays=True)
 
     def __enter__(self) -> "Progress":
@@ -114,10 +110,7 @@ class Progress:
 
 
 def wait_for_output(process: "subprocess.Popen[Any]", quiet: bool = False) -> Any:
-    """Wait for a process, show for how long unless ``quiet``, and return its standard output, a pipe.
-
-    On a terminal the line appears after a second and goes away in the end.
-    """
+    """Wait for a process, show the time unless ``quiet``, and return its standard output, a pipe."""
     started = time.monotonic()
     terminal = sys.stderr.isatty()
     due = started + (1.0 if terminal else WAIT_INTERVAL)

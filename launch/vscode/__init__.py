@@ -1,6 +1,5 @@
-"""VS Code's launch file, and what running one of its configurations means without VS Code.
+"""VS Code's launch file, and what running a configuration means without VS Code (sources: README.md here).
 
-What each key and variable means stands, with its source, in the README of this folder.
 Floors: ``jsonc`` < ``file`` < ``variables`` < ``resolve``; ``invocation`` < ``resolve``.
 """
 

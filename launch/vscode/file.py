@@ -1,4 +1,4 @@
-"""VS Code's launch file: its configurations, by name, and where in the file everything stands."""
+"""VS Code's launch file: its configurations by name, and the place of each value in the file."""
 
 import difflib
 import json
@@ -11,16 +11,14 @@ from ..core import files, hidden
 from ..core.errors import KitError
 from . import jsonc
 
-PLATFORM = {"darwin": "osx", "win32": "windows"}.get(sys.platform, "linux")
-"""The key of this platform's properties."""
-
+PLATFORM = {"darwin": "osx", "win32": "windows"}.get(sys.platform, "linux")  # key of its properties
 _SHOWN = 200  # characters of a value that an error shows
 MAX_BYTES = 4 << 20  # of a launch file; the kit's has 12 thousand
 
 
 @dataclass(frozen=True)
 class Configuration:
-    """One entry of ``configurations``, at ``index`` in the file, as written: nothing is substituted."""
+    """The entry ``index`` of ``configurations`` as written: nothing is substituted."""
 
     name: str
     body: Dict[str, Any]
@@ -29,24 +27,24 @@ class Configuration:
 
     @property
     def here(self) -> Dict[str, Any]:
-        """The entry for this platform, still as written."""
+        """The entry with this platform's properties, as written."""
         override = self.body.get(PLATFORM)
         return {**self.body, **(override if isinstance(override, dict) else {})}
 
     @property
     def inputs(self) -> Dict[str, str]:
-        """What the file's ``inputs`` ask for, by their ids."""
+        """The descriptions of the file's ``inputs``, by id."""
         entries = self.document.value.get("inputs")
         entries = [entry for entry in entries if isinstance(entry, dict)] if isinstance(entries, list) else []
         return {str(entry.get("id")): str(entry.get("description", "")) for entry in entries}
 
     def path(self, key: str) -> jsonc.KeyPath:
-        """Return the path within the entry of this platform's value of ``key``."""
+        """Return the path, within the entry, of the value that ``key`` has on this platform."""
         override = self.body.get(PLATFORM)
         return (PLATFORM, key) if isinstance(override, dict) and key in override else (key,)
 
     def place(self, path: jsonc.KeyPath) -> str:
-        """Return file, line and key of ``path`` in this entry."""
+        """Return the file, line and key of ``path`` in this entry."""
         whole: jsonc.KeyPath = ("configurations", self.index, *path)
         return f"{self.document.place(whole)}, {jsonc.format_path(whole)}"
 
@@ -55,24 +53,24 @@ class Configuration:
         return _error(self.document, ("configurations", self.index, *path), what, hint, self.hides(path))
 
     def hides(self, path: jsonc.KeyPath) -> bool:
-        """Return whether the value at ``path`` may be that of a variable which is not the kit's own."""
+        """Return whether the value at ``path`` may belong to a variable that is not the kit's own."""
         within = path[1:] if path[:1] == (PLATFORM,) else path
         return within[:1] == ("env",) and (len(within) == 1 or within[1] not in hidden.OWN)
 
 
 @dataclass(frozen=True)
 class LaunchFile:
-    """The configurations of a launch file, in its order, each with a name of its own."""
+    """The configurations of a launch file in order; no two have the same name."""
 
     configurations: Tuple[Configuration, ...]
     document: jsonc.Document = field(repr=False)
 
 
 def read_launch_file(path: pathlib.Path) -> LaunchFile:
-    """Return the configurations of a launch file; a byte order mark is passed over.
+    """Return the configurations of a launch file; a byte order mark is ignored.
 
     :raises KitError: the file cannot be read, is no regular one, too large, not UTF-8 or not JSON with
-        comments, or its configurations are not objects with names, each another.
+        comments, or its configurations are not objects with different names.
     """
     source = str(path)
     try:
@@ -96,7 +94,7 @@ def read_launch_file(path: pathlib.Path) -> LaunchFile:
 
 
 def parse_launch_file(text: str, source: str) -> LaunchFile:
-    """Return the configurations in ``text``, which errors call ``source``; as :func:`read_launch_file`."""
+    """Return the configurations in ``text``, named ``source`` in errors, as :func:`read_launch_file` does."""
     document = jsonc.parse_jsonc(text, source)
     if not isinstance(document.value, dict):
         raise _error(document, (), "A launch file is an object.", 'Put { "configurations": [ … ] }.')
@@ -122,7 +120,7 @@ def parse_launch_file(text: str, source: str) -> LaunchFile:
 def find_configuration(file: LaunchFile, name: str) -> Configuration:
     """Return the configuration called ``name``.
 
-    :raises KitError: there is none; the error lists the names and the nearest.  Or it is a compound.
+    :raises KitError: there is none (the error lists the names and the nearest), or it is a compound.
     """
     names = [configuration.name for configuration in file.configurations]
     if name in names:
@@ -154,7 +152,7 @@ def find_configuration(file: LaunchFile, name: str) -> Configuration:
 def _error(
     document: jsonc.Document, path: jsonc.KeyPath, what: str, hint: str, hide: bool = False
 ) -> KitError:
-    """Return an error about the value at ``path``, which it shows as JSON, cut where it is long."""
+    """Return an error about the value at ``path``, shown as JSON up to 200 characters."""
     value = document.at(path)
     text = "absent" if value is jsonc.ABSENT else json.dumps(value, ensure_ascii=False)
     if hide and value not in (jsonc.ABSENT, None):

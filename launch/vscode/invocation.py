@@ -1,8 +1,4 @@
-"""A program to run, and how rules change it: what every launch configuration ends in.
-
-What runs differs from what the launch file says only by rules with names, and each part of the command line
-can be shown as in the file, as it runs, and by which rule.
-"""
+"""A program to run, and the changes that named rules make to it."""
 
 import shlex
 from dataclasses import dataclass, replace
@@ -15,23 +11,17 @@ _ACTIVATED = 'VS Code activates the environment of "python", too, for this type:
 
 @dataclass(frozen=True)
 class Invocation:
-    """A program to run: every variable is substituted, every default filled in.
-
-    :param target: ``("prog.py",)``, ``("-m", "module")`` or ``("-c", "code")``.
-    :param env: the variables that the configuration sets; None removes one that is inherited.
-    :param cwd: absolute; a relative program is opened from there.
-    :param options: the interpreter's own, before the target.
-    """
+    """A program to run: every variable is substituted, every default filled in."""
 
     python: str
-    target: Tuple[str, ...]
+    target: Tuple[str, ...]  # ("prog.py",), ("-m", "module") or ("-c", "code")
     args: Tuple[str, ...]
-    env: Mapping[str, Optional[str]]
-    cwd: str
-    options: Tuple[str, ...] = ()
+    env: Mapping[str, Optional[str]]  # None removes an inherited variable
+    cwd: str  # absolute; a relative program is opened from there
+    options: Tuple[str, ...] = ()  # the interpreter's own, before the target
 
     def argv(self) -> List[str]:
-        """Return the command line, one string for each argument."""
+        """Return the command line as a list of arguments."""
         return [self.python, *self.options, *self.target, *self.args]
 
     def environment(self, base: Mapping[str, str]) -> Dict[str, str]:
@@ -40,11 +30,7 @@ class Invocation:
         return {name: value for name, value in merged.items() if value is not None}
 
     def shell(self) -> str:
-        """Return a command for a POSIX shell that does the same, with an option and its value on a line.
-
-        Values that are not to be shown are references: where the shell has no such variable, and the launch
-        file has its value, the command says so and runs nothing.
-        """
+        """Return a POSIX shell command that does the same; hidden values are references to variables."""
         lines = []
         if self.env:
             words = [_assign(name, value) for name, value in self.env.items()]
@@ -67,7 +53,7 @@ class Invocation:
 
 
 def _quoted(word: str) -> str:
-    """Return a word for a shell, values that are not to be shown as references."""
+    """Return a word quoted for a shell, hidden values as references."""
     if not isinstance(word, hidden.Word):
         return shlex.quote(word)
     name, equals, rest = word.shown.partition("=")
@@ -82,7 +68,7 @@ def _quoted(word: str) -> str:
 
 
 def _reference(name: str, otherwise: str = "") -> str:
-    """Return a shell's reference to a variable; one whose name is none to a shell, printenv knows."""
+    """Return a shell's reference to a variable, through printenv if its name is no identifier."""
     if name.isascii() and name.isidentifier():
         return f'"${{{name}{otherwise}}}"'
     return f'"$(printenv {shlex.quote(name)})"'
@@ -90,33 +76,27 @@ def _reference(name: str, otherwise: str = "") -> str:
 
 @dataclass
 class Part:
-    """One part of an invocation: the interpreter, the program, a variable, an option with its values …
+    """One part of an invocation: the interpreter, the program, a variable, an option with its values …"""
 
-    :param what: ``python``, ``cwd``, ``program``, ``env``, ``args`` or ``type``.
-    :param before: its words in the launch file; empty where the file does not have it.
-    :param after: its words as it runs; empty where it is left out.
-    :param rules: the rules that changed it, in order.
-    """
-
-    what: str
-    before: Tuple[str, ...]
-    after: Tuple[str, ...]
-    rules: List[str]
+    what: str  # python, cwd, program, env, args or type
+    before: Tuple[str, ...]  # its words in the launch file; may be empty
+    after: Tuple[str, ...]  # its words as it runs; empty if it is left out
+    rules: List[str]  # those that changed it, in order
 
     def change(self, after: Tuple[str, ...], rule: str) -> None:
-        """Let the part run as ``after``, by ``rule``."""
+        """Make the part run as ``after``, by ``rule``."""
         if self.after != after:
             self.after = after
             self.rules.append(rule)
 
     @property
     def changed(self) -> bool:
-        """Whether the part runs otherwise than the file says."""
+        """Whether the part runs differently from the file."""
         return list(map(hidden.show_word, self.before)) != list(map(hidden.show_word, self.after))
 
 
 class Rewriter:
-    """An invocation, changed rule by rule."""
+    """An invocation that rules change one by one."""
 
     def __init__(self, invocation: Invocation) -> None:
         self._invocation = invocation
@@ -133,10 +113,7 @@ class Rewriter:
         self.args = _grouped(invocation.args)
 
     def as_written(self, body: Mapping[str, Any], substitute: Callable[[str], str]) -> None:
-        """Show each part as the file has it: before ``substitute`` replaces VS Code's variables.
-
-        :param body: the configuration, which was resolved.
-        """
+        """Set each part's ``before`` to its words in ``body``, the configuration before substitution."""
         if body.get("type") == "python" and body.get("python"):
             self.kind = [Part("type", ("python",), ("debugpy",), [_ACTIVATED])]
         self.cwd.before = _words(body.get("cwd"))
@@ -176,7 +153,7 @@ class Rewriter:
         return [*self.kind, self.cwd, *self.env.values(), self.python, self.target, *self.args]
 
     def value(self, option: str) -> Optional[str]:
-        """Return the value that ``option`` has now; None where it has none."""
+        """Return the value that ``option`` has now, or None."""
         part = self._find(option)
         if part is None:
             return None
@@ -190,7 +167,7 @@ class Rewriter:
         return self._find(option) is not None
 
     def set(self, option: str, value: str, rule: str) -> None:
-        """Give ``option`` another value, at its place or at the end."""
+        """Give ``option`` a value, where it is given or at the end."""
         part = self._find(option)
         if part is None:
             self.args.append(Part("args", (), (option, value), [rule]))
@@ -198,18 +175,18 @@ class Rewriter:
             part.change((option, value), rule)
 
     def flag(self, option: str, rule: str) -> None:
-        """Add an option that takes no value."""
+        """Add an option without a value, unless it is given."""
         if not self.has(option):
             self.args.append(Part("args", (), (option,), [rule]))
 
     def drop(self, option: str, rule: str) -> None:
-        """Leave ``option`` and its values out, wherever it is given."""
+        """Remove ``option`` and its values wherever it is given."""
         for part in self.args:
             if read_option(part) == option:
                 part.change((), rule)
 
     def map_words(self, change: Callable[[str], str], rule: str) -> None:
-        """Put every word of the arguments and every variable's value through ``change``."""
+        """Apply ``change`` to every word of the arguments and every variable's value."""
         for part in self.args:
             part.change(tuple(hidden.map_word(change, word) for word in part.after), rule)
         for name in self.env:
@@ -218,17 +195,17 @@ class Rewriter:
                 self.set_variable(name, hidden.map_word(change, value), rule)
 
     def variable(self, name: str) -> Optional[str]:
-        """Return what the environment variable ``name`` is set to; None where it is not."""
+        """Return the value of the environment variable ``name``; None where it is not set."""
         return self._values.get(name) if name in self.env and self.env[name].after else None
 
     def set_variable(self, name: str, value: Optional[str], rule: str) -> None:
-        """Set an environment variable; None removes one that would be inherited."""
+        """Set an environment variable; None removes an inherited one."""
         part = self.env.setdefault(name, Part("env", (), (), []))
         self._values[name] = value
         part.change(_assign(name, value), rule)
 
     def drop_variable(self, name: str, rule: str) -> None:
-        """Leave out an environment variable that the file sets."""
+        """Leave out an environment variable, so that the inherited one counts."""
         if name in self.env:
             self.env[name].change((), rule)
 
@@ -237,7 +214,7 @@ class Rewriter:
         self.python.change((python, *self.python.after[1:]), rule)
 
     def _find(self, option: str) -> Optional[Part]:
-        """Return where ``option`` is given; the last counts, as for the programs' own parsers."""
+        """Return the last part that gives ``option``: it is the one that the programs' parsers take."""
         return next((part for part in reversed(self.args) if read_option(part) == option), None)
 
 
@@ -255,7 +232,7 @@ def _assign(name: str, value: Optional[str]) -> Tuple[str, ...]:
 
 
 def _grouped(args: Tuple[str, ...]) -> List[Part]:
-    """Return an option with the words up to the next option as one part."""
+    """Return one part for each option, with the words up to the next one."""
     groups: List[List[str]] = []
     for word in args:
         if word.startswith("--") or not groups:
@@ -266,7 +243,7 @@ def _grouped(args: Tuple[str, ...]) -> List[Part]:
 
 
 def format_parts(parts: List[Part]) -> str:
-    """Return the parts as text: each as in the file and, where that differs, as it runs and by which rule."""
+    """Return the parts as text: as in the file and, where that differs, as it runs and by which rule."""
     lines = []
     for part in parts:
         if not (part.before or part.after):

@@ -1,8 +1,4 @@
-"""JSON with comments and trailing commas, as VS Code reads it; a key written twice and NaN are errors.
-
-Comments, trailing commas and white space that JSON has not are overwritten with spaces, so that lines and
-columns stay; what is left goes to :mod:`json`.
-"""
+"""JSON with comments and trailing commas, as VS Code reads it; a key written twice and NaN are errors."""
 
 import functools
 import json
@@ -14,12 +10,8 @@ from typing import Any, Dict, Iterator, List, Tuple, Union
 from ..core.errors import KitError
 from ..core.files import find_position
 
-KeyPath = Tuple[Union[str, int], ...]
-"""Where a value is: the keys and, in lists, the places that lead to it."""
-
-ABSENT = object()
-"""The value of a key that is not there; null is a value."""
-
+KeyPath = Tuple[Union[str, int], ...]  # the keys and list indices that lead to a value
+ABSENT = object()  # the value of a key that is not there; null is a value
 MAX_DEPTH = 100  # objects and lists inside each other; a launch file needs five
 _SHOWN = 60  # characters of a key path that an error shows
 
@@ -38,20 +30,17 @@ _TOKEN = re.compile(
 _NOT_LINE_END = re.compile(r"[^\r\n]")
 
 _TRAILING = re.compile(r'"(?:[^"\\\r\n]|\\.)*"?|[\[{:,][ \r\n]*,|,(?=[ \r\n]*[\]}])', re.DOTALL)
-"""A string; a comma that stands after no value; or a comma that may be left out.  Comments are blank here."""
+"""A string; a comma after no value; or a comma that may be left out.  Comments are blank by then."""
 
 
 @dataclass(frozen=True)
 class Document:
-    """A value and the text it was read from, which errors call ``source``.
-
-    :param starts: where in the text each key and each list's item begins.
-    """
+    """A value and the text it was read from, named ``source`` in errors."""
 
     value: Any
     text: str
     source: str
-    starts: Dict[KeyPath, int]
+    starts: Dict[KeyPath, int]  # where in the text each key and each list item begins
 
     def at(self, path: KeyPath) -> Any:
         """Return the value at ``path``; :data:`ABSENT` where there is none."""
@@ -61,7 +50,7 @@ class Document:
             return ABSENT
 
     def place(self, path: KeyPath) -> str:
-        """Return file and line of the key or item at ``path``, or of the nearest around it."""
+        """Return the file and line of the key or item at ``path``, or of the nearest one around it."""
         while path and path not in self.starts:
             path = path[:-1]
         line = self.text.count("\n", 0, self.starts.get(path, 0)) + 1
@@ -71,8 +60,8 @@ class Document:
 def parse_jsonc(text: str, source: str) -> Document:
     """Return the value that ``text`` holds, with the places of its parts.
 
-    :raises KitError: the text is not JSON with comments and trailing commas, has a key twice in one object, a
-        number that is not finite, or more than :data:`MAX_DEPTH` objects and lists inside each other.
+    :raises KitError: it is not JSON with comments, has a key twice in one object or a number that is not
+        finite, or nests objects and lists deeper than :data:`MAX_DEPTH`.
     """
     blanked = _TOKEN.sub(lambda it: _NOT_LINE_END.sub(" ", it.group()) if it["blank"] else it.group(), text)
     plain = _TRAILING.sub(lambda it: " " if it.group() == "," else it.group(), blanked)
@@ -112,7 +101,7 @@ def parse_jsonc(text: str, source: str) -> Document:
 
 
 def format_path(path: KeyPath) -> str:
-    """Return a path as people write it: ``configurations[1].env.NAME``."""
+    """Return a path as ``configurations[1].env.NAME``."""
     words = [
         f"[{step}]" if isinstance(step, int) else "." + (step if step.isprintable() else json.dumps(step))
         for step in path
@@ -122,7 +111,7 @@ def format_path(path: KeyPath) -> str:
 
 
 def _at(text: str, index: int) -> str:
-    """Return the end of a place: the key at or after which a character is; empty where there is none."""
+    """Return the key at or before a character, as the end of a place; empty where there is none."""
     path: KeyPath = ()
     for token, inside, _ in _walk(text):
         if token.start() >= index:
@@ -133,7 +122,7 @@ def _at(text: str, index: int) -> str:
 
 
 def _walk(text: str) -> Iterator[Tuple["re.Match[str]", KeyPath, bool]]:
-    """Go through a text's tokens: each with its path, and whether a key or an item begins."""
+    """Yield a text's tokens, each with its path and whether it begins a key or an item."""
     path: List[Union[str, int, None]] = []  # for every open list a place, for every open object a key
     for token in _TOKEN.finditer(text):
         found, kind = token.group(), token.lastgroup
@@ -167,7 +156,7 @@ def _invalid(text: str, index: int, source: str, reason: str, hint: str = "") ->
 
 
 def _is_finite(word: str) -> bool:
-    """Return whether a bare word is anything but a number that JSON cannot hold (also ``1e999``)."""
+    """Return False for a number that JSON cannot hold (also ``1e999``), True for any other word."""
     try:
         return word.lstrip("-").isdigit() or abs(float(word)) < float("inf")
     except ValueError:

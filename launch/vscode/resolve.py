@@ -1,7 +1,4 @@
-"""What running a configuration means: its keys, as VS Code's Python debugger takes them.
-
-The README of this folder has the sources, for each key and for what a terminal's shell does to words.
-"""
+"""What running a configuration means: its keys, as VS Code's Python debugger takes them (see README.md)."""
 
 import json
 import os
@@ -19,18 +16,17 @@ from .variables import Variables
 
 _TYPES = ("debugpy", "python")
 
-_SELECTED = "${command:python.interpreterPath}"
-"""The interpreter selected in VS Code."""
+_SELECTED = "${command:python.interpreterPath}"  # the interpreter selected in VS Code
 
 _BEFORE_VSCODE = (("python",), ("pythonPath",))
-"""Keys in which the extension replaces variables before VS Code does; in a platform's object it does not."""
+"""Keys in which the extension replaces variables before VS Code does, except in a platform's object."""
 
 _BLANKS = "".join(map(chr, (*range(9, 14), 32, 160, 0x1680, *range(0x2000, 0x200B), 0x2028, 0x2029)))
 _BLANKS += "\u202f\u205f\u3000\ufeff"
-"""What JavaScript's ``trim`` takes for white space; Python's idea of it differs."""
+"""White space of JavaScript's ``trim``, which differs from Python's."""
 
+# The values of "console"; the first is the default.
 _INTEGRATED, _EXTERNAL, _NO_SHELL = "integratedTerminal", "externalTerminal", "internalConsole"
-"""The values of ``console``; the first is the default."""
 
 _CONTROL = re.compile("[\x01-\x1f\x7f]")
 _NAMES = {"\n": "A line end", "\r": "A carriage return", "\t": "A tab", "\x1b": "Escape", "\x7f": "Delete"}
@@ -58,10 +54,8 @@ def resolve_configuration(
     env: Mapping[str, str],
     default_python: str,
 ) -> Invocation:
-    """Return what VS Code would run for a configuration.
+    """Return what VS Code, started in ``env`` with the folder ``workspace`` open, would run.
 
-    :param workspace: the folder that VS Code has open: ``${workspaceFolder}``.
-    :param env: the environment VS Code was started in: ``${env:…}``.
     :param default_python: the interpreter selected in VS Code, for configurations that name none.
     :raises KitError: a key has a wrong type or value, or the run cannot be reproduced outside VS Code.
     """
@@ -81,13 +75,13 @@ def resolve_configuration(
 def make_variables(
     configuration: Configuration, *, workspace: pathlib.Path, env: Mapping[str, str]
 ) -> Variables:
-    """Return what ``${…}`` variables stand for; parameters as of :func:`resolve_configuration`."""
+    """Return the values of ``${…}`` variables; parameters as in :func:`resolve_configuration`."""
     # VS Code opens folders by absolute, normal paths.
     return Variables(os.path.normpath(str(workspace.absolute())), env, configuration.inputs)
 
 
 class _Keys:
-    """The keys of one configuration for this platform, checked and substituted as they are asked for."""
+    """One configuration's keys for this platform, checked and substituted when they are asked for."""
 
     def __init__(self, configuration: Configuration, variables: Variables) -> None:
         self.configuration = configuration
@@ -115,22 +109,22 @@ class _Keys:
         return self.configuration.error(self.path(key), what, hint)
 
     def text(self, key: str) -> str:
-        """Return the string ``key``, which is there."""
+        """Return the string ``key``, which must be there."""
         return self.string(self.path(key), self.values[key])
 
     def optional(self, key: str) -> Optional[str]:
-        """Return the string ``key``, or None where it is absent or null."""
+        """Return the string ``key``; None where it is absent or null."""
         return None if self.get(key) in (ABSENT, None) else self.text(key)
 
     def strings(self, key: str) -> List[str]:
-        """Return the list of strings ``key``, empty where it is absent."""
+        """Return the list of strings ``key``; empty where it is absent."""
         value = [] if self.get(key) is ABSENT else self.get(key)
         if not isinstance(value, list):
             raise self.error(key, f'"{key}" must be a list of strings.', "Put [ … ] there.")
         return [self.string((*self.path(key), index), item) for index, item in enumerate(value)]
 
     def string(self, path: KeyPath, value: Any) -> str:
-        """Return ``value``, which stands at ``path``, substituted.
+        """Return ``value``, which stands at ``path``, with its variables replaced.
 
         :raises KitError: it is no string, or not one that a process can be given.
         """
@@ -154,7 +148,7 @@ class _Keys:
 
 
 def _check_kind(keys: _Keys) -> None:
-    """:raises KitError: this starts no Python program, or not as the user that runs make."""
+    """:raises KitError: it starts no Python program, starts it as another user, or names an ``envFile``."""
     if keys.get("type") not in _TYPES:
         what = "Only configurations of Python's debugger can be run."
         raise keys.error("type", what, 'Set "type": "debugpy".')
@@ -194,7 +188,6 @@ def _interpreter(keys: _Keys, default: str) -> str:
 
 
 def _target(keys: _Keys) -> Tuple[str, ...]:
-    """Return what Python is to run."""
     given = [key for key in ("program", "module", "code") if key in keys]
     if len(given) != 1:
         what = '"program", "module" and "code" exclude each other.' if given else "Nothing is to be run."
@@ -212,13 +205,13 @@ def _target(keys: _Keys) -> Tuple[str, ...]:
 
 
 def _console(keys: _Keys) -> str:
-    """Return where the program runs; VS Code takes what is none of its names for the default."""
+    """Return where the program runs; an unknown name means the default, as in VS Code."""
     found = keys.get("console")
     return found if found in (_EXTERNAL, _NO_SHELL) else _INTEGRATED
 
 
 def _check_typed(keys: _Keys, path: KeyPath, word: str) -> None:
-    """:raises KitError: a shell, through which VS Code passes the word, would change it."""
+    """:raises KitError: the shell through which VS Code passes the word would change it."""
     console = _console(keys)
     if console == _NO_SHELL:
         return
@@ -271,7 +264,7 @@ def _arguments(keys: _Keys) -> Tuple[str, ...]:
 
 
 def _environment(keys: _Keys, env: Mapping[str, str]) -> Dict[str, Optional[str]]:
-    """Return the variables that the configuration sets (None: removes)."""
+    """Return the variables that the configuration sets; None removes one."""
     entries = keys.get("env")
     if not isinstance(entries, dict) and entries is not ABSENT:
         raise keys.error("env", '"env" must be an object.', 'Put { "NAME": "…" } there.')
@@ -289,7 +282,6 @@ def _environment(keys: _Keys, env: Mapping[str, str]) -> Dict[str, Optional[str]
 
 
 def _variable(keys: _Keys, key: str, value: Any) -> Tuple[str, Optional[str]]:
-    """Return the name and the value that an entry of ``env`` sets (None: removes)."""
     path = (*keys.path("env"), key)
     name = keys.string(path, key)  # VS Code substitutes in keys, too.
     if not name or "=" in name or name.startswith("-") or hidden.show_word(name) != name:
@@ -306,7 +298,7 @@ def _variable(keys: _Keys, key: str, value: Any) -> Tuple[str, Optional[str]]:
 
 
 def _find_control(text: str) -> Optional[str]:
-    """Return why a terminal does not take ``text``; None: it does."""
+    """Return why a terminal does not take ``text``; None where it does."""
     found = _CONTROL.search(text)
     if found is None:
         return None
@@ -316,7 +308,7 @@ def _find_control(text: str) -> Optional[str]:
 
 
 def _find_change(word: str) -> Optional[str]:
-    """Return why a word of a list does not reach a program in the integrated terminal; None: it does."""
+    """Return why a word of a list would not reach a program in the integrated terminal, or None."""
     if _TILDE.match(word):
         return "VS Code leaves ~ here to the terminal's shell, which puts a home folder in its place."
     if word in ("<", ">"):
@@ -327,7 +319,7 @@ def _find_change(word: str) -> Optional[str]:
 
 
 def _find_raw_change(word: str) -> Optional[str]:
-    """Return why a word that a shell gets as it is, quoted for spaces alone, does not reach a program."""
+    """Return why a word that VS Code quotes only for spaces would not reach a program, or None."""
     typed = f'"{word}"' if " " in word else word
     if _split_words(typed) != [word]:
         return "VS Code leaves this word to a shell, which splits, expands or unquotes it."
@@ -335,7 +327,7 @@ def _find_raw_change(word: str) -> Optional[str]:
 
 
 def _split_words(text: str) -> Optional[List[str]]:
-    """Return the words that a shell makes of ``text``; None where it would expand it, or cannot split it."""
+    """Return the words that a shell splits ``text`` into; None where it would expand it or fail."""
     try:
         return shlex.split(text) if _SPLIT_ONLY.fullmatch(text) else None
     except ValueError:

@@ -1,4 +1,4 @@
-"""The ``${…}`` variables of launch files; the README of this folder has the source of each."""
+"""The ``${…}`` variables of launch files (sources: README.md in this folder)."""
 
 import difflib
 import os
@@ -21,7 +21,7 @@ _ELSEWHERE = {
         ("execPath", "defaultBuildTask", "extensionInstallFolder"), "Only VS Code can find its value."
     ),
 }
-"""Variables that have a value in VS Code alone, and why."""
+"""Variables that have a value only in VS Code, and why."""
 
 _OLD_NAMES = {"workspaceRoot": "workspaceFolder", "workspaceRootFolderName": "workspaceFolderBasename"}
 _SCOPED = ("workspaceFolder", "workspaceFolderBasename", "cwd")
@@ -30,16 +30,11 @@ _NO_ENV = (
     "Write the path itself, or begin it with ${workspaceFolder} or ${userHome}.\n"
     f'${{env:NAME}} has its value in the "python" of "{PLATFORM}": {{ … }}.'
 )
-"""What to write in a key in which ``${env:NAME}`` has no value."""
+"""The hint for a key in which ``${env:NAME}`` has no value."""
 
 
 class Variables:
-    """What the variables of one launch file stand for.
-
-    :param folder: the folder that VS Code has open, absolute and normal.
-    :param env: the environment that VS Code was started in.
-    :param inputs: what the file's ``inputs`` ask for, by their ids.
-    """
+    """A launch file's variables, with the absolute, normal path ``folder`` open in VS Code."""
 
     def __init__(self, folder: str, env: Mapping[str, str], inputs: Mapping[str, str]) -> None:
         self.folder = folder
@@ -54,10 +49,9 @@ class Variables:
         }
 
     def substitute(self, text: str, *, env: bool = True) -> str:
-        """Return ``text`` with its variables replaced.
+        """Return ``text`` with its variables replaced; ``env``: whether ``${env:NAME}`` has a value.
 
-        :param env: whether ``${env:NAME}`` has a value in this key.
-        :raises KitError: one of the variables has none, or none outside VS Code; it names no place.
+        :raises KitError: a variable has no value, or none outside VS Code; the error names no place.
         """
         unclosed = _UNCLOSED.search(text)
         if unclosed:
