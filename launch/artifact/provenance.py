@@ -1,7 +1,4 @@
-"""``provenance.json``: what a tree was made from, how, where, and what was measured on it.
-
-``schema/provenance.json`` says which form it has; :mod:`launch.build.pipeline` fills it in.
-"""
+"""``provenance.json``: what a tree was made from, how, where, and what was measured on it."""
 
 import errno
 import json
@@ -18,14 +15,11 @@ from . import sums, trees
 from .trees import Content
 
 _SHOWN = 10
-"""Problems of a provenance that an error shows."""
+"""Problems of a provenance that an error lists."""
 
 
 def read_provenance(tree: Path) -> Content:
-    """Return a published tree's provenance.
-
-    :raises KitError: there is none, it is of another format, or something is wrong in it.
-    """
+    """:raises KitError: a tree has no provenance, one of another format, or one with a fault."""
     path = tree / trees.PROVENANCE
     again = "Make the tree again: make variant V=" + (tree.name if tree.name in VARIANTS else "<name>")
 
@@ -59,10 +53,7 @@ def read_provenance(tree: Path) -> Content:
 
 
 def find_disagreements(tree: Path, entries: Mapping[str, str], content: Content) -> Iterator[str]:
-    """Yield where a valid provenance says something else than its folder ``tree`` and the list of checksums.
-
-    :param entries: :func:`launch.artifact.sums.read_sums` of the folder; empty where there is no list.
-    """
+    """Yield where a valid provenance disagrees with its folder or the checksums ``entries`` (empty: none)."""
     if content["variant"] != tree.name:
         yield f"{trees.PROVENANCE} is that of {content['variant']}"
     if not entries:
@@ -83,10 +74,7 @@ def find_disagreements(tree: Path, entries: Mapping[str, str], content: Content)
 
 
 def find_problems(content: Any) -> List[str]:
-    """Return what is wrong in a provenance, a line each with its place.
-
-    It has the schema's form, its parts agree with each other, and no path of a machine is in it.
-    """
+    """Return a provenance's faults, a line each: against the schema, contradictions, paths of a machine."""
     import jsonschema
 
     schema = json.loads(trees.SCHEMA.read_text(encoding="utf-8"))
@@ -109,7 +97,7 @@ def _message(value: Any, text: str) -> str:
 
 
 def _contradictions(content: Content) -> Iterator[str]:
-    """Yield where two parts of a provenance that is as the schema says do not agree."""
+    """Yield where two parts of a provenance of the schema's form do not agree."""
     name, files, model = content["variant"], content["files"], content["model"]
     if name not in VARIANTS:
         yield f"$.variant: there is no variant {name!r}"

@@ -1,7 +1,6 @@
-"""``SHA256SUMS``: by which anybody can check a folder's files, with the kit or with ``sha256sum -c``.
+"""``SHA256SUMS``, for ``sha256sum -c`` too: lines ``<sha256>  <path>``, in the order of the paths' bytes.
 
-One line a file, ``<sha256>  <path>``, in the order of the paths' bytes.  A list in any other form is refused,
-so that no byte of it can change unseen.
+A list in any other form is refused, so that no byte of it can change unseen.
 """
 
 import re
@@ -15,7 +14,7 @@ from ..core.errors import KitError
 NAME = "SHA256SUMS"
 
 MAX_BYTES = 1 << 20
-"""What is read of a list at most; one of a tree has a thousand bytes."""
+"""Limit on the bytes of a list; that of a tree has a thousand."""
 
 _LINE = re.compile(r"([0-9a-f]{64})  ([^\n\\]+)\n")
 
@@ -26,19 +25,19 @@ def format_sums(entries: Mapping[str, str]) -> str:
 
 
 def write_sums(folder: Path, known: Mapping[str, str]) -> None:
-    """Write the list of every file below ``folder``; sums that are ``known`` are not computed again."""
+    """Write the list of every file below ``folder``; ``known`` sums are not computed again."""
     names = (name for name in list_files(folder) if name != NAME)
     entries = {name: known.get(name) or files.digest_file(folder / name) for name in names}
     files.write_text(folder / NAME, format_sums(entries))
 
 
 def show_name(name: str) -> str:
-    """Return a path as it can be written; one that is not UTF-8 is no text."""
+    """Return a path as text: what is not UTF-8 is escaped."""
     return name.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def list_files(folder: Path) -> List[str]:
-    """Return what is below ``folder`` and is no folder, as relative paths, in order."""
+    """Return what is below ``folder`` and is no folder, as sorted relative paths."""
     return sorted(
         path.relative_to(folder).as_posix()
         for path in folder.rglob("*")
@@ -76,10 +75,7 @@ def read_sums(folder: Path) -> Dict[str, str]:
 
 
 def find_faults(folder: Path, entries: Mapping[str, str], tick: Callable[[str], None]) -> List[str]:
-    """Return what is wrong with the files of ``folder``, a line each; what is no regular file is not read.
-
-    :param entries: of :func:`read_sums`; ``tick`` is called with each path before it is read.
-    """
+    """Return faults of the files, a line each; ``tick`` is called with a path before its file is read."""
     there = [name for name in list_files(folder) if name != NAME]
     found = [f"{name} is missing" for name in sorted(set(entries) - set(there))]
     for name in there:

@@ -1,4 +1,4 @@
-"""Published artifact trees: what belongs to one, whether one is as listed, and how one appears."""
+"""Published trees: what belongs to one, whether one is as listed, and how one appears."""
 
 import ctypes
 import errno
@@ -23,42 +23,42 @@ FORMAT = 3
 """The form of :data:`PROVENANCE` that :data:`SCHEMA` describes."""
 
 EARLIER_FORMATS = (1, 2)
-"""Forms whose files can still be used: they name what those were made from in the same way."""
+"""Forms whose trees' files can still be used: they name what those were made from in the same way."""
 
 MAX_BYTES = 4 << 20
-"""What is read of a provenance at most; it has some 40 kB."""
+"""Limit on the bytes of a provenance, which has some 40 kB."""
 
 IR_SUFFIXES = (".bin", ".mapping", ".xml")
 
 MO_LOG = "mo.log"
-"""Model Optimizer's own words, beside the IR."""
+"""Model Optimizer's output, beside the IR."""
 
 IR_VERSIONS = {"2022.1": 11, "2021.4": 10}
-"""The version of the IR that each release of Model Optimizer writes."""
+"""The version of the IR by release of Model Optimizer."""
 
 Content = Dict[str, Any]
 """A provenance, or a part of one."""
 
 _CANNOT_LINK = (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.ENOSYS)
-"""What a filesystem answers that cannot link these two files; anything else is a failure."""
+"""Errors of a filesystem that cannot link two files; any other is a failure."""
 
 _AT_FDCWD = -100  # openat(2)
 _RENAME_EXCHANGE = 2  # renameat2(2)
 
 
 def list_onnx_files(stem: str) -> List[str]:
-    """Return the files that the first stage makes, relative to the tree."""
+    """Return the files of the first stage, relative to the tree."""
     onnx = Path(f"{stem}.onnx")
     return [onnx.name, *(path.name for path in list_report_paths(onnx))]
 
 
 def list_ir_files(stem: str) -> List[str]:
-    """Return the files that Model Optimizer's stage makes, relative to the tree."""
+    """Return the files of Model Optimizer's stage, relative to the tree."""
     return [*(f"ir/{stem}{suffix}" for suffix in IR_SUFFIXES), f"ir/{MO_LOG}"]
 
 
 def list_files(stem: str) -> List[str]:
-    """Return all files of a tree but its provenance and its list of checksums, relative to the tree."""
+    """Return a tree's files but provenance and checksums, relative to the tree."""
     return list_onnx_files(stem) + list_ir_files(stem)
 
 
@@ -69,10 +69,7 @@ def describe_files(folder: Path, names: List[str]) -> Dict[str, Dict[str, Any]]:
 
 
 def is_intact(folder: Path, files: Dict[str, Dict[str, Any]], *, by_hash: bool) -> bool:
-    """Return whether the described files are there with their sizes and, on request, their bytes.
-
-    A link is no file of a tree: what it leads to could change without the tree.
-    """
+    """Return whether each described file is no link and has its size and, ``by_hash``, its bytes."""
     try:
         for name, entry in files.items():
             found = (folder / name).lstat()
@@ -86,7 +83,7 @@ def is_intact(folder: Path, files: Dict[str, Dict[str, Any]], *, by_hash: bool) 
 
 
 def is_as_listed(tree: Path, provenance: Dict[str, Any]) -> bool:
-    """Return whether a tree's list of checksums is that of its provenance, and every file has its size."""
+    """Return whether a tree's checksums are those of its provenance, and every file has its size."""
     try:
         described = {name: entry["sha256"] for name, entry in provenance["files"].items()}
         described[PROVENANCE] = digest_file(tree / PROVENANCE)
@@ -96,10 +93,7 @@ def is_as_listed(tree: Path, provenance: Dict[str, Any]) -> bool:
 
 
 def read_provenance(tree: Path) -> Optional[Dict[str, Any]]:
-    """Return a tree's provenance; None where there is none of :data:`FORMAT`, or its figures are none.
-
-    :func:`launch.artifact.provenance.read_provenance` finds all else that may be wrong; it needs a package.
-    """
+    """Return a tree's provenance, otherwise unchecked; None unless of :data:`FORMAT` with finite figures."""
     content = read_some_provenance(tree)
     try:
         stages = [*content["seconds"].values(), *content["peak_bytes"].values()]
@@ -111,7 +105,7 @@ def read_provenance(tree: Path) -> Optional[Dict[str, Any]]:
 
 
 def read_some_provenance(tree: Path) -> Dict[str, Any]:
-    """Return a tree's provenance, of an earlier format too, whatever is wrong in it; empty for none."""
+    """Return a tree's provenance, of an earlier format too, unchecked; empty where none can be read."""
     try:
         content = parse_json(files.read_bytes(tree / PROVENANCE, MAX_BYTES))
     except (OSError, ValueError, RecursionError):
@@ -121,7 +115,7 @@ def read_some_provenance(tree: Path) -> Dict[str, Any]:
 
 
 def parse_json(content: bytes) -> Any:
-    """:raises ValueError: it is no JSON, or has NaN or an infinity in it; or RecursionError: too deep."""
+    """:raises ValueError: it is no JSON, or has NaN or an infinity; or RecursionError: it is too deep."""
 
     def refuse(constant: str) -> NoReturn:
         raise ValueError(f"{constant} is no number")
@@ -144,7 +138,7 @@ def has_leftovers(out: Path, variant: Variant) -> bool:
 
 
 def recover_tree(out: Path, variant: Variant) -> None:
-    """Clear away what a killed run left; a tree that it had set aside and not replaced comes back."""
+    """Clear away what a killed run left; a tree that it set aside and did not replace comes back."""
     tree, (staging, aside) = out / variant.name, _beside(out, variant)
     with locks.hold_folder(out):
         if aside.is_dir() and not tree.exists():
@@ -154,7 +148,7 @@ def recover_tree(out: Path, variant: Variant) -> None:
 
 
 def check_writable(out: Path) -> None:
-    """:raises KitError: trees cannot appear in ``out``, there or not yet."""
+    """:raises KitError: ``out``, which may not exist yet, cannot take trees."""
     if out.exists() and not out.is_dir():
         raise KitError("OUT is not a folder.", where=f"OUT={out}", hint="Set OUT= to a folder, new or not.")
     there = next(folder for folder in (out, *out.parents) if os.path.lexists(str(folder)))
@@ -172,8 +166,6 @@ def check_writable(out: Path) -> None:
 
 def publish_tree(work: Path, out: Path, variant: Variant, provenance: Dict[str, Any]) -> Path:
     """Let the tree in ``work`` appear as ``<out>/<V>`` in one step and return that path.
-
-    The files are linked into a hidden folder beside it, or copied to another filesystem.
 
     :param provenance: its ``files`` have the sums of the files in ``work``, which are not computed again.
     :raises KitError: the disk is full or ``out`` is not writable; an earlier tree is untouched then.
@@ -202,10 +194,9 @@ def publish_tree(work: Path, out: Path, variant: Variant, provenance: Dict[str, 
 
 
 def replace_tree(tree: Path, staging: Path, aside: Path) -> None:
-    """Let ``staging`` be ``tree``; an earlier tree goes, or stays where this fails.
+    """Let ``staging`` be ``tree``; an earlier tree goes, or stays where this or the power fails.
 
-    What is in it is on disk before, so that a power cut leaves the one or the other.  The two are exchanged
-    in one step where the system can do that; else the earlier one is set ``aside`` for a moment.
+    Where the two cannot be exchanged in one step, the earlier one is ``aside`` for a moment.
     """
     files.flush_tree(staging)
     if tree.is_symlink():

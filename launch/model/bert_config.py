@@ -1,7 +1,4 @@
-"""Model configs: what makes a BERT's config sound, and the hybrid configs that follow from a dense one.
-
-Without transformers, so that every check answers at once.
-"""
+"""Checks of a BERT's config, and the hybrid configs that follow from a dense one."""
 
 import json
 import math
@@ -15,7 +12,7 @@ from ..core.errors import KitError
 from .variants import OVERALL_SPARSITY, VARIANTS, Variant, count_block_weights, count_dense_weights
 
 READER = "transformers"
-"""Who reads a model folder's files besides the kit."""
+"""Errors name it as the other reader of a model folder's files."""
 
 _DEFAULTS: Dict[str, Any] = {
     # BertConfig's in transformers 4.9.1, for keys that an older config.json leaves out.
@@ -42,10 +39,8 @@ _DEFAULTS: Dict[str, Any] = {
 
 @dataclass(frozen=True)
 class BertShape:
-    """The dimensions of one BERT.
+    """The dimensions of one BERT; ``heads`` (by layer) and ``intermediate_size`` are what is kept.
 
-    :param heads: heads kept in each layer, by layer.
-    :param intermediate_size: rows of the feed-forward matrices kept.
     :param dense_block_weights: transformer-block weights of the dense model that this one is, or is cut from.
     :param overall_sparsity: share of those that is to be zero or removed.
     """
@@ -73,11 +68,8 @@ class BertShape:
 
     @property
     def unstructured_sparsity(self) -> float:
-        """Share of :attr:`kept_weights` to prune so that :attr:`overall_sparsity` is reached.
-
-        The operations stand in upstream's order: the result selects an order statistic, and another
-        rounding could select its neighbour.
-        """
+        """Share of :attr:`kept_weights` to prune so that :attr:`overall_sparsity` is reached."""
+        # In upstream's order: the result selects an order statistic, and another rounding could move it.
         dense, kept = self.dense_block_weights, self.kept_weights
         structured = 1 - kept / dense
         return (self.overall_sparsity - structured) * dense / kept
@@ -91,8 +83,7 @@ def find_config(source: Path) -> Path:
 def read_config(source: Path, name: str = "") -> Dict[str, Any]:
     """Return the config in ``source`` (a model folder or a config file), with BERT's defaults filled in.
 
-    :param name: what has named it (``MODEL``), for errors.
-    :raises KitError: it cannot be read or is not a BERT's.
+    :raises KitError: it cannot be read or is not a BERT's; the error calls it ``name`` (``MODEL``).
     """
     path = find_config(source)
     content, where = files.read_json(path, name, others=READER), files.describe_file(path, name)
@@ -110,7 +101,7 @@ def read_config(source: Path, name: str = "") -> Dict[str, Any]:
 
 
 class _Form(NamedTuple):
-    """What a key's value must be, in words after "must be", and whether one is."""
+    """What a value must be: in words that follow "must be", and as a test."""
 
     words: str
     fits: Callable[[Any], bool]
@@ -178,10 +169,8 @@ KEYS: Dict[str, _Form] = {
     "return_dict": _only(True),
     "torchscript": _OFF,
 }
-"""The keys of ``BertConfig`` in transformers 4.9.1 that count, and what their values must be.
-
-No value of another key, :data:`_METHODS` excepted, changes the traced graph or the outputs.
-"""
+"""What the keys of ``BertConfig`` in transformers 4.9.1 must be; of all others, only :data:`_METHODS` change
+the graph or the outputs."""
 
 _METHODS = (
     *("from_dict", "from_json_file", "from_pretrained", "get_config_dict"),
@@ -191,7 +180,7 @@ _METHODS = (
 """Methods of ``BertConfig``: a key of such a name would take its place."""
 
 _PYTHONS = re.compile("self|__.*")
-"""What Python itself takes for something else than a key of a config."""
+"""Names that Python itself uses; they are no keys of a config."""
 
 _GRAPH = {"hidden_act": "gelu", "position_embedding_type": "absolute", "type_vocab_size": 2}
 """With these, all BERTs have the graph of BERT-large."""
@@ -229,10 +218,7 @@ def check_graph(config: Dict[str, Any], where: str) -> None:
 
 
 def read_shape(config: Dict[str, Any], where: str) -> BertShape:
-    """Return the dimensions in ``config``.
-
-    :raises KitError: a value is none that the kit can use, or dimensions contradict each other.
-    """
+    """:raises KitError: a value is none that the kit can use, or dimensions contradict each other."""
 
     def fail(problem: str, key: str) -> KitError:
         values = ", ".join(f"{name} = {json.dumps(config.get(name))[:60]}" for name in key.split(","))
@@ -298,8 +284,7 @@ def check_length(found: BertShape, tokens: int, where: str) -> None:
 def make_hybrid(dense: Dict[str, Any], variant: Variant, where: str) -> Dict[str, Any]:
     """Return the config of a hybrid of the model that ``dense`` describes: each layer's first heads stay.
 
-    :raises KitError: the dense model has fewer heads or rows than the hybrid keeps, or its feed-forward
-        layers are not 4 × hidden wide: a hybrid config does not say how wide they were.
+    :raises KitError: the dense model is too small, or its feed-forward layers are not 4 × hidden wide.
     """
     kept, rows = variant.heads, variant.intermediate_size
     assert kept is not None
@@ -334,7 +319,7 @@ def format_config(config: Dict[str, Any]) -> str:
 
 
 def write_hybrids(dense_source: Path, folder: Path) -> List[Path]:
-    """Write and return ``<folder>/<V>/config.json`` of the hybrids that ``dense_source`` is large enough for.
+    """Write and return ``<folder>/<V>/config.json`` of each hybrid for which the dense model is large enough.
 
     :raises KitError: the dense config is unsound, too small for every hybrid, or ``folder`` is not writable.
     """

@@ -1,4 +1,4 @@
-"""The list of what ``INPUT=hub`` reads: a repository of the model hub at one revision, files of questions."""
+"""The list of what ``INPUT=hub`` reads: a model's repository at one revision, and question files."""
 
 import json
 import re
@@ -10,16 +10,12 @@ from ..core import files, paths
 from ..core.errors import KitError
 
 LIST = paths.PACKAGE / "model" / "hub.json"
-"""The list that counts unless ``HUB=`` names another."""
+"""The list that is read unless ``HUB=`` names another."""
 
 
 @dataclass(frozen=True)
 class File:
-    """A file to download.
-
-    :param address: empty for a file of the model's repository.
-    :param bytes: its length; None, as ``sha256``, where it is not published.
-    """
+    """A file to download; ``address`` is empty in the model's repository, what is not published is None."""
 
     name: str
     address: str = ""
@@ -29,11 +25,7 @@ class File:
 
 @dataclass(frozen=True)
 class Listing:
-    """A list of what ``INPUT=hub`` reads.
-
-    :param repository: the model's, as ``owner/name``; ``revision`` a commit of it.
-    :param model: config and tokenizer; ``weights`` what an evaluation reads besides.
-    """
+    """What ``INPUT=hub`` reads; ``revision`` is a commit, and only evaluations read ``weights``."""
 
     repository: str
     revision: str
@@ -44,7 +36,7 @@ class Listing:
 
 
 def read_hub_list(path: Path) -> Listing:
-    """:raises KitError: the list in the file ``path`` cannot be read, or has not the form of :data:`LIST`."""
+    """:raises KitError: the list cannot be read, or has not the form of :data:`LIST`."""
     content = files.read_json(path, "HUB")
     try:
         model, questions = content["model"], content["questions"]

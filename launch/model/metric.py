@@ -1,7 +1,5 @@
-"""SQuAD v1.1's metric: exact match and F1 of answers, in double precision, and files of answers.
-
-The definition is that of the official script, evaluate-v1.1.py (Rajpurkar et al. 2016, "SQuAD: 100,000+
-Questions for Machine Comprehension of Text").  Upstream's script uses it, too (``squad_metric.patch``).
+"""SQuAD v1.1's exact match and F1, in double precision, and files of answers, as in evaluate-v1.1.py
+(Rajpurkar et al. 2016, "SQuAD: 100,000+ Questions for Machine Comprehension of Text").
 """
 
 import math
@@ -28,8 +26,8 @@ def _normalise(text: str) -> str:
 def score_question(answer: str, gold: Sequence[str]) -> Tuple[float, float]:
     """Return exact match (0 or 1) and F1 of an answer, each the best over ``gold``, at least one text.
 
-    Texts are compared in lower case, without ASCII punctuation and articles.  F1 is the harmonic mean of
-    precision and recall over words.  Two texts of which nothing is left: exact match 1, F1 0.
+    Case, ASCII punctuation and articles do not count.  F1 is the harmonic mean of precision and recall over
+    words; of two texts without words it is 0, and exact match 1.
     """
     found, wanted = _normalise(answer), [_normalise(text) for text in gold]
     return float(found in wanted), max(_f1(found.split(), text.split()) for text in wanted)
@@ -41,10 +39,7 @@ def _f1(found: Sequence[str], wanted: Sequence[str]) -> float:
 
 
 def score_answers(gold: Mapping[str, Sequence[str]], answers: Mapping[str, str]) -> Dict[str, float]:
-    """Return ``exact_match`` and ``f1`` in percent, means over all questions; one without an answer has 0.
-
-    :param gold: the gold answers of every question, at least one, by its id, as ``answers`` are.
-    """
+    """Return ``exact_match`` and ``f1`` in percent, means over all of ``gold``; no answer counts as 0."""
     # fsum rounds once: the order of the questions does not reach the figures.
     scores = [score_question(answers[name], texts) for name, texts in gold.items() if name in answers]
     exact, f1 = (100 * math.fsum(score[which] for score in scores) / len(gold) for which in range(2))
@@ -52,9 +47,8 @@ def score_answers(gold: Mapping[str, Sequence[str]], answers: Mapping[str, str])
 
 
 def read_answers(path: Path, name: str, gold: Mapping[str, Sequence[str]], questions: str) -> Dict[str, str]:
-    """Return the answers in a file of the official form, by the question's id.
+    """Return the answers in a file by question id; errors name it ``name``, and the questions' ``questions``.
 
-    :param name: what the file is to the user (``PREDICTIONS``), for errors, as ``questions`` is their file's.
     :raises KitError: it cannot be read, has another form, an id twice, or one that is not in ``gold``.
     """
     content = files.read_json(path, name, unique=True)

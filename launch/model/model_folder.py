@@ -1,4 +1,4 @@
-"""A model folder's weights, and its tokenizer: what transformers fails at, or reads otherwise, is refused."""
+"""Checks of a model folder: transformers can read its checkpoint and tokenizer, and reads them as meant."""
 
 import re
 from pathlib import Path
@@ -12,13 +12,13 @@ CHECKPOINTS = (
     *("model.safetensors", "model.safetensors.index.json"),
     *("pytorch_model.bin", "pytorch_model.bin.index.json"),
 )
-"""What a folder's weights are read from: the first of these that is there (``current_checkpoints.patch``)."""
+"""A folder's weights are read from the first of these that is there (``current_checkpoints.patch``)."""
 
 RANDOM = "random"
-"""``--weights random``: weights are drawn from the seed, and no checkpoint is read."""
+"""``--weights random``: weights are drawn, and no checkpoint is read."""
 
 ORIGIN = "eval_weights.txt"
-"""Beside the results of upstream's script: in one line, where the weights are from."""
+"""Beside the results of upstream's script: one line that says where the weights are from."""
 
 _OTHERS = ("*.safetensors", "*.bin", "*.h5", "*.msgpack", "*.ckpt*", "*.gguf", "*.onnx")
 
@@ -29,16 +29,16 @@ _OBJECTS = (
 _VOCABULARY = "vocab.txt"
 
 _SPECIAL = {f"{name}_token": f"[{name.upper()}]" for name in ("unk", "cls", "sep", "pad", "mask")}
-"""A BERT tokenizer's special words, by the keys that may name others."""
+"""A BERT tokenizer's special words, by the keys that may name others instead."""
 
 _BERTS = re.compile(
     "(|Conv|Distil|Mobile|Retri|Squeeze)BertTokenizer(Fast)?|(Electra|LayoutLM|Lxmert)Tokenizer(Fast)?"
 )
-"""transformers' fast tokenizers that read a vocab.txt with these words."""
+"""transformers' fast tokenizers that read a vocab.txt and have these special words."""
 
 
 def find_checkpoint(folder: Path) -> Path:
-    """:raises KitError: there is no checkpoint in ``folder`` that is read."""
+    """:raises KitError: ``folder`` has no file of :data:`CHECKPOINTS`, or a git-lfs pointer in its place."""
     for name in CHECKPOINTS:
         if (folder / name).is_file():
             files.check_no_pointer(folder / name)
@@ -56,11 +56,10 @@ def find_checkpoint(folder: Path) -> Path:
 
 
 def check_tokenizer(folder: Path, shape: BertShape, tokens: int) -> None:
-    """Check that transformers can read the tokenizer's files, and that its words and lengths fit the model.
+    """Check the tokenizer's files, and that it fits the model and features of ``tokens`` tokens.
 
-    :param tokens: tokens of a feature.
-    :raises KitError: a file is broken, a word has no row in the model or is there twice, a special one is
-        missing, or a feature is longer than the tokenizer makes it.
+    :raises KitError: a file is broken, a word has no row in the model or is there twice, a special word is
+        missing, or the tokenizer's inputs are shorter than features.
     """
     objects = {name: _object(folder / name) for name in _OBJECTS if (folder / name).exists()}
     config = objects.get("tokenizer_config.json", {})
@@ -86,7 +85,7 @@ def check_tokenizer(folder: Path, shape: BertShape, tokens: int) -> None:
 
 
 def _special(objects: Dict[str, Dict[str, Any]], folder: Path, source: Path) -> Dict[str, str]:
-    """Return the special words by their keys: BERT's, or of other tokenizers those named."""
+    """Return the special words by key: BERT's by default; for other tokenizers, those that a file names."""
     name, key = "tokenizer_config.json", "tokenizer_class"
     if objects.get(name, {}).get(key) is None:
         name = "config.json"
@@ -147,7 +146,7 @@ def make_too_short_error(longest: float, tokens: int, where: str) -> KitError:
 
 
 def _words(path: Path) -> Dict[str, int]:
-    """Return the words of a vocab.txt, one a line, with their numbers; an empty line is no word."""
+    """Return the words of a vocab.txt with their numbers, counted by line; an empty line is no word."""
 
     def fail(problem: str, hint: str, lines: str = "") -> KitError:
         return KitError(f"The vocabulary {problem}", where=f"{path}{lines}", hint=hint)
@@ -176,7 +175,7 @@ def _words(path: Path) -> Dict[str, int]:
 
 
 def _tokenizer_words(content: Dict[str, Any]) -> Dict[str, int]:
-    """Return the words that a tokenizer.json lists, with their numbers; one of another form lists none."""
+    """Return the words in a tokenizer.json with their numbers; none where it has another form."""
     model, added = content.get("model"), content.get("added_tokens")
     vocabulary: Any = model.get("vocab") if isinstance(model, dict) else None
     if isinstance(vocabulary, list) and all(isinstance(pair, list) for pair in vocabulary):

@@ -1,9 +1,8 @@
 """An ONNX file: its graph, its constants, and names by which a person finds them; weights stay in the file.
 
-``onnx.load`` takes twice the file's size in memory.  Here everything but the weights is read, 0.3 of 1338 MB.
-A tensor whose raw data was left out says where it is as ONNX does for values in another file
-(``external_data`` in ``onnx.proto``).  The wire format: https://protobuf.dev/programming-guides/encoding/.
-A file from elsewhere is read in a process with a limit on its memory (:mod:`launch.verify.measuring`).
+``onnx.load`` takes twice the file's size in memory.  Here all but the weights is read, 0.3 of 1338 MB.
+Raw data that is left out is marked as ONNX marks values in other files (``external_data`` in ``onnx.proto``).
+The wire format: https://protobuf.dev/programming-guides/encoding/.
 """
 
 import mmap
@@ -16,7 +15,7 @@ from ..core import paths
 from ..core.errors import KitError
 
 AT_ONCE = 1 << 16
-"""Elements of a large constant that are counted or computed at once: they stay in a core's cache."""
+"""Elements of a large constant that are computed at once: they stay in a core's cache."""
 
 _MODULE_PREFIX = "nncf_module."
 
@@ -26,19 +25,19 @@ _RANGE_ENDS = ("low", "high", "output low", "output high")
 """A quantizer's inputs after the first."""
 
 _INPUTS = {QUANTIZER: 1 + len(_RANGE_ENDS), "Gather": 2}
-"""Numbers of inputs of the operators whose inputs are looked at by their place."""
+"""Numbers of inputs of the operators whose inputs are read by position."""
 
 _VARINT, _BYTES = 0, 2
-"""Wire types; 3 and 4 are groups, which ONNX has none of, 6 and 7 are nothing."""
+"""Wire types; groups (3, 4) are not in ONNX, 6 and 7 are undefined."""
 
 _WIDTHS = {1: 8, 5: 4}
-"""Bytes by wire type, where they are fixed."""
+"""Bytes by wire type of fixed width."""
 
 _SMALL = 256
-"""Bytes up to which a field is taken as it is: looking into all of them would take most of the time."""
+"""Bytes up to which a field is kept whole: parsing all of them would take most of the time."""
 
 _HERE = secrets.token_hex(16)
-"""What names the file itself in ``external_data``."""
+"""The ``location`` in ``external_data`` that stands for the file itself."""
 
 _Fields = Dict[int, Optional[Dict[int, Any]]]
 """By number, the fields that lead to raw data and those within them; None for raw data itself."""
@@ -57,10 +56,8 @@ class Graph:
                 self.consumers.setdefault(name, []).append(node)
 
     def layer_name(self, quantizer: Any) -> str:
-        """Return the parameter that ``quantizer`` quantizes; empty where the graph is unknown.
-
-        The exporter keeps the names of biases alone: the name is that of the bias added to the product.
-        """
+        """Return the parameter that ``quantizer`` quantizes; empty where the graph is unknown."""
+        # The exporter keeps the names of biases alone: the bias that is added to the product tells.
         for node in self.consumers.get(quantizer.output[0], []):
             if node.op_type == "Gather":
                 return self._embedding(node.input[1])
@@ -86,7 +83,7 @@ class Graph:
 class Model:
     """The graph of an ONNX file with its constants.
 
-    :raises KitError: see :func:`read_outline`; or the graph is not complete.
+    :raises KitError: see :func:`read_outline`; or the graph is not complete, or a name in it is not UTF-8.
     """
 
     def __init__(self, path: Path) -> None:
@@ -125,9 +122,9 @@ class Model:
         return {name for node in self.activations for name in node.input[1:]} - others
 
     def array(self, tensor: Any) -> Any:
-        """Return a constant's values, where they are many a view of the file.
+        """Return a constant's values, a view of the file where they are many.
 
-        :raises KitError: it has not the values that its type and shape need, or they are no numbers.
+        :raises KitError: they do not fit its type and shape, or are no numbers.
         """
         import numpy
         from onnx import mapping, numpy_helper
@@ -148,7 +145,7 @@ class Model:
         return values
 
     def content(self, tensor: Any) -> Any:
-        """Return a constant's values as bytes (uint8), whether they are raw data or in a typed field."""
+        """Return a constant's values as bytes (uint8)."""
         import numpy
 
         place = _left_out(tensor)
@@ -157,7 +154,7 @@ class Model:
         return numpy.frombuffer(tensor.raw_data if place is None else memoryview(self._data)[place], "u1")
 
     def restore(self, tensor: Any) -> None:
-        """Put the values of a constant that stays in the file into it."""
+        """Put the values that were left in the file into a constant."""
         place = _left_out(tensor)
         if place is not None:
             tensor.raw_data = self._data[place]
@@ -165,13 +162,13 @@ class Model:
             tensor.ClearField("data_location")
 
     def node_label(self, node: Any) -> str:
-        """Return a node's name and the nearest module that the file names."""
+        """Return a node's name and the nearest module with a name."""
         module = self._module(node)
         own = node.name or node.output[0]
         return f"{own} (near {module})" if module else own
 
     def constant_label(self, name: str) -> str:
-        """Return the parameter that a constant is, or belongs to; else the node it is in, and where."""
+        """Return the parameter that a constant is, or is a range's end of; else the label of its node."""
         if name in self.matrices:
             return self.graph.layer_name(self.matrices[name]) or self.node_label(self.matrices[name])
         for user in self.graph.consumers.get(name, []):
@@ -188,7 +185,7 @@ class Model:
         return ""
 
     def _module(self, node: Any) -> str:
-        """Return the module of the parameter that is nearest against the edges' direction; empty for none."""
+        """Return the module of the nearest parameter before a node; empty for none."""
         # A constant has nothing before it; it belongs to what uses it.
         users = self.graph.consumers.get(node.output[0], [])
         queue: Deque[Any] = deque([users[0] if users and not node.input else node])
@@ -222,7 +219,7 @@ def _texts(proto: Any) -> Iterator[Any]:
 
 
 def read_node_constant(node: Any) -> Optional[Any]:
-    """Return the tensor of a Constant node; None for any other node."""
+    """Return the tensor of a Constant node; None for other nodes."""
     if node.op_type != "Constant":
         return None
     return next((attribute.t for attribute in node.attribute if attribute.name == "value"), None)
@@ -234,7 +231,7 @@ def strip_prefix(name: str) -> str:
 
 
 def name_type(number: int) -> str:
-    """Return the name of an ONNX element type, as ``float``."""
+    """Return the name of an ONNX element type (``float``)."""
     from onnx import TensorProto
 
     try:
@@ -244,7 +241,7 @@ def name_type(number: int) -> str:
 
 
 def make_damaged_error(path: Path, reason: str) -> KitError:
-    """Return the error for a file that is no whole ONNX file."""
+    """Return the error for a file that is not a whole ONNX file."""
     return KitError(
         f"This is no ONNX file, or it is damaged: {reason}.",
         where=paths.show_path(path),
@@ -253,7 +250,7 @@ def make_damaged_error(path: Path, reason: str) -> KitError:
 
 
 def read_outline(path: Path) -> Tuple[Any, mmap.mmap]:
-    """Return the ``onnx.ModelProto`` in a file, without the raw data of large tensors, and the file.
+    """Return the ``onnx.ModelProto`` in a file, without the raw data of large tensors, and the mapped file.
 
     :raises KitError: the file is no ONNX file, is damaged, or keeps values in other files.
     """
@@ -280,7 +277,7 @@ def read_outline(path: Path) -> Tuple[Any, mmap.mmap]:
 
 
 def _left_out(tensor: Any) -> Optional[slice]:
-    """Return where in the file the raw data of a tensor is; None where it is in the tensor."""
+    """Return where a tensor's raw data is in the file; None where the tensor has it."""
     place = {entry.key: entry.value for entry in tensor.external_data}
     if place.get("location") != _HERE:
         return None
@@ -298,14 +295,13 @@ def _tensors(message: Any) -> Iterator[Any]:
 
 
 def _is_elsewhere(tensor: Any) -> bool:
-    """Return whether the values of a tensor are in another file, or it does not say plainly where."""
+    """Return whether a tensor's values are in another file or its ``external_data`` is malformed."""
     if not tensor.external_data:
         return bool(tensor.data_location == tensor.EXTERNAL)
     return len(tensor.external_data) != 3 or _left_out(tensor) is None  # the entries of _place
 
 
 def _ways() -> _Fields:
-    """Return the fields of a model that lead to the raw data of tensors of its graph."""
     from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto
 
     tensor: _Fields = {TensorProto.RAW_DATA_FIELD_NUMBER: None}
@@ -315,9 +311,8 @@ def _ways() -> _Fields:
 
 
 def _outline(data: mmap.mmap, start: int, end: int, ways: _Fields) -> bytes:
-    """Return the message between two places without the large raw data in it.
+    """Return the message between two places without large raw data, to which the fields ``ways`` lead.
 
-    :param ways: the fields of the message that lead there.
     :raises ValueError: the bytes are no message; or IndexError, or protobuf's DecodeError.
     """
     from google.protobuf.internal.decoder import _DecodeVarint as read_number

@@ -1,7 +1,4 @@
-"""The report on what share of each weight matrix in an exported ONNX file is zero.
-
-Upstream's names a matrix by the ONNX node that holds it (``Constant_52``); the kit's adds the parameter.
-"""
+"""The report on the share of zeros in each weight matrix of an ONNX file: upstream's and parameter names."""
 
 import csv
 import math
@@ -20,10 +17,9 @@ COLUMNS = ("layer_id", "layer", "shape", "nparam", "nnz", "sparsity")
 
 @dataclass(frozen=True)
 class Row:
-    """One quantized weight matrix.
+    """One quantized weight matrix, the parameter ``layer``.
 
-    :param layer_id: name of the ONNX ``Constant`` node, upstream's key.
-    :param layer: the parameter's name in the model.
+    :param layer_id: name of its ONNX ``Constant`` node (``Constant_52``), upstream's key.
     :param nnz: elements that are not zero (a negative zero is zero).
     """
 
@@ -62,7 +58,7 @@ def measure_rows(onnx_path: Path) -> Iterator[Row]:
 
 
 def write_report(onnx_path: Path) -> None:
-    """Write the report of ``onnx_path`` beside it, in the form that pandas gives a table, as upstream does.
+    """Write the report beside ``onnx_path``, in the table format of pandas, as upstream does.
 
     :raises KitError: the file is damaged, or the report cannot be written.
     """

@@ -1,4 +1,4 @@
-"""What a tree must be: the numbers that follow from a model's dimensions, whatever its size."""
+"""What a tree must be: numbers that follow from the model's dimensions."""
 
 import math
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from .bert_config import BertShape
 from .variants import OVERALL_SPARSITY, VARIANTS, Variant, count_block_weights, count_dense_weights
 
 OPSET = 10
-"""Version of ONNX's own operators; NNCF exports with this one."""
+"""Version of ONNX's operators with which NNCF exports."""
 
 INPUTS = ("input_ids", "attention_mask.1", "input.1")
 """Token ids, attention mask and token types, int64 of 1 × sequence length each."""
@@ -17,7 +17,7 @@ BITS = 8
 """Bit width of every quantizer."""
 
 SPARSITY_TOLERANCE = 1e-4
-"""By how much a tree's block sparsity may be off: upstream's threshold is a weight, and ties go with it."""
+"""Tolerance of block sparsity: upstream's threshold is a weight, and ties with it are pruned too."""
 
 BLOCK_PREFIX = "bert.encoder.layer."
 
@@ -44,26 +44,23 @@ def make_bert_large(variant: Variant) -> BertShape:
 
 @dataclass(frozen=True)
 class Spec(BertShape):
-    """What the tree of one variant must be.
-
-    :param variant: the tree's name; ``sequence_length`` the tokens of a feature.
-    """
+    """What the tree of ``variant`` must be; ``sequence_length`` is the tokens of a feature."""
 
     variant: str
     sequence_length: int
 
     @classmethod
     def of(cls, variant: Variant, shape: BertShape, sequence_length: int = 384) -> "Spec":
-        """Return the spec of a variant whose model has the dimensions ``shape``."""
+        """Return the spec of a variant with the dimensions ``shape``."""
         return cls(**vars(shape), variant=variant.name, sequence_length=sequence_length)
 
     @classmethod
     def from_model(cls, variant: str, model: Mapping[str, Any]) -> "Spec":
-        """Return the spec that the ``model`` of a valid provenance describes."""
+        """Return the spec in the ``model`` of a valid provenance."""
         return cls(variant=variant, **{**model, "heads": tuple(model["heads"])})
 
     def model(self) -> Dict[str, Any]:
-        """Return the dimensions as they stand in a provenance."""
+        """Return the dimensions as a provenance has them."""
         content = {**vars(self), "heads": list(self.heads)}
         del content["variant"]
         return content
@@ -80,7 +77,7 @@ class Spec(BertShape):
         return text + ("" if large else " (not BERT-large)")
 
     def contradiction(self) -> Optional[str]:
-        """Return how the dimensions contradict each other or the variant; None where they do not."""
+        """Return how the dimensions contradict each other or the variant; None if they do not."""
         variant = VARIANTS.get(self.variant)
         if variant is None:
             return f"there is no variant {self.variant!r}"
@@ -107,7 +104,7 @@ class Spec(BertShape):
         return (self.dense_block_weights // self.layers - 4 * self.hidden**2) // (2 * self.hidden)
 
     def matrices(self) -> Dict[str, Tuple[int, int]]:
-        """Return rows and columns of every quantized weight matrix, by parameter, in the graph's order."""
+        """Return rows and columns of each quantized weight matrix, by parameter, in the graph's order."""
         rows = {"word": self.vocab_size, "token_type": 2, "position": self.max_positions}
         found = {f"bert.embeddings.{name}_embeddings.weight": (n, self.hidden) for name, n in rows.items()}
         for layer, heads in enumerate(self.heads):
@@ -123,7 +120,7 @@ class Spec(BertShape):
         return found
 
     def dense_size(self, parameter: str) -> int:
-        """Return the number of elements that a matrix has in the dense model."""
+        """Return the number of elements of a matrix in the dense model."""
         if parameter.startswith(BLOCK_PREFIX):
             feed_forward = is_feed_forward(parameter)
             return self.hidden * (self.dense_intermediate_size if feed_forward else self.hidden)
@@ -147,11 +144,11 @@ class Spec(BertShape):
         return [str(104 + 275 * self.layers + number) for number in (0, 1)]
 
     def expected_zeros(self) -> Dict[str, float]:
-        """Return the share of zeros to expect in each transformer-block matrix of random weights.
+        """Return the expected share of zeros in each transformer-block matrix of random weights.
 
-        torch draws the n weights of a layer uniformly around zero, so ‖W‖₂ = bound·√(n/3).  NNCF prunes where
-        |w| / ‖W‖₂ is at most one threshold t for all matrices (``normed_abs``): a share min(1, t·√(n/3)) of
-        each.  t follows from the share of all.
+        torch draws a layer's n weights uniformly around zero, so ‖W‖₂ = bound·√(n/3).  NNCF (``normed_abs``)
+        prunes where |w| / ‖W‖₂ is at most one threshold t for all: a share min(1, t·√(n/3)) of each matrix.
+        t follows from the share of all.
         """
         sizes = {
             name: rows * columns

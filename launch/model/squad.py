@@ -19,11 +19,7 @@ _HINT = (
 
 @dataclass(frozen=True)
 class Example:
-    """One question on one context.
-
-    :param answers: (text, first character in ``context``) pairs.
-    :param place: the file and where in it it stands, for errors.
-    """
+    """One question; ``answers`` are (text, first character in ``context``) pairs, ``place`` is for errors."""
 
     id: str
     title: str
@@ -34,7 +30,7 @@ class Example:
 
     @property
     def where(self) -> str:
-        """What errors name it by."""
+        """The file, the place in it, the article and the question, for errors."""
         return f"{self.place} {_named(self.title, self.id)}".strip()
 
     @property
@@ -56,7 +52,7 @@ def _named(title: Any, identity: Any = "") -> str:
 
 
 class _Reader:
-    """Typed access to JSON that names the place where a value is not what it must be."""
+    """Typed access to JSON; errors name the place of a wrong value."""
 
     def __init__(self, where: str) -> None:
         self.where = where
@@ -86,7 +82,7 @@ class _Reader:
         return self.text(str(found), f"{place}.{key}") if kind is str else found
 
     def text(self, text: str, place: str) -> str:
-        """Return ``text``, which must be what UTF-8 can say: JSON can write half of a character."""
+        """:raises KitError: ``text`` has half of a surrogate pair, which JSON can write."""
         try:
             text.encode()
         except UnicodeEncodeError as error:
@@ -117,7 +113,7 @@ class _Reader:
                 yield self.question(qa, f"{here}.qas[{q}]", title, context)
 
     def question(self, row: Any, place: str, title: Any = None, context: Optional[str] = None) -> Example:
-        """Return a question; in the flat form, where ``context`` is None, it has its title itself."""
+        """Return a question; without ``context`` the row is in the flat form and has its own title."""
         flat = context is None
         if not isinstance(row, dict):
             raise self.fail(place, "an object was expected")
@@ -142,9 +138,8 @@ class _Reader:
 
 
 def read_questions(path: Path, name: str) -> List[Example]:
-    """Return the questions in ``path``, in the file's order.
+    """Return the questions in ``path``, in the file's order; errors call the file ``name`` (``TRAIN_FILE``).
 
-    :param name: what the file is to the user (``TRAIN_FILE``), for errors.
     :raises KitError: the file cannot be read, is not JSON, has another schema or holds no question.
     """
     content = files.read_json(path, name)
@@ -163,7 +158,7 @@ def read_questions(path: Path, name: str) -> List[Example]:
 
 
 def check_scorable(examples: Sequence[Example]) -> None:
-    """:raises KitError: two questions have one id, or one has no answer, or one of unknown place."""
+    """:raises KitError: two questions have one id, one has no answer, or an answer's place is unknown."""
     seen = set()
     for example in examples:
         where = example.where

@@ -1,7 +1,6 @@
 """The five variants: names, dimensions and the arithmetic of hybrid sparsity.
 
-In a *hybrid*, structure is removed (attention heads and rows of the feed-forward matrices), then single
-weights of what is left are pruned; in the *unstructured* variant, single weights of the dense model.
+A *hybrid* loses heads and feed-forward rows, then single weights; *unstructured* loses single weights only.
 """
 
 import difflib
@@ -17,12 +16,7 @@ OVERALL_SPARSITY = 0.9
 
 @dataclass(frozen=True)
 class Variant:
-    """One of the five.
-
-    :param name: the tree's name, ``V`` on the command line.
-    :param heads: attention heads kept in each layer; None where all are kept.
-    :param intermediate_size: rows of the feed-forward matrices kept; None where all are kept.
-    """
+    """One of the five; ``heads`` (by layer) and ``intermediate_size`` are what is kept, None for all."""
 
     name: str
     heads: Optional[int]
@@ -35,7 +29,7 @@ class Variant:
 
     @property
     def stem(self) -> str:
-        """File name, without suffix, of ONNX file and IR."""
+        """File name of ONNX file and IR, without suffix."""
         return f"{self.name}-8bit"
 
 
@@ -63,22 +57,18 @@ def find_variant(name: str) -> Variant:
 
 
 def list_report_paths(onnx_path: Path) -> Tuple[Path, Path]:
-    """Return the files of an ONNX file's sparsity report, CSV and Markdown, named as upstream names them."""
+    """Return the CSV and the Markdown file of an ONNX file's sparsity report, under upstream's names."""
     stem = onnx_path.with_suffix("").name + "-onnx_sparsity"
     return onnx_path.with_name(stem + ".csv"), onnx_path.with_name(stem + ".md")
 
 
 def count_block_weights(layers: int, hidden: int, attention_width: int, intermediate_size: int) -> int:
-    """Return the number of weights in a BERT's transformer-block matrices (no biases, no layer norms).
-
-    :param attention_width: kept heads × head size.
-    """
+    """Return the weights in transformer-block matrices; ``attention_width`` is kept heads × head size."""
     return layers * (4 * hidden * attention_width + 2 * hidden * intermediate_size)
 
 
 def count_dense_weights(layers: int, hidden: int) -> int:
-    """Return the transformer-block weights of a dense BERT, whose feed-forward layers are 4 × hidden wide.
-
-    So in every BERT of Devlin et al. 2019 (section 3).  BERT-large gives 301,989,888, upstream's constant.
+    """Return the transformer-block weights of a dense BERT, whose feed-forward layers are 4 × hidden wide
+    (Devlin et al. 2019, section 3); 301,989,888 for BERT-large, upstream's constant.
     """
     return count_block_weights(layers, hidden, hidden, 4 * hidden)

@@ -1,4 +1,1 @@
-"""The question-answering program: what upstream's two scripts do, on releases from the package registry.
-
-Only functions that need torch import it.
-"""
+"""What upstream's two scripts do, on released packages; torch is imported in functions only."""

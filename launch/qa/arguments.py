@@ -13,14 +13,13 @@ from ..model import model_folder
 class Arguments:
     """Upstream's arguments under upstream's names; defaults are those of transformers 4.9.1.
 
-    :param model_name_or_path: folder; gives the tokenizer, and the config if no other is named.
-    :param config_name: folder or ``config.json`` of the model config, where it is another.
+    :param model_name_or_path: folder of the tokenizer and, unless ``config_name`` is given, of the config.
     :param gen_sparse_cfg: write the hybrid configs and end.
     :param dataset_name: is refused: a run asks no hub.
     :param max_seq_length: tokens of a feature, padding included.
     :param doc_stride: tokens that two windows over one long context share.
     :param weights: ``random``: evaluate drawn weights, and read no checkpoint.
-    :param to_onnx: the ONNX file; a hybrid only takes it as a wish for one and names it itself.
+    :param to_onnx: the ONNX file; that of a hybrid has a name of its own (:attr:`onnx_path`).
     """
 
     model_name_or_path: str
@@ -52,12 +51,12 @@ class Arguments:
 
     @property
     def config_source(self) -> str:
-        """The model config's folder or file."""
+        """Folder or file of the model config."""
         return self.config_name or self.model_name_or_path
 
     @property
     def tokenizer_source(self) -> str:
-        """The folder of the tokenizer."""
+        """Folder of the tokenizer."""
         return self.tokenizer_name or self.model_name_or_path
 
     @property
@@ -67,10 +66,7 @@ class Arguments:
 
     @property
     def onnx_path(self) -> Optional[Path]:
-        """Where this run will put its ONNX file; None for a run that makes none.
-
-        A hybrid goes to ``<output_dir>/<name>/<name>-8bit.onnx``, ``<name>`` being ``config_name``'s folder.
-        """
+        """The ONNX file that the run makes, or None; a hybrid's is named by the folder of ``config_name``."""
         if self.to_onnx is None or self.gen_sparse_cfg:
             return None
         if self.gen_hybrid_sparse_model and self.config_name is not None:
@@ -134,7 +130,7 @@ def _make_parser(prog: str) -> argparse.ArgumentParser:
 
 
 def parse_arguments(prog: str, argv: Sequence[str]) -> Arguments:
-    """:raises KitError: an option is unknown, missing or malformed, or two of them contradict each other."""
+    """:raises KitError: an option is unknown, missing or malformed, or options contradict each other."""
     args = Arguments(**vars(_make_parser(prog).parse_args(list(argv))))
     problems: List[str] = []
     if args.gen_hybrid_sparse_model and not (args.config_name and args.to_onnx):

@@ -1,7 +1,4 @@
-"""What is wrong with the inputs of a run of upstream's script that has failed.
-
-Run with that script's arguments, it reads model folder and questions as the kit's program does.
-"""
+"""Checks of model folder and questions, run after upstream's script has failed, with its arguments."""
 
 import sys
 import traceback

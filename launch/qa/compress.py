@@ -1,7 +1,4 @@
-"""Weights are drawn, pruned and quantized, and leave as one ONNX file.
-
-In upstream's order, which decides what random numbers become weights.  No checkpoint is read, as in upstream.
-"""
+"""Weights are drawn, pruned, quantized and exported, in upstream's order: random numbers depend on it."""
 
 from pathlib import Path
 from typing import Any, Dict, List, Tuple
@@ -18,9 +15,7 @@ from .model import build_model
 def draw_model(args: Arguments, config: Any) -> Any:
     """Return the model that upstream exports, of random weights by torch's default initialisation.
 
-    For a hybrid upstream first draws, and saves, another with BERT's own: torch's random stream advances.
-
-    :param config: transformers' config of the model.
+    For a hybrid upstream first draws another with BERT's own: torch's random stream advances.
     """
     from transformers.modeling_utils import no_init_weights
 
@@ -31,7 +26,7 @@ def draw_model(args: Arguments, config: Any) -> Any:
 
 
 def read_nncf_config(args: Arguments) -> Any:
-    """:raises KitError: it is missing, broken, against NNCF's schema, or does not both prune and quantize."""
+    """:raises KitError: it is unreadable or invalid, lacks an algorithm, or traces inputs of other shapes."""
     import jsonschema
     from nncf import NNCFConfig
 
@@ -77,13 +72,13 @@ def _algorithm(nncf_config: Any, name: str) -> Dict[str, Any]:
 
 
 def read_calibration_samples(nncf_config: Any) -> int:
-    """Return how many features the activation ranges are initialised with."""
+    """Return the number of features that calibrate the activation ranges."""
     initializer = _algorithm(nncf_config, "quantization").get("initializer", {})
     return int(initializer.get("range", {}).get("num_init_samples", 256))  # 256 is NNCF's default
 
 
 def make_calibration_loader(features: Any, needed: int, args: Arguments) -> Any:
-    """Return the loader of NNCF's calibration batches, in the order of torch's random stream when NNCF reads.
+    """Return the loader of calibration batches; torch's random stream orders them when NNCF reads.
 
     :raises KitError: there are fewer than ``needed`` features.
     """
@@ -106,7 +101,7 @@ def make_calibration_loader(features: Any, needed: int, args: Arguments) -> Any:
 
 
 def compress_model(model: Any, nncf_config: Any, loader: Any) -> Any:
-    """Prune and quantize the model, calibrate its activation ranges, and return NNCF's controller of it."""
+    """Prune, quantize and calibrate the model, and return NNCF's controller of it."""
     from nncf.config.structures import BNAdaptationInitArgs, QuantizationRangeInitArgs
     from nncf.torch import create_compressed_model
     from nncf.torch.initialization import PTInitializingDataLoader
@@ -157,9 +152,8 @@ def export_onnx(controller: Any, path: Path) -> None:
 
 
 def make_onnx(args: Arguments, shape: BertShape, config: Any, features: Any, path: Path) -> None:
-    """Draw, compress and export one variant.
+    """Draw, compress and export one variant, calibrated on ``features``.
 
-    :param config: transformers' config; ``features`` those to calibrate on.
     :raises KitError: the NNCF config is at fault, there are too few features, or the file cannot be written.
     """
     nncf_config = read_nncf_config(args)

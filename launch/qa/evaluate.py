@@ -1,8 +1,7 @@
 """Evaluation: a model answers questions, and SQuAD's exact match and F1 say how well.
 
-What upstream's run_qa.py does with ``--do_eval``.  The loop runs on ``accelerate``, so the same command
-spreads over processes: ``python -m torch.distributed.run --nproc_per_node 2 launch/qa/run_qa.py …``.
-Batches do not depend on how many there are, and so answers do not.
+As upstream's run_qa.py with ``--do_eval``.  On several processes answers are the same:
+``python -m torch.distributed.run --nproc_per_node 2 launch/qa/run_qa.py …``.
 """
 
 import json
@@ -23,7 +22,7 @@ RESULTS = "eval_results.json"
 PREDICTIONS = "eval_predictions.json"
 
 NO_ANSWER = "empty"
-"""The answer to a question for which nothing but an empty text is found; upstream's word for it."""
+"""Upstream's answer to a question for which only an empty text is found."""
 
 _PROGRESS_SECONDS = 5.0
 
@@ -46,7 +45,7 @@ def _write(path: Path, content: Any, sort_keys: bool) -> None:
 
 
 def _gpu_works() -> bool:
-    """Return whether this torch can compute on the GPU it sees: it knows only GPUs older than itself."""
+    """Return whether torch can compute on the GPU: it knows none that is newer than itself."""
     import torch
 
     if not torch.cuda.is_available():
@@ -58,10 +57,7 @@ def _gpu_works() -> bool:
 
 
 def _loader(features: Any, batch_size: int, processes: int) -> Any:
-    """Return the loader of (feature number, *:data:`MODEL_INPUTS`) batches.
-
-    The last are filled up with the first features again: products of another size may round otherwise.
-    """
+    """Return the loader of (feature number, *:data:`MODEL_INPUTS`) batches of one size."""
     import torch
     from torch.utils.data import DataLoader, Subset, TensorDataset
 
@@ -69,12 +65,13 @@ def _loader(features: Any, batch_size: int, processes: int) -> Any:
     size = min(batch_size, count)
     rounds = -(-count // (size * processes))
     columns = [torch.tensor(features[name]) for name in MODEL_INPUTS]
+    # Filled up with the first features again: products of another size may round otherwise.
     order = [row % count for row in range(rounds * size * processes)]
     return DataLoader(Subset(TensorDataset(torch.arange(count), *columns), order), batch_size=size)
 
 
 def _logits(accelerator: Any, model: Any, features: Any, batch_size: int) -> Tuple[Any, Any]:
-    """Return, in each process, the start and end logits, two float32 arrays (features, tokens)."""
+    """Return, in each process, the start and end logits: float32 arrays (features, tokens)."""
     import numpy as np
     import torch
 
@@ -109,11 +106,10 @@ def find_best_spans(
 
     A candidate begins and ends in the context, is 1 … ``max_answer_length`` tokens long, lies in one window,
     and scores the sum of its two logits.  Of equal scores the earlier window wins, then the higher first
-    logit, then the higher last one.  The same logits give the same texts as transformers 4.9.1's
-    question-answering example.
+    logit, then the higher last one.  transformers 4.9.1's question-answering example gives the same texts.
 
-    :param windows: one mapping a feature, of which ``example_id`` and ``offset_mapping`` are read: a pair of
-        character positions a token, empty (or None) for tokens outside the context.
+    :param windows: ``example_id`` and ``offset_mapping`` of each feature: a pair of character positions a
+        token, empty (or None) outside the context.
     :param start_logits: finite float array (windows, tokens), as ``end_logits`` is.
     :param n_best_size: how many first and how many last tokens of a window are combined.
     """
@@ -158,9 +154,8 @@ def evaluate_model(args: Arguments, config: Any, examples: Sequence[squad.Exampl
     ``eval_results.json`` has upstream's keys ``eval_exact_match``, ``eval_f1`` (percent) and ``eval_samples``
     (features), and ``eval_questions``, ``seed`` and ``weights``; ``eval_predictions.json`` answers by id.
 
-    :param config: transformers' config of the model.
-    :raises KitError: questions cannot be scored, the checkpoint cannot be loaded or gives logits that are not
-        finite, results cannot be written.
+    :raises KitError: a question cannot be scored, the checkpoint cannot be loaded, logits are not finite, or
+        results cannot be written.
     """
     squad.check_scorable(examples)
     import numpy as np

@@ -14,23 +14,20 @@ from ..model import model_folder, squad
 from .arguments import Arguments
 
 MODEL_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
-"""What a feature feeds to the model, each ``max_seq_length`` whole numbers."""
+"""A feature's inputs to the model, each ``max_seq_length`` whole numbers."""
 
 FOLDER = paths.BUILD / "cache" / "features"
-"""Features of many questions, for the next variant; a file's name says all that its content depends on."""
+"""Kept features; a file's name is a digest of all that its content depends on."""
 
 WORTH = 1000
-"""Questions from which on features are kept: a thousand take a second, and 11 MB."""
+"""Number of questions from which on features are kept: a thousand take a second, and 11 MB."""
 
 KEPT = 2
 """Files that are kept: features to calibrate on, and to evaluate on."""
 
 
 def load_tokenizer(args: Arguments, vocab_size: int) -> Any:
-    """Return the fast tokenizer that ``args`` name.
-
-    :raises KitError: it cannot be loaded, is not fast, or does not fit the model or the features.
-    """
+    """:raises KitError: it cannot be loaded, is not fast, or does not fit the model or the features."""
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
     source = args.tokenizer_source
@@ -74,8 +71,7 @@ def tokenize_examples(
     """Return the examples' features as a ``datasets.Dataset``; those of many are kept (:data:`FOLDER`).
 
     Columns: :data:`MODEL_INPUTS`; ``example_id``; ``offset_mapping``, one (first, last + 1) pair of character
-    positions a token, empty for tokens that are not the context's.  A tokenizer without token types, such as
-    XLM-R's, leaves them to the model: BERT takes zeros.
+    positions a token, empty for tokens that are not the context's.
 
     :param limit: use at most so many examples, and then at most so many features, as upstream does.
     :raises KitError: a question leaves too little of a feature to its context.
@@ -96,6 +92,7 @@ def tokenize_examples(
             return_offsets_mapping=True,
             padding="max_length",
         )
+        # A tokenizer without token types (XLM-R) leaves them to the model: BERT takes zeros.
         encoded.setdefault("token_type_ids", [[0] * length for _ in encoded["input_ids"]])
         owners = encoded.pop("overflow_to_sample_mapping")
         encoded["example_id"] = [batch["id"][owner] for owner in owners]
@@ -155,11 +152,7 @@ def _too_long(example: squad.Example, error: BaseException, tokenizer: Any, args
 
 
 def digest_features(columns: Mapping[str, Sequence[str]], tokenizer: Any, **options: int) -> str:
-    """Return a digest of what features depend on: questions, tokenizer, lengths, packages and code.
-
-    :param columns: what is tokenized; ``options`` are the lengths.
-    :param tokenizer: a fast tokenizer; its classes (transformers') count by their files.
-    """
+    """Return a digest of what features depend on: questions, fast tokenizer, lengths, packages and code."""
     import datasets
     import tokenizers
     import transformers
@@ -180,7 +173,7 @@ def digest_features(columns: Mapping[str, Sequence[str]], tokenizer: Any, **opti
 def _mapped(
     columns: Dict[str, List[str]], function: Callable[[Dict[str, List[str]]], Dict[str, Any]], name: str
 ) -> Any:
-    """Return ``function`` of the columns, kept under ``name`` in :data:`FOLDER`; without a name in memory."""
+    """Return ``function`` of the columns, kept in :data:`FOLDER` under ``name`` unless that is empty."""
     from datasets import Dataset
 
     path = FOLDER / f"{name}.arrow"

@@ -1,6 +1,6 @@
-"""The model that a config describes, and the weights that an evaluation asks for.
+"""The model that a config describes, and an evaluation's weights.
 
-As a program, with the arguments of upstream's script, it writes where the weights of that script are from.
+As a program, with the arguments of upstream's script, it writes where that script's weights are from.
 """
 
 import sys
@@ -29,10 +29,9 @@ def load_config(args: Arguments) -> Tuple[Any, bert_config.BertShape]:
 
 
 def build_model(config: Any, source: str) -> Any:
-    """Return a ``BertForQuestionAnswering`` of transformers' ``config``, with weights drawn by torch.
+    """Return a ``BertForQuestionAnswering`` with weights drawn by torch.
 
-    :param source: what names the config, for the error.
-    :raises KitError: transformers builds no model from this config.
+    :raises KitError: transformers builds none from ``config``; the error calls it ``source``.
     """
     from transformers import BertForQuestionAnswering
 
@@ -51,7 +50,6 @@ def load_model(
 ) -> Tuple[Any, str]:
     """Return the model to evaluate, and in a few words where its weights are from (``random, seed 42``).
 
-    :param config: transformers' config of the model; ``say`` takes what happens now.
     :raises KitError: there are no weights, or none that can be loaded.
     """
     from transformers import set_seed
@@ -78,10 +76,7 @@ def _some(names: List[str]) -> str:
 
 
 def _read(args: Arguments, config: Any) -> Tuple[Any, List[str], List[str]]:
-    """Return the model with its checkpoint's weights, the names of those that lack, and of unused ones.
-
-    Only the question-answering head may lack, as in a model that was only pretrained: it is drawn.
-    """
+    """Return the loaded model, the names of weights that it lacks (only the head's) and of unused ones."""
     from transformers import BertForQuestionAnswering
 
     folder = Path(args.model_name_or_path)
