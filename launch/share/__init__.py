@@ -6,11 +6,11 @@ from typing import Callable
 from ..core import child
 
 SILENCE = 2.0
-"""Seconds after which long work says how far it is."""
+"""Least seconds between two reports of progress."""
 
 
 def make_ticker(what: str) -> Callable[[str], None]:
-    """Return a function that takes each thing's name before it is worked on, and says it now and then."""
+    """Return a function that reports the name of what is worked on, every :data:`SILENCE` seconds at most."""
     said = time.monotonic()
 
     def tick(name: str) -> None:

@@ -1,16 +1,9 @@
-"""Whether two artifact trees are the same: in their bytes, in their weights, or in their structure.
+"""Whether two artifact trees are the same.  A and B are an ONNX file, a tree, or a folder of trees.
 
-A and B are an ONNX file, a tree, or a folder of trees.
-
-``bytes``
-    The ONNX files and the IR's files have the same bytes.  Reports, logs and provenance never count, and
-    where A or B is an ONNX file and no folder, neither does the IR.
-``weights``
-    The ONNX graphs are the same (opset, inputs and outputs with types and shapes, nodes in order with their
-    names, operators, domains, edges and attributes), and so is every constant, bit for bit, but for the
-    ranges of activation quantizers: calibration makes those, and their last bits are the processor's.
-``structure``
-    The ONNX graphs are the same, and so are types and shapes of all constants; the values may differ.
+* ``bytes``: the ONNX files and, unless A or B is an ONNX file, the IR's files have the same bytes.
+* ``weights``: opset, inputs, outputs and nodes in order are the same, and all constants, bit for bit, but for
+  the ranges of activation quantizers, whose last bits depend on the processor.
+* ``structure``: the same, but of constants only types and shapes count.
 """
 
 import filecmp
@@ -34,7 +27,7 @@ _ENDING = "-8bit"
 
 @dataclass(frozen=True)
 class Result:
-    """What the comparison of a variant, or of two ONNX files, found; ``text`` is one line."""
+    """The result for one variant, or for two ONNX files; ``text`` is one line."""
 
     name: str
     same: bool
@@ -43,7 +36,7 @@ class Result:
 
 @dataclass(frozen=True)
 class _Tree:
-    """A tree that was named by its folder, ``whole``, or by its ONNX file: then the IR does not count."""
+    """A tree; not ``whole`` if its ONNX file was named, and then the IR does not count."""
 
     onnx: Path
     whole: bool
@@ -58,10 +51,9 @@ class _Tree:
 
 
 def compare_paths(a: Path, b: Path, level: str) -> Iterator[Result]:
-    """Yield a result for each tree of ``a`` or ``b``, in the order of their names, as soon as it is known.
+    """Yield a result for each tree of ``a`` or ``b``, sorted by name, as soon as it is known.
 
-    :param level: one of :data:`LEVELS`.
-    :raises KitError: see :func:`find_pairs`; or a file is no ONNX file.
+    :raises KitError: as :func:`find_pairs`; or a file is no ONNX file.
     """
     for name, left, right in find_pairs(a, b, level):
         if left is None or right is None:
@@ -76,7 +68,7 @@ def compare_paths(a: Path, b: Path, level: str) -> Iterator[Result]:
 
 
 def find_pairs(a: Path, b: Path, level: str) -> List[Tuple[str, Optional[_Tree], Optional[_Tree]]]:
-    """Return what is to be compared with what, by name; None where one side lacks it.
+    """Return the pairs to compare, by name; None if one side lacks it.
 
     :raises KitError: the level is unknown, or a path holds nothing to compare.
     """
@@ -96,7 +88,7 @@ def find_pairs(a: Path, b: Path, level: str) -> List[Tuple[str, Optional[_Tree],
 
 
 def _find_trees(path: Path, option: str) -> Dict[str, _Tree]:
-    """Return the trees in ``path`` by name; a tree or file itself under the empty name."""
+    """Return the trees in ``path`` by name; if it is a tree or a file, that under the empty name."""
     where = f"{option}={paths.show_path(path)}"
     if path.is_file():
         return {"": _Tree(path, whole=False)}
@@ -146,7 +138,7 @@ def _compare_trees(name: str, a: _Tree, b: _Tree, level: str) -> Result:
 
 
 def _compare_files(a: _Tree, b: _Tree, same_onnx: bool) -> Tuple[int, str]:
-    """Return how many files have the same bytes, and which have not; the latter is empty for none."""
+    """Return how many files have the same bytes, and a text on the others, empty for none."""
     count = int(same_onnx)
     faults: Dict[str, List[str]] = {"other bytes in": [] if same_onnx else [a.onnx.name]}
     for suffix in trees.IR_SUFFIXES if a.whole and b.whole else ():

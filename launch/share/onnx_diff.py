@@ -1,9 +1,6 @@
 """What differs between two ONNX files: the graph, or else the values of constants.
 
-An *activation quantizer* is a FakeQuantize node whose first input is no constant, a *weight matrix* a
-constant that such a node has as its first input; its *mask* says which elements are zero.  Two ranges differ
-by the larger of |low − low'| and |high − high'|, divided by the larger of the two widths, high − low.  What
-is neither graph nor value (the producer's name, doc strings, the order of initializers) is "other bytes".
+A FakeQuantize node's first input is a weight matrix if it is constant; a mask says which elements are zero.
 """
 
 import itertools
@@ -18,14 +15,12 @@ from . import make_ticker
 
 @dataclass
 class Found:
-    """What a comparison of two ONNX files found.
+    """The differences of two ONNX files.
 
-    :param structure: the first difference of the graphs; where there is one, nothing else was compared.
-    :param matrices: how many weight matrices there are; ``other_matrices`` says which differ in what, and in
-        ``other_masks`` of them the masks do.
-    :param others: the other constants that differ, and in what; activation ranges excepted.
-    :param ranges: how many activation quantizers there are; ``other_ranges`` has the differences that are, in
-        widths.
+    :param structure: the first difference of the graphs; if there is one, nothing else was compared.
+    :param matrices: count of weight matrices; ``other_matrices`` differ, ``other_masks`` of them in the mask.
+    :param others: other constants that differ, activation ranges excepted.
+    :param ranges: count of activation quantizers; ``other_ranges`` are their differences, in widths.
     """
 
     structure: str = ""
@@ -38,12 +33,12 @@ class Found:
 
     @property
     def same_weights(self) -> bool:
-        """Whether the graphs are the same, and all values but for activation ranges."""
+        """Whether graphs and values are the same, activation ranges excepted."""
         return not (self.structure or self.other_matrices or self.others)
 
     @property
     def text(self) -> str:
-        """All of it in one line."""
+        """The differences in one line."""
         if self.structure:
             return f"other graph: {self.structure}"
         if self.same_weights and not self.other_ranges:
@@ -68,7 +63,7 @@ class Found:
 
 
 def compare_models(name: str, a: Model, b: Model) -> Found:
-    """Compare two graphs and, where they are the same, their values; meanwhile ``name`` is said."""
+    """Compare two graphs and, if they are the same, their values; progress is reported under ``name``."""
     import numpy
 
     structure = _graph_difference(a, b)
@@ -97,7 +92,7 @@ def compare_models(name: str, a: Model, b: Model) -> Found:
 
 
 def _graph_difference(a: Model, b: Model) -> str:
-    """Return the first difference between two graphs, values of constants excepted; empty for none."""
+    """Return the first difference of two graphs, values of constants excepted; empty for none."""
     text = (
         _difference("opset", _opset(a.proto), _opset(b.proto))
         or _difference("input", _interface(a.proto.graph.input), _interface(b.proto.graph.input))
@@ -138,10 +133,7 @@ def _initializer_difference(a: Model, b: Model) -> str:
 
 
 def _difference(kind: str, left: Sequence[object], right: Sequence[object]) -> str:
-    """Return the first difference between two lists; empty where they are the same.
-
-    :param kind: what is in them; ``#`` in it stands for the place.
-    """
+    """Return the first difference of two lists, empty for none; ``#`` in ``kind`` is the place."""
     for place, (one, other) in enumerate(itertools.zip_longest(left, right, fillvalue="none")):
         if one != other:
             return f"{kind.replace('#', str(place))}: {one} in A, {other} in B"
@@ -157,7 +149,6 @@ def _opset(proto: Any) -> List[str]:
 
 
 def _interface(values: Any) -> List[str]:
-    """Return name, type and shape of a graph's inputs or outputs."""
     lines = []
     for value in values:
         tensor = value.type.tensor_type
@@ -169,7 +160,6 @@ def _interface(values: Any) -> List[str]:
 
 
 def _node_difference(a: Any, b: Any) -> str:
-    """Return what differs between two nodes at the same place; empty for nothing."""
     for kind, left, right in (
         ("name", [a.name], [b.name]),
         ("op type", [a.op_type], [b.op_type]),
@@ -198,7 +188,7 @@ def _node_difference(a: Any, b: Any) -> str:
 
 
 def _tensor_difference(a: Any, b: Any) -> str:
-    """Return how two constants differ in shape or type; empty where they do not."""
+    """Return the difference of two constants in shape or type; empty for none."""
     return _difference("shape", [list(a.dims)], [list(b.dims)]) or _difference(
         "type", [name_type(a.data_type)], [name_type(b.data_type)]
     )
@@ -221,7 +211,7 @@ def _shown(attribute: Any) -> str:
 
 
 def _value_difference(a: Any, b: Any, matrix: bool) -> Tuple[str, bool]:
-    """Return how two arrays of one shape and type differ, and whether their masks do, which a matrix has."""
+    """Return how two arrays of one shape and type differ, and whether their masks do."""
     import numpy
 
     bits = f"u{a.dtype.itemsize}"
@@ -239,10 +229,9 @@ def _value_difference(a: Any, b: Any, matrix: bool) -> Tuple[str, bool]:
 
 
 def _range_difference(node: Any, a: Model, b: Model) -> float:
-    """Return the difference between a quantizer's ranges in ``a`` and ``b``, in widths.
+    """Return the larger of |low − low'| and |high − high'|, divided by the larger width, high − low.
 
-    It is infinite where both widths are zero, and for ends that are no numbers; ends that are computed do not
-    count.
+    It is infinite if both widths are zero, or an end is no number; ends that are computed do not count.
     """
     import numpy
 

@@ -1,8 +1,4 @@
-"""A tree as a package to hand on: the tree, a report on it, a model card, the licence, and checksums of all.
-
-``TO/V/`` holds the tree as ``V``: a folder of trees like any other.  With ``FORMAT=tar`` the same
-is in ``TO/V.tar``, whose bytes depend on nothing but the files in it.
-"""
+"""A tree as a package: the folder ``TO/V/`` or ``TO/V.tar``, with the tree in it as ``V``."""
 
 import calendar
 import hashlib
@@ -31,10 +27,10 @@ FORMATS = ("folder", "tar")
 CARD, LICENCE = "README.md", "LICENSE"
 
 _EDITED = 8 << 20
-"""Bytes up to which a package's file is one that a person may have edited."""
+"""Bytes up to which a package's file is checked for edits."""
 
 _SLACK = 4 << 20
-"""Bytes on disk beside the files': what a filesystem and an archive need."""
+"""Bytes that a filesystem and an archive need besides the files'."""
 
 Content = Union[bytes, Path]
 Contents = Dict[str, Tuple[Content, str]]
@@ -42,7 +38,7 @@ Contents = Dict[str, Tuple[Content, str]]
 
 
 def find_place(name: str, out: Path, to: Path, form: str) -> Tuple[Path, Path]:
-    """Return a variant's tree in ``out``, and where in ``to`` its package of :data:`FORMATS` is to be.
+    """Return a variant's tree in ``out``, and the path of its package in ``to``.
 
     :raises KitError: there is no such tree, or it cannot be packaged there.
     """
@@ -66,7 +62,6 @@ def find_place(name: str, out: Path, to: Path, form: str) -> Tuple[Path, Path]:
 
 
 def _check_target(target: Path, name: str) -> None:
-    """Check that there is nothing but an earlier package where the package is to be."""
     is_package = _is_tar if target.suffix == ".tar" else _is_folder
     if target.is_symlink() or (target.exists() and not is_package(target, name)):
         raise KitError(
@@ -78,15 +73,12 @@ def _check_target(target: Path, name: str) -> None:
 
 
 def _marks(name: str) -> List[str]:
-    """Return the files by which a package is known."""
+    """Return the files by which a package is recognized."""
     return [CARD, sums.NAME, f"{name}/{trees.PROVENANCE}"]
 
 
 def _is_folder(path: Path, name: str) -> bool:
-    """Return whether a folder is a package that nobody has put anything into since.
-
-    What is large is not read: nobody edits it.
-    """
+    """Return whether a folder is a package without edits; files over :data:`_EDITED` are not read."""
     if not all((path / mark).is_file() for mark in _marks(name)):
         return False
     try:
@@ -111,7 +103,7 @@ def _is_tar(path: Path, name: str) -> bool:
 
 
 def verify_tree(tree: Path) -> None:
-    """Verify a tree as ``make verify`` does; one that does not pass is a :class:`KitError`."""
+    """Verify a tree as ``make verify`` does; raise a :class:`KitError` if it does not pass."""
     with Progress(f"{tree.name} verify", None) as progress:
         result = verification.verify_tree(tree, paths.VENV_PYTHON, progress.tick)
         progress.done(f"{len(result.checks) - len(result.failed)} of {len(result.checks)} checks passed")
@@ -119,10 +111,9 @@ def verify_tree(tree: Path) -> None:
 
 
 def make_package(tree: Path, target: Path, verify: Callable[[Path], None] = verify_tree) -> None:
-    """Package a tree; ``target`` appears in one step, as a whole, and so is an earlier one replaced.
+    """Package a tree; ``target`` of :func:`find_place` appears, or is replaced, in one step.
 
-    :param tree: with ``target``, what :func:`find_place` gives.
-    :raises KitError: it does not pass or changes meanwhile; ``target`` is no package, or cannot be written.
+    :raises KitError: the tree does not pass or changes; ``target`` is no package, or cannot be written.
     """
     read_provenance(tree)  # an earlier kit's is told from a damaged one
     verify(tree)
@@ -153,7 +144,6 @@ def _check_disk(name: str, to: Path, need: int) -> None:
 
 
 def _contents(tree: Tree) -> Contents:
-    """Return what is in the package of a tree that passed."""
     name = tree.name
     contents: Contents = {
         f"{name}/{file}": (tree.folder / file, digest) for file, digest in tree.sums.items()
@@ -217,9 +207,7 @@ def _make_tar(name: str, target: Path, contents: Contents, finished: str) -> Non
 def _write_tar(path: Path, top: str, contents: Contents, mtime: int) -> None:
     """Write a tar archive with ``contents`` in the folder ``top``; its bytes depend on the arguments alone.
 
-    Members are sorted by name, belong to root, and have the modes 0755 (folders) and 0644, and one time.
-
-    :param mtime: that time, in seconds since 1970, UTC.
+    :param mtime: of all members, in seconds since 1970, UTC.
     """
     tick = make_ticker(f"{top}: copying")
     members = {f"{top}/{name}": content for name, content in contents.items()}
@@ -241,7 +229,7 @@ def _write_tar(path: Path, top: str, contents: Contents, mtime: int) -> None:
 
 @contextmanager
 def _reading(content: Content, digest: str) -> Iterator[Any]:
-    """Yield what reads a content, and compare what was read with its sum: nothing else is ever handed on."""
+    """Yield a reader of ``content``; raise a KitError if what was read has not the sum ``digest``."""
     changed = KitError(
         "A file has not the bytes that it is listed with.",
         where=paths.show_path(content) if isinstance(content, Path) else "",

@@ -1,7 +1,4 @@
-"""The report's page and the model card: what is known of trees, put into the templates.
-
-Whatever comes from a tree's files is escaped: as HTML in the page, as Markdown in the card.
-"""
+"""The report's page and the model card; text from a tree's files is escaped as HTML or Markdown."""
 
 import json
 import re
@@ -16,16 +13,15 @@ from .tables import format_percent
 from .tree import COLUMNS, Tree
 
 MARK = '<meta name="generator" content="sparse BERT reproduction kit">'
-"""By which a page is known that the kit has written."""
+"""Marks a page that the kit has written."""
 
 TEMPLATES = Path(__file__).parent / "templates"
 
 COLOURS = ("#f7fbff", "#deebf7", "#c6dbef", "#9ecae1", "#6baed6", "#4292c6", "#2171b5", "#08519c", "#08306b")
-"""Of a heat map: ColorBrewer's scheme *Blues* of nine classes, and what lies between.  Values differ in
-lightness alone, so that no colour vision is needed, and a print in black and white says the same."""
+"""Of a heat map: ColorBrewer's *Blues* of nine classes, which differ in lightness."""
 
 _DARK = 0.71628
-"""The share from which on white has more contrast (WCAG 2.1) to its colour than black."""
+"""The share above which white has more contrast (WCAG 2.1) to its colour than black."""
 
 _LINES = {"attention output": ["attention", "output"], "intermediate": ["inter-", "mediate"]}
 """Names of matrices that take two lines above a heat map."""
@@ -39,7 +35,7 @@ _MARKDOWN = re.compile(r"([\\`*\[\]<>|~$&]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])|(?
 
 
 _KITS_LAUNCH_FILE = re.compile(r"(?: in |\$\{workspaceFolder\}/)(?:\.vscode|launch)/launch\.json$")
-"""The kit's own at the commit that the provenance names; earlier commits have it in ``launch/``."""
+"""The kit's own launch file; earlier commits have it in ``launch/``."""
 
 _UPSTREAMS_LAUNCH_FILE = "vscode-launch.json"
 _SAMPLE = "launch/sample/"
@@ -51,10 +47,7 @@ class Markdown(str):
 
 
 def draw_page(trees: Sequence[Tree], missing: Sequence[str]) -> str:
-    """Return the page on ``trees``, one HTML file that needs nothing beside it.
-
-    :param missing: variants that are named as not there.
-    """
+    """Return the page on ``trees``, one self-contained HTML file; ``missing`` are variants without a tree."""
     return str(
         _environment(autoescape=True)
         .get_template("report.html")
@@ -71,10 +64,7 @@ def draw_page(trees: Sequence[Tree], missing: Sequence[str]) -> str:
 
 
 def write_card(tree: Tree, files: Sequence[Tuple[str, int]]) -> str:
-    """Return the model card of a tree.
-
-    :param files: what is in the package beside the card, path and bytes.
-    """
+    """Return the model card of a tree; ``files`` are the package's other files, path and bytes."""
     environment = _environment(autoescape=False, finalize=_escaped)
     environment.filters.update(code=_code, literal=lambda text: Markdown(json.dumps(text)), markdown=Markdown)
     template = environment.get_template("model_card.md")
@@ -119,7 +109,7 @@ def choose_colour(share: float) -> str:
 
 
 def choose_ink(share: float) -> str:
-    """Return the class of a text on the colour of a share."""
+    """Return the CSS class of a text on the colour of a share."""
     return "on-dark" if share > _DARK else "on-light"
 
 
@@ -141,7 +131,7 @@ def _panels(tree: Tree) -> List[Dict[str, Any]]:
 
 
 def _by_column(tree: Tree) -> List[Dict[str, Any]]:
-    """Return the transformer-block matrices summed up over the layers, a line for each kind."""
+    """Return the transformer-block matrices summed over the layers, one entry for each kind."""
     lines = []
     for name in COLUMNS:
         matrices = [matrix for matrix in tree.matrices() if matrix.column == name]
@@ -160,22 +150,19 @@ def _by_column(tree: Tree) -> List[Dict[str, Any]]:
 
 
 def _escaped(value: Any) -> Any:
-    """Return a value as Markdown that shows it as it is, on one line."""
+    """Return a value as Markdown that shows it literally, on one line."""
     if isinstance(value, Markdown):
         return value
     return _MARKDOWN.sub(r"\\\1", " ".join(str(value).split()))
 
 
 def _code(value: Any) -> Markdown:
-    """Return a value for a block of code or for between backticks: on one line, without backticks."""
+    """Return a value as Markdown code: on one line, without backticks."""
     return Markdown(" ".join(str(value).replace("`", "'").split()))
 
 
 def list_commands(provenance: Dict[str, Any]) -> List[str]:
-    """Return the commands, in order, for a shell in a checkout of the kit.
-
-    What was named by a path of a machine stands as ``<…>``, quoted; its digest is among the inputs.
-    """
+    """Return the shell commands that make the tree again; paths of a machine are ``<…>``, quoted."""
     commit = provenance["kit"]["commit"]
     words = [
         f"V={provenance['variant']}",

@@ -1,4 +1,4 @@
-"""The report on a folder of trees: one HTML page, and its overview in the terminal."""
+"""The report on a folder of trees: an HTML page, and its overview in the terminal."""
 
 import os
 from pathlib import Path
@@ -15,9 +15,8 @@ NAME = "report.html"
 
 
 def find_target(out: Path, to: str) -> Path:
-    """Return the path of the page on the trees in ``out``.
+    """Return the path of the page on the trees in ``out``: ``to``, or ``OUT/report.html`` if that is empty.
 
-    :param to: the text of ``TO=``; empty for ``OUT/report.html``.
     :raises KitError: there is no tree in ``OUT``, or the page cannot be where ``TO`` says.
     """
     target = files.expand_path(to, "TO") if to else out / NAME
@@ -52,15 +51,14 @@ def _may_be_written(target: Path) -> bool:
 
 
 def _find_missing(trees: Sequence[Tree]) -> List[str]:
-    """Return those of the five variants of which there is no tree."""
     return [name for name in variants.VARIANTS if name not in {tree.name for tree in trees}]
 
 
 def write_report(out: Path, target: Path) -> List[Tree]:
-    """Check the trees in ``out``, write the page to ``target`` and return what was seen.
+    """Check the trees in ``out``, write the page to ``target`` and return the trees.
 
     :raises KitError: there is no tree.
-    :raises OSError: the page cannot be written; an earlier one is untouched then.
+    :raises OSError: the page cannot be written; an earlier one is untouched.
     """
     trees = [check_tree(folder) for folder in find_trees(out)]
     files.write_text(target, page.draw_page(trees, _find_missing(trees)))
@@ -68,7 +66,7 @@ def write_report(out: Path, target: Path) -> List[Tree]:
 
 
 def write_text(trees: Sequence[Tree]) -> str:
-    """Return what the terminal shows of the page: the overview, findings, faults, and what is missing."""
+    """Return the page's overview for the terminal, with findings, faults and missing variants."""
     lines = []
     for title, columns in tables.TABLES.items():
         cells = [[escape_text(column.cell(tree)).replace("\n", "?") for column in columns] for tree in trees]

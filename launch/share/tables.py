@@ -1,4 +1,4 @@
-"""The report's overview: tables with a line for each tree, the same in the terminal and in the page."""
+"""The report's overview: tables with a line for each tree, for terminal and page."""
 
 from dataclasses import dataclass
 from typing import Any, Callable, Dict, Optional, Sequence
@@ -7,16 +7,12 @@ from ..core.progress import format_duration, format_size
 from .tree import Tree
 
 NOTHING = "–"
-"""What stands where nothing is known."""
+"""The cell of an unknown value."""
 
 
 @dataclass(frozen=True)
 class Column:
-    """A column of a table.
-
-    :param text: gives a tree's cell; without a provenance :data:`NOTHING` stands there, but for ``always``.
-    :param number: whether that is set flush right.
-    """
+    """A column; a tree without provenance has :data:`NOTHING` unless ``always``; numbers are flush right."""
 
     heading: str
     text: Callable[[Tree], str]
@@ -24,12 +20,12 @@ class Column:
     always: bool = False
 
     def cell(self, tree: Tree) -> str:
-        """Return what stands in the line of ``tree``."""
+        """Return the cell of ``tree``."""
         return self.text(tree) if tree.provenance or self.always else NOTHING
 
 
 def format_percent(share: float, digits: int = 1) -> str:
-    """Return a share in percent, without the sign; ``0`` and ``100`` stand for exactly none and all."""
+    """Return a share in percent, without the sign; ``0`` and ``100`` only if exact."""
     if share in (0, 1):
         return str(int(100 * share))
     least = 10.0**-digits
@@ -37,17 +33,17 @@ def format_percent(share: float, digits: int = 1) -> str:
 
 
 def format_share(value: float) -> str:
-    """Return a share in percent with two digits after the point."""
+    """Return a share in percent with two decimals."""
     return f"{format_percent(value, 2)} %"
 
 
 def format_heads(counts: Sequence[int]) -> str:
-    """Return a number of heads for all layers, or the least and the largest."""
+    """Return the number of heads, or the least and the largest if layers differ."""
     return str(counts[0]) if len(set(counts)) == 1 else f"{min(counts)} to {max(counts)}"
 
 
 def format_agreement(found: Optional[Dict[str, float]]) -> str:
-    """Return a difference with what is tolerated; None stands for a run that was not needed."""
+    """Return a difference and its tolerance; None is a run that was not needed."""
     if found is None:
         return "not needed"
     difference, tolerance = found["difference"], found["tolerance"]
@@ -55,7 +51,7 @@ def format_agreement(found: Optional[Dict[str, float]]) -> str:
 
 
 def format_bits(quantizers: Dict[str, Any]) -> str:
-    """Return the bit widths of quantizers: ``8``, or ``4 (3), 8 (460)`` where there are several."""
+    """Return the bit widths of quantizers: ``8``, or ``4 (3), 8 (460)`` for several."""
     widths = sorted(quantizers["bits"].items(), key=lambda pair: (len(pair[0]), pair[0]))
     if len(widths) == 1:
         return str(widths[0][0])
@@ -119,4 +115,4 @@ TABLES: Dict[str, Sequence[Column]] = {
         Column("peak memory", lambda t: format_size(max(t.provenance["peak_bytes"].values()))),
     ),
 }
-"""By title."""
+"""Columns by title."""

@@ -1,4 +1,4 @@
-"""A published tree as report and package see it: its provenance, and whether its files are as listed."""
+"""A published tree as report and package read it."""
 
 import math
 import re
@@ -15,7 +15,7 @@ from ..model import spec, variants
 from . import make_ticker
 
 COLUMNS = ("query", "key", "value", "attention output", "intermediate", "output")
-"""What the report calls the matrices of a transformer block: the columns of a heat map."""
+"""Names of a transformer block's matrices: the columns of a heat map."""
 
 _BY_MODULE = dict(zip((*spec.ATTENTION, *spec.FEED_FORWARD), COLUMNS))
 _BLOCK = re.compile(r"bert\.encoder\.layer\.([0-9]+)\.(.+)\.weight")
@@ -23,11 +23,7 @@ _BLOCK = re.compile(r"bert\.encoder\.layer\.([0-9]+)\.(.+)\.weight")
 
 @dataclass(frozen=True)
 class Matrix:
-    """A quantized weight matrix.
-
-    :param layer: from 0; ``column``: one of :data:`COLUMNS`; None outside the transformer blocks.
-    :param dense: elements in the dense model; ``zeros`` in the ONNX file, ``ir_zeros`` in the IR.
-    """
+    """A quantized weight matrix; ``layer`` (from 0) and ``column`` are None outside transformer blocks."""
 
     layer: Optional[int]
     column: Optional[str]
@@ -39,12 +35,12 @@ class Matrix:
 
     @property
     def size(self) -> int:
-        """Elements that are there."""
+        """Elements that are kept."""
         return math.prod(self.shape)
 
     @property
     def own(self) -> float:
-        """Share of zeros in the matrix as it is."""
+        """Share of zeros in the kept matrix."""
         return self.zeros / self.size
 
     @property
@@ -55,12 +51,7 @@ class Matrix:
 
 @dataclass(frozen=True)
 class Tree:
-    """A tree that was looked at.
-
-    :param sums: what its ``SHA256SUMS`` says; empty where that cannot be read.
-    :param faults: what is wrong with its files, a line each.
-    :param provenance: as the kit writes it; empty where there is none that can be read.
-    """
+    """A tree as read, its faults a line each; ``sums`` and ``provenance`` are empty if unreadable."""
 
     folder: Path
     sums: Dict[str, str]
@@ -69,7 +60,7 @@ class Tree:
 
     @property
     def name(self) -> str:
-        """The folder's name: the variant's, unless somebody has renamed it."""
+        """The folder's name, normally the variant's."""
         return self.folder.name
 
     @property
@@ -87,7 +78,7 @@ class Tree:
         return any(matrix.size < matrix.dense for matrix in self.matrices())
 
     def grid(self, share: Callable[[Matrix], float]) -> List[List[Optional[float]]]:
-        """Return a share of each transformer-block matrix, by the model's layers and by :data:`COLUMNS`."""
+        """Return a share of each transformer-block matrix, by layer and :data:`COLUMNS`."""
         rows: Dict[int, Dict[str, float]] = {}
         for matrix in self.matrices():
             if matrix.layer is not None and matrix.column is not None:
@@ -96,7 +87,7 @@ class Tree:
         return [[rows.get(layer, {}).get(column) for column in COLUMNS] for layer in range(layers)]
 
     def sizes(self) -> List[Tuple[str, Optional[int], str]]:
-        """Return name, bytes and sha256 of each listed file; None for bytes that nobody knows."""
+        """Return name, bytes (None if unknown) and sha256 of each listed file."""
         known = self.provenance.get("files", {})
         listed = self.sums or {name: entry["sha256"] for name, entry in known.items()}
         return [
@@ -120,7 +111,7 @@ def _matrix(entry: Dict[str, Any]) -> Matrix:
 
 
 def find_trees(out: Path) -> List[Path]:
-    """Return the trees in a folder: those of the five variants in their order, then others by name.
+    """Return the trees in a folder: the five variants' in their order, then others by name.
 
     :raises KitError: there is none.
     """
@@ -137,7 +128,7 @@ def find_trees(out: Path) -> List[Path]:
 
 
 def check_tree(folder: Path) -> Tree:
-    """Read a tree and check its files; what is wrong is in the result, and nothing is raised for it."""
+    """Read a tree and check its files; faults are in the result and raise nothing."""
     faults: List[str] = []
     entries: Dict[str, str] = {}
     provenance: Dict[str, Any] = {}

@@ -1,6 +1,5 @@
-"""Verification: what a tree must be, measured from its files.
+"""Verification: measures from a tree's files whether they are what the variant must be.
 
-Floors, from the bottom: ``checks`` (what a check says), ``leaks``; ``runtime`` (OpenVINO) < ``ir_weights``;
-``ir_xml``, ``onnx_file``, ``measuring`` (processes of their own) < ``ir``; ``degeneracy``; ``tree`` puts them
-together, for publishing and for ``make verify``.
+A module imports only from those on its left:
+checks, leaks, runtime, ir_weights, ir_xml, onnx_file, measuring, ir, degeneracy, tree.
 """

@@ -1,18 +1,18 @@
-"""What checking a tree gives: checks that passed or failed, and signs of a degenerate model."""
+"""Results of checking a tree: checks that passed or failed, and signs of a degenerate model."""
 
 from dataclasses import dataclass
 from typing import Iterable, List
 
 SHOWN = 4
-"""How many faults of one kind are written out; the others are counted."""
+"""Faults of one kind that are written out; the others are counted."""
 
 LONGEST = 400
-"""Letters of a fault that are shown."""
+"""Characters of a fault that are shown."""
 
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that was checked; ``text`` says what was measured and, where it failed, what is wanted."""
+    """The result of one check; ``text`` says what was measured or, where it failed, what is wrong."""
 
     name: str
     passed: bool
@@ -21,7 +21,7 @@ class Check:
 
 @dataclass(frozen=True)
 class Finding:
-    """A sign of a degenerate model; ``reason`` says why the recipe brings a ``known`` one about."""
+    """A sign of a degenerate model; ``reason`` says why the recipe causes a ``known`` one."""
 
     kind: str
     text: str
@@ -30,13 +30,13 @@ class Finding:
 
 
 def make_check(name: str, faults: Iterable[str], text: str) -> Check:
-    """Return the check that passes with ``text`` where there is no fault, and else names the first few."""
+    """Return a check that passes with ``text`` if there are no faults, and otherwise lists the first few."""
     found = list(faults)
     return Check(name, not found, list_some(found) or text)
 
 
 def list_some(items: List[str]) -> str:
-    """Return the first few of ``items`` in one line, and how many more there are."""
+    """Return the first few items in one line, and the number of the others."""
     items = [item if len(item) <= LONGEST else item[:LONGEST] + "…" for item in items]
     more = len(items) - SHOWN
     # One more is shown and not counted: "and 1 more" is as long as most.
@@ -46,6 +46,6 @@ def list_some(items: List[str]) -> str:
 
 
 def shorten_error(text: str) -> str:
-    """Return an error's first line and the first few of those that explain it."""
+    """Return an error's first line and the first few of those after it."""
     first, *more = [line.strip() for line in text.splitlines() if line.strip()]
     return f"{first} {list_some(more)}" if more else first

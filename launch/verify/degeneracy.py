@@ -1,10 +1,4 @@
-"""Signs that a model computes less than its size promises, and which of them the recipe itself brings about.
-
-Known are all-zero feed-forward matrices, and with them feed-forward parts that add nothing but their bias:
-one threshold over random matrices of two sizes (:meth:`launch.model.spec.Spec.expected_zeros`) takes the
-larger ones whole where more is to go than is in the smaller ones.  In BERT-large that is so in the
-unstructured variant only.  Anything else is a defect, and such a tree is not published.
-"""
+"""Signs of a degenerate model; the recipe causes the known ones (launch/README.md, Verification)."""
 
 import math
 from typing import Any, List, Mapping
@@ -16,13 +10,13 @@ ONE_THRESHOLD = (
     "the recipe prunes random weights by one threshold over matrices of two sizes, and where much is to"
     " go that takes the larger ones whole, as in upstream's own unstructured BERT-large"
 )
-"""Why those are known."""
+"""The reason of known findings."""
 
 _PARTS = {
     "attention": ("attention.self.value", "attention.output.dense"),
     "feed-forward": ("intermediate.dense", "output.dense"),
 }
-"""Matrices of a layer through which everything goes that a part adds to its input."""
+"""Matrices of each part of a layer; if one of them is all zero, the part adds only its bias."""
 
 
 def find_degeneracy(spec: Spec, facts: Mapping[str, Any]) -> List[Finding]:

@@ -1,7 +1,4 @@
-"""A tree's ONNX file, and its IR in OpenVINO's runtime against the ONNX file that it was made from.
-
-Run as a process by :func:`launch.verify.measuring.measure_apart`.
-"""
+"""Checks of a tree's ONNX file and IR; :mod:`launch.verify.measuring` runs this module as a process."""
 
 import json
 import sys
@@ -32,25 +29,24 @@ from .measuring import limit_memory, run_beside
 from .runtime import Network, find_quantized, is_constant, read_constant, read_network
 
 AS_RUN_TOLERANCE = 0.25
-"""By how much the outputs of ONNX file and IR may differ in 8 bits, in standard deviations of the output;
-measured where the runtime computes the two in other ways: 0.08 to 0.12."""
+"""Largest difference of the outputs of ONNX file and IR in 8 bits, in standard deviations of the output;
+measured where the runtime computes the two in different ways: 0.08 to 0.12."""
 
 WITHOUT_ROUNDING_TOLERANCE = 0.005
-"""The same with :data:`.NO_ROUNDING_LEVELS`; measured: at most 0.0006.  Outputs that are as near with
-rounding need no run without it: no rounding has fallen otherwise."""
+"""The same with :data:`.NO_ROUNDING_LEVELS`; measured: at most 0.0006."""
 
 READABLE = "IR: readable"
-"""Name of the check that fails where an IR's files are none, or the runtime does not take them."""
+"""Name of the check that fails if the IR cannot be read or run."""
 
 Facts = Dict[str, Any]
 
 
 def check_ir(tree: Path, spec: Spec) -> Tuple[List[Check], Facts]:
-    """Return the checks of a tree's ONNX file and of its IR beside it, and what was measured.
+    """Return the checks of a tree's ONNX file and IR, and the facts.
 
-    The facts are those of :func:`.check_onnx` and, where the IR can be read and both be
-    run, ``ir`` and ``outputs`` of a provenance's verification, ``ir_zeros`` by parameter, ``saturated``
-    (shares by quantizer), ``collapsed`` (ranges that do not fit) and ``constant`` outputs.
+    These are the facts of :func:`.check_onnx` and, if both files can be run, ``ir`` and ``outputs`` of a
+    provenance's verification, ``ir_zeros`` by parameter, ``saturated`` (shares by quantizer), ``collapsed``
+    (ranges that do not fit) and ``constant`` (outputs).
     """
     stem = VARIANTS[spec.variant].stem
     onnx, xml = tree / f"{stem}.onnx", tree / "ir" / f"{stem}.xml"
@@ -80,7 +76,7 @@ def check_ir(tree: Path, spec: Spec) -> Tuple[List[Check], Facts]:
 def _ir(
     ir_file: IrFile, ir: Network, onnx: Path, spec: Spec, found: Facts, measured: Callable[[], Any]
 ) -> Tuple[List[Check], Facts]:
-    """Return the checks of an IR and its facts; ``found`` are the ONNX file's."""
+    """Return the checks and the facts of an IR; ``found`` are the ONNX file's facts."""
     xml = ir.path
     ir_ranges, ir_vectors = read_ranges(ir), read_vectors(ir)
     text = f"version {ir_file.version}, {sum(ir_file.types.values()):,} layers"
@@ -118,7 +114,7 @@ def _ir(
 
 
 def _onnx(onnx: Path, xml: Path, spec: Spec) -> Iterator[Any]:
-    """Yield checks and facts of an ONNX file; then weights of both files, its ranges and its outputs."""
+    """Yield an ONNX file's checks and facts, then the weights of both files and its ranges and outputs."""
     child.report_step("reading the ONNX file")
     model = Model(onnx)
     checks, found = onnx_file.check_onnx(model, spec)
@@ -130,7 +126,7 @@ def _onnx(onnx: Path, xml: Path, spec: Spec) -> Iterator[Any]:
 
 
 def _with_weights(model: Model, xml: Path, found: Facts) -> Tuple[Weights, Network]:
-    """Compare an IR's weights with an ONNX file's, and return the file in the runtime, with the IR's."""
+    """Return the comparison of both files' weights, and the ONNX file with the IR's weights."""
     matrices, ir = find_quantized(model, found["names"]), Network(xml, found["nodes"])
     constants = [Stored(ir, one) for one in ir.constants("i8")]
     weights = Weights(matrices, constants, found["names"])
@@ -140,7 +136,7 @@ def _with_weights(model: Model, xml: Path, found: Facts) -> Tuple[Weights, Netwo
 
 
 def make_feeds(spec: Spec) -> List[Dict[str, Any]]:
-    """Return the fixed inputs: int64 arrays of 1 × sequence length by the input's name."""
+    """Return the fixed inputs: int64 arrays of 1 × sequence length, by input name."""
     import numpy
 
     drawn = []
@@ -157,20 +153,20 @@ def make_feeds(spec: Spec) -> List[Dict[str, Any]]:
 
 
 def run_as_is(network: Network, spec: Spec) -> List[Facts]:
-    """Run a model, in 8 bits, on each of :func:`make_feeds`; errors as :meth:`.Network.run`."""
+    """Return a model's outputs in 8 bits for each of :func:`make_feeds`; errors as :meth:`.Network.run`."""
     child.report_step(f"running {network.path.name}")
     return network.run(make_feeds(spec))
 
 
 def run_without_rounding(network: Network, spec: Spec) -> List[Facts]:
-    """Run a model on the last of the feeds with quantizers that do not round, and leave it with them."""
+    """Return the outputs for the last of the feeds; the quantizers of ``network`` no longer round then."""
     child.report_step(f"running {network.path.name} without rounding")
     network.disable_rounding()
     return network.run(make_feeds(spec)[-1:])
 
 
 def measure_beyond(network: Network, spec: Spec) -> Dict[str, float]:
-    """Run a model on the last of the feeds; return the share of values beyond a range, by quantizer."""
+    """Return the share of values beyond the range of each quantizer, on the last of the feeds."""
     import numpy
 
     child.report_step(f"measuring the ranges of {network.path.name}")
@@ -196,11 +192,7 @@ def measure_beyond(network: Network, spec: Spec) -> Dict[str, float]:
 
 
 def check_agreement(as_run: float, exact: Optional[float]) -> Tuple[Facts, Check]:
-    """Return ``outputs`` of a provenance's verification, and whether all are within their tolerances.
-
-    :param as_run: :func:`measure_difference` of ONNX file and IR in 8 bits.
-    :param exact: without rounding; None where the first is within that tolerance, too.
-    """
+    """Return ``outputs`` of a provenance's verification, and their check; ``exact`` is without rounding."""
     parts = [("as_run", "in 8 bits", as_run, AS_RUN_TOLERANCE)]
     if exact is not None:
         parts.append(("without_rounding", "without rounding", exact, WITHOUT_ROUNDING_TOLERANCE))
@@ -212,7 +204,7 @@ def check_agreement(as_run: float, exact: Optional[float]) -> Tuple[Facts, Check
 
 
 def check_finite(onnx: List[Facts], ir: List[Facts], spec: Spec) -> Check:
-    """Check that all outputs are there and all their values finite."""
+    """Check that all outputs are there and their values finite."""
     import numpy
 
     faults = []
@@ -229,10 +221,9 @@ def check_finite(onnx: List[Facts], ir: List[Facts], spec: Spec) -> Check:
 
 
 def measure_difference(one: List[Facts], other: List[Facts]) -> float:
-    """Return the largest difference between the outputs of two models.
+    """Return the largest root mean square of a difference of outputs, in standard deviations of ``one``'s.
 
-    The root mean square of the difference over the standard deviation of ``one``'s output; 1e9 where that
-    says nothing: other outputs, values that are not finite, an output without deviation that differs.
+    It is 1e9 for other outputs, for values that are not finite, and if an output without deviation differs.
     """
     import numpy
 

@@ -1,4 +1,4 @@
-"""The int8 weights and the activation ranges of an IR beside those of the ONNX file that it was made from."""
+"""The int8 weights and activation ranges of an IR compared with the ONNX file's."""
 
 import hashlib
 import math
@@ -13,21 +13,20 @@ from .checks import Check, make_check
 from .runtime import Network, Quantized, find_consumer, is_constant, read_constant
 
 RANGE_TOLERANCE = 1e-5
-"""By how much an end of a range may differ, in widths of the range: Model Optimizer 2021.4 computes some."""
+"""Largest difference of a range's end, in widths of the range: Model Optimizer 2021.4 computes some ends."""
 
 SATURATED = 0.05
-"""Share of values beyond a range from which on it counts as saturated; measured on the five: up to 0.007."""
+"""Share of values beyond a range from which it counts as saturated; measured on the five: up to 0.007."""
 
 VANISHED = 0.25
-"""Share of a matrix's nonzero weights that are zero in int8 from which on its range counts as too wide;
-measured on the five: at most 0.07, in the embeddings."""
+"""Largest share of nonzero weights that may be zero in int8; on the five: at most 0.07, in embeddings."""
 
 STEP_TOLERANCE = 0.01
-"""How far, in steps of 8 bits, an int8 weight may be beyond the half a step that rounding takes at most."""
+"""Steps of 8 bits by which an int8 weight may be beyond the half step of rounding."""
 
 
 class Stored:
-    """A matrix of an IR: an int8 constant, which Convert, perhaps Subtract, and Multiply dequantize."""
+    """A matrix of an IR: an int8 constant that Convert, perhaps Subtract, and Multiply dequantize."""
 
     def __init__(self, network: Network, operation: Any) -> None:
         self.name = network.tensor_name(operation)
@@ -56,11 +55,7 @@ class Stored:
 
 
 class Weights:
-    """The int8 weights of an IR beside the quantized weights of the ONNX file.
-
-    :param onnx: the ONNX file's matrices by the name of the constant.
-    :param parameters: parameter by name of the constant that holds it.
-    """
+    """The int8 weights of an IR compared with the ONNX file's; ``parameters`` is by constant."""
 
     def __init__(
         self, onnx: Mapping[str, Quantized], ir: List[Stored], parameters: Mapping[str, str]
@@ -104,7 +99,7 @@ class Weights:
         return make_check("IR: made of this ONNX file", self.faults, text)
 
     def find_misfits(self, matrices: Iterable[Mapping[str, Any]]) -> List[str]:
-        """Return which weight ranges are too narrow or too wide for their weights, ``matrices`` of a file."""
+        """Return the weight ranges that are too narrow or too wide; ``matrices`` are the ONNX file's."""
         found = []
         for row in matrices:
             name, left = row["parameter"], math.prod(row["shape"]) - row["zeros"]
@@ -116,7 +111,7 @@ class Weights:
         return found
 
     def check_zeros(self, zeros: Mapping[str, int]) -> Check:
-        """Check that no matrix has fewer zeros than in the ONNX file; rounding may add some."""
+        """Check that no matrix has fewer zeros than in the ONNX file."""
         known = [(name, self.zeros[name], count) for name, count in zeros.items() if name in self.zeros]
         faults = [
             f"{name}: {found:,} zeros, {count:,} in the ONNX file"
@@ -129,7 +124,7 @@ class Weights:
 
 
 def find_operation(matrix: Stored, quantized: Quantized) -> Any:
-    """Return what gives a matrix of an IR in 32 bits as the ONNX file has it; None for another shape."""
+    """Return the operation that gives a matrix in the ONNX file's form; None if the shape differs."""
     from openvino.runtime import opset8
 
     turned = matrix.transposed != quantized.transposed
@@ -142,13 +137,10 @@ def find_operation(matrix: Stored, quantized: Quantized) -> Any:
 def _compare(
     parameter: str, matrix: Stored, quantized: Quantized
 ) -> Tuple[str, Optional[int], int, Optional[str]]:
-    """Compare one matrix of an IR with that of the ONNX file.
+    """Return parameter, zeros in the IR or None, how many weights are beyond the range, and the fault.
 
-    Each int8 value must stand for what the quantizer makes of the ONNX file's, up to its rounding
-    (FakeQuantize of OpenVINO's opset1): the value, clipped to the input range and moved to the output range.
-
-    :return: the parameter; zeros in the IR, None where they say nothing; how many of the ONNX file's weights
-        clipping moves by more than rounding does; what is wrong.
+    The IR's values must be the ONNX file's, clipped to the input range and moved to the output range as its
+    quantizer does (FakeQuantize of OpenVINO's opset1), up to rounding.
     """
     import numpy
 
@@ -204,36 +196,33 @@ def _blocks(shape: Tuple[int, ...]) -> Iterator[slice]:
 
 
 def _rows(values: Any, rows: slice) -> Any:
-    """Return rows of what is a matrix, or is the same in each row."""
+    """Return ``values[rows]``; all of ``values`` if they are the same for each row."""
     return values[rows] if values.ndim > 1 and values.shape[0] > 1 else values
 
 
 def read_vectors(ir: Network) -> Set[str]:
-    """Return the 32-bit constants of more than one value in an IR, by :func:`digest_vector`."""
+    """Return the digests of an IR's 32-bit constants of more than one value."""
     constants = (read_constant(operation.output(0)) for operation in ir.constants("f32"))
     return {digest_vector(values) for values in constants if values.size > 1}
 
 
 def digest_vector(values: Any) -> str:
-    """Return a sha256 of an array's bytes."""
+    """Return the sha256 of an array's bytes."""
     return hashlib.sha256(values.tobytes()).hexdigest()
 
 
 def check_vectors(onnx: Mapping[str, str], neutral: Iterable[str], ir: Set[str]) -> Check:
-    """Check that the ONNX file's biases and norms are in the IR, bit for bit, as :func:`digest_vector`.
-
-    :param neutral: those that Model Optimizer may leave out, factors of one and terms of zero.
-    """
+    """Check by digest that an IR has the ONNX file's biases and norms; ``neutral`` ones may be missing."""
     faults = [f"{name} is not in the IR" for name in sorted(set(onnx) - set(neutral)) if onnx[name] not in ir]
     return make_check("IR: biases and norms", faults, f"{len(onnx)} vectors of the ONNX file, bit for bit")
 
 
 Ranges = Dict[str, Tuple[int, List[Any]]]
-"""Levels and the four ends of the ranges, by quantizer."""
+"""Levels and the four ends of the ranges, by activation quantizer."""
 
 
 def read_ranges(network: Network) -> Ranges:
-    """Return the ranges of the activation quantizers of a model."""
+    """Return the constant ranges of a model's activation quantizers."""
     found: Ranges = {}
     for quantizer in network.quantizers():
         ends = [quantizer.input_value(index) for index in range(1, 5)]
@@ -244,7 +233,7 @@ def read_ranges(network: Network) -> Ranges:
 
 
 def find_collapsed(found: Ranges) -> List[str]:
-    """Return which ranges are none: without width, upside down or not finite."""
+    """Return the ranges that have no positive width or are not finite."""
     import numpy
 
     return [
@@ -255,7 +244,7 @@ def find_collapsed(found: Ranges) -> List[str]:
 
 
 def check_ranges(onnx: Ranges, ir: Ranges) -> Check:
-    """Check that an IR's quantizers of activations have levels and ranges of the ONNX file."""
+    """Check that an IR's activation quantizers have the ONNX file's levels and ranges."""
     import numpy
 
     faults = [f"quantizer {name} is not in the IR" for name in sorted(set(onnx) - set(ir))]

@@ -1,4 +1,4 @@
-"""An IR's text files, read with limits and without the runtime, before anything loads what they claim."""
+"""An IR's text files, read with limits and without the runtime."""
 
 import math
 from collections import Counter
@@ -10,19 +10,18 @@ from ..core.errors import KitError
 from .checks import Check
 
 MAX_BYTES = 64 * 10**6
-"""What is read of ``.xml`` or ``.mapping`` at most; those of BERT-large have two million bytes."""
+"""Largest ``.xml`` or ``.mapping`` that is read; those of BERT-large have two million bytes."""
 
 MAX_ELEMENTS = 2**31
-"""Elements of one tensor at most; the largest of BERT-large, the word embeddings, has 31 million."""
+"""Largest number of elements of a tensor; BERT-large's word embeddings have 31 million."""
 
 _HINT = "Remove the tree and make it again, or copy it again from where it came."
 
 
 class IrFile:
-    """What an ``.xml`` file says of an IR.
+    """The content of an IR's ``.xml``, checked against the ``.bin`` beside it.
 
-    :param path: the file; its ``.bin`` lies beside it.
-    :raises KitError: it is no IR, is larger than is read, or claims constants that ``.bin`` has not.
+    :raises KitError: it is no IR, is too large, or its constants do not fill the ``.bin``.
     """
 
     def __init__(self, path: Path) -> None:
@@ -54,7 +53,7 @@ class IrFile:
 
 
 def check_mapping(path: Path, ir: IrFile) -> Check:
-    """Check that a ``.mapping`` file names tensors of the ONNX file, and layers that the IR has."""
+    """Check that a ``.mapping`` maps names of the ONNX file to layers of the IR."""
     try:
         root = _parse(path)
         entries = root.findall("map") if root.tag == "mapping" else []
@@ -72,7 +71,7 @@ def check_mapping(path: Path, ir: IrFile) -> Check:
 
 
 def _parse(path: Path) -> Any:
-    """Return the root of an XML file; no entity is expanded and nothing else is opened."""
+    """Return the root of an XML file; entities are refused."""
     from xml.etree.ElementTree import ParseError
 
     from defusedxml import ElementTree

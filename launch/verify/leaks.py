@@ -1,4 +1,4 @@
-"""Paths of a machine in texts that are to be published."""
+"""Absolute paths of a machine in texts that are to be published."""
 
 import re
 from pathlib import Path
@@ -6,25 +6,22 @@ from typing import Iterable, List
 
 _ABSOLUTE = re.compile(r"(?:^|(?<=[\s\"'`=(,;:>|\[])|(?<=file://))/(?:[\w.+@~-]+/)+[\w.+@~-]+", re.M)
 _NAMED = re.compile(r"<(?:tree|kit|venv)>/")
-"""A path that starts at a folder which the kit has given a name (:mod:`launch.build.convert`)."""
+"""The start of a path below a folder that the kit has named (:mod:`launch.build.convert`)."""
 
 TEXTS = (".csv", ".json", ".log", ".mapping", ".md", ".xml")
 """Suffixes of a tree's text files."""
 
 MAX_BYTES = 64 * 10**6
-"""What is read of a text file at most; the largest of BERT-large's has two million bytes."""
+"""Largest text file that is read; BERT-large's largest has two million bytes."""
 
 
 def find_paths(text: str) -> List[str]:
-    """Return what looks like an absolute path: two parts or more from the root on, and no address."""
+    """Return the absolute paths of two parts or more; web addresses are none."""
     return _ABSOLUTE.findall(_NAMED.sub("", text))
 
 
 def find_leaks(folder: Path, names: Iterable[str]) -> List[str]:
-    """Return a line for the first path in each of the named files that are there and texts.
-
-    :raises OSError: a file cannot be read.
-    """
+    """Return a line for each named text file that holds an absolute path or is too large."""
     found = []
     for name, path in ((name, folder / name) for name in names):
         if path.suffix not in TEXTS or not path.is_file():

@@ -1,4 +1,4 @@
-"""Measuring in a process of its own, with a limit on memory: a file that crashes it takes no more with it."""
+"""Measuring in a process of its own, with a limit on memory."""
 
 import contextlib
 import inspect
@@ -16,7 +16,7 @@ from ..model.spec import Spec
 from .checks import Check
 
 MAX_BYTES = 8 * 10**9
-"""Data that such a process may hold, whatever its file is made to be; the largest tree takes a quarter."""
+"""Bytes of data that such a process may hold; the largest tree takes a quarter."""
 
 Facts = Dict[str, Any]
 
@@ -29,9 +29,8 @@ def measure_apart(
     tick: Callable[[Any], None],
     inherit: Sequence[int] = (),
 ) -> Tuple[List[Check], Facts, child.Usage]:
-    """Run :mod:`launch.verify.ir` on the tree in ``folder``; return its checks, its facts and what that took.
+    """Run :mod:`launch.verify.ir` on the tree in ``folder``; return its checks, its facts and the usage.
 
-    :param python: the interpreter of the kit's environment.
     :raises KitError: the process failed.
     """
     with tempfile.TemporaryDirectory(prefix="verify-") as name:
@@ -53,11 +52,10 @@ def measure_apart(
 
 @contextlib.contextmanager
 def run_beside(body: Callable[..., Any], *arguments: Any) -> Iterator[Callable[[], Any]]:
-    """Call ``body`` in a copy of this process, and give a function that waits for its result.
+    """Run ``body`` in a fork; yield a function that waits for its result, or for a generator's next value.
 
-    Where ``body`` is a generator, it waits for what that yields next.  Nothing that runs threads may be
-    loaded before.  The copy ends with the context, and with this process, and may hold :data:`MAX_BYTES`.
-    The function raises the body's :class:`KitError`, or one where the copy has ended without a result.
+    That function raises the body's :class:`KitError`, or one if the fork ends without a result.  The fork
+    ends with the context and may hold :data:`MAX_BYTES`.  Nothing that runs threads may be loaded before.
     """
     receive, send = multiprocessing.Pipe(duplex=False)
     process = multiprocessing.get_context("fork").Process(target=_reply, args=(send, body, *arguments))
@@ -98,7 +96,7 @@ def _reply(send: Connection, body: Callable[..., Any], *arguments: Any) -> None:
 
 
 def limit_memory() -> None:
-    """Let this process hold :data:`MAX_BYTES` of data, and leave no core file where it wants more."""
+    """Limit this process to :data:`MAX_BYTES` of data and no core file."""
     hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
     limit = MAX_BYTES if hard == resource.RLIM_INFINITY else min(MAX_BYTES, hard)
     resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))

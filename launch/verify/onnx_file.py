@@ -1,4 +1,4 @@
-"""What an ONNX file is, measured from the file, against what a tree's spec says."""
+"""Checks of an ONNX file against a tree's spec."""
 
 import math
 import os
@@ -17,17 +17,17 @@ from .leaks import find_paths
 _BITS_BY_LEVELS = {2**bits - less: bits for bits in range(2, 17) for less in (0, 1)}
 
 READABLE = "ONNX: readable"
-"""Name of the check that fails where the file is no ONNX file; see :class:`launch.model.onnx_model.Model`."""
+"""Name of the check that fails if the file is no ONNX file (:class:`launch.model.onnx_model.Model`)."""
 
 Facts = Dict[str, Any]
 
 
 def check_onnx(model: Model, spec: Spec) -> Tuple[List[Check], Facts]:
-    """Return the checks of a tree's ONNX file and what was measured.
+    """Return the checks of a tree's ONNX file and the facts.
 
-    The facts are ``onnx``, ``matrices`` (without the IR's zeros) and the three sparsities of a provenance's
-    verification, ``vectors`` and ``neutral`` (:func:`launch.verify.ir_weights.check_vectors`), ``names``
-    (parameter by constant) and ``nodes`` (first output by node).
+    These are ``onnx``, ``matrices`` (without the IR's zeros) and the three sparsities of a provenance's
+    verification, ``vectors`` and ``neutral`` (:func:`.check_vectors`), ``names`` (parameter by constant) and
+    ``nodes`` (first output by node).
 
     :raises KitError: the file is no whole ONNX file.
     """
@@ -73,7 +73,7 @@ def check_onnx(model: Model, spec: Spec) -> Tuple[List[Check], Facts]:
 
 
 class _Matrices:
-    """The quantized weight matrices of a file, and what is zero in them."""
+    """The quantized weight matrices of a file and their zeros."""
 
     def __init__(self, model: Model, spec: Spec) -> None:
         self.spec = spec
@@ -117,7 +117,6 @@ class _Matrices:
         return make_check("ONNX: matrix shapes", faults, text)
 
     def _other_variant(self) -> str:
-        """Return the other variant whose dimensions the shapes are; empty where there is none."""
         rows = self.shapes.get(f"{BLOCK_PREFIX}0.intermediate.dense.weight", (0,))[0]
         width = self.shapes.get(f"{BLOCK_PREFIX}0.attention.self.query.weight", (0,))[0]
         for name, variant in VARIANTS.items():
@@ -128,7 +127,7 @@ class _Matrices:
         return ""
 
     def _sparsities(self) -> Dict[str, float]:
-        """Return block sparsity, of the dense model's block weights, and the parts' own, of those kept."""
+        """Return block sparsity, of the dense weights, and both parts' sparsity, of the weights kept."""
         block = [row for row in self.rows if row["parameter"].startswith(BLOCK_PREFIX)]
         left = sum(math.prod(row["shape"]) - row["zeros"] for row in block)
         return {
@@ -150,7 +149,7 @@ class _Matrices:
         return Check("ONNX: block sparsity", passed, text)
 
     def check_each_sparsity(self) -> Check:
-        """Check that each block matrix has the zeros that one threshold leaves in random weights."""
+        """Check each block matrix for the zeros that one threshold leaves in random weights."""
         zeros, faults = {row["parameter"]: row["zeros"] for row in self.rows}, []
         for parameter, share in self.spec.expected_zeros().items():
             if self.shapes.get(parameter) != self.expected[parameter]:
@@ -166,7 +165,7 @@ class _Matrices:
 
 
 def _count(values: Any) -> Tuple[int, int]:
-    """Return how many values are not zero, and how many are finite."""
+    """Return how many values are nonzero, and how many are finite."""
     import numpy
 
     flat = values.reshape(-1)
@@ -227,13 +226,13 @@ def _check_quantizers(model: Model, spec: Spec, found: _Matrices) -> Check:
 
 
 def _bits(quantizer: Any) -> int:
-    """Return a quantizer's bit width: it has 2^bits levels, or one less; 0 for any other number."""
+    """Return the bit width of a quantizer with 2^bits levels or one less; 0 for other levels."""
     levels = next((int(attribute.i) for attribute in quantizer.attribute if attribute.name == "levels"), 0)
     return _BITS_BY_LEVELS.get(levels, 0)
 
 
 def _paths(model: Model) -> Iterator[str]:
-    """Yield the paths of a machine in what a file says of itself."""
+    """Yield the absolute paths in a file's names, documentation and metadata."""
     proto = model.proto
     said = [proto.producer_name, proto.producer_version, proto.doc_string]
     said += [proto.graph.name, proto.graph.doc_string]
@@ -244,7 +243,7 @@ def _paths(model: Model) -> Iterator[str]:
 
 
 def _values(values: Any, leave_out: Collection[str] = ()) -> List[Facts]:
-    """Return name, shape and type; a dimension without a size counts as 0, which no spec has."""
+    """Return names, shapes and types; a dimension without a size is 0."""
     return [
         {
             "name": value.name,

@@ -1,8 +1,7 @@
-"""OpenVINO's runtime as the checks use it: files read into it, and run.
+"""Networks in OpenVINO's runtime.
 
-The runtime is slow with a gigabyte of 32-bit weights, and keeps them three times meanwhile.  So of an ONNX
-file it is given the graph, and in the place of each quantized matrix the IR's int8 constant, which
-:class:`launch.verify.ir_weights.Weights` compares with the matrix, value by value.
+The runtime is slow with 32-bit weights and keeps them three times.  So an ONNX file's matrices are left out,
+and the IR's int8 constants, which :class:`launch.verify.ir_weights.Weights` compares with them, are put in.
 """
 
 from pathlib import Path
@@ -13,15 +12,13 @@ from ..core.errors import KitError
 from ..model.onnx_model import QUANTIZER, Model, read_node_constant
 
 NO_ROUNDING_LEVELS = 2**16
-"""Levels of a quantizer whose rounding is as good as none; its range still clips."""
+"""Levels at which a quantizer's rounding is negligible; its range still clips."""
 
 
 class Network:
-    """A model in the runtime.
+    """A model in the runtime: the IR at ``path``, or the ONNX file's ``content``.
 
-    :param path: the ``.xml`` of an IR; or an ONNX file, of which ``content`` is read.
-    :param nodes: first output by node of the ONNX graph: Model Optimizer 2021.4 names what is left of a node
-        by the node, everything else by the output.
+    :param nodes: first output by ONNX node; Model Optimizer 2021.4 names operations by node or by output.
     :raises KitError: the runtime does not take the file.
     """
 
@@ -37,20 +34,20 @@ class Network:
             raise self._refused("read", error) from None
 
     def quantizers(self) -> Iterator[Any]:
-        """Yield the quantizers of activations."""
+        """Yield the activation quantizers."""
         for operation in self.model.get_ordered_ops():
             if operation.get_type_name() == QUANTIZER and not is_constant(operation.input_value(0)):
                 yield operation
 
     def constants(self, kind: str) -> Iterator[Any]:
-        """Yield the constants of an element type, as ``f32`` or ``i8``."""
+        """Yield the constants of an element type: ``f32``, ``i8``."""
         for operation in self.model.get_ordered_ops():
             is_kind = operation.get_output_element_type(0).get_type_name() == kind
             if operation.get_type_name() == "Constant" and is_kind:
                 yield operation
 
     def fill_inputs(self, operations: Mapping[str, Any]) -> None:
-        """Put operations in the place of inputs of the model, by the input's name."""
+        """Replace inputs of the model by operations, by input name."""
         from openvino.runtime import Model as Graph
 
         kept = []
@@ -70,17 +67,17 @@ class Network:
         return self._nodes.get(name, name)
 
     def disable_rounding(self) -> None:
-        """Set the quantizers of activations to :data:`NO_ROUNDING_LEVELS`."""
+        """Set the activation quantizers to :data:`NO_ROUNDING_LEVELS`."""
         for quantizer in self.quantizers():
             quantizer.set_attribute("levels", NO_ROUNDING_LEVELS)
 
     def run(
         self, feeds: Sequence[Mapping[str, Any]], extra: Optional[Mapping[str, Any]] = None
     ) -> List[Dict[str, Any]]:
-        """Run the model on the CPU and return the outputs by name for each of ``feeds``.
+        """Run on the CPU; return the outputs, and those of ``extra``, by name for each of ``feeds``.
 
-        :param feeds: int64 arrays by the input's name; ``extra`` more outputs, of the model's operations.
-        :raises KitError: the runtime does not run it, or the inputs are others.
+        :param feeds: int64 arrays by input name.
+        :raises KitError: the runtime does not run it, or a feed lacks an input.
         """
         from openvino.runtime import Model as Graph
         from openvino.runtime import opset8
@@ -120,29 +117,27 @@ class Network:
 
 
 def is_constant(value: Any) -> bool:
-    """Return whether an output of the runtime's graph is that of a constant."""
+    """Return whether an output of a graph is a constant's."""
     return bool(value.get_node().get_type_name() == "Constant")
 
 
 def read_constant(value: Any) -> Any:
-    """Return the array that a constant's output holds, a view of its memory."""
+    """Return a constant's array, a view of its memory."""
     import numpy
 
     return numpy.asarray(memoryview(value.get_node()))
 
 
 def find_consumer(operation: Any) -> Any:
-    """Return the only operation that uses the first output of ``operation``; None where there is not one."""
+    """Return the only operation that uses the first output of ``operation``; None if there is not one."""
     users = list(operation.output(0).get_target_inputs())
     return users[0].get_node() if len(users) == 1 else None
 
 
 class Quantized(NamedTuple):
-    """A weight matrix of an ONNX file and its quantizer.
+    """A weight matrix of an ONNX file (float32, a view of the file) and its quantizer.
 
-    :param values: float32, a view of the file.
     :param ends: of the ranges: low, high, output low, output high.
-    :param transposed: whether it is transposed on its way into its product.
     """
 
     values: Any
@@ -152,7 +147,7 @@ class Quantized(NamedTuple):
 
 
 def find_quantized(model: Model, names: Iterable[str]) -> Dict[str, Quantized]:
-    """Return those of the named constants that are quantized in the plain way, by name.
+    """Return, by name, the named constants that are float32 matrices with constant ranges of a fitting shape.
 
     :raises KitError: a constant has not the values that its type and shape need.
     """
@@ -177,9 +172,8 @@ def find_quantized(model: Model, names: Iterable[str]) -> Dict[str, Quantized]:
 
 
 def read_network(model: Model, nodes: Mapping[str, str], operations: Mapping[str, Any]) -> Network:
-    """Return an ONNX file in the runtime; ``model`` is used up.
+    """Return an ONNX file in the runtime, quantized constants replaced by ``operations``; uses up ``model``.
 
-    :param operations: of the runtime, by the constant in whose quantizer's place each is put.
     :raises KitError: the runtime does not take the file.
     """
     from onnx import TensorProto, helper

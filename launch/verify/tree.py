@@ -1,4 +1,4 @@
-"""A whole tree: its files, what they say of themselves, what is in them; and that in words."""
+"""Verification of a whole tree, and its result in words."""
 
 import csv
 import math
@@ -24,15 +24,14 @@ Tick = Callable[[Optional[str]], None]
 _SPARSITIES = ("block_sparsity", "attention_sparsity", "feed_forward_sparsity")
 
 _LABEL = 29
-"""Columns for the longest name of a check."""
+"""Columns of the longest name of a check."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """What verifying one tree gave.
+    """The result of verifying a tree; ``peak_bytes`` are the largest process's, ``cpu_seconds`` those of all.
 
-    :param measured: ``verification`` of a provenance; None where ONNX file or IR could not be measured.
-    :param peak_bytes: the largest process's; ``cpu_seconds`` are those of all processes.
+    :param measured: ``verification`` of a provenance; None if ONNX file or IR could not be measured.
     """
 
     variant: str
@@ -45,12 +44,12 @@ class Result:
 
     @property
     def failed(self) -> List[Check]:
-        """The checks that did not pass."""
+        """The checks that failed."""
         return [check for check in self.checks if not check.passed]
 
     @property
     def unknown(self) -> List[Finding]:
-        """The findings that the recipe does not bring about."""
+        """The findings that the recipe does not cause."""
         return [finding for finding in self.findings if not finding.known]
 
     @property
@@ -60,7 +59,7 @@ class Result:
 
 
 def require_passed(result: Result, tree: str, hint: str) -> Dict[str, Any]:
-    """Return what was measured on a tree that passed; a KitError with ``hint`` where it did not."""
+    """Return what was measured on a tree that passed; raise a KitError with ``hint`` for another."""
     if result.passed and result.measured is not None:
         return result.measured
     faults = [f"{check.name}: {check.text}" for check in result.failed]
@@ -70,7 +69,7 @@ def require_passed(result: Result, tree: str, hint: str) -> Dict[str, Any]:
 
 
 def suggest_again(tree: Path) -> str:
-    """Return what to do about a published tree that is not as it must be."""
+    """Return what to do about a published tree that did not pass."""
     return (
         "Do not use these files. Remove the tree and make it again, or copy it again from where it came:"
         f" rm -r {shlex.quote(paths.show_path(tree))} && make variant V={tree.name}"
@@ -80,7 +79,7 @@ def suggest_again(tree: Path) -> str:
 def measure_files(
     folder: Path, spec: Spec, python: Path, env: Dict[str, str], tick: Tick, inherit: Sequence[int] = ()
 ) -> Result:
-    """Check what the ONNX file and the IR in ``folder`` hold; parameters as :func:`.measure_apart`."""
+    """Check the ONNX file and the IR in ``folder``; parameters as :func:`.measure_apart`."""
     facts: Dict[str, Any] = {}
     used = child.Usage(0.0, 0)
     try:
@@ -97,7 +96,7 @@ def measure_files(
 
 
 def verify_tree(tree: Path, python: Path, tick: Tick) -> Result:
-    """Check a published tree, which is called by its variant's name."""
+    """Check a published tree, which has its variant's name."""
     variant = VARIANTS[tree.name]
     checks, entries = check_files(tree, variant, tick)
     names = (*trees.list_files(variant.stem), trees.PROVENANCE)
@@ -123,7 +122,7 @@ def verify_tree(tree: Path, python: Path, tick: Tick) -> Result:
 
 
 def _spec(tree: Path, variant: Variant) -> Spec:
-    """Return what a tree must be, by the model that its provenance describes, whatever else is wrong."""
+    """Return the spec by the model in the tree's provenance; BERT-large's if that cannot be read."""
     content = trees.read_some_provenance(tree)
     try:
         spec = Spec.from_model(variant.name, content["model"])
@@ -134,7 +133,7 @@ def _spec(tree: Path, variant: Variant) -> Spec:
 
 
 def check_files(tree: Path, variant: Variant, tick: Tick) -> Tuple[List[Check], Dict[str, str]]:
-    """Check that the files of a tree are there, no others are, and all are as listed; return the list too."""
+    """Check that a tree has its files, no others, and the listed bytes; return the list, too."""
     wanted = {*trees.list_files(variant.stem), trees.PROVENANCE, sums.NAME}
     there = set(sums.list_files(tree))
     faults = [f"{name} is missing" for name in sorted(wanted - there)]
@@ -156,7 +155,6 @@ def _is_plain(path: Path) -> bool:
 
 
 def _check_report(folder: Path, spec: Spec, facts: Dict[str, Any]) -> Check:
-    """Check that the sparsity report says what was measured."""
     name = "sparsity report"
     path = list_report_paths(folder / f"{VARIANTS[spec.variant].stem}.onnx")[0]
     try:
@@ -177,7 +175,7 @@ def _check_report(folder: Path, spec: Spec, facts: Dict[str, Any]) -> Check:
 
 
 def _check_recorded(content: Dict[str, Any], measured: Dict[str, Any]) -> Check:
-    """Check that the provenance says what was measured, as far as that is the same on every machine."""
+    """Check that the provenance has the measured facts that are the same on every machine."""
     recorded = content["verification"]
     names = ("onnx", "ir", "matrices", *_SPARSITIES)
     faults = [f"{name} differs from what was measured" for name in names if recorded[name] != measured[name]]
@@ -211,7 +209,7 @@ def _document(checks: List[Check], signs: List[Finding], facts: Dict[str, Any]) 
 
 
 def choose_trees(out: Path, name: str) -> List[Path]:
-    """Return the tree of the variant ``name`` below ``out``; where ``name`` is empty, all that are there.
+    """Return the tree of the variant ``name`` in ``out``; all trees there if ``name`` is empty.
 
     :raises KitError: there is none.
     """
@@ -238,7 +236,7 @@ def _lines(result: Result) -> List[str]:
 
 
 def _by_layer(matrices: Sequence[Mapping[str, Any]]) -> List[str]:
-    """Return a table of what is zero in each transformer block, from ``matrices`` of a verification."""
+    """Return a table of the zeros in each transformer block."""
     layers: Dict[str, List[Mapping[str, Any]]] = {}
     for row in matrices:
         if row["parameter"].startswith(BLOCK_PREFIX):
@@ -260,7 +258,7 @@ def _summary(result: Result) -> str:
 
 
 def verify_all(trees: Sequence[Path]) -> bool:
-    """Verify trees one by one and print what each is; return whether all passed."""
+    """Verify trees one by one and print the results; return whether all passed."""
     passed = True
     for path in trees:
         with Progress(f"{path.name}", None) as progress:
