@@ -1,9 +1,7 @@
 """The command line: each command once, with its options, its help and what it calls.
 
-An option ``--train-file`` is the variable ``TRAIN_FILE=`` on make's command line and the environment variable
-``LAUNCH_TRAIN_FILE``, as which the Makefile hands the former over, so that no value passes through a shell's
-quoting.  What a command needs above ``core`` is imported when it runs: help is fast.  All before
-:func:`_enter` needs the standard library alone.
+The option ``--train-file`` is ``TRAIN_FILE=`` for make and ``LAUNCH_TRAIN_FILE`` in the environment.  What a
+command needs above ``core`` is imported when it runs.  All before :func:`_enter` is standard library only.
 """
 
 import argparse
@@ -40,11 +38,7 @@ PROG = "python -m launch"
 
 @dataclass(frozen=True)
 class Option:
-    """A value that a person may give.
-
-    :param value: what kind of value it is; ``what`` it is for.
-    :param default: its value where it is not given; ``otherwise`` says in words what happens instead.
-    """
+    """A value that a person may give; without it, ``default`` holds, or what ``otherwise`` says in words."""
 
     value: str
     what: str
@@ -61,9 +55,7 @@ class Option:
 class Command:
     """A command, which is a make target too.
 
-    :param run: what it calls; its docstring is the help: what it does, in a line; what else to know; and
-        after each ``$`` an example.
-    :param options: by name; it does not run without those that are ``required``.
+    :param run: its docstring is the help: a summary in a line, details, and an example after each ``$``.
     :param shown: other options that the list of targets shows with it.
     :param words: what further words are; empty where it takes none.
     """
@@ -78,14 +70,14 @@ class Command:
 
     @property
     def help(self) -> Tuple[str, str, Sequence[str]]:
-        """What it does, in a line; what else to know; and what people type after ``python -m launch``."""
+        """Summary, details, and the words of examples after ``python -m launch``."""
         first, *more = [line.strip() for line in (self.run.__doc__ or "").strip().splitlines()]
         examples = [line[2:] for line in more if line.startswith("$ ")] or [self.name]
         return first, " ".join(line for line in more if line and line[0] != "$"), examples
 
     @property
     def summary(self) -> str:
-        """What it does, as the lists of commands say it."""
+        """The summary as the lists of commands show it."""
         return self.help[0][0].lower() + self.help[0][1:].rstrip(".")
 
 
@@ -113,10 +105,7 @@ def _command(
     words: str = "",
     **own: Option,
 ) -> Callable[[Handler], Handler]:
-    """Declare a command, which calls what stands below.
-
-    :param options: names of :data:`OPTIONS`; ``own`` has those that mean another thing to this command.
-    """
+    """Declare a command with the named :data:`OPTIONS`; ``own`` has those that mean another thing to it."""
 
     def declare(run: Handler) -> Handler:
         taken = {option: own.get(option, OPTIONS[option]) for option in options.split()}
@@ -218,7 +207,7 @@ def _say(what: str) -> None:
 
 
 def _source(given: Given, told: bool = True) -> "Source":
-    """Return the chosen source; the forks', whose files a launch configuration may name, made already."""
+    """Return the chosen source; that of the forks is made, as a launch configuration may name its files."""
     from .build import rules
     from .sources.source import choose_source
 
@@ -231,11 +220,7 @@ def _source(given: Given, told: bool = True) -> "Source":
 
 
 def _set_up(given: Given, source: "Source", *separate: Optional["Venv"], alone: bool = False) -> None:
-    """Make what is not current of the kit's environment, ``separate`` ones and the source.
-
-    :param alone: nothing else is done; so it is said where all is current.
-    :raises KitError: nothing can be built where the checkout lies; see also each of the three.
-    """
+    """Make what is not current of the environments and the source; ``alone``: say where all is current."""
     from .setup.environment import KIT
 
     machine.check_place()
@@ -263,11 +248,9 @@ _ENTERED = "LAUNCH_ENTERED"  # set by _enter for the process that it becomes
 
 
 def _enter(given: Given) -> None:
-    """Become the environment's Python, which has the libraries, and start over with the same words.
+    """Become the environment's Python and start over with the same words; a KitError where that has failed.
 
     A Ctrl-C while it imports is kept for :func:`launch.core.errors.exit_with_message`.
-
-    :raises KitError: it has started over, and is another one still.
     """
     from .setup.environment import KIT
 
@@ -868,7 +851,7 @@ def write_for_make(example: str) -> str:
 
 _PREFIX = "LAUNCH_"
 _MADE = "LAUNCH_MAKE"
-"""In which the Makefile names what is on its command line: targets, and variables with = after them."""
+"""The Makefile's variable with make's command line: targets, and variables with = after them."""
 
 _OTHERS = ("LAUNCH_IGNORE_MEMORY", child.STATUS_FD)
 """Environment variables of the kit that no option is."""
@@ -897,10 +880,9 @@ def _wrong(prog: str, message: str, hint: str = "") -> KitError:
 
 
 def parse_words(words: Sequence[str]) -> Optional[Given]:
-    """Return what is wanted; None where that is only help, and printed.
+    """Return the call; None where only help was wanted, and printed.
 
-    An option that is not given, or given as empty, has the value of its environment variable; where that is
-    empty too, its default.
+    An option that is not given, or empty, has the value of its environment variable, else its default.
 
     :raises KitError: there is no such command or option.
     """
@@ -941,10 +923,9 @@ def _check_command(name: str, prog: str) -> None:
 
 
 def _check_variables(targets: Sequence[str], on_make: Sequence[str]) -> None:
-    """Check that each variable on make's command line is one of its targets', before the first of them runs.
+    """Check that each variable on make's command line is one of its targets'.
 
-    One in the environment that nothing knows is only told: it may not be meant for the kit.  Values may be
-    secret, and are not shown.
+    A variable in the environment that is unknown is named on stderr.  No value is shown: it may be secret.
 
     :param on_make: make's command line, as :data:`_MADE` has it, without the prefix.
     :raises KitError: a target is none, or a variable is none of theirs.

@@ -1,8 +1,4 @@
-"""Model Optimizer: its releases, and ONNX to OpenVINO IR by one of them.
-
-2022.1 is part of the kit's environment.  2021.4 brings another openvino under the same name, so it has an
-environment to itself.
-"""
+"""ONNX to OpenVINO IR by a release of Model Optimizer."""
 
 import re
 from dataclasses import dataclass
@@ -28,15 +24,14 @@ _VOLATILE = re.compile(
 )
 
 _FALLBACK = "Using fallback to produce IR"
-"""Words of 2021.4 that leaves its last step out, the runtime's transformations, and ends with success."""
+"""What 2021.4 says where it leaves out its last step, the runtime's transformations, and still succeeds."""
 
 
 @dataclass(frozen=True)
 class Optimizer:
-    """One release of Model Optimizer.
+    """One release of Model Optimizer, named as in ``MO=``.
 
-    :param name: what ``MO=`` calls it.
-    :param separate: the environment that it has to itself; None: it is part of the kit's.
+    :param separate: its own environment (2021.4 brings another package ``openvino``); None: the kit's.
     """
 
     name: str
@@ -91,7 +86,7 @@ def make_ir_key(onnx_sha256: str, optimizer: Optimizer = DEFAULT) -> Dict[str, A
 
 
 def _environment(base: Dict[str, str]) -> Dict[str, str]:
-    """Return Model Optimizer's variables.  In a home without an answer its telemetry asks, and waits."""
+    """Return Model Optimizer's variables; without an answer in its home, its telemetry asks and waits."""
     home = paths.BUILD / "home"
     consent = home / "intel" / "openvino_telemetry"
     consent.parent.mkdir(parents=True, exist_ok=True)
@@ -107,12 +102,9 @@ def convert_to_ir(
     inherit: Sequence[int] = (),
     optimizer: Optimizer = DEFAULT,
 ) -> child.Usage:
-    """Convert ``onnx_path`` into ``ir/`` beside it and return what that took.
+    """Convert ``onnx_path`` into ``ir/`` beside it and return what that took; the log can be published.
 
-    The log is left without paths of this machine and without its timing, so that it can be published.
-
-    :param python: the interpreter of the kit's environment.
-    :param base: the environment to start from.
+    :param python: the interpreter of the kit's environment; ``base``: the variables to start from.
     :raises KitError: Model Optimizer fails, or leaves a file or a step out.
     """
     python = optimizer.python(python)

@@ -1,8 +1,4 @@
-"""What ``INPUT=hub`` reads: the model and the questions that upstream's launch file names, as local files.
-
-:mod:`launch.build.hub_client` downloads what a list names into the cache of the hub's own client.  Folders
-below ``build/hub/`` link to the files, and a stamp there says what was checked: a run asks nobody for that.
-"""
+"""What ``INPUT=hub`` reads, as local files: links below ``build/hub/`` to checked downloads."""
 
 import json
 import os
@@ -36,14 +32,13 @@ _VARIABLES = {
     "HF_HUB_DISABLE_XET": "1",
     "HF_HUB_ENABLE_HF_TRANSFER": "0",
 }
-"""What the client's variables are, whatever the person's say; all others of it stay the person's."""
+"""Variables of the client that the kit sets; all others stay the person's."""
 
 
 @dataclass(frozen=True)
 class Local:
-    """What a run reads, here.
+    """What a run reads, as local files; the folder ``model`` has weights if they were wanted.
 
-    :param model: the folder; weights are in it if they were wanted.
     :param downloaded: ``repository``, ``revision``, and ``files`` with the sha256 of each by its name.
     """
 
@@ -53,10 +48,9 @@ class Local:
 
 
 def fetch_local(listing: Listing, questions: str, weights: bool, ready: Callable[[], None]) -> Local:
-    """Return what a run reads as local files, downloaded where they are not there yet.
+    """Return what a run reads, downloaded where missing; ``ready`` makes the kit's environment for that.
 
-    :param questions: which, ``train`` or ``validation``; empty: none.
-    :param ready: makes the kit's environment, without which the client's cannot be made.
+    :param questions: ``train`` or ``validation``; empty: none.
     :raises KitError: a file cannot be had, or is not the listed one; nothing of it is kept then.
     """
     model = (*listing.model, *(listing.weights if weights else ()))
@@ -100,7 +94,7 @@ def _checked(stamp: Path) -> Dict[str, Any]:
 
 
 def _state(path: str) -> Optional[List[int]]:
-    """Return what changes when a file does; None where there is none."""
+    """Return size and time of a file; None where there is none."""
     if not Path(path).is_file():
         return None
     status = Path(path).stat()

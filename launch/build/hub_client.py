@@ -1,10 +1,8 @@
-"""The model hub's client: downloads the files of a list, and checks them.  Run by :mod:`launch.build.hub`.
+"""Downloads the files of a list and checks them.  Run by :mod:`launch.build.hub`.
 
 ``python -m launch.build.hub_client REQUEST``, in the environment of ``hub.lock``, prints one JSON object:
-``{"files": {name: {"path", "sha256"}}}`` or ``{"error": …}``, the parts of a :class:`KitError`.
-
-The model's files go into huggingface_hub's cache, others into the folder that it keeps beside that.  Values
-of its variables (HF_ENDPOINT, HF_TOKEN …) are not told: they may be secret.
+``{"files": {name: {"path", "sha256"}}}`` or ``{"error": …}``, the parts of a :class:`KitError`.  No value of
+its variables (HF_ENDPOINT, HF_TOKEN …) is shown: they may be secret.
 """
 
 import contextlib
@@ -71,7 +69,7 @@ class _Client:
         return self.folder(hashlib.sha256(file["address"].encode()).hexdigest()[:12]) / str(file["name"])
 
     def first(self, file: Entry) -> Path:
-        """Return the file with the sha256 that a file of the hub had when it was first downloaded."""
+        """Return the file that keeps the sha256 of a file of the hub at its first download."""
         seen = files.digest_value([self.repository, self.revision])[:12]
         return self.folder("seen") / seen / f"{file['name']}.sha256"
 
@@ -83,7 +81,7 @@ class _Client:
         return Path(found) if isinstance(found, str) else None
 
     def size(self, file: Entry) -> int:
-        """Return a file's bytes, 0 where nobody says."""
+        """Return a file's bytes; 0 where unknown."""
         if file["address"]:
             return int(file["bytes"])
         address = self.hub.hf_hub_url(self.repository, file["name"], revision=self.revision)
@@ -126,9 +124,7 @@ class _Client:
 
 
 def _difference(file: Entry, path: Path, sha256: str, first: str) -> str:
-    """Return in what a file is not the one it must be; empty: it is.
-
-    The hub's cache calls a file's content by its sha256, or by git's sha1 of it, as the hub has told it.
+    """Return how a file differs from the one that it must be; empty: in nothing.
 
     :param first: its sha256 at the first download; empty where there was none.
     """
@@ -138,6 +134,7 @@ def _difference(file: Entry, path: Path, sha256: str, first: str) -> str:
     for known, whose in ((file["sha256"], "listed"), (first, "there at the first download")):
         if known and known != sha256:
             return f"its sha256 is {sha256}, and that of the one {whose} {known}"
+    # The cache calls a file by its sha256, or by git's sha1 of it, as the hub has told it.
     told = "" if file["address"] else path.resolve().name
     if re.fullmatch("[0-9a-f]{64}", told) and told != sha256:
         return f"its sha256 is {sha256}, and the hub says {told}"
@@ -148,7 +145,7 @@ def _difference(file: Entry, path: Path, sha256: str, first: str) -> str:
 
 
 def _fetch_one(client: _Client, file: Entry) -> Entry:
-    """Return where a file is and its sha256, downloaded if it is not here or here with other bytes."""
+    """Return a file's path and sha256, downloaded if it is missing or has other bytes."""
     first = None if file["address"] or file["sha256"] else client.first(file)
     seen = first.read_text(encoding="utf-8") if first and first.is_file() else ""
     for cached in (client.cached(file), None):
@@ -175,7 +172,7 @@ def _fetch_one(client: _Client, file: Entry) -> Entry:
 
 
 def _announce(client: _Client, sizes: Dict[str, int], of_repository: bool) -> None:
-    """Say what is going to be downloaded, and check that there is room for it."""
+    """Say what is going to be downloaded; a KitError where there is no room for it."""
     total = sum(sizes.values())
     names = [f"{name} ({format_size(length)})" if length >= 10**5 else name for name, length in sizes.items()]
     if of_repository:
@@ -192,10 +189,7 @@ def _announce(client: _Client, sizes: Dict[str, int], of_repository: bool) -> No
 
 
 def fetch_files(request: Entry) -> Entry:
-    """Return path and sha256 of each file of a request, by its name.
-
-    :raises KitError: one cannot be had.
-    """
+    """Return path and sha256 of each file of a request, by its name; a KitError where one cannot be had."""
     client = _Client(request["repository"], request["revision"])
     where, found, sizes = _CACHE, {}, {}
     try:
@@ -263,7 +257,7 @@ def _explain_refusal(status: int, headers: Any, client: _Client) -> Tuple[str, s
 
 
 def _reason(error: BaseException) -> str:
-    """Return the operating system's word for what is behind an error, else the error's kind."""
+    """Return the operating system's word for the cause of an error, else the error's type."""
     reason, cause = type(error).__name__, error
     while cause.__cause__ or cause.__context__:
         cause = cause.__cause__ or cause.__context__ or cause
@@ -273,13 +267,13 @@ def _reason(error: BaseException) -> str:
 
 
 def _is_for_people(record: logging.LogRecord) -> bool:
-    """Take addresses, which may hold secrets, out of the library's words, and why it tries again."""
+    """Take addresses, which may hold secrets, out of a record; False for the cause of a retry."""
     record.msg, record.args = _ADDRESS.sub("<address>", record.getMessage()), ()
     return "thrown while requesting" not in record.msg
 
 
 def main(words: List[str]) -> int:
-    """Fetch the files of the request in ``words`` and print the answer; return the exit status."""
+    """Fetch the files of the request and print the answer; return the exit status."""
     try:
         from huggingface_hub.utils import logging as library
 

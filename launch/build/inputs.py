@@ -1,7 +1,4 @@
-"""What a run reads: INPUT, MODEL, TRAIN_FILE, VALIDATION_FILE, SEED and WEIGHTS.
-
-By default it is what the launch file says; each change of that has the name of its rule.
-"""
+"""What a run reads: INPUT, MODEL, TRAIN_FILE, VALIDATION_FILE, SEED and WEIGHTS."""
 
 import json
 import re
@@ -26,14 +23,10 @@ _OFFLINE = ("TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE")
 class Selection:
     """What the user chose; None and empty leave what the launch file says.
 
-    :param kind: one of :data:`KINDS`.
-    :param model: for ``files``: folder with config and tokenizer.
-    :param train_file: for ``files``: questions to calibrate on; ``validation_file``: to evaluate on.
-    :param weights: ``random``, or empty: what an evaluation reads.
+    :param weights: of an evaluation: ``random``, or empty.
     :param threads: None for as many as torch would take.
-    :param listing: for ``hub``: what to download.
-    :param ready: for ``hub``: makes the kit's environment, which the client's is made with.
-    :param downloaded: for ``hub``, once the files are here: what they are there.
+    :param listing: for ``hub``: what to download; ``ready`` makes the kit's environment for it.
+    :param downloaded: for ``hub``, once the files are here: see :class:`launch.build.hub.Local`.
     """
 
     kind: str = "sample"
@@ -48,7 +41,7 @@ class Selection:
     downloaded: Optional[Mapping[str, Any]] = None
 
     def rule(self, variable: str) -> str:
-        """Return the rule by which a run reads a file: the variable that names it, or the hub it is from."""
+        """Return the rule by which a run reads a file: its variable, or the hub's repository and revision."""
         if self.downloaded is None:
             return variable
         return f"INPUT={self.kind}: {self.downloaded['repository']} at {self.downloaded['revision'][:12]}"
@@ -75,10 +68,9 @@ def choose_inputs(
     listing: str = "",
     ready: Optional[Callable[[], None]] = None,
 ) -> Selection:
-    """Return the selection that the texts of the make variables (empty: not given) make.
+    """Return the selection for the texts of make's variables; empty: not given; ``listing``: ``HUB=``.
 
-    :param listing: the text of ``HUB=``.
-    :raises KitError: a value is none of those allowed, or goes with another INPUT.
+    :raises KitError: a value is not allowed, or goes with another INPUT.
     """
     check_kind(kind)
     given = {"MODEL": model, "TRAIN_FILE": train_file, "VALIDATION_FILE": validation_file}
@@ -129,7 +121,7 @@ def choose_inputs(
 
 
 def _config_for(model: Path, variant: Variant, committed: Path) -> Path:
-    """Return the hybrid config that is cut from the user's model: the committed one if it is the same."""
+    """Return the hybrid config cut from the user's model: the committed one if it is the same."""
     where, dense = str(bert_config.find_config(model)), bert_config.read_config(model, "MODEL")
     hybrid = bert_config.make_hybrid(dense, variant, where)
     bert_config.read_shape(hybrid, where)
@@ -150,13 +142,11 @@ def apply_selection(
     sample_is_default: bool,
     upstreams_script: bool,
 ) -> Selection:
-    """Let an invocation read what the user chose; return that, with what ``hub`` downloaded as files.
+    """Let an invocation read what the user chose; return the selection, with files for what ``hub`` names.
 
-    :param variant: what the configuration makes; None: no tree.
-    :param sample_is_default: whether the launch file names the sample itself, as the kit's does: then its
-        arguments stand as somebody may have edited them.
-    :param upstreams_script: whether that is the program: it wants questions of both kinds, and keeps caches.
-    :raises KitError: a file is missing that this configuration needs, or the model is unfit for the variant.
+    :param variant: None where the configuration makes no tree.
+    :param sample_is_default: whether the launch file names the sample itself; then its arguments stand.
+    :raises KitError: a file that is needed is missing, or the model is unfit for the variant.
     """
     # The kit's own program computes configs from a folder's dense one, and reads no questions for it.
     computes_configs = rewriter.has("--gen_sparse_cfg") and not upstreams_script
@@ -251,7 +241,7 @@ def _read_sample_questions(rewriter: Rewriter, rule: str) -> None:
 
 
 def _read_questions(rewriter: Rewriter, **chosen: Tuple[Optional[Path], str]) -> None:
-    """Let questions come from files, each by its rule; an option whose file is None is left out."""
+    """Set the files of questions, each by its rule; an option without a file is dropped."""
     rewriter.drop("--dataset_name", "questions come from files")
     for option, (path, rule) in chosen.items():
         if path is None:
@@ -263,7 +253,7 @@ def _read_questions(rewriter: Rewriter, **chosen: Tuple[Optional[Path], str]) ->
 def flatten_questions(path: Path, name: str) -> Path:
     """Return a file with the questions of ``path``, nested or flat, in the flat form, made once.
 
-    :param name: what has named the file (``TRAIN_FILE``), for errors.
+    :param name: the variable that names the file (``TRAIN_FILE``), for errors.
     :raises KitError: it cannot be read, or holds no questions in SQuAD's form.
     """
     try:
@@ -279,7 +269,6 @@ def flatten_questions(path: Path, name: str) -> Path:
 
 
 def _check_model_folder(folder: Path) -> None:
-    """Check that ``folder`` has a BERT's config and a tokenizer."""
     if not folder.is_dir():
         raise KitError(
             "The model folder does not exist." if not folder.exists() else "MODEL is not a folder.",

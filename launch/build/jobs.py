@@ -51,11 +51,9 @@ _PROGRAM = ("core", "model", "qa")
 
 @dataclass(frozen=True)
 class Run:
-    """One configuration of a launch file as it runs.
+    """One configuration of a launch file as it runs; ``name`` is the kit's for one of upstream's.
 
-    :param name: the configuration's, or the kit's for one of upstream's.
     :param origin: the configuration and its launch file, in words.
-    :param parts: the invocation part by part, as in the launch file and as it runs.
     :param source: what it runs on; None for a program that is not the question-answering program.
     """
 
@@ -75,11 +73,10 @@ class Run:
 class Job(Run):
     """One configuration that runs the question-answering program, the kit's or upstream's.
 
-    :param variant: the variant it makes; None where it makes none.
-    :param arguments: the program's command line, parsed.
+    :param variant: None where it makes no tree.
     :param configuration: its entry in the launch file, for errors; None for one of upstream's.
-    :param downloaded: what its inputs are on the hub (:class:`launch.build.hub.Local`); None for others.
-    :param flattened: from what each question file was made that was converted for upstream's script.
+    :param downloaded: its inputs on the hub, see :class:`launch.build.hub.Local`; None for others.
+    :param flattened: the original of each question file that was converted for upstream's script.
     """
 
     source: Source
@@ -91,20 +88,20 @@ class Job(Run):
 
     @property
     def upstreams_script(self) -> bool:
-        """Whether the program is upstream's own script, which knows nothing of the kit."""
+        """Whether the program is upstream's own script."""
         return rules.is_upstreams(self.source)
 
     def local(self, path: str) -> Path:
-        """Return a path of the command line, relative ones taken from the working directory."""
+        """Return a path of the command line, relative ones from the working directory."""
         return Path(self.invocation.cwd) / path
 
     def questions(self, argument: str) -> Optional[Path]:
-        """Return the file of questions that a person has given as ``argument``; None where there is none."""
+        """Return the file of questions given as ``argument``, before conversion; None where there is none."""
         value = getattr(self.arguments, argument)
         return None if value is None else self.local(self.flattened.get(value, value))
 
     def named(self, argument: str) -> str:
-        """Return what has named an argument's file, for errors: a make variable, or its place."""
+        """Return what names an argument's file, for errors: a make variable, or its place in the file."""
         option = f"--{argument}"
         part = next((part for part in reversed(self.parts) if read_option(part) == option), None)
         if part is None:
@@ -115,7 +112,7 @@ class Job(Run):
         return f"{self.configuration.place(self.configuration.path('args'))}: {option}"
 
     def shape(self) -> bert_config.BertShape:
-        """Return the dimensions of the model that it is about.
+        """Return the dimensions of the job's model.
 
         :raises KitError: the config cannot be read, is unsound, or gives a tree another graph.
         """
@@ -127,9 +124,9 @@ class Job(Run):
         return bert_config.read_shape(config, where)
 
     def check_model(self) -> None:
-        """Check the model's config and what is known of its tokenizer, before anything is loaded.
+        """Check the model's config and tokenizer before anything is loaded.
 
-        :raises KitError: one of them is at fault, or a feature is too long for it.
+        :raises KitError: one of them is at fault, or a feature is too long for the model.
         """
         shape, tokens = self.shape(), self.arguments.max_seq_length
         bert_config.check_length(shape, tokens, self.arguments.config_source)
@@ -166,16 +163,15 @@ class TreeJob(Job):
 
 
 def load_job(launch: str, name: str, selection: inputs.Selection, source: Source) -> Job:
-    """Return the job that the configuration ``name`` of a launch file describes.
+    """Return a configuration's job; a KitError where the launch file or an input is at fault.
 
     :param launch: the launch file's path, or ``upstream`` for that of the transformers fork.
-    :raises KitError: the launch file or an input is at fault.
     """
     return _job(_read(launch, name, source), name, selection, source)
 
 
 def run_of(launch: str, name: str, selection: inputs.Selection, source: Source) -> Run:
-    """As :func:`load_job`, but another program is not refused: it is returned as the file has it."""
+    """As :func:`load_job`, but a configuration of another program is returned as the file has it."""
     read = _read(launch, name, source)
     if read.configuration is None or name in _JOBS or rules.runs_the_kits(read.rewriter):
         return _job(read, name, selection, source)
@@ -183,7 +179,7 @@ def run_of(launch: str, name: str, selection: inputs.Selection, source: Source) 
 
 
 class _Read(NamedTuple):
-    """A configuration as VS Code runs it; upstream's, whose ``configuration`` is None, as it runs here."""
+    """A configuration as VS Code runs it; one of upstream's, without ``configuration``, as it runs here."""
 
     rewriter: Rewriter
     origin: str
@@ -212,7 +208,6 @@ def _read(launch: str, name: str, source: Source) -> _Read:
 
 @functools.lru_cache(maxsize=None)
 def _tell_of_env_file() -> None:
-    """Say, once, that make passes over the environment file that VS Code reads by default."""
     if (paths.REPOSITORY / ".env").exists():
         note = "VS Code reads .env, and make does not: what programs are to get belongs into the launch file"
         print(f"note: {note}", file=sys.stderr, flush=True)
@@ -255,7 +250,7 @@ def _job(read: _Read, name: str, selection: inputs.Selection, source: Source) ->
 
 
 def _flattened(job: Job, rewriter: Rewriter) -> Job:
-    """Return a job with its questions in the form that upstream's script reads, as the sample's are."""
+    """Return a job with its questions in the flat form, if it runs upstream's script."""
     made = {}
     for name in _QUESTIONS if job.upstreams_script else ():
         path = job.questions(name)
@@ -268,7 +263,7 @@ def _flattened(job: Job, rewriter: Rewriter) -> Job:
 
 
 def _arguments(rewriter: Rewriter) -> Arguments:
-    """Return the command line, parsed; what is not to be shown of it is a :class:`hidden.Word`.
+    """Return the parsed command line; a value that is not to be shown is a :class:`hidden.Word`.
 
     :raises KitError: it is wrong, or a number or a switch comes from a variable of the environment.
     """
@@ -292,7 +287,7 @@ def _parse(invocation: vscode.Invocation, *, shown: bool = False) -> Arguments:
 
 
 def load_tree(launch: str, variant: Variant, selection: inputs.Selection, source: Source) -> TreeJob:
-    """As :func:`load_job`; a job that makes something else, or in another's folder, is an error, too."""
+    """As :func:`load_job`; also a KitError where it makes another file, or in another folder."""
     job = TreeJob(**vars(load_job(launch, variant.name, selection, source)))
     made = job.arguments.onnx_path
     where = f"{launch}: {variant.name}"
@@ -314,7 +309,7 @@ def load_tree(launch: str, variant: Variant, selection: inputs.Selection, source
 def make_onnx_key(job: TreeJob) -> Dict[str, Any]:
     """Return what the ONNX file of a job depends on, as JSON.
 
-    Files count by their content, folders of this machine not at all; so a moved checkout keeps its trees.
+    Files count by their content, folders of this machine not at all: a moved checkout keeps its trees.
 
     :raises KitError: a file that the command line names cannot be read.
     """
@@ -346,7 +341,7 @@ def make_onnx_key(job: TreeJob) -> Dict[str, Any]:
 
 
 def _recorded(value: Any) -> Any:
-    """Return what a key has of a value: no place of the checkout, nothing hidden."""
+    """Return a value as a key has it: without the checkout's place, and nothing hidden."""
     if not isinstance(value, str):
         return value
     text = hidden.name_folders(value, {"${workspaceFolder}": paths.REPOSITORY})
@@ -357,7 +352,7 @@ def _recorded(value: Any) -> Any:
 
 
 def _content(path: Path, word: str, name: str) -> str:
-    """Return the digest of what ``path`` names, or ``word``, as recorded, where it names nothing."""
+    """Return the digest of the file or folder ``path``; where there is none, ``word`` as recorded."""
     try:
         if path.is_dir():
             return "folder:" + files.digest_model_folder(path)

@@ -25,8 +25,7 @@ _GENERATED = Path("gen-hybrid-sparse", "generated_cfg")  # below the working fol
 def write_configs(job: Job, prepare: Callable[[], None], ready_environment: Callable[[], None]) -> int:
     """Run the job that writes the hybrid configs, and print their names; return the program's status.
 
-    :param prepare: sets up the environment and the sources, which upstream's script needs.
-    :param ready_environment: makes the environment; the kit's program can run in another Python.
+    :param prepare: sets up environment and sources; ``ready_environment`` makes the environment alone.
     :raises KitError: an input is at fault, or upstream's script fails.
     """
     preflight.check_job(job)
@@ -51,7 +50,7 @@ def write_configs(job: Job, prepare: Callable[[], None], ready_environment: Call
 
 
 def _forget_earlier(job: Job) -> None:
-    """Remove the configs that were cut from a person's other model: not every model has all four."""
+    """Remove the configs of a person's earlier model: not every model has all four."""
     if job.local(job.arguments.output_dir) == inputs.find_user_configs():
         shutil.rmtree(inputs.find_user_configs(), ignore_errors=True)
 
@@ -84,11 +83,9 @@ def _is_cut_from(job: Job, name: str) -> bool:
 
 
 def score_predictions(predictions: Path, validation_file: Path) -> str:
-    """Score a file of answers without a model, and return the figures as text.
+    """Score a file of answers without a model; return the figures as JSON.
 
-    As in the official script, an unanswered question counts 0; this is said.
-
-    :param predictions: ``{"<question id>": "<answer>"}``, as ``eval_predictions.json`` of an evaluation is.
+    :param predictions: ``{"<question id>": "<answer>"}``; a missing one counts 0, as in the official script.
     :raises KitError: a file is at fault.
     """
     examples = squad.read_questions(validation_file, "VALIDATION_FILE")
@@ -103,7 +100,7 @@ def score_predictions(predictions: Path, validation_file: Path) -> str:
 
 
 def evaluate_job(job: Job, prepare: Callable[[], None]) -> str:
-    """Run an evaluation job and return its result as text.
+    """Run an evaluation job and return its result as JSON.
 
     :raises KitError: an input is at fault, or the evaluation fails.
     """

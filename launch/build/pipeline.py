@@ -1,9 +1,4 @@
-"""One variant, from its launch configuration to its published tree.
-
-Stages: *onnx* (weights, pruning, quantization, export, sparsity report), *ir* (Model Optimizer), *verify*
-(what is in the files), *publish*.  Each of the first two leaves a stamp, written last, with its key and the
-sha256 of what it made: a killed run resumes after its last stamp, and another key makes the stage again.
-"""
+"""One variant, from its launch configuration to its published tree: stages onnx, ir, verify, publish."""
 
 import os
 import shutil
@@ -30,12 +25,12 @@ from . import convert, preflight, program
 from .jobs import TreeJob, make_onnx_key
 
 EPOCH = "SOURCE_DATE_EPOCH"
-"""Variable with the time, in seconds since 1970, that a tree is to bear instead of the clock's."""
+"""The variable with a tree's time, in seconds since 1970, in place of the clock's."""
 
 _LATEST = 253402300799  # the last second of the year 9999
 
 _MARK = ".kit-work"
-"""In every folder that the kit may empty; others it never touches."""
+"""In every folder that the kit may empty; it never touches others."""
 
 _UNSOUND = (
     "Do not use these files. Run the same command again; if it ends here again, this is a defect of the"
@@ -45,10 +40,7 @@ _UNSOUND = (
 
 @dataclass(frozen=True)
 class Outcome:
-    """A published tree, as the final table shows it.
-
-    :param built: whether this run made it.
-    """
+    """A published tree, as the final table shows it; ``built``: whether this run made it."""
 
     variant: Variant
     tree: Path
@@ -78,10 +70,9 @@ def format_table(outcomes: Sequence[Outcome]) -> str:
 class _Stage(NamedTuple):
     """A command that makes files of a tree.
 
-    :param name: what a provenance calls it; ``title`` what the terminal does.
     :param folder: emptied before it runs; nothing else is in it.
     :param files: what it makes, relative to the work folder.
-    :param result: what the terminal says in the end, of the first file's size and of the peak memory.
+    :param result: for the terminal, a format of the first file's size and the peak memory.
     """
 
     name: str
@@ -96,9 +87,8 @@ class _Stage(NamedTuple):
 
 @dataclass
 class Build:
-    """The trees of one command.
+    """The trees of one command, published in ``out``.
 
-    :param out: where trees are published.
     :param prepare: sets up the environment and the sources; called once, and only if something is made.
     """
 
@@ -160,7 +150,6 @@ class Build:
         )
 
     def _preflight(self, todo: Sequence[TreeJob]) -> None:
-        """Check everything that can be checked before the first long stage."""
         machine.check_place()
         questions = set()
         needs = []
@@ -240,10 +229,7 @@ class Build:
         return Outcome(variant, tree, made, built=True)
 
     def _run_stage(self, job: TreeJob, stage: _Stage) -> Content:
-        """Run a stage, unless an earlier run or the published tree has its files.
-
-        :returns: ``files`` by name (size and sha256), ``seconds`` and ``peak_bytes``.
-        """
+        """Run a stage if not done; return ``files`` (bytes, sha256 by name), ``seconds``, ``peak_bytes``."""
         progress, work = Progress(stage.title, stage.seconds), job.work
         path = work / f".{stage.name}-stage.json"
         stamp = Stamp.read(path)
@@ -274,7 +260,7 @@ class Build:
         return made
 
     def _take_published(self, job: TreeJob, stage: _Stage) -> Optional[Content]:
-        """Link a stage's files from the published tree where they are current: only the IR may be stale."""
+        """Link a stage's files from the published tree where they are current."""
         tree = self.out / job.variant.name
         found = trees.read_some_provenance(tree)
         if found.get(f"{stage.name}_key") != record_key(stage.key):
@@ -303,7 +289,7 @@ def _is_ours(work: Path) -> bool:
 
 
 def _check_work(job: TreeJob, out: Path) -> None:
-    """Check that the kit may empty the folder that a tree is built in."""
+    """Raise a KitError where the kit may not empty the folder that a tree is built in."""
     work = job.work.resolve()
     own = _is_ours(work) or paths.BUILD / "work" in work.parents
     if work == (out / job.variant.name).resolve():
@@ -323,7 +309,7 @@ def _check_work(job: TreeJob, out: Path) -> None:
 
 
 def collect_facts(source: Source, optimizer: convert.Optimizer) -> Content:
-    """Return what the provenances of a run on ``source`` have in common, as it is when the run begins.
+    """Return what the provenances of a run on ``source`` have in common.
 
     :raises KitError: a patch or a lock cannot be read, or ``SOURCE_DATE_EPOCH`` is no time.
     """
@@ -347,10 +333,7 @@ def collect_facts(source: Source, optimizer: convert.Optimizer) -> Content:
 
 
 def read_epoch() -> Optional[int]:
-    """Return what ``SOURCE_DATE_EPOCH`` says; None where it is not set.
-
-    :raises KitError: it is no time.
-    """
+    """Return the seconds in ``SOURCE_DATE_EPOCH``, None if it is not set; a KitError if it is no time."""
     text = os.environ.get(EPOCH, "")
     if not text:
         return None
@@ -364,11 +347,7 @@ def read_epoch() -> Optional[int]:
 
 
 def read_checkout() -> Content:
-    """Return the checkout's commit, and whether tracked files differ from it; submodules do not count.
-
-    Both are None where there is no git, no checkout of the kit's own, or one that git does not look into
-    because it is another user's.
-    """
+    """Return the commit, and whether tracked files, but submodules, differ; both None if git cannot say."""
     try:
         commit = git.run_git(["rev-parse", "--verify", "--quiet", "HEAD^{commit}"], paths.REPOSITORY)
         # Without the locks, for the sake of which git would write to the index.
@@ -387,7 +366,7 @@ def read_checkout() -> Content:
 
 
 def record_key(key: Any) -> Any:
-    """Return a key as it stands in a provenance: in place of a path of this machine its end and a digest."""
+    """Return a key for a provenance, with each path of this machine as its end and a digest."""
     if isinstance(key, dict):
         return {name: record_key(value) for name, value in key.items()}
     if isinstance(key, list):
@@ -398,10 +377,7 @@ def record_key(key: Any) -> Any:
 
 
 def _describe_job(job: TreeJob, spec: Spec, onnx_key: Content) -> Content:
-    """Return what a provenance has of a job, with the time of this call.
-
-    :param spec: what the tree is, as it was when the first stage began.
-    """
+    """Return what a provenance has of a job, with the time of this call."""
     key, invocation = record_key(onnx_key), job.invocation
     environment = {name: value for name, value in invocation.env.items() if value is not None}
     return {

@@ -1,4 +1,4 @@
-"""What is looked at before anything starts: the files of a job, and memory and disk that a variant takes."""
+"""Checks before anything starts: the files of a job, and the memory and disk that a variant takes."""
 
 import os
 import re
@@ -44,12 +44,7 @@ def _sum_up(fit: Sequence[float], *units: float) -> float:
 
 @dataclass(frozen=True)
 class Estimate:
-    """What making one variant is expected to take.
-
-    :param memory: peak resident bytes.
-    :param disk: bytes below the build folder while it is made, and then in the tree.
-    :param onnx_seconds: of weights and ONNX on 2 cores; the others likewise.
-    """
+    """What making a variant takes: peak resident bytes, bytes on disk, seconds of each stage on 2 cores."""
 
     memory: int
     disk: int
@@ -59,7 +54,7 @@ class Estimate:
 
     @property
     def seconds(self) -> float:
-        """Those of all stages."""
+        """The seconds of all stages."""
         return self.onnx_seconds + self.ir_seconds + self.verify_seconds
 
 
@@ -70,11 +65,7 @@ def estimate_need(
     upstreams_script: bool = False,
     old_optimizer: bool = False,
 ) -> Estimate:
-    """Return the estimate for a model of these dimensions.
-
-    :param upstreams_script: whether upstream's script makes it, which without ``fast`` saves a checkpoint.
-    :param old_optimizer: whether Model Optimizer 2021.4 makes the IR.
-    """
+    """Return the estimate for a model; ``old_optimizer``: Model Optimizer 2021.4 makes its IR."""
     embeddings = (shape.vocab_size + shape.max_positions + 2) * shape.hidden
     kept, layers = shape.kept_weights, shape.layers
     onnx_bytes = 4 * (kept + embeddings) + _ONNX_SLACK
@@ -106,7 +97,7 @@ dropped ("Memory Resource Controller" and "Control Group v2" in the kernel's doc
 
 
 def _groups() -> Iterator[Tuple[Path, str]]:
-    """Yield the memory control groups that this process is in, from its own outwards, with their type."""
+    """Yield this process's memory control groups with their type, from its own outwards."""
     try:
         memberships = (_PROCESS / "cgroup").read_text().splitlines()
         mounts = [line.split() for line in (_PROCESS / "mountinfo").read_text().splitlines()]
@@ -143,10 +134,7 @@ def _left(group: Path, kind: str) -> Optional[int]:
 
 
 def read_available_memory() -> Optional[int]:
-    """Return how many bytes a new process can take without swapping; None where that is unknown.
-
-    The kernel's MemAvailable, or what a control group that this process is in leaves, if that is less.
-    """
+    """Return free memory in bytes: MemAvailable, or what a control group leaves if less; None if unknown."""
     try:
         found = re.search("^MemAvailable: *([0-9]+)", Path("/proc/meminfo").read_text(), re.M)
     except OSError:
@@ -174,9 +162,9 @@ def check_memory(name: str, need: Estimate) -> None:
 
 
 def check_job(job: "Job") -> None:
-    """Check what the launch file names; upstream's is rewritten to what the kit has made.
+    """Check what the kit's launch file names; upstream's is rewritten to what the kit has made.
 
-    :raises KitError: working directory, interpreter, program or what an argument names cannot be used.
+    :raises KitError: working directory, interpreter, program or an argument's file cannot be used.
     """
     if job.configuration is None:
         return

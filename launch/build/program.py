@@ -26,13 +26,9 @@ class Step(NamedTuple):
 
 
 def run_job(job: Job, log_name: str, what: str, progress: Progress, lock: int) -> child.Usage:
-    """Run a job's program; what it prints goes into ``build/log/<log_name>.log``.
+    """Run a job's program with its log in ``build/log/<log_name>.log``; return what its processes took.
 
-    Of upstream's scripts an ONNX file's report is written afterwards; should one fail, its inputs are looked
-    through.
-
-    :param what: the stage, for errors.
-    :param lock: a descriptor that every process inherits.
+    :param lock: a descriptor that every process inherits; ``what``: the stage, for errors.
     :raises KitError: see :func:`launch.core.child.run_child`.
     """
     log = paths.BUILD / "log" / f"{log_name}.log"
@@ -82,7 +78,6 @@ def _multiplies_fast(job: Job) -> bool:
 
 
 def _steps(job: Job) -> List[Step]:
-    """Return what a job runs, one after the other."""
     own = job.invocation.environment(os.environ)
     if not job.upstreams_script:
         return [Step("", job.invocation.argv(), own)]

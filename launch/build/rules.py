@@ -1,11 +1,7 @@
-"""Every rule that turns the invocation of a launch file into the one that runs, but those of the inputs.
+"""The rules that turn a launch file's invocation into the one that runs, but those of the inputs.
 
-Each has a name, which ``make command … EXPLAIN=1`` shows.  There are three groups: what any run gets, what
-makes a configuration of the kit's run on the forks, and what makes upstream's own launch file run here.
-
-Upstream's file, ``LAUNCH=upstream``, is that of the transformers fork, written for its author's machine.  One
-of its configurations stands for four variants: the user comments lines in and out.  Where a rule finds
-nothing to change, the file is not the one that the rules were made for: an error.
+Upstream's file (``LAUNCH=upstream``) was written for its author's machine, with one configuration for four
+variants.  A rule that finds nothing to change there is an error: the file is another one then.
 """
 
 import os
@@ -44,7 +40,7 @@ CONFIGS, HYBRID, UNSTRUCTURED, EVALUATE = (
     "generate unstructured sparse + quantized model, onnx",
     "Eval squad",
 )
-"""The file's four configurations."""
+"""The four configurations of upstream's file."""
 
 _OUTPUT = {
     "/tmp/vscode-runs/memalign_tx/gen_hybrid_sparse": "work",
@@ -70,7 +66,7 @@ _ABSOLUTE = re.compile(r"(^|=)[/~]")
 
 
 def select_source(rewriter: Rewriter, source: Source) -> None:
-    """Let an invocation run on ``source``: its packages and the tools it calls."""
+    """Let an invocation run on ``source``: its packages and the tools that it calls."""
     name = f"SOURCE={source.name}"
     own = os.pathsep.join(map(str, source.python_path))
     rewriter.set_variable("PYTHONPATH", own, f"{name}: selects nncf, transformers and the script's modules")
@@ -90,11 +86,7 @@ def select_source(rewriter: Rewriter, source: Source) -> None:
 
 
 def set_threads(rewriter: Rewriter, threads: Optional[int], environ: Mapping[str, str]) -> None:
-    """Let an invocation take a number of threads, and nothing of the shell that changes what it computes.
-
-    :param threads: None for as many as torch would take.
-    :param environ: the variables of the shell.
-    """
+    """Set the threads (None: as many as torch would take); drop the shell's variables that change results."""
     if not rewriter.has("--gen_sparse_cfg"):  # which computes nothing
         rule = "THREADS" if threads else "as many threads as torch would take; THREADS= sets another number"
         wanted = threads or machine.count_torch_threads(rewriter.result().environment(environ))
@@ -112,7 +104,7 @@ def set_threads(rewriter: Rewriter, threads: Optional[int], environ: Mapping[str
 
 
 def is_upstreams(source: Source) -> bool:
-    """Return whether the programs of ``source`` are upstream's own scripts, which know nothing of the kit."""
+    """Return whether the programs of ``source`` are upstream's own scripts."""
     return source.name == Fork.name
 
 
@@ -124,10 +116,10 @@ def runs_the_kits(rewriter: Rewriter) -> bool:
 
 
 def move_to_source(rewriter: Rewriter, source: Source, where: str) -> None:
-    """Let a configuration that was written for the registry's releases, as the kit's are, run on ``source``.
+    """Let a configuration that was written for the releases run on ``source``.
 
-    :param where: the launch file with the key and the value that name the program, for the error.
-    :raises KitError: the configuration uses the releases in a way that no rule knows.
+    :param where: the place of the program in the launch file, for the error.
+    :raises KitError: the program is not the kit's.
     """
     if not is_upstreams(source):
         return
@@ -157,7 +149,7 @@ def _set_program(rewriter: Rewriter, source: Source, rule: str) -> None:
 
 
 def _write_elsewhere(rewriter: Rewriter, source: Source) -> None:
-    """Run upstream's generator of configs where it may write: it writes below its working folder."""
+    """Run upstream's generator of configs below ``build/``: it writes below its working folder."""
     rule = "writes below its working folder: not into the sources"
     _set_program(rewriter, source, rule)
     folder = paths.BUILD / "configs" / source.name
@@ -184,10 +176,7 @@ def find_upstream_file() -> Path:
 
 
 def name_upstream(job: str) -> str:
-    """Return what the configuration for a job of the kit is called in upstream's file.
-
-    :raises KitError: there is none.
-    """
+    """Return the name in upstream's file of a job's configuration; a KitError where there is none."""
     names = {"configs": CONFIGS, "evaluate": EVALUATE}
     names.update((name, HYBRID if variant.hybrid else UNSTRUCTURED) for name, variant in VARIANTS.items())
     if job in names:
@@ -200,7 +189,7 @@ def name_upstream(job: str) -> str:
 
 
 def rewrite_upstream(job: str, source: Source) -> Rewriter:
-    """Return the invocation of a job as upstream's file has it, rewritten to run here on ``source``.
+    """Return the invocation of a job in upstream's file, rewritten to run here on ``source``.
 
     :raises KitError: the file is missing or broken, or not the one that the rules were made for.
     """
@@ -236,7 +225,7 @@ class _Upstream:
     source: Source
 
     def require(self, matches: bool, rule: str, found: str) -> None:
-        """Check that a rule has something to apply to."""
+        """Raise a KitError where a rule finds nothing to change."""
         if matches:
             return
         raise KitError(
@@ -305,7 +294,6 @@ class _Upstream:
         self.rewriter.set("--config_name", fitting[0], rule)
 
     def program(self) -> None:
-        """Which file a program's name stands for."""
         target = self.rewriter.target.after
         matches = len(target) == 1 and target[0] in PROGRAMS
         self.require(matches, "program", f"program = {' '.join(target)}")

@@ -1,7 +1,5 @@
-"""Checking the series of patches, and changing it with ordinary git commits.
+"""Checking the series of patches, and changing it with git commits in a scratch clone of a fork.
 
-:func:`edit_patches` makes a scratch clone of a fork at its pin with each patch as one commit; a person
-changes, adds, reorders or drops commits there; :func:`export_patches` writes the commits back as patches.
 A patch's bytes depend on its commit alone; :func:`check_patches` holds every patch to that.
 """
 
@@ -56,10 +54,9 @@ _SHOW = (
 def check_patches() -> List[str]:
     """Check all patches, and return what was checked, one line a fork.
 
-    Without a fork's source its patches are read.  With it, they are also applied in order without fuzz, and
-    exported again: the same bytes must come out.
+    Where a fork is checked out, patches are also applied without fuzz, and exported again to the same bytes.
 
-    :raises KitError: a patch is at fault, or a folder is in no map.
+    :raises KitError: a patch is at fault, or a folder belongs to no fork.
     """
     forks = third_party.read_forks()
     folders = {entry.name for entry in paths.PATCHES.iterdir() if entry.is_dir()}
@@ -156,8 +153,7 @@ def _clone_of(fork: Fork) -> Path:
 def edit_patches(fork: Fork) -> Path:
     """Make the scratch clone and return its folder.
 
-    :raises KitError: the submodule is not checked out as pinned, a patch does not apply, or an earlier clone
-        holds work that has not been exported.
+    :raises KitError: the submodule is not as pinned, a patch does not apply, or a clone has unexported work.
     """
     if not third_party.is_checked_out(fork):
         raise KitError(
@@ -230,8 +226,7 @@ def _find_changes(clone: Path) -> List[str]:
 def export_patches(fork: Fork) -> List[Path]:
     """Write the scratch clone's commits to ``patches/<name>/``, in order, and return the files.
 
-    A commit whose subject a patch has already keeps that patch's file name; a new one is named after its
-    subject.  Patches whose commits are gone are removed.
+    A patch of the same subject keeps its file name; patches without a commit are removed.
 
     :raises KitError: there is no clone, or its commits are no series yet; nothing is written then.
     """
@@ -285,7 +280,6 @@ def _list_commits(fork: Fork, clone: Path) -> List[str]:
 
 
 def _name_patches(fork: Fork, found: List[Patch]) -> List[Patch]:
-    """Return the patches with their files."""
     # An export that was killed may have left a file that the series does not name yet: its name counts, too.
     folder = paths.PATCHES / fork.name
     old = [parse_patch(path, path.read_text("utf-8", "replace")) for path in folder.glob("*.patch")]

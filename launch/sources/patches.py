@@ -1,7 +1,4 @@
-"""The patch series: what is in ``patches/``, what a patch must say of itself, and applying one.
-
-A patch says why it exists, in fields; then comes a unified diff.  ``patches/<name>/series`` has the order.
-"""
+"""The patches in ``patches/<name>/``, in the order of its ``series``: fields that say why, and a diff."""
 
 import re
 from dataclasses import dataclass
@@ -20,10 +17,10 @@ FIELDS = {
     "Remove-when": "when the patch can go",
     "Applies-to": "fork, registry, or fork and registry; and a word on why",
 }
-"""What every patch says of itself beside its subject and the reason for it."""
+"""What every patch says beside its subject and reason."""
 
 OPTIONAL_SET, FAST = "Optional-set", "fast"
-"""A field that a patch may have, and the one set: runs are faster or smaller with it, and no byte changes."""
+"""The field of an optional patch and its one value: runs are faster or smaller, and no byte changes."""
 
 FIELD_LIST = "\n".join(f"{name}: <{meaning}>" for name, meaning in FIELDS.items())
 FIELD_LIST += f"\n{OPTIONAL_SET}: {FAST}  (only where it belongs to that set)"
@@ -73,14 +70,14 @@ class Patch:
 
 
 def parse_patch(path: Path, text: str) -> Patch:
-    """Return the patch that ``text`` is; :func:`find_problems` says whether it is one."""
+    """Return ``text`` split at its diff; :func:`find_problems` says whether that is a complete patch."""
     start = re.search(r"^diff --git ", text, re.M)
     end = start.start() if start else len(text)
     return Patch(path, text[:end], text[end:])
 
 
 def find_problems(patch: Patch) -> List[str]:
-    """Return what a patch lacks, in words; nothing where it is complete."""
+    """Return what a patch lacks, in words; empty where it is complete."""
     fields, named = patch.fields, set(patch.sources)
     problems = []
     if not patch.message.startswith(SUBJECT) or not patch.subject:
@@ -118,7 +115,7 @@ def read_patch(path: Path) -> Patch:
 
 
 def read_series(name: str) -> List[Patch]:
-    """Return the patches in ``patches/<name>/`` in the order they are applied; none without a series.
+    """Return the patches in ``patches/<name>/`` in the order of the series; none without one.
 
     :raises KitError: the series and the files do not fit, or a patch is not complete.
     """
@@ -146,7 +143,7 @@ def read_series(name: str) -> List[Patch]:
 
 
 def check_order(found: Iterable[Patch], where: str) -> None:
-    """Raise a KitError unless the required patches come first: none may build on one of the optional set."""
+    """Raise a KitError unless the required patches come first: none may build on an optional one."""
     optional = False
     for patch in found:
         if optional and not patch.fast:
@@ -160,7 +157,7 @@ def check_order(found: Iterable[Patch], where: str) -> None:
 
 
 def choose_patches(name: str, source: str, fast: bool = True) -> List[Patch]:
-    """Return the patches in ``patches/<name>/`` for a source; ``fast``: with those of the optional set.
+    """Return the patches in ``patches/<name>/`` for a source, with the optional ones if ``fast``.
 
     :raises KitError: see :func:`read_series` and :func:`check_order`.
     """

@@ -1,8 +1,4 @@
-"""Where NNCF and transformers come from (``SOURCE=``, ``FAST=``): what is pinned, with the patches applied.
-
-Nothing is installed or patched in place: ``build/src/<name>`` is derived, and derived again when a pin or a
-patch changes, or when somebody has changed a file of it.
-"""
+"""NNCF and transformers as pinned, with patches applied (``SOURCE=``, ``FAST=``): ``build/src/<name>``."""
 
 import abc
 import os
@@ -32,7 +28,7 @@ KINDS = ("auto", *patches.SOURCES)
 
 
 class Source(abc.ABC):
-    """Where a run's NNCF and transformers come from; ``fast``: with the patches of that optional set."""
+    """Where a run's NNCF and transformers come from; ``fast``: with the optional patches."""
 
     name: str
 
@@ -41,7 +37,7 @@ class Source(abc.ABC):
 
     @property
     def tree(self) -> Path:
-        """The folder of what is derived."""
+        """The folder with the patched files."""
         return paths.DERIVED_SOURCES / self.name
 
     @property
@@ -52,7 +48,7 @@ class Source(abc.ABC):
     @property
     @abc.abstractmethod
     def python_path(self) -> List[Path]:
-        """What selects the packages on ``PYTHONPATH``, in order."""
+        """The entries of ``PYTHONPATH`` that select the packages, in order."""
 
     @property
     @abc.abstractmethod
@@ -83,19 +79,18 @@ class Source(abc.ABC):
         return f"{self.name} ({versions}, {count}{'' if self.fast else '; without the fast set'})"
 
     def is_ready(self) -> bool:
-        """Return whether what is derived is there, current and unchanged."""
+        """Return whether the patched files are there, current and unchanged."""
         stamp = self._read_stamp()
         return stamp is not None and stamp.made == _listing(self.tree)
 
     def _read_stamp(self) -> Optional[Stamp]:
-        """Return the stamp; None where there is none, or where pins or patches are others now."""
+        """Return the stamp; None where there is none, or a pin or a patch has changed."""
         stamp = Stamp.read(self.tree / _STAMP)
         return stamp if stamp is not None and stamp.key == self.key() else None
 
     def ensure(self, say: Callable[[str], None]) -> bool:
         """Derive what is missing, stale or changed, whole or not at all; return whether anything was done.
 
-        :param say: takes what happens, in a few words.
         :raises KitError: the source cannot be had, or a patch does not apply.
         """
         if self.is_ready():
@@ -191,8 +186,7 @@ class Registry(Source):
 def choose_source(text: str, fast: bool = True) -> Source:
     """Return the source that ``SOURCE=text`` means; ``auto``: the submodules where they are checked out.
 
-    :raises KitError: there is no such source; ``fork`` without submodules; or, for ``auto`` too, submodules
-        that are there and not as pinned.
+    :raises KitError: there is no such source, or submodules are missing (``fork``) or not as pinned.
     """
     if text not in KINDS:
         raise make_unknown_error("source", text, "SOURCE", KINDS)
@@ -204,7 +198,7 @@ def choose_source(text: str, fast: bool = True) -> Source:
 
 
 def _files(folder: Path, below: str = "") -> Iterator[Tuple[str, os.stat_result]]:
-    """Yield what below ``folder`` is no folder, by relative path, but Python's caches."""
+    """Yield the files below ``folder`` with their relative path, without Python's caches."""
     with os.scandir(f"{folder}/{below}") as entries:  # a third of the time that pathlib takes
         for entry in entries:
             name = below + entry.name

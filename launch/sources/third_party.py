@@ -13,10 +13,8 @@ from ..core.errors import KitError, make_unknown_error
 
 @dataclass(frozen=True)
 class Fork:
-    """One submodule, as ``patches/config.json`` has it.
+    """A submodule, pinned at the commit ``base``, to which its patches apply.
 
-    :param submodule: its path in the checkout, ``third_party/<name>``.
-    :param base: the commit that it is pinned at and its patches apply to.
     :param packed: the folder of the repository that its released wheel holds; empty for the whole.
     """
 
@@ -32,7 +30,7 @@ class Fork:
 
 
 def read_forks() -> List[Fork]:
-    """Return the forks, in the order of the file; a KitError where it lacks something."""
+    """Return the forks of ``patches/config.json``, in order; a KitError where it cannot be read."""
     path = paths.PATCHES / "config.json"
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -115,9 +113,7 @@ def require_forks() -> None:
 
 
 def fetch_forks(mirror: Optional[Path]) -> None:
-    """Check every submodule out at its pin; one that is there already is only checked.
-
-    The caller holds :data:`.locks.LOCK`.
+    """Check out missing submodules at their pins, and check the others; the caller holds :data:`.locks.LOCK`.
 
     :param mirror: a folder with git directories of the forks; None for the addresses in ``.gitmodules``.
     :raises KitError: a submodule holds something else, or its commit cannot be had.
@@ -168,16 +164,13 @@ def _find_mirrored(fork: Fork, mirror: Path, url: str) -> Path:
 
 
 def _fetch(fork: Fork, mirror: Optional[Path]) -> None:
-    """Check the submodule out at its pin; its origin is the public address in any case.
-
-    ``git submodule update`` would also fetch the branch's tip, and leaves half a checkout when it is killed:
-    this one is made beside and appears by one rename.
-    """
+    """Check the submodule out at its pin, whole or not at all; its origin is the public address."""
     key = f"submodule.{fork.submodule}.url"
     url = git.ask_git(["config", "--file", ".gitmodules", key], paths.REPOSITORY).strip()
     source = _find_mirrored(fork, mirror, url) if mirror else None
     address = source.as_uri() if source else url
     _say(fork, f"fetching {fork.base[:12]}")
+    # `git submodule update` also fetches the branch's tip, and leaves half a checkout when it is killed.
     staging = paths.BUILD / "third_party" / fork.name
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir(parents=True)
@@ -207,10 +200,7 @@ def _fetch(fork: Fork, mirror: Optional[Path]) -> None:
 
 
 def _register(fork: Fork) -> None:
-    """Make a checkout a submodule as git makes them, its git directory below the kit's.
-
-    Where an earlier one's is there, the new one's stays in the submodule's folder, which git takes as well.
-    """
+    """Make a checkout a submodule as git does, its git directory below the kit's unless one is there."""
     git.ask_git(["submodule", "init", "--quiet", "--", fork.submodule], paths.REPOSITORY)
     kept = git.ask_git(["rev-parse", "--git-path", f"modules/{fork.submodule}"], paths.REPOSITORY)
     if not (paths.REPOSITORY / kept.strip()).exists():
