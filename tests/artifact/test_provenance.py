@@ -108,6 +108,7 @@ def test_a_provenance_says_what_its_tree_was_made_from(built: Kit, published: Co
             {"name": name, "sha256": files.digest_file(paths.PATCHES / name)}
             for name in (
                 "nncf/sparsify_params.patch",
+                "nncf/torch_quantization.patch",
                 *(f"nncf/{patch.path.name}" for patch in patches.read_series("nncf") if patch.fast),
                 "transformers/module_spec.patch",
                 "transformers/current_checkpoints.patch",

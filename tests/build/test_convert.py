@@ -315,7 +315,8 @@ def test_nothing_converts_on_once_the_lock_of_a_killed_kit_is_free(
     def converts() -> bool:
         for entry in processes_in(path.parent):
             with contextlib.suppress(OSError):
-                # Which process reads the ONNX file is seen by what it has loaded for that.
+                # Which process reads the ONNX file is seen by what it has loaded for that.  Another one, by
+                # which 2022.1 sees whether the runtime can be imported, writes nothing, and may end later.
                 if "onnx" in (entry / "maps").read_text():
                     return True
         return False
@@ -328,7 +329,7 @@ def test_nothing_converts_on_once_the_lock_of_a_killed_kit_is_free(
     kit.kill()
     kit.wait()
     with locks.hold_lock(lock, "it"):
-        assert processes_in(path.parent) == []
+        assert not converts()
     assert not (path.parent / "ir" / f"{STEM}.xml").exists(), "it was killed too late to show anything"
 
 

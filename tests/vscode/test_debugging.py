@@ -241,7 +241,7 @@ def test_a_person_steps_through_the_compression_and_gets_makes_bytes(
         assert (stop.reason, stop.function, stop.line) == ("step", "sparsify_params", lines[nncf] + line)
     session.resume(stop)
     stop = session.stop()
-    assert (stop.file, stop.line, stop.function) == (kit, lines[kit], "export")
+    assert (stop.file, stop.line, stop.function) == (kit, lines[kit], "export_onnx")
     pruning = "next(c for c in controller.child_ctrls if hasattr(c, 'sparsify_params'))"
     assert session.evaluate(zeros.replace("self", pruning), stop) == masked
     session.resume(stop)
