@@ -4,6 +4,7 @@ import os
 import platform
 import re
 import shutil
+import subprocess
 import unicodedata
 from pathlib import Path
 from typing import Any, Dict, Mapping, Optional, Set
@@ -13,7 +14,6 @@ from .errors import KitError
 
 _CPUINFO = Path("/proc/cpuinfo")
 _MODEL_NAME = re.compile(r"^model name\s*:\s*(.*\S)", re.M)
-_VERSION = re.compile(r"^version(?:_info)?\s*=\s*(\d+\.\d+\.\d+)", re.M)
 
 SIGNS = "@%+=./-_"  # allowed in a path besides letters and digits; a model was made in a folder with each
 
@@ -71,9 +71,17 @@ def _read_memory() -> int:
 
 
 def read_python_version(python: str) -> str:
-    """Return the version in the ``pyvenv.cfg`` of ``python``; empty outside a virtual environment."""
+    """Return the version of a virtual environment's interpreter; empty outside of one, or if it fails."""
     settings = Path(python).parent.parent / "pyvenv.cfg"
-    return _search(_VERSION, settings) if settings.is_absolute() else ""
+    if not (settings.is_absolute() and settings.is_file()):
+        return ""
+    # The file has a version, but of a Python that uv has fetched no more than 3.8.
+    ask = [python, "-I", "-c", "import platform; print(platform.python_version())"]
+    try:
+        done = subprocess.run(ask, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return done.stdout.strip()
 
 
 def has_compiler(environ: Mapping[str, str]) -> bool:

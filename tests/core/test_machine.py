@@ -63,12 +63,16 @@ def test_the_processor_is_named_where_the_system_names_it(
     assert machine.read_processor() == ""
 
 
-def test_the_version_of_an_interpreter_outside_of_an_environment_is_not_known(tmp_path: Path) -> None:
+def test_the_version_is_that_of_an_environments_interpreter(tmp_path: Path) -> None:
     python = tmp_path / "bin" / "python"
     assert machine.read_python_version(str(python)) == ""
     assert machine.read_python_version("python3") == ""
-    (tmp_path / "pyvenv.cfg").write_text("home = /usr/bin\nversion_info = 3.9.1.final.0\n")
-    assert machine.read_python_version(str(python)) == "3.9.1"
+    # As uv writes it, of a Python of its own.
+    (tmp_path / "pyvenv.cfg").write_text("home = /usr/bin\nversion_info = 3.8\n")
+    assert machine.read_python_version(str(python)) == ""
+    python.parent.mkdir()
+    python.symlink_to(sys.executable)
+    assert machine.read_python_version(str(python)) == platform.python_version()
 
 
 UNFIT = {
