@@ -52,12 +52,8 @@ def describe_host(python: str) -> Dict[str, Any]:
 
 def read_processor() -> str:
     """Return the processor's model name; empty where ``/proc/cpuinfo`` does not say."""
-    return _search(_MODEL_NAME, _CPUINFO)
-
-
-def _search(pattern: "re.Pattern[str]", path: Path) -> str:
     try:
-        found = pattern.search(path.read_text(encoding="utf-8", errors="replace"))
+        found = _MODEL_NAME.search(_CPUINFO.read_text(encoding="utf-8", errors="replace"))
     except OSError:
         return ""
     return found.group(1) if found else ""
