@@ -812,7 +812,7 @@ def write_overview() -> str:
 def write_help() -> str:
     """Return what ``make`` alone says."""
     from .build import preflight
-    from .model.spec import make_bert_large
+    from .model.variants import make_bert_large
 
     def target(name: str, command: Command) -> str:
         words = ["make", name, *(f"{option.upper()}=" for option in command.required), command.shown]

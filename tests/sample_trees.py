@@ -10,8 +10,7 @@ from typing import Any, Dict, List, Mapping, Optional
 
 from launch.artifact import sums, trees
 from launch.core import files
-from launch.model.spec import Spec, make_bert_large
-from launch.model.variants import Variant, count_dense_weights
+from launch.model.variants import Spec, Variant, count_dense_weights, make_bert_large
 
 LAYERS = 2
 KNOWN = {
@@ -30,16 +29,9 @@ UNKNOWN = {"kind": "dead layers", "text": "layer 3 gives what it is given", "kno
 
 def spec(variant: Variant, layers: int = LAYERS) -> Spec:
     """Return a model as wide as BERT-large, and not as deep."""
-    shape = make_bert_large(variant)
-    return Spec.of(
-        variant,
-        replace(
-            shape,
-            layers=layers,
-            heads=shape.heads[:1] * layers,
-            dense_block_weights=count_dense_weights(layers, shape.hidden),
-        ),
-    )
+    large = make_bert_large(variant)
+    dense = count_dense_weights(layers, large.hidden)
+    return replace(large, layers=layers, heads=large.heads[:1] * layers, dense_block_weights=dense)
 
 
 def zeros(model: Spec) -> Dict[str, int]:

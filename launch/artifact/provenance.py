@@ -9,8 +9,7 @@ from typing import Any, Iterable, Iterator, List, Mapping, Union
 
 from ..core import files, hidden, paths
 from ..core.errors import KitError
-from ..model.spec import BLOCK_PREFIX
-from ..model.variants import VARIANTS
+from ..model.variants import BLOCK_PREFIX, VARIANTS
 from . import sums, trees
 from .trees import Content
 

@@ -11,8 +11,7 @@ from .. import vscode
 from ..core import files, hidden, paths
 from ..core.errors import KitError
 from ..model import bert_config, model_folder
-from ..model.spec import Spec
-from ..model.variants import VARIANTS, Variant
+from ..model.variants import VARIANTS, BertShape, Spec, Variant
 from ..qa.arguments import Arguments, parse_arguments
 from ..setup import requirements
 from ..sources.source import Source
@@ -111,7 +110,7 @@ class Job(Run):
             return variable or option
         return f"{self.configuration.place(self.configuration.path('args'))}: {option}"
 
-    def shape(self) -> bert_config.BertShape:
+    def shape(self) -> BertShape:
         """Return the dimensions of the job's model.
 
         :raises KitError: the config cannot be read, is unsound, or gives a tree another graph.

@@ -17,8 +17,7 @@ from ..core.files import Stamp
 from ..core.locks import LOCK, LOCKED, hold_lock
 from ..core.progress import Progress, align_columns, format_duration, format_size
 from ..model import squad
-from ..model.spec import Spec
-from ..model.variants import Variant
+from ..model.variants import Spec, Variant
 from ..setup import requirements
 from ..sources.source import Source
 from . import convert, preflight, program

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Iterator, Optional, Sequence, Tuple
 
 from ..core import files, hidden, paths
 from ..core.errors import KitError
-from ..model.bert_config import BertShape
+from ..model.variants import BertShape
 
 if TYPE_CHECKING:  # not loaded for the help, which shows estimates
     from .. import vscode

@@ -3,13 +3,12 @@
 import json
 import math
 import re
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable, Dict, List, NamedTuple, Tuple
+from typing import Any, Callable, Dict, List, NamedTuple
 
 from ..core import child, files
 from ..core.errors import KitError
-from .variants import OVERALL_SPARSITY, VARIANTS, Variant, count_block_weights, count_dense_weights
+from .variants import OVERALL_SPARSITY, VARIANTS, BertShape, Variant, count_block_weights
 
 READER = "transformers"
 """Errors name it as the other reader of a model folder's files."""
@@ -35,44 +34,6 @@ _DEFAULTS: Dict[str, Any] = {
     "use_cache": True,
     "vocab_size": 30522,
 }
-
-
-@dataclass(frozen=True)
-class BertShape:
-    """The dimensions of one BERT; ``heads`` (by layer) and ``intermediate_size`` are what is kept.
-
-    :param dense_block_weights: transformer-block weights of the dense model that this one is, or is cut from.
-    :param overall_sparsity: share of those that is to be zero or removed.
-    """
-
-    layers: int
-    hidden: int
-    head_size: int
-    heads: Tuple[int, ...]
-    intermediate_size: int
-    vocab_size: int
-    max_positions: int
-    dense_block_weights: int
-    overall_sparsity: float
-
-    @property
-    def kept_weights(self) -> int:
-        """Transformer-block weights that are left once structure is removed."""
-        widths = (heads * self.head_size for heads in self.heads)
-        return sum(count_block_weights(1, self.hidden, width, self.intermediate_size) for width in widths)
-
-    @property
-    def pruned(self) -> bool:
-        """Whether structure is removed."""
-        return self.kept_weights != self.dense_block_weights
-
-    @property
-    def unstructured_sparsity(self) -> float:
-        """Share of :attr:`kept_weights` to prune so that :attr:`overall_sparsity` is reached."""
-        # In upstream's order: the result selects an order statistic, and another rounding could move it.
-        dense, kept = self.dense_block_weights, self.kept_weights
-        structured = 1 - kept / dense
-        return (self.overall_sparsity - structured) * dense / kept
 
 
 def find_config(source: Path) -> Path:
@@ -248,9 +209,8 @@ def read_shape(config: Dict[str, Any], where: str) -> BertShape:
         key = "tx_block_overall_sparsity"
         raise fail(f"{key} must be at least 0 and less than 1", key)
     intermediate = config["intermediate_size"]
-    dense = count_block_weights(layers, hidden, hidden, intermediate)
-    if pruned or "tx_block_overall_sparsity" in config:
-        dense = count_dense_weights(layers, hidden)
+    # What a hybrid is cut from has the feed-forward layers of make_hybrid.
+    dense_rows = 4 * hidden if pruned or "tx_block_overall_sparsity" in config else intermediate
     found = BertShape(
         layers=layers,
         hidden=hidden,
@@ -259,7 +219,7 @@ def read_shape(config: Dict[str, Any], where: str) -> BertShape:
         intermediate_size=intermediate,
         vocab_size=config["vocab_size"],
         max_positions=config["max_position_embeddings"],
-        dense_block_weights=dense,
+        dense_block_weights=count_block_weights(layers, hidden, hidden, dense_rows),
         overall_sparsity=float(overall),
     )
     if not 0 <= found.unstructured_sparsity < 1:

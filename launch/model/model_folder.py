@@ -6,7 +6,8 @@ from typing import Any, Dict
 
 from ..core import files
 from ..core.errors import KitError
-from .bert_config import READER, BertShape
+from .bert_config import READER
+from .variants import BertShape
 
 CHECKPOINTS = (
     *("model.safetensors", "model.safetensors.index.json"),

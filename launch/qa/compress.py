@@ -6,7 +6,7 @@ from typing import Any, Dict, List, Tuple
 from ..core import files
 from ..core.child import report_step
 from ..core.errors import KitError
-from ..model.bert_config import BertShape
+from ..model.variants import BertShape
 from .arguments import Arguments
 from .features import MODEL_INPUTS
 from .model import build_model

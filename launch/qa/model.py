@@ -10,12 +10,13 @@ from typing import Any, Callable, List, Tuple
 from ..core import child, files
 from ..core.errors import KitError
 from ..model import bert_config, model_folder
+from ..model.variants import BertShape
 from .arguments import Arguments, parse_arguments
 
 _HEAD = "qa_outputs."
 
 
-def load_config(args: Arguments) -> Tuple[Any, bert_config.BertShape]:
+def load_config(args: Arguments) -> Tuple[Any, BertShape]:
     """Return transformers' config of the model that ``args`` name, and its dimensions.
 
     :raises KitError: it cannot be loaded, is not a BERT's, or contradicts itself.

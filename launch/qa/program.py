@@ -7,12 +7,13 @@ from typing import Any, List, Tuple
 
 from ..core import child
 from ..model import bert_config, model_folder, sparsity
+from ..model.variants import BertShape
 from .arguments import Arguments, parse_arguments
 from .features import load_examples, load_tokenizer, tokenize_examples
 from .model import load_config
 
 
-def read_model(args: Arguments) -> Tuple[Any, bert_config.BertShape, Any]:
+def read_model(args: Arguments) -> Tuple[Any, BertShape, Any]:
     """Return the config of the model that ``args`` name, its dimensions and its tokenizer.
 
     :raises KitError: one of them is at fault, or a feature is too long for it.

@@ -11,13 +11,13 @@ from ..artifact import sums
 from ..artifact.trees import PROVENANCE
 from ..core import hidden
 from ..core.errors import KitError
-from ..model import spec, variants
+from ..model import variants
 from . import make_ticker
 
 COLUMNS = ("query", "key", "value", "attention output", "intermediate", "output")
 """Names of a transformer block's matrices: the columns of a heat map."""
 
-_BY_MODULE = dict(zip((*spec.ATTENTION, *spec.FEED_FORWARD), COLUMNS))
+_BY_MODULE = dict(zip((*variants.ATTENTION, *variants.FEED_FORWARD), COLUMNS))
 _BLOCK = re.compile(r"bert\.encoder\.layer\.([0-9]+)\.(.+)\.weight")
 
 

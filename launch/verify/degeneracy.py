@@ -3,7 +3,7 @@
 import math
 from typing import Any, List, Mapping
 
-from ..model.spec import BLOCK_PREFIX, Spec, is_feed_forward
+from ..model.variants import BLOCK_PREFIX, Spec, is_feed_forward
 from .checks import SHOWN, Finding, list_some
 
 ONE_THRESHOLD = (

@@ -8,8 +8,7 @@ from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 from ..core import child, paths
 from ..core.errors import KitError
 from ..model.onnx_model import Model
-from ..model.spec import INPUTS, Spec
-from ..model.variants import VARIANTS
+from ..model.variants import INPUTS, VARIANTS, Spec
 from . import onnx_file
 from .checks import Check, make_check, shorten_error
 from .ir_weights import (

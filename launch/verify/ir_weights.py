@@ -8,7 +8,7 @@ from typing import Any, Dict, Iterable, Iterator, List, Mapping, Optional, Set, 
 
 from ..core import child
 from ..model.onnx_model import AT_ONCE
-from ..model.spec import BITS, Spec
+from ..model.variants import BITS, Spec
 from .checks import Check, make_check
 from .runtime import Network, Quantized, find_consumer, is_constant, read_constant
 

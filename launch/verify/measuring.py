@@ -12,7 +12,7 @@ from typing import Any, Callable, Dict, Iterator, List, Sequence, Tuple
 
 from ..core import child, machine, paths
 from ..core.errors import KitError
-from ..model.spec import Spec
+from ..model.variants import Spec
 from .checks import Check
 
 MAX_BYTES = 8 * 10**9

@@ -8,11 +8,16 @@ from typing import Any, Collection, Dict, Iterator, List, Tuple
 
 from ..core import child
 from ..model.onnx_model import AT_ONCE, Model, name_type, strip_prefix
-from ..model.spec import BITS, BLOCK_PREFIX, INPUTS, OPSET, SPARSITY_TOLERANCE, Spec, is_feed_forward
-from ..model.variants import VARIANTS
+from ..model.variants import BITS, BLOCK_PREFIX, INPUTS, VARIANTS, Spec, is_feed_forward
 from .checks import Check, make_check
 from .ir_weights import digest_vector
 from .leaks import find_paths
+
+OPSET = 10
+"""Version of ONNX's operators with which NNCF exports."""
+
+SPARSITY_TOLERANCE = 1e-4
+"""Tolerance of block sparsity: upstream's threshold is a weight, and ties with it are pruned too."""
 
 _BITS_BY_LEVELS = {2**bits - less: bits for bits in range(2, 17) for less in (0, 1)}
 

@@ -13,8 +13,7 @@ from ..core import child, paths
 from ..core.errors import KitError
 from ..core.progress import Progress, align_columns, escape_text, format_size
 from ..model import sparsity
-from ..model.spec import BLOCK_PREFIX, Spec, make_bert_large
-from ..model.variants import VARIANTS, Variant, list_report_paths
+from ..model.variants import BLOCK_PREFIX, VARIANTS, Spec, Variant, list_report_paths, make_bert_large
 from . import ir, leaks, measuring
 from .checks import Check, Finding, make_check, shorten_error
 from .degeneracy import find_degeneracy
@@ -113,7 +112,7 @@ def verify_tree(tree: Path, python: Path, tick: Tick) -> Result:
     contradiction = spec.contradiction()
     checks.append(Check("model", contradiction is None, contradiction or spec.describe()))
     if contradiction:
-        spec = Spec.of(variant, make_bert_large(variant))
+        spec = make_bert_large(variant)
     found = measure_files(tree, spec, python, dict(os.environ), tick)
     checks += found.checks
     if found.measured is not None and content:
@@ -128,7 +127,7 @@ def _spec(tree: Path, variant: Variant) -> Spec:
         spec = Spec.from_model(variant.name, content["model"])
         spec.contradiction()
     except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError):
-        return Spec.of(variant, make_bert_large(variant))
+        return make_bert_large(variant)
     return spec
 
 

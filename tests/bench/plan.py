@@ -10,8 +10,7 @@ from launch.build import preflight
 from launch.core import machine, paths
 from launch.core.errors import KitError
 from launch.model import bert_config
-from launch.model.bert_config import BertShape
-from launch.model.variants import VARIANTS, Variant, find_variant
+from launch.model.variants import VARIANTS, BertShape, Variant, find_variant
 from launch.sources.source import Source
 
 from . import sides

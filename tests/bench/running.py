@@ -16,8 +16,7 @@ from launch.build.program import run_job
 from launch.core import child, files, paths
 from launch.core.machine import describe_host
 from launch.core.progress import Progress
-from launch.model.spec import Spec
-from launch.model.variants import Variant
+from launch.model.variants import Spec, Variant
 from launch.verify import tree as verification
 
 from . import plan as planning

@@ -9,7 +9,7 @@ import pytest
 
 from launch.artifact import trees
 from launch.core import paths
-from launch.model import sparsity, spec
+from launch.model import sparsity, variants
 
 from ..conftest import HYBRID, run, write_launch_file
 
@@ -39,10 +39,12 @@ def test_the_smallest_variant_at_full_size(tmp_path: Path, derived_source: Path)
     assert [value.name for value in model.graph.input] == ["input_ids", "attention_mask.1", "input.1"]
     assert [value.name for value in model.graph.output] == ["6704", "6705"]
     report = sparsity.read_report(sparsity.list_report_paths(path)[0])
-    left = sum(row.nnz for row in report if row.layer.startswith(spec.BLOCK_PREFIX))
+    left = sum(row.nnz for row in report if row.layer.startswith(variants.BLOCK_PREFIX))
     assert 1 - left / 301_989_888 == pytest.approx(0.9, abs=5e-7)
     attention = [row for row in report if ".attention." in row.layer]
-    feed_forward = [row for row in report if row.layer.startswith(spec.BLOCK_PREFIX) and row not in attention]
+    feed_forward = [
+        row for row in report if row.layer.startswith(variants.BLOCK_PREFIX) and row not in attention
+    ]
     assert len(attention) == 96
     assert len(feed_forward) == 48
     for rows, expected in ((attention, 0.12), (feed_forward, 0.24)):

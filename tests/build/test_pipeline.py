@@ -15,7 +15,7 @@ import pytest
 
 from launch.artifact import trees
 from launch.core import paths
-from launch.model import bert_config, sparsity, spec, variants
+from launch.model import bert_config, sparsity, variants
 from launch.sources.source import Registry
 
 from ..conftest import (
@@ -106,7 +106,7 @@ def test_the_report_names_every_layer_and_adds_up(built: Kit, name: str) -> None
     tree = built.tree(name)
     csv_path, markdown_path = sparsity.list_report_paths(tree / f"{name}-8bit.onnx")
     report = sparsity.read_report(csv_path)
-    assert [row.layer for row in report if row.layer.startswith(spec.BLOCK_PREFIX)] == LAYERS
+    assert [row.layer for row in report if row.layer.startswith(variants.BLOCK_PREFIX)] == LAYERS
     assert [row.layer for row in report][:3] == [
         f"bert.embeddings.{kind}_embeddings.weight" for kind in ("word", "token_type", "position")
     ]
@@ -121,7 +121,7 @@ def test_the_report_names_every_layer_and_adds_up(built: Kit, name: str) -> None
     assert list(csv_path.read_text().splitlines()[0].split(",")) == ["", *sparsity.COLUMNS]
     assert LAYERS[0] in markdown_path.read_text()
     dense = 12 * 2 * HIDDEN * HIDDEN
-    found = 1 - sum(row.nnz for row in report if row.layer.startswith(spec.BLOCK_PREFIX)) / dense
+    found = 1 - sum(row.nnz for row in report if row.layer.startswith(variants.BLOCK_PREFIX)) / dense
     assert found == pytest.approx(0.9, abs=1e-5)
     assert found == trees.read_provenance(tree)["verification"]["block_sparsity"]
 

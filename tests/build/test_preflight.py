@@ -14,7 +14,7 @@ from launch.build import jobs, preflight
 from launch.build.inputs import Selection
 from launch.core import machine, paths
 from launch.core.errors import KitError
-from launch.model import spec, variants
+from launch.model import variants
 from launch.model.variants import VARIANTS
 from launch.sources.source import Registry
 from launch.vscode import jsonc
@@ -189,7 +189,7 @@ def test_a_command_that_nothing_is_set_up_for_says_so(tmp_path: Path) -> None:
 
 
 def estimates() -> list:
-    return [preflight.estimate_need(spec.make_bert_large(variant)) for variant in variants.VARIANTS.values()]
+    return [preflight.estimate_need(variants.make_bert_large(variant)) for variant in VARIANTS.values()]
 
 
 def test_estimates_grow_with_the_variant() -> None:
@@ -201,7 +201,7 @@ def test_estimates_grow_with_the_variant() -> None:
 
 def test_the_set_fast_asks_for_less() -> None:
     for variant in variants.VARIANTS.values():
-        shape = spec.make_bert_large(variant)
+        shape = variants.make_bert_large(variant)
         with_it, without = (
             preflight.estimate_need(shape, fast=fast, upstreams_script=True) for fast in (True, False)
         )

@@ -132,7 +132,7 @@ def all_keys() -> List[str]:
     return sorted({*BertConfig().to_dict(), *vars(BertConfig()), "num_labels", "xla_device", "name_or_path"})
 
 
-def shape_of(config: Dict[str, Any]) -> bert_config.BertShape:
+def shape_of(config: Dict[str, Any]) -> variants.BertShape:
     return bert_config.read_shape({**bert_config._DEFAULTS, **DEFAULTS, **config}, "config.json")
 
 

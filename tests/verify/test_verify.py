@@ -29,8 +29,7 @@ from launch.core.errors import KitError
 from launch.core.files import digest_file
 from launch.model import variants
 from launch.model.onnx_model import Graph
-from launch.model.spec import Spec
-from launch.model.variants import VARIANTS
+from launch.model.variants import VARIANTS, Spec
 from launch.verify import ir, leaks, measuring
 from launch.verify import tree as verification
 from launch.verify.checks import Check
