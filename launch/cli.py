@@ -27,7 +27,7 @@ from .model import variants
 from .model.variants import VARIANTS
 
 if TYPE_CHECKING:
-    from .build.inputs import Selection
+    from .build.rules import Selection
     from .setup.environment import Venv
     from .sources.source import Source
 
@@ -275,9 +275,9 @@ def _become(argv: Sequence[str], env: Mapping[str, str]) -> NoReturn:
 
 
 def _selection(given: Given) -> "Selection":
-    from .build import inputs
+    from .build import rules
 
-    chosen = inputs.choose_inputs(
+    chosen = rules.choose_inputs(
         given.input,
         given.model,
         given.train_file,
@@ -621,10 +621,10 @@ def _setup(given: Given) -> None:
     $ setup
     $ setup --source registry --python /opt/python3.8/bin/python3
     """
-    from .build import convert, hub, inputs
+    from .build import convert, hub, rules
 
     if given.input:
-        inputs.check_kind(given.input)
+        rules.check_kind(given.input)
     own = convert.find_optimizer(given.mo).separate
     _set_up_alone(given, own, hub.ENVIRONMENT if given.input == "hub" else None)
 

@@ -16,7 +16,7 @@ from ..qa.arguments import Arguments, parse_arguments
 from ..setup import requirements
 from ..sources.source import Source
 from ..vscode.invocation import Part, Rewriter, format_parts, read_option
-from . import inputs, rules
+from . import rules, upstream
 
 _JOBS = ("configs", "evaluate", *VARIANTS)  # configurations that make runs
 
@@ -105,7 +105,7 @@ class Job(Run):
         part = next((part for part in reversed(self.parts) if read_option(part) == option), None)
         if part is None:
             return option
-        variable = next((rule for rule in part.rules if rule in inputs.VARIABLES), None)
+        variable = next((rule for rule in part.rules if rule in rules.VARIABLES), None)
         if variable or self.configuration is None or not part.before or {*part.rules} - {_FLAT}:
             return variable or option
         return f"{self.configuration.place(self.configuration.path('args'))}: {option}"
@@ -161,7 +161,7 @@ class TreeJob(Job):
         return Spec.of(self.variant, self.shape(), self.arguments.max_seq_length)
 
 
-def load_job(launch: str, name: str, selection: inputs.Selection, source: Source) -> Job:
+def load_job(launch: str, name: str, selection: rules.Selection, source: Source) -> Job:
     """Return a configuration's job; a KitError where the launch file or an input is at fault.
 
     :param launch: the launch file's path, or ``upstream`` for that of the transformers fork.
@@ -169,7 +169,7 @@ def load_job(launch: str, name: str, selection: inputs.Selection, source: Source
     return _job(_read(launch, name, source), name, selection, source)
 
 
-def run_of(launch: str, name: str, selection: inputs.Selection, source: Source) -> Run:
+def run_of(launch: str, name: str, selection: rules.Selection, source: Source) -> Run:
     """As :func:`load_job`, but a configuration of another program is returned as the file has it."""
     read = _read(launch, name, source)
     if read.configuration is None or name in _JOBS or rules.runs_the_kits(read.rewriter):
@@ -186,9 +186,9 @@ class _Read(NamedTuple):
 
 
 def _read(launch: str, name: str, source: Source) -> _Read:
-    if launch == rules.UPSTREAM:
-        rewriter = rules.rewrite_upstream(name, source)
-        origin = f"{rules.name_upstream(name)!r} in {paths.show_path(rules.find_upstream_file())}"
+    if launch == upstream.UPSTREAM:
+        rewriter = upstream.rewrite_upstream(name, source)
+        origin = f"{upstream.name_upstream(name)!r} in {paths.show_path(upstream.find_upstream_file())}"
         return _Read(rewriter, origin, None)
     launch_file = files.expand_path(launch, "LAUNCH")
     configuration = vscode.find_configuration(vscode.read_launch_file(launch_file), name)
@@ -212,7 +212,7 @@ def _tell_of_env_file() -> None:
         print(f"note: {note}", file=sys.stderr, flush=True)
 
 
-def _job(read: _Read, name: str, selection: inputs.Selection, source: Source) -> Job:
+def _job(read: _Read, name: str, selection: rules.Selection, source: Source) -> Job:
     """Return a configuration's job; a program that takes the kit's arguments may stand in the kit's place."""
     rewriter, configuration = read.rewriter, read.configuration
     where, hint = "", 'Set "program" to one of launch/qa/, or give the configuration another name.'
@@ -225,7 +225,7 @@ def _job(read: _Read, name: str, selection: inputs.Selection, source: Source) ->
             what = f"Make runs {name!r} as the question-answering program, and this is none."
             raise KitError(what, where=where, hint=hint)
         rules.move_to_source(rewriter, source, where)
-    selected = inputs.apply_selection(
+    selected = rules.apply_selection(
         rewriter,
         selection,
         VARIANTS.get(name),
@@ -254,7 +254,7 @@ def _flattened(job: Job, rewriter: Rewriter) -> Job:
     for name in _QUESTIONS if job.upstreams_script else ():
         path = job.questions(name)
         if path is not None and paths.SAMPLE not in path.parents:
-            flat = str(inputs.flatten_questions(path, job.named(name)))
+            flat = str(rules.flatten_questions(path, job.named(name)))
             made[flat] = str(path)
             rewriter.set(f"--{name}", flat, _FLAT)
     changed = {"invocation": rewriter.result(), "parts": rewriter.parts(), "arguments": _arguments(rewriter)}
@@ -285,7 +285,7 @@ def _parse(invocation: vscode.Invocation, *, shown: bool = False) -> Arguments:
     return parse_arguments(Path(invocation.target[-1]).name, args)
 
 
-def load_tree(launch: str, variant: Variant, selection: inputs.Selection, source: Source) -> TreeJob:
+def load_tree(launch: str, variant: Variant, selection: rules.Selection, source: Source) -> TreeJob:
     """As :func:`load_job`; also a KitError where it makes another file, or in another folder."""
     job = TreeJob(**vars(load_job(launch, variant.name, selection, source)))
     made = job.arguments.onnx_path

@@ -15,7 +15,7 @@ from ..core.locks import LOCK, LOCKED, hold_lock
 from ..core.progress import Progress
 from ..model import bert_config, metric, model_folder, squad
 from ..model.variants import VARIANTS
-from . import inputs, preflight
+from . import preflight, rules
 from .jobs import Job
 from .program import run_job
 
@@ -51,8 +51,8 @@ def write_configs(job: Job, prepare: Callable[[], None], ready_environment: Call
 
 def _forget_earlier(job: Job) -> None:
     """Remove the configs of a person's earlier model: not every model has all four."""
-    if job.local(job.arguments.output_dir) == inputs.find_user_configs():
-        shutil.rmtree(inputs.find_user_configs(), ignore_errors=True)
+    if job.local(job.arguments.output_dir) == rules.find_user_configs():
+        shutil.rmtree(rules.find_user_configs(), ignore_errors=True)
 
 
 def _run_upstreams(job: Job, lock: int) -> None:

@@ -1,20 +1,20 @@
-"""The rules that turn a launch file's invocation into the one that runs, but those of the inputs.
+"""What turns a launch file's invocation into the one that runs: the source, the threads, the inputs.
 
-Upstream's file (``LAUNCH=upstream``) was written for its author's machine, with one configuration for four
-variants.  A rule that finds nothing to change there is an error: the file is another one then.
+A person chooses by make's variables: SOURCE, FAST, THREADS, INPUT, HUB, MODEL, TRAIN_FILE, VALIDATION_FILE,
+SEED, WEIGHTS.
 """
 
+import json
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import List, Mapping, Optional
+from typing import Any, Callable, Mapping, Optional, Tuple
 
-from .. import vscode
-from ..core import hidden, machine, paths
-from ..core.errors import KitError
-from ..model.variants import VARIANTS, Variant
-from ..sources import third_party
+from ..core import files, hidden, machine, paths
+from ..core.errors import KitError, make_unknown_error
+from ..model import bert_config, hub_list, model_folder, squad
+from ..model.variants import Variant
 from ..sources.source import Fork, Registry, Source
 from ..vscode.invocation import Rewriter
 
@@ -27,39 +27,13 @@ unstructured variant.  ``hugetlb=1`` (from glibc 2.35 on) makes pages 2 MB large
 
 PROGRAMS = ("gen_hybrid_sparse_qa.py", "run_qa.py")  # the kit's and upstream's have the same names
 
-_PYTHON = "interpreter: the kit's environment"
+PYTHON = "interpreter: the kit's environment"
 
-UPSTREAM = "upstream"  # LAUNCH=upstream
+KINDS = ("sample", "files", "hub")
 
-_FOLDER = "examples/pytorch/question-answering"
-_FILE = f"{_FOLDER}/gen-hybrid-sparse/vscode-launch.json"
+VARIABLES = ("MODEL", "TRAIN_FILE", "VALIDATION_FILE")  # each is the rule by which an argument is changed
 
-CONFIGS, HYBRID, UNSTRUCTURED, EVALUATE = (
-    "generate hybrid sparse config",
-    "generate hybrid sparse + quantized model, onnx",
-    "generate unstructured sparse + quantized model, onnx",
-    "Eval squad",
-)
-"""The four configurations of upstream's file."""
-
-_OUTPUT = {
-    "/tmp/vscode-runs/memalign_tx/gen_hybrid_sparse": "work",
-    "/tmp/vscode-runs/memalign_tx/squad-eval": "evaluate",
-}
-"""The author's output folders, and what stands for them below the build folder."""
-
-_DEVICES = Path("/dev")
-
-_WORKSPACE = "/-workspaceFolder-"
-"""Stands for ``${workspaceFolder}`` until a rule says where that is; no real path begins like this."""
-
-_SELECTED = "(the interpreter selected in VS Code)"
-_INACTIVE = "(commented out) "
-_COMMENTED = re.compile(r'^([ \t]*)//[ \t]*"((?:[^"\\\n]|\\.)*)"[ \t]*,?[ \t]*$', re.M)
-"""A line that holds one string and nothing else, commented out: a choice that the file offers."""
-
-_ABSOLUTE = re.compile(r"(^|=)[/~]")
-"""A word that is an absolute path, or an option or a variable that has one for its value."""
+_OFFLINE = ("TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE")
 
 
 # --- what any run gets -----------------------------------------------------------------------------------
@@ -131,11 +105,11 @@ def move_to_source(rewriter: Rewriter, source: Source, where: str) -> None:
             where=where,
             hint="Run it with SOURCE=registry, or set its program to one of launch/qa/.",
         )
-    _set_program(rewriter, source, rule)
-    rewriter.set_python(str(paths.VENV_PYTHON), _PYTHON)
+    set_program(rewriter, source, rule)
+    rewriter.set_python(str(paths.VENV_PYTHON), PYTHON)
     select_source(rewriter, source)
     if rewriter.has("--gen_sparse_cfg"):
-        _write_elsewhere(rewriter, source)
+        write_elsewhere(rewriter, source)
         # Upstream's script tokenizes questions before it writes configs.
         rule = f"SOURCE={source.name}: upstream's script wants questions first"
         for option, name in (("--train_file", "train.json"), ("--validation_file", "validation.json")):
@@ -144,190 +118,283 @@ def move_to_source(rewriter: Rewriter, source: Source, where: str) -> None:
         rewriter.flag("--do_eval", rule)
 
 
-def _set_program(rewriter: Rewriter, source: Source, rule: str) -> None:
+def set_program(rewriter: Rewriter, source: Source, rule: str) -> None:
+    """Let an invocation run the program of the same name that ``source`` has."""
     rewriter.target.change((str(source.programs / Path(rewriter.target.after[-1]).name),), rule)
 
 
-def _write_elsewhere(rewriter: Rewriter, source: Source) -> None:
+def write_elsewhere(rewriter: Rewriter, source: Source) -> None:
     """Run upstream's generator of configs below ``build/``: it writes below its working folder."""
     rule = "writes below its working folder: not into the sources"
-    _set_program(rewriter, source, rule)
+    set_program(rewriter, source, rule)
     folder = paths.BUILD / "configs" / source.name
     folder.mkdir(parents=True, exist_ok=True)  # so that the printed command can be pasted, too
     rewriter.cwd.change((str(folder),), rule)
 
 
-# --- upstream's launch file ------------------------------------------------------------------------------
+# --- what it reads ---------------------------------------------------------------------------------------
 
 
-def find_upstream_file() -> Path:
-    """:raises KitError: the submodule with upstream's launch file is not checked out as pinned."""
-    fork = third_party.find_fork("transformers")
-    path = fork.folder / _FILE
-    if third_party.is_checked_out(fork):
-        third_party.check_pin(fork)
-        if path.is_file():
-            return path
-    raise KitError(
-        "LAUNCH=upstream reads the launch file of the transformers fork, and that is not checked out.",
-        where=f"{fork.submodule}/{_FILE}",
-        hint="Fetch it: make third_party  (MIRROR=<folder> without a route to it)",
-    )
+@dataclass(frozen=True)
+class Selection:
+    """What the user chose; None and empty leave what the launch file says.
 
-
-def name_upstream(job: str) -> str:
-    """Return the name in upstream's file of a job's configuration; a KitError where there is none."""
-    names = {"configs": CONFIGS, "evaluate": EVALUATE}
-    names.update((name, HYBRID if variant.hybrid else UNSTRUCTURED) for name, variant in VARIANTS.items())
-    if job in names:
-        return names[job]
-    raise KitError(
-        f"Upstream's launch file has no configuration for {job!r}." if job else "No configuration was named.",
-        where="V=" + job,
-        hint="Set V to one of:\n  " + "\n  ".join(names),
-    )
-
-
-def rewrite_upstream(job: str, source: Source) -> Rewriter:
-    """Return the invocation of a job in upstream's file, rewritten to run here on ``source``.
-
-    :raises KitError: the file is missing or broken, or not the one that the rules were made for.
+    :param weights: of an evaluation: ``random``, or empty.
+    :param threads: None for as many as torch would take.
+    :param listing: for ``hub``: what to download; ``ready`` makes the kit's environment for it.
+    :param downloaded: for ``hub``, once the files are here: see :class:`launch.build.hub.Local`.
     """
-    path = find_upstream_file()
-    configuration = vscode.find_configuration(vscode.read_launch_file(path), name_upstream(job))
-    resolved = vscode.resolve_configuration(
-        configuration, workspace=Path(_WORKSPACE), env=os.environ, default_python=_SELECTED
-    )
-    rewriter = Rewriter(resolved)
-    rewriter.cwd.before = (str(configuration.body.get("cwd")),)  # as written, a slash at its end too
-    rules = _Upstream(rewriter, job, path, source)
-    rules.workspace()
-    rules.interpreter()
-    select_source(rewriter, source)
-    rules.device()
-    rules.output()
-    if job == "evaluate":
-        rules.authors_model()
-    if job in VARIANTS and VARIANTS[job].hybrid:
-        rules.variant(VARIANTS[job])
-    rules.program()
-    rules.authors_paths()
-    return rewriter
+
+    kind: str = "sample"
+    model: Optional[Path] = None
+    train_file: Optional[Path] = None
+    validation_file: Optional[Path] = None
+    seed: Optional[int] = None
+    weights: str = ""
+    threads: Optional[int] = None
+    listing: Optional[hub_list.Listing] = None
+    ready: Optional[Callable[[], None]] = None
+    downloaded: Optional[Mapping[str, Any]] = None
+
+    def rule(self, variable: str) -> str:
+        """Return the rule by which a run reads a file: its variable, or the hub's repository and revision."""
+        if self.downloaded is None:
+            return variable
+        return f"INPUT={self.kind}: {self.downloaded['repository']} at {self.downloaded['revision'][:12]}"
 
 
-@dataclass
-class _Upstream:
-    """The rules for upstream's launch file."""
+def find_user_configs() -> Path:
+    """Return the folder of the configs that are cut from a person's model."""
+    return paths.BUILD / "configs" / "user"
 
-    rewriter: Rewriter
-    job: str
-    path: Path
-    source: Source
 
-    def require(self, matches: bool, rule: str, found: str) -> None:
-        """Raise a KitError where a rule finds nothing to change."""
-        if matches:
-            return
+def check_kind(kind: str) -> None:
+    """:raises KitError: the text of ``INPUT=`` is none of :data:`KINDS`."""
+    if kind not in KINDS:
+        raise make_unknown_error("input", kind, "INPUT", KINDS)
+
+
+def choose_inputs(
+    kind: str,
+    model: str,
+    train_file: str,
+    validation_file: str,
+    seed: str,
+    weights: str = "",
+    listing: str = "",
+    ready: Optional[Callable[[], None]] = None,
+) -> Selection:
+    """Return the selection for the texts of make's variables; empty: not given; ``listing``: ``HUB=``.
+
+    :raises KitError: a value is not allowed, or goes with another INPUT.
+    """
+    check_kind(kind)
+    given = {"MODEL": model, "TRAIN_FILE": train_file, "VALIDATION_FILE": validation_file}
+    for name, value in (("HUB", listing), *given.items()):
+        belongs = "hub" if name == "HUB" else "files"
+        if value and kind != belongs:
+            raise KitError(
+                f"{name} has no meaning with INPUT={kind}.",
+                where=f"{name}={value}",
+                hint=f"Add INPUT={belongs}, or leave {name} out.",
+            )
+    if kind == "files" and not model:
         raise KitError(
-            f"Upstream's launch file has changed: the rule '{rule}' no longer matches it.",
-            where=f"{paths.show_path(self.path)}: {name_upstream(self.job)}: "
-            + found.replace(_WORKSPACE, "${workspaceFolder}"),
-            hint="Bring the rules in launch/build/rules.py up to date with it, or the pin back to the commit"
-            " that they were made for.",
+            "INPUT=files needs a model.",
+            where="MODEL is empty",
+            hint="Give MODEL=<folder with config.json and tokenizer>, with TRAIN_FILE=<questions> for trees\n"
+            "and VALIDATION_FILE=<questions> for an evaluation.",
         )
-
-    def workspace(self) -> None:
-        """Upstream's author had VS Code open in a folder with both repositories."""
-        forked = is_upstreams(self.source)
-        rule = "workspace folder: " + ("the patched sources" if forked else "the submodules")
-        folder = str(self.source.tree if forked else paths.REPOSITORY / "third_party")
-        found = self.rewriter.cwd.after[0]
-        self.require(found == f"{_WORKSPACE}/transformers/{_FOLDER}", "workspace folder", f"cwd = {found}")
-        self.rewriter.cwd.change((found.replace(_WORKSPACE, folder),), rule)
-        self.rewriter.map_words(lambda word: word.replace(_WORKSPACE, folder), rule)
-        for part in self.rewriter.parts():
-            part.before = tuple(word.replace(_WORKSPACE, "${workspaceFolder}") for word in part.before)
-
-    def interpreter(self) -> None:
-        """The file leaves the interpreter to VS Code."""
-        found = self.rewriter.python.after
-        self.require(found == (_SELECTED,), "interpreter", f"python = {' '.join(found)}")
-        self.rewriter.python.before = ()
-        self.rewriter.set_python(str(paths.VENV_PYTHON), _PYTHON)
-
-    def device(self) -> None:
-        """The author computed on the second GPU."""
-        name = "CUDA_VISIBLE_DEVICES"
-        found = self.rewriter.variable(name)
-        self.require((found or "").isdigit(), "CUDA device", f"env.{name} = {found}")
-        if not (_DEVICES / f"nvidia{found}").exists():
-            self.rewriter.set_variable(name, "", f"CUDA device: there is no device {found} here")
-
-    def output(self) -> None:
-        """The author's folders below ``/tmp`` are not where the kit builds."""
-        found = self.rewriter.value("--output_dir") or ""
-        home = next((folder for folder in _OUTPUT if _is_below(found, folder)), "")
-        self.require(home != "", "output folder", f"--output_dir {found}")
-        # In the file the trees' folder is that of the configs, too.
-        here = paths.BUILD / ("configs/upstream" if self.job == "configs" else _OUTPUT[home])
-        for option in ("--output_dir", "--to_onnx"):
-            value = self.rewriter.value(option)
-            if value is not None and _is_below(value, home):
-                self.rewriter.set(option, str(here) + value[len(home) :], "output folder: the kit's")
-
-    def authors_model(self) -> None:
-        """The evaluation names a checkpoint on the author's disk, which is the hub's of the same name."""
-        option, rule = "--model_name_or_path", "author's checkpoint"
-        found, offered = self.rewriter.value(option) or "", self.offered(option)
-        name = Path(found).name
-        matches = Path(found).is_absolute() and name in offered
-        self.require(matches, rule, f"{option} {found}, offered: {', '.join(offered)}")
-        self.rewriter.set(option, name, f"{rule}: the name that is commented out there")
-
-    def variant(self, variant: Variant) -> None:
-        """One configuration stands for the four hybrids: one is the active line, the others comments."""
-        offered = self.offered("--config_name")
-        fitting = [choice for choice in offered if Path(choice).parent.name == variant.name]
-        found = f"--config_name offers {', '.join(offered) or 'nothing'}"
-        self.require(len(fitting) == 1, "variant", found)
-        rule = "variant: the line that is commented out for it in the file"
-        self.rewriter.set("--config_name", fitting[0], rule)
-
-    def program(self) -> None:
-        target = self.rewriter.target.after
-        matches = len(target) == 1 and target[0] in PROGRAMS
-        self.require(matches, "program", f"program = {' '.join(target)}")
-        if not is_upstreams(self.source):
-            rule = "SOURCE=registry: the kit's program, same command line"
-            _set_program(self.rewriter, self.source, rule)
-        elif self.job == "configs":
-            _write_elsewhere(self.rewriter, self.source)
-
-    def authors_paths(self) -> None:
-        """An absolute path that no rule has changed is one of the author's machine."""
-        for part in self.rewriter.parts():
-            for word in part.after:
-                authors = word in part.before and _ABSOLUTE.search(word) is not None
-                self.require(not authors, "author's paths", f"{part.what} {' '.join(part.before)}")
-
-    def offered(self, option: str) -> List[str]:
-        """Return the values that the file offers for ``option``: the active one and those commented out."""
-        text = self.path.read_text(encoding="utf-8-sig")
-        try:
-            marked = vscode.parse_launch_file(_COMMENTED.sub(rf'\1"{_INACTIVE}\2",', text), str(self.path))
-        except KitError:
-            return []  # comments that stand where no value may: the caller's rule does not match
-        words = vscode.find_configuration(marked, name_upstream(self.job)).body.get("args")
-        if not isinstance(words, list) or option not in words:
-            return []
-        values: List[str] = []
-        for word in map(str, words[words.index(option) + 1 :]):
-            value = word[len(_INACTIVE) :] if word.startswith(_INACTIVE) else word
-            if value.startswith("--"):
-                break
-            values.append(value)
-        return values
+    if seed and not (re.fullmatch("[0-9]{1,10}", seed) and int(seed) < 2**32):
+        what = "The seed is not a whole number from 0 to 4294967295."
+        raise KitError(what, where=f"SEED={seed}", hint="Correct SEED.")
+    if weights not in ("", model_folder.RANDOM):
+        raise KitError(
+            f"There are no weights {weights!r}.",
+            where=f"WEIGHTS={weights}",
+            hint=f"Set WEIGHTS={model_folder.RANDOM} to draw them; without it the model folder's are read.",
+        )
+    places = {name: files.expand_path(value, name) if value else None for name, value in given.items()}
+    for name, place in places.items():
+        reason = files.explain_special(place) if place else ""  # the reader says what else is wrong
+        if reason:
+            raise KitError(
+                f"The file cannot be read: {reason}.",
+                where=f"{name}={place}",
+                hint=f"Make it readable or correct {name}.",
+            )
+    hub_file = files.expand_path(listing, "HUB") if listing else hub_list.LIST
+    return Selection(
+        kind,
+        places["MODEL"],
+        places["TRAIN_FILE"],
+        places["VALIDATION_FILE"],
+        seed=int(seed) if seed else None,
+        weights=weights,
+        listing=hub_list.read_hub_list(hub_file) if kind == "hub" else None,
+        ready=ready if kind == "hub" else None,
+    )
 
 
-def _is_below(path: str, folder: str) -> bool:
-    return f"{path}/".startswith(f"{folder}/")
+def _config_for(model: Path, variant: Variant, committed: Path) -> Path:
+    """Return the hybrid config cut from the user's model: the committed one if it is the same."""
+    where, dense = str(bert_config.find_config(model)), bert_config.read_config(model, "MODEL")
+    hybrid = bert_config.make_hybrid(dense, variant, where)
+    bert_config.read_shape(hybrid, where)
+    text = bert_config.format_config(hybrid)
+    made = paths.BUILD / "configs" / files.digest_value(hybrid)[:12] / variant.name / "config.json"
+    for path in (committed, made):
+        if path.is_file() and path.read_text(encoding="utf-8") == text:
+            return path
+    files.write_text(made, text)
+    return made
+
+
+def apply_selection(
+    rewriter: Rewriter,
+    selection: Selection,
+    variant: Optional[Variant],
+    *,
+    sample_is_default: bool,
+    upstreams_script: bool,
+) -> Selection:
+    """Let an invocation read what the user chose; return the selection, with files for what ``hub`` names.
+
+    :param variant: None where the configuration makes no tree.
+    :param sample_is_default: whether the launch file names the sample itself; then its arguments stand.
+    :raises KitError: a file that is needed is missing, or the model is unfit for the variant.
+    """
+    # The kit's own program computes configs from a folder's dense one, and reads no questions for it.
+    computes_configs = rewriter.has("--gen_sparse_cfg") and not upstreams_script
+    if selection.seed is not None and not computes_configs:
+        rewriter.set("--seed", str(selection.seed), "SEED")
+    if variant is None and rewriter.has("--do_eval") and not rewriter.has("--gen_sparse_cfg"):
+        _choose_weights(rewriter, selection, sample_is_default)
+    elif selection.weights:
+        raise KitError(
+            "WEIGHTS has no meaning here: an evaluation alone reads weights.",
+            where=f"WEIGHTS={selection.weights}",
+            hint="Leave WEIGHTS out.",
+        )
+    rule = f"INPUT={selection.kind}"
+    if upstreams_script or not sample_is_default:
+        for name in _OFFLINE:
+            rewriter.set_variable(name, "1", f"{rule}: no hub is asked")
+    if upstreams_script:
+        cache = str(paths.BUILD / "cache" / "huggingface")
+        rewriter.set_variable("HF_HOME", cache, "caches: below the build folder")
+    if selection.kind == "hub":
+        selection = _downloaded(rewriter, selection, variant)
+    if selection.kind != "sample":
+        _read_files(rewriter, selection, variant, upstreams_script)
+    elif not sample_is_default:
+        rewriter.set("--model_name_or_path", str(paths.SAMPLE / "model"), rule)
+        if not computes_configs:
+            _read_sample_questions(rewriter, rule)
+    return selection
+
+
+def _choose_weights(rewriter: Rewriter, selection: Selection, sample_is_default: bool) -> None:
+    """Let an evaluation have drawn weights where they are asked for; the sample has no others."""
+    if selection.weights:
+        rewriter.set("--weights", selection.weights, "WEIGHTS")
+    elif selection.kind != "sample":
+        rewriter.drop("--weights", f"INPUT={selection.kind}: the model's own weights")
+    elif not sample_is_default:
+        rewriter.set("--weights", model_folder.RANDOM, "INPUT=sample: it comes without weights")
+
+
+def _downloaded(rewriter: Rewriter, selection: Selection, variant: Optional[Variant]) -> Selection:
+    """Return the selection with the hub's names as files here; only an evaluation reads weights."""
+    from . import hub  # imported where something is read from there
+
+    assert selection.listing is not None
+    assert selection.ready is not None
+    questions, weights = "" if variant is None else "train", False
+    if variant is None and not rewriter.has("--gen_sparse_cfg"):
+        questions, weights = "validation", selection.weights != model_folder.RANDOM
+    found = hub.fetch_local(selection.listing, questions, weights, selection.ready)
+    read = {f"{questions}_file": found.questions} if questions else {}
+    return replace(selection, model=found.model, downloaded=found.downloaded, **read)  # type: ignore[arg-type]
+
+
+def _read_files(
+    rewriter: Rewriter, selection: Selection, variant: Optional[Variant], upstreams_script: bool
+) -> None:
+    assert selection.model is not None
+    train = selection.train_file, selection.rule("TRAIN_FILE")
+    validation = selection.validation_file, selection.rule("VALIDATION_FILE")
+    writes_configs = rewriter.has("--gen_sparse_cfg")
+    _check_model_folder(selection.model)
+    if writes_configs:
+        rewriter.set("--output_dir", str(find_user_configs()), f"INPUT={selection.kind} keeps the kit's own")
+    rewriter.set("--model_name_or_path", str(selection.model), selection.rule("MODEL"))
+    if writes_configs and upstreams_script:
+        # It reads questions on its way and does nothing with them.
+        _read_sample_questions(rewriter, "upstream's script wants questions: the sample's")
+    elif rewriter.has("--do_eval") and not writes_configs:
+        needed, given = ("VALIDATION_FILE", validation) if variant is None else ("TRAIN_FILE", train)
+        if given[0] is None:
+            raise KitError(
+                f"INPUT=files needs {needed} here.",
+                where=f"{needed} is empty",
+                hint=f"Give {needed}=<questions in SQuAD's JSON, nested or flat>.",
+            )
+        if upstreams_script and validation[0] is None:
+            validation = train[0], "upstream's script wants some, and does nothing with them"
+        _read_questions(rewriter, train_file=train, validation_file=validation)
+    config = rewriter.value("--config_name")
+    if variant is not None and variant.hybrid and config is not None:
+        committed = Path(rewriter.cwd.after[0]) / config
+        wanted = _config_for(selection.model, variant, committed)
+        if wanted != committed:
+            rewriter.set("--config_name", str(wanted), selection.rule("MODEL"))
+
+
+def _read_sample_questions(rewriter: Rewriter, rule: str) -> None:
+    train, validation = paths.SAMPLE / "train.json", paths.SAMPLE / "validation.json"
+    _read_questions(rewriter, train_file=(train, rule), validation_file=(validation, rule))
+
+
+def _read_questions(rewriter: Rewriter, **chosen: Tuple[Optional[Path], str]) -> None:
+    """Set the files of questions, each by its rule; an option without a file is dropped."""
+    rewriter.drop("--dataset_name", "questions come from files")
+    for option, (path, rule) in chosen.items():
+        if path is None:
+            rewriter.drop(f"--{option}", "INPUT=files")
+        else:
+            rewriter.set(f"--{option}", str(path), rule)
+
+
+def flatten_questions(path: Path, name: str) -> Path:
+    """Return a file with the questions of ``path``, nested or flat, in the flat form, made once.
+
+    :param name: the variable that names the file (``TRAIN_FILE``), for errors.
+    :raises KitError: it cannot be read, or holds no questions in SQuAD's form.
+    """
+    try:
+        files.check_regular(path)
+        made = paths.BUILD / "inputs" / files.digest_file(path)[:16] / "questions.json"
+    except OSError:
+        squad.read_questions(path, name)
+        raise
+    if not made.is_file():
+        rows = [example.flat() for example in squad.read_questions(path, name)]
+        files.write_text(made, json.dumps({"data": rows}) + "\n")
+    return made
+
+
+def _check_model_folder(folder: Path) -> None:
+    if not folder.is_dir():
+        raise KitError(
+            "The model folder does not exist." if not folder.exists() else "MODEL is not a folder.",
+            where=f"MODEL={folder}",
+            hint="Give a folder with config.json and a tokenizer (vocab.txt or tokenizer.json).",
+        )
+    bert_config.read_shape(bert_config.read_config(folder, "MODEL"), str(folder / "config.json"))
+    if not any((folder / name).is_file() for name in ("vocab.txt", "tokenizer.json")):
+        raise KitError(
+            "The model folder has no tokenizer.",
+            where=f"MODEL={folder}",
+            hint="Put the model's vocab.txt or tokenizer.json there.",
+        )

@@ -54,9 +54,9 @@ def damaged(content: Dict[str, Any]) -> Iterator[Tuple[str, Dict[str, Any]]]:
 
 @pytest.fixture
 def job(kit: Kit, derived_source: Path) -> jobs.TreeJob:
-    from launch.build import inputs
+    from launch.build import rules
 
-    return jobs.load_tree(str(kit.launch_file), VARIANT, inputs.Selection("sample"), Registry())
+    return jobs.load_tree(str(kit.launch_file), VARIANT, rules.Selection("sample"), Registry())
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Dict, List, Tuple
 
-from launch.build import inputs, jobs, rules
+from launch.build import jobs, rules, upstream
 from launch.build.jobs import TreeJob
 from launch.core import paths
 from launch.core.errors import KitError
@@ -120,7 +120,8 @@ def pair(source: Source, small: bool) -> Tuple[Side, Side]:
     the kit's own program without and with the set ``fast``.
     """
     if isinstance(source, Fork):
-        return Side("hand", Hand(small), rules.UPSTREAM, False), Side("kit", source, rules.UPSTREAM, True)
+        launch = upstream.UPSTREAM
+        return Side("hand", Hand(small), launch, False), Side("kit", source, launch, True)
     launch = str(paths.LAUNCH_FILE)
     return Side("FAST=0", Plain(), launch, False), Side("FAST=1", source, launch, True)
 
@@ -131,7 +132,7 @@ def job(side: Side, variant: Variant) -> TreeJob:
     :raises KitError: the launch file or an input is at fault.
     """
     questions = paths.SAMPLE / "train.json", paths.SAMPLE / "validation.json"
-    selection = inputs.Selection("files", MODEL, *questions)
+    selection = rules.Selection("files", MODEL, *questions)
     found = jobs.load_job(side.launch, variant.name, selection, side.source)
     before = found.arguments.output_dir
     after = str(side.folder if variant.hybrid else side.folder / variant.name)

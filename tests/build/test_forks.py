@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from launch.build import rules
+from launch.build import upstream
 from launch.core import git, paths
 from launch.model import bert_config
 from launch.model.variants import VARIANTS
@@ -81,7 +81,7 @@ def test_the_real_launch_file_offers_every_variant() -> None:
             done = call(["command", "--launch=upstream", f"--source={source}", f"--v={name}"])
             assert done.returncode == 0, done.stderr
             assert not re.search(r"vscode-runs|/data\d|workspaceFolder|DEVICES=1", done.stdout)
-    assert rules.find_upstream_file().is_file()
+    assert upstream.find_upstream_file().is_file()
 
 
 @pytest.mark.parametrize("launch", ["kit", "upstream"])

@@ -260,10 +260,10 @@ def test_all_again_has_nothing_to_do_and_imports_no_torch(built: Kit) -> None:
 
 def keys(kit: Kit, **options: object) -> dict:
     """The key of the hybrid's first stage as the commands would compute it."""
-    from launch.build import inputs, jobs
+    from launch.build import jobs, rules
 
     values = {"model": kit.model, "train": paths.SAMPLE / "train.json", "launch": kit.launch_file, **options}
-    selection = inputs.Selection("files", Path(values["model"]), Path(values["train"]), None, None)
+    selection = rules.Selection("files", Path(values["model"]), Path(values["train"]), None, None)
     job = jobs.load_tree(str(values["launch"]), variants.find_variant(HYBRID), selection, Registry())
     return jobs.make_onnx_key(job)
 

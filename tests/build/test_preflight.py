@@ -11,7 +11,7 @@ from typing import Any, Dict, List
 import pytest
 
 from launch.build import jobs, preflight
-from launch.build.inputs import Selection
+from launch.build.rules import Selection
 from launch.core import machine, paths
 from launch.core.errors import KitError
 from launch.model import variants

@@ -12,7 +12,7 @@ from typing import Dict, List
 import pytest
 
 from launch import __main__ as cli
-from launch.build import inputs, jobs, rules
+from launch.build import jobs, rules, upstream
 from launch.build.rules import ALLOCATOR
 from launch.core import git, machine, paths
 from launch.core.errors import KitError
@@ -139,7 +139,7 @@ def make_checkout(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "EXTENSIONS": "build/torch_extensions",
     }.items():
         monkeypatch.setattr(paths, name, kit / place)
-    monkeypatch.setattr(rules, "_DEVICES", folder / "dev")
+    monkeypatch.setattr(upstream, "_DEVICES", folder / "dev")
     monkeypatch.setenv("PATH", "/usr/bin")
     for path in (kit / "patches", folder / "dev"):
         path.mkdir(parents=True)
@@ -173,7 +173,7 @@ def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def load(job: str, source: str = "fork") -> jobs.Job:
-    return jobs.load_job("upstream", job, inputs.Selection(), SOURCES[source])
+    return jobs.load_job("upstream", job, rules.Selection(), SOURCES[source])
 
 
 def change(file: Path, old: str, new: str) -> None:
@@ -264,14 +264,14 @@ def test_on_the_registry_the_kits_program_runs_with_the_same_arguments(file: Pat
 @pytest.mark.parametrize("source", SOURCES)
 @pytest.mark.parametrize("variant", VARIANTS.values(), ids=VARIANTS)
 def test_each_tree_is_built_in_a_folder_of_its_own(file: Path, variant: Variant, source: str) -> None:
-    found = jobs.load_tree("upstream", variant, inputs.Selection(), SOURCES[source])
+    found = jobs.load_tree("upstream", variant, rules.Selection(), SOURCES[source])
     assert found.onnx_path == paths.BUILD / "work" / variant.name / f"{variant.name}-8bit.onnx"
 
 
 def test_a_tree_that_the_file_names_otherwise_is_refused(file: Path) -> None:
     change(file, f"{UNSTRUCTURED}-8bit.onnx", "other.onnx")
     with pytest.raises(KitError, match=r"but other\.onnx") as caught:
-        jobs.load_tree("upstream", VARIANTS[UNSTRUCTURED], inputs.Selection(), Fork())
+        jobs.load_tree("upstream", VARIANTS[UNSTRUCTURED], rules.Selection(), Fork())
     assert caught.value.where == f"upstream: {UNSTRUCTURED}"
 
 
@@ -281,7 +281,7 @@ def test_the_explanation_has_every_word_of_the_file_and_a_rule_for_every_change(
     file: Path, job: str, source: str
 ) -> None:
     found = load(job, source)
-    name = rules.name_upstream(job)
+    name = upstream.name_upstream(job)
     entries = jsonc.parse_jsonc(FILE, "").value["configurations"]
     entry = next(entry for entry in entries if entry["name"] == name)
     variables = [f"{name}={value}" for name, value in entry["env"].items()]
@@ -404,7 +404,7 @@ def test_a_rule_that_no_longer_matches_is_an_error(
         load(job, source)
     assert f"the rule '{rule}'" in caught.value.what
     assert str(file) in caught.value.where
-    assert f": {rules.name_upstream(job)}: " in caught.value.where
+    assert f": {upstream.name_upstream(job)}: " in caught.value.where
     assert found in caught.value.where
     assert caught.value.hint
 
@@ -486,7 +486,7 @@ def test_a_moved_checkout_keeps_its_trees_and_a_changed_file_does_not(
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_text(name)
             for variant in VARIANTS.values():
-                tree_job = jobs.load_tree("upstream", variant, inputs.Selection(), SOURCES[source])
+                tree_job = jobs.load_tree("upstream", variant, rules.Selection(), SOURCES[source])
                 keys.append(json.dumps(jobs.make_onnx_key(tree_job)))
         assert str(tmp_path) not in "".join(keys)
     half = len(keys) // 2

@@ -12,7 +12,7 @@ from typing import Callable, Dict, Set, Tuple
 import pytest
 
 from launch import cli
-from launch.build import convert, inputs, preflight
+from launch.build import convert, preflight, rules
 from launch.cli import COMMANDS, OPTIONS
 from launch.core import child, paths
 from launch.core.errors import KitError
@@ -275,7 +275,7 @@ def test_help_loads_nothing_of_what_the_commands_do() -> None:
 
 def test_the_words_to_choose_from_are_those_that_are_acted_on() -> None:
     acted_on = {
-        "input": inputs.KINDS,
+        "input": rules.KINDS,
         "source": source.KINDS,
         "mo": tuple(convert.OPTIMIZERS),
         "level": compare.LEVELS,

@@ -48,12 +48,12 @@ OPTIONS = ("--cache_dir", "--train_file", "--validation_file", "--nncf_config", 
 
 KEY = """
 import json
-from launch.build import inputs, jobs
+from launch.build import jobs, rules
 from launch.core import paths
 from launch.model import variants
 from launch.sources.source import Registry
 for variant in variants.VARIANTS.values():
-    tree = jobs.load_tree(str(paths.LAUNCH_FILE), variant, inputs.Selection(), Registry())
+    tree = jobs.load_tree(str(paths.LAUNCH_FILE), variant, rules.Selection(), Registry())
     print(json.dumps(jobs.make_onnx_key(tree)))
 """
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from launch import vscode
 from launch.artifact import trees
-from launch.build import inputs, jobs, rules
+from launch.build import jobs, rules, upstream
 from launch.core import child, files, hidden, paths
 from launch.model.variants import VARIANTS
 from launch.sources.source import Fork, Registry
@@ -131,7 +131,7 @@ def test_no_file_and_no_line_has_a_persons_value(built: Kit, kit: Kit) -> None:
 def load(kit: Kit, monkeypatch: pytest.MonkeyPatch, **changed: str) -> jobs.TreeJob:
     for name, value in {**EXPORTED, **changed}.items():
         monkeypatch.setenv(name, value)
-    selection = inputs.Selection()
+    selection = rules.Selection()
     return jobs.load_tree(str(kit.launch_file), VARIANTS[HYBRID], selection, Registry())
 
 
@@ -227,11 +227,11 @@ def test_the_kits_variables_are_those_that_it_sets(monkeypatch: pytest.MonkeyPat
     threads = 1000  # more than there are cores, so that the variables for that are set, too
     for name in (*VARIANTS, "configs", "evaluate"):
         for source in (Registry(), Fork()):
-            job = jobs.load_job(str(paths.LAUNCH_FILE), name, inputs.Selection(threads=threads), source)
+            job = jobs.load_job(str(paths.LAUNCH_FILE), name, rules.Selection(threads=threads), source)
             found |= {variable for variable, value in job.invocation.env.items() if value is not None}
-    if rules.third_party.is_checked_out(rules.third_party.find_fork("transformers")):
+    if upstream.third_party.is_checked_out(upstream.third_party.find_fork("transformers")):
         for name in (HYBRID, "configs", "evaluate"):
-            found |= set(rules.rewrite_upstream(name, Fork()).result().env)
+            found |= set(upstream.rewrite_upstream(name, Fork()).result().env)
     else:
         found.add("TORCH_DISTRIBUTED_DEBUG")
     assert found == hidden.OWN

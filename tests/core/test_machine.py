@@ -11,7 +11,7 @@ from typing import Any, Callable, Dict, List, Mapping, Optional, Set
 
 import pytest
 
-from launch.build import inputs, jobs
+from launch.build import jobs, rules
 from launch.core import machine, paths
 from launch.core.errors import KitError
 from launch.model import variants
@@ -174,7 +174,7 @@ def clean() -> Dict[str, str]:
 
 def job(kit: Kit, threads: Optional[int] = None) -> jobs.TreeJob:
     questions = paths.SAMPLE / "train.json"
-    selection = inputs.Selection("files", kit.model, questions, threads=threads)
+    selection = rules.Selection("files", kit.model, questions, threads=threads)
     return jobs.load_tree(str(kit.launch_file), variants.find_variant(HYBRID), selection, Registry())
 
 
@@ -293,7 +293,7 @@ def test_a_hostile_shell_makes_the_same_bytes(
 
 
 def test_the_configs_need_no_threads(kit: Kit) -> None:
-    selection = inputs.Selection("sample", threads=3)
+    selection = rules.Selection("sample", threads=3)
     run = jobs.load_job(str(kit.launch_file), "configs", selection, Registry())
     assert not set(run.invocation.env) & set(machine.THREADS)
 

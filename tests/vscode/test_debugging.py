@@ -18,7 +18,7 @@ from typing import Any, Callable, Dict, Iterator, List, Mapping, Sequence
 import pytest
 
 from launch import vscode
-from launch.build import rules
+from launch.build import upstream
 from launch.build.rules import ALLOCATOR
 from launch.core import files, machine, paths
 from launch.core.errors import KitError
@@ -424,7 +424,7 @@ def test_upstreams_configurations_run_in_the_debugger(
     words += ["WEIGHTS=random"] if name == "evaluate" else []
     here = {**vscode, "KIT_BUILD": os.environ["KIT_BUILD"]}
     expected = printed(tmp_path, name, *words, environment=here)
-    entry = entries(rules.find_upstream_file())[rules.name_upstream(name)]
+    entry = entries(upstream.find_upstream_file())[upstream.name_upstream(name)]
     tree = paths.DERIVED_SOURCES / "fork"
     request = launch_request(upstreams(name, entry, tiny_model), tree, vscode, PYTHON)
     program = tree / "transformers/examples/pytorch/question-answering" / Path(entry["program"]).name

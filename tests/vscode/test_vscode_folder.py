@@ -11,7 +11,7 @@ from typing import Any, Dict, List
 import pytest
 
 from launch import vscode
-from launch.build import inputs, jobs
+from launch.build import jobs, rules
 from launch.cli import COMMANDS
 from launch.core import git, paths
 from launch.core.errors import KitError
@@ -205,7 +205,7 @@ OTHERS_ARGS = ["--model_name_or_path", "m", "--output_dir", "o", "--do_eval", "-
 )
 def test_a_program_that_is_called_as_the_kits_is_another_one(tmp_path: Path, target: Dict[str, str]) -> None:
     file = write_entry(tmp_path, args=OTHERS_ARGS, **target)
-    found = jobs.run_of(file, "mine", inputs.Selection(seed=7), Registry())
+    found = jobs.run_of(file, "mine", rules.Selection(seed=7), Registry())
     assert not isinstance(found, jobs.Job)
     assert found.invocation.args == tuple(OTHERS_ARGS)
 
@@ -216,7 +216,7 @@ def test_a_program_that_is_called_as_the_kits_is_another_one(tmp_path: Path, tar
 def test_the_kits_program_is_known_by_its_path(tmp_path: Path, program: str) -> None:
     file = write_entry(tmp_path, program=program, args=OTHERS_ARGS)
     with pytest.raises(KitError) as caught:
-        jobs.run_of(file, "mine", inputs.Selection(), Registry())
+        jobs.run_of(file, "mine", rules.Selection(), Registry())
     assert "--learning_rate" in caught.value.what
     assert caught.value.where == f"{file}, line 1, configurations[0].args"
 
@@ -236,7 +236,7 @@ def test_a_job_that_runs_another_program_is_an_error_there(
     file = write_entry(tmp_path, name="evaluate", args=["--no-such"], **target)
     for load in (jobs.load_job, jobs.run_of):
         with pytest.raises(KitError) as caught:
-            load(file, "evaluate", inputs.Selection(), Registry())
+            load(file, "evaluate", rules.Selection(), Registry())
         assert caught.value.where == f"{file}, line 1, configurations[0].{where}"
         assert "question-answering program" in caught.value.what
 
@@ -245,13 +245,13 @@ def test_the_arguments_of_the_platform_are_the_ones_that_are_wrong(tmp_path: Pat
     platform = {PLATFORM: {"args": ["--no-such"]}}
     file = write_entry(tmp_path, name="evaluate", program="launch/qa/run_qa.py", args=[], **platform)
     with pytest.raises(KitError) as caught:
-        jobs.load_job(file, "evaluate", inputs.Selection(), Registry())
+        jobs.load_job(file, "evaluate", rules.Selection(), Registry())
     assert caught.value.where.endswith(f"configurations[0].{PLATFORM}.args")
 
 
 def shown(file: str) -> List[str]:
     """Return the table of EXPLAIN=1."""
-    return jobs.run_of(file, "mine", inputs.Selection(), Registry()).explain().splitlines()[2:]
+    return jobs.run_of(file, "mine", rules.Selection(), Registry()).explain().splitlines()[2:]
 
 
 def test_explain_shows_each_part_as_it_stands_in_the_file(
@@ -335,6 +335,6 @@ def test_the_jobs_on_the_releases_have_one_environment_and_the_same_common_argum
 def test_a_copy_of_a_job_under_another_name_is_still_a_job(kit: Kit) -> None:
     text = kit.launch_file.read_text(encoding="utf-8")
     kit.launch_file.write_text(text.replace(f'"name": "{UNSTRUCTURED}"', '"name": "mine"'), encoding="utf-8")
-    found = jobs.run_of(str(kit.launch_file), "mine", inputs.Selection(seed=7), Registry())
+    found = jobs.run_of(str(kit.launch_file), "mine", rules.Selection(seed=7), Registry())
     assert isinstance(found, jobs.Job)
     assert found.arguments.seed == 7

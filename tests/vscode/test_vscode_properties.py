@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from launch import vscode
-from launch.build import inputs, jobs
+from launch.build import jobs, rules
 from launch.core import hidden, paths
 from launch.core.errors import KitError
 from launch.sources.source import Registry
@@ -279,7 +279,7 @@ READABLE = st.fixed_dictionaries(
     TARGETS,
     st.one_of(QA_WORDS, QA_WORDS.map(" ".join)),
     READABLE,
-    st.sampled_from([inputs.Selection(), inputs.Selection(seed=7)]),
+    st.sampled_from([rules.Selection(), rules.Selection(seed=7)]),
 )
 def test_any_configuration_is_a_run_a_job_or_an_error(name, target, args, body, selection):
     whole = {"name": name, "type": "debugpy", "request": "launch", "cwd": "${workspaceFolder}"}

@@ -7,7 +7,7 @@ from typing import Any, Dict, Optional
 
 import pytest
 
-from launch.build import hub, inputs, jobs, program
+from launch.build import hub, jobs, program, rules
 from launch.core import files, paths
 from launch.core.errors import KitError
 from launch.model import bert_config, hub_list, squad
@@ -30,8 +30,8 @@ DOWNLOADED = {"repository": "owner/name", "revision": "0" * 40}
 
 
 @pytest.fixture
-def chosen(tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> inputs.Selection:
-    made = inputs.Selection(
+def chosen(tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> rules.Selection:
+    made = rules.Selection(
         "files",
         model=tiny_model,
         train_file=write(tmp_path / "mine.json", nested()),
@@ -46,19 +46,19 @@ def chosen(tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) ->
     return made
 
 
-def load(launch: str, job: str, source: str, selection: inputs.Selection) -> jobs.Job:
+def load(launch: str, job: str, source: str, selection: rules.Selection) -> jobs.Job:
     return jobs.load_job(LAUNCHES[launch], job, selection, SOURCES[source])
 
 
-def selected(kind: str, chosen: inputs.Selection) -> inputs.Selection:
+def selected(kind: str, chosen: rules.Selection) -> rules.Selection:
     """Return the selection of a kind; what ``hub`` downloads are the files of ``chosen``."""
     if kind == "hub":
-        return inputs.Selection("hub", listing=hub_list.read_hub_list(hub_list.LIST), ready=lambda: None)
-    return chosen if kind == "files" else inputs.Selection(kind)
+        return rules.Selection("hub", listing=hub_list.read_hub_list(hub_list.LIST), ready=lambda: None)
+    return chosen if kind == "files" else rules.Selection(kind)
 
 
-def without(selection: inputs.Selection, name: str) -> inputs.Selection:
-    return inputs.Selection(**{**vars(selection), name: None})
+def without(selection: rules.Selection, name: str) -> rules.Selection:
+    return rules.Selection(**{**vars(selection), name: None})
 
 
 def rule(job: jobs.Job, option: str) -> str:
@@ -78,7 +78,7 @@ def reads(job: jobs.Job) -> Dict[str, Optional[str]]:
     return {name: value for name, value in found.items() if value is not None}
 
 
-def expected(kind: str, source: str, chosen: inputs.Selection) -> Dict[str, str]:
+def expected(kind: str, source: str, chosen: rules.Selection) -> Dict[str, str]:
     found = dict.fromkeys(OFFLINE, "1")
     if source == "fork":
         found["HF_HOME"] = str(paths.BUILD / "cache" / "huggingface")
@@ -98,12 +98,12 @@ def expected(kind: str, source: str, chosen: inputs.Selection) -> Dict[str, str]
     return found
 
 
-@pytest.mark.parametrize("kind", inputs.KINDS)
+@pytest.mark.parametrize("kind", rules.KINDS)
 @pytest.mark.parametrize("source", SOURCES)
 @pytest.mark.parametrize("launch", LAUNCHES)
 @pytest.mark.parametrize("name", [HYBRID, UNSTRUCTURED, "evaluate"])
 def test_a_run_reads_the_same_with_either_launch_file(
-    name: str, launch: str, source: str, kind: str, chosen: inputs.Selection
+    name: str, launch: str, source: str, kind: str, chosen: rules.Selection
 ) -> None:
     selection = selected(kind, chosen)
     job = load(launch, name, source, selection)
@@ -124,10 +124,10 @@ def test_a_run_reads_the_same_with_either_launch_file(
         assert Path(job.arguments.train_file).is_file()
 
 
-@pytest.mark.parametrize("kind", inputs.KINDS)
+@pytest.mark.parametrize("kind", rules.KINDS)
 @pytest.mark.parametrize("launch", LAUNCHES)
 def test_upstreams_script_reads_questions_before_it_writes_configs(
-    launch: str, kind: str, chosen: inputs.Selection
+    launch: str, kind: str, chosen: rules.Selection
 ) -> None:
     job = load(launch, "configs", "fork", selected(kind, chosen))
     wanted = expected("sample", "fork", chosen)
@@ -138,10 +138,10 @@ def test_upstreams_script_reads_questions_before_it_writes_configs(
     assert job.arguments.do_eval
 
 
-@pytest.mark.parametrize("kind", inputs.KINDS)
+@pytest.mark.parametrize("kind", rules.KINDS)
 @pytest.mark.parametrize("launch", LAUNCHES)
 def test_the_kits_program_computes_configs_from_a_folder_and_needs_no_questions(
-    launch: str, kind: str, chosen: inputs.Selection
+    launch: str, kind: str, chosen: rules.Selection
 ) -> None:
     selection = without(without(chosen, "train_file"), "validation_file")
     job = load(launch, "configs", "registry", selected(kind, selection))
@@ -153,7 +153,7 @@ def test_the_kits_program_computes_configs_from_a_folder_and_needs_no_questions(
 
 
 @pytest.mark.parametrize("launch", LAUNCHES)
-def test_trees_need_questions_to_calibrate_on_only(launch: str, chosen: inputs.Selection) -> None:
+def test_trees_need_questions_to_calibrate_on_only(launch: str, chosen: rules.Selection) -> None:
     train_only = without(chosen, "validation_file")
     assert load(launch, HYBRID, "registry", train_only).arguments.validation_file is None
     job = load(launch, HYBRID, "fork", train_only)
@@ -168,7 +168,7 @@ def test_trees_need_questions_to_calibrate_on_only(launch: str, chosen: inputs.S
 @pytest.mark.parametrize("source", SOURCES)
 @pytest.mark.parametrize("launch", LAUNCHES)
 def test_an_evaluation_needs_questions_to_evaluate_on_only(
-    launch: str, source: str, chosen: inputs.Selection
+    launch: str, source: str, chosen: rules.Selection
 ) -> None:
     job = load(launch, "evaluate", source, without(chosen, "train_file"))
     assert job.arguments.train_file is None
@@ -180,10 +180,10 @@ def test_an_evaluation_needs_questions_to_evaluate_on_only(
 @pytest.mark.parametrize("source", SOURCES)
 @pytest.mark.parametrize("launch", LAUNCHES)
 def test_weights_are_drawn_for_the_sample_and_who_asks(
-    launch: str, source: str, chosen: inputs.Selection
+    launch: str, source: str, chosen: rules.Selection
 ) -> None:
     for selection, drawn in (
-        (inputs.Selection(), True),
+        (rules.Selection(), True),
         (selected("hub", chosen), False),
         (dataclasses.replace(selected("hub", chosen), weights="random"), True),
         (chosen, False),
@@ -199,13 +199,13 @@ def test_weights_are_drawn_for_the_sample_and_who_asks(
 @pytest.mark.parametrize("name", [HYBRID, "configs"])
 def test_what_reads_no_weights_refuses_them(name: str) -> None:
     with pytest.raises(KitError, match="WEIGHTS has no meaning") as caught:
-        load("kit", name, "registry", inputs.Selection(weights="random"))
+        load("kit", name, "registry", rules.Selection(weights="random"))
     assert caught.value.where == "WEIGHTS=random"
 
 
 def test_other_weights_than_random_are_refused() -> None:
     with pytest.raises(KitError, match="no weights 'my-bert'") as caught:
-        inputs.choose_inputs("sample", "", "", "", "", "my-bert")
+        rules.choose_inputs("sample", "", "", "", "", "my-bert")
     assert caught.value.where == "WEIGHTS=my-bert"
     assert "WEIGHTS=random" in caught.value.hint
 
@@ -214,16 +214,16 @@ def test_other_weights_than_random_are_refused() -> None:
 @pytest.mark.parametrize("launch", LAUNCHES)
 def test_the_seed_is_the_files_unless_one_is_given(launch: str, source: str) -> None:
     for name in (HYBRID, UNSTRUCTURED, "evaluate"):
-        assert load(launch, name, source, inputs.Selection()).arguments.seed == 42
-        job = load(launch, name, source, inputs.Selection(seed=7))
+        assert load(launch, name, source, rules.Selection()).arguments.seed == 42
+        job = load(launch, name, source, rules.Selection(seed=7))
         assert job.arguments.seed == 7
         assert rule(job, "--seed") == "SEED"
-    assert "--seed" not in load(launch, "configs", "registry", inputs.Selection(seed=7)).invocation.args
+    assert "--seed" not in load(launch, "configs", "registry", rules.Selection(seed=7)).invocation.args
 
 
 @pytest.mark.parametrize("source", SOURCES)
 @pytest.mark.parametrize("launch", LAUNCHES)
-def test_a_hybrid_is_cut_from_the_users_model(launch: str, source: str, chosen: inputs.Selection) -> None:
+def test_a_hybrid_is_cut_from_the_users_model(launch: str, source: str, chosen: rules.Selection) -> None:
     job = load(launch, HYBRID, source, chosen)
     config = Path(str(job.arguments.config_name))
     assert config.parent.parent.parent == paths.BUILD / "configs"
@@ -234,12 +234,12 @@ def test_a_hybrid_is_cut_from_the_users_model(launch: str, source: str, chosen: 
 
 
 @pytest.mark.parametrize("source", SOURCES)
-def test_from_a_bert_large_the_committed_config_is_taken(source: str, chosen: inputs.Selection) -> None:
-    large = inputs.Selection("files", model=paths.SAMPLE / "model", train_file=chosen.train_file)
+def test_from_a_bert_large_the_committed_config_is_taken(source: str, chosen: rules.Selection) -> None:
+    large = rules.Selection("files", model=paths.SAMPLE / "model", train_file=chosen.train_file)
     job = load("kit", HYBRID, source, large)
     assert job.arguments.config_name == str(paths.PACKAGE / "configs" / HYBRID / "config.json")
     assert rule(job, "--config_name") == ""
-    folder = Path(load("upstream", HYBRID, source, inputs.Selection()).invocation.cwd)
+    folder = Path(load("upstream", HYBRID, source, rules.Selection()).invocation.cwd)
     committed = folder / CONFIG.format(HYBRID)
     committed.parent.mkdir(parents=True)
     committed.write_bytes((paths.PACKAGE / "configs" / HYBRID / "config.json").read_bytes())
@@ -252,7 +252,7 @@ def test_what_somebody_wrote_into_the_kits_launch_file_stays(tmp_path: Path) -> 
         text = text.replace("${workspaceFolder}/launch/sample/" + name, f"/mine/{name}")
     edited = tmp_path / "launch.json"
     edited.write_text(text)
-    job = jobs.load_job(str(edited), HYBRID, inputs.Selection(), SOURCES["registry"])
+    job = jobs.load_job(str(edited), HYBRID, rules.Selection(), SOURCES["registry"])
     found = job.arguments
     assert (found.model_name_or_path, found.train_file) == ("/mine/model", "/mine/train.json")
     assert found.validation_file == "/mine/validation.json"
@@ -263,18 +263,18 @@ def test_a_configuration_of_another_program_runs_on_the_registry_alone(tmp_path:
     edited = tmp_path / "launch.json"
     edited.write_text(paths.LAUNCH_FILE.read_text().replace("/launch/qa/run_qa.py", "/mine/run_qa.py"))
     with pytest.raises(KitError) as caught:
-        jobs.load_job(str(edited), UNSTRUCTURED, inputs.Selection(), SOURCES["fork"])
+        jobs.load_job(str(edited), UNSTRUCTURED, rules.Selection(), SOURCES["fork"])
     assert "SOURCE=fork" in caught.value.what
     assert caught.value.where.startswith(f"{edited}, line ")
     assert "program = " in caught.value.where
-    job = jobs.load_job(str(edited), UNSTRUCTURED, inputs.Selection(), SOURCES["registry"])
+    job = jobs.load_job(str(edited), UNSTRUCTURED, rules.Selection(), SOURCES["registry"])
     assert job.invocation.target[0].endswith("/mine/run_qa.py")
 
 
 @pytest.mark.parametrize("content", [nested(), flat(), nested(question="Où va-t-il?")])
 def test_the_flat_form_has_the_same_questions(tmp_path: Path, content: dict) -> None:
     path = write(tmp_path / "mine.json", content)
-    made = inputs.flatten_questions(path, "TRAIN_FILE")
+    made = rules.flatten_questions(path, "TRAIN_FILE")
     rows = json.loads(made.read_text())["data"]
     assert rows == [example.flat() for example in squad.read_questions(path, "TRAIN_FILE")]
     assert squad.read_questions(made, "TRAIN_FILE") == squad.read_questions(path, "TRAIN_FILE")
@@ -282,13 +282,13 @@ def test_the_flat_form_has_the_same_questions(tmp_path: Path, content: dict) -> 
 
 def test_the_flat_form_is_named_after_the_content_and_made_once(tmp_path: Path) -> None:
     path = write(tmp_path / "mine.json", nested())
-    made = inputs.flatten_questions(path, "TRAIN_FILE")
+    made = rules.flatten_questions(path, "TRAIN_FILE")
     assert made == made_flat(path)
     made.write_text("made before")
-    assert inputs.flatten_questions(write(tmp_path / "copy.json", nested()), "TRAIN_FILE") == made
+    assert rules.flatten_questions(write(tmp_path / "copy.json", nested()), "TRAIN_FILE") == made
     assert made.read_text() == "made before"
     write(path, nested(id="q2"))
-    assert inputs.flatten_questions(path, "TRAIN_FILE") != made
+    assert rules.flatten_questions(path, "TRAIN_FILE") != made
 
 
 @pytest.mark.parametrize(
@@ -301,12 +301,12 @@ def test_the_flat_form_is_named_after_the_content_and_made_once(tmp_path: Path) 
     ],
 )
 def test_a_file_without_questions_is_named_and_leaves_nothing(
-    tmp_path: Path, chosen: inputs.Selection, content: object, words: str
+    tmp_path: Path, chosen: rules.Selection, content: object, words: str
 ) -> None:
     path = tmp_path / "broken.json"
     if content is not None:
         write(path, content)
-    selection = inputs.Selection(**{**vars(chosen), "train_file": path})
+    selection = rules.Selection(**{**vars(chosen), "train_file": path})
     with pytest.raises(KitError, match=words) as caught:
         load("upstream", HYBRID, "fork", selection)
     assert caught.value.where.startswith(f"TRAIN_FILE={path}")
@@ -330,7 +330,7 @@ def test_upstreams_script_gets_the_launch_files_questions_in_its_form(
 ) -> None:
     mine = tmp_path / "mine.json"
     mine.write_bytes(mark + json.dumps(nested()).encode())
-    job = jobs.load_job(str(edited(tmp_path, mine)), name, inputs.Selection(), SOURCES["fork"])
+    job = jobs.load_job(str(edited(tmp_path, mine)), name, rules.Selection(), SOURCES["fork"])
     argument = "validation_file" if name == "evaluate" else "train_file"
     assert getattr(job.arguments, argument) == str(made_flat(mine))
     assert job.questions(argument) == mine
@@ -341,7 +341,7 @@ def test_upstreams_script_gets_the_launch_files_questions_in_its_form(
 def test_what_the_launch_file_names_is_named_with_its_place(tmp_path: Path, source: str) -> None:
     mine = write(tmp_path / "mine.json", nested())
     launch = edited(tmp_path, mine)
-    job = jobs.load_job(str(launch), "evaluate", inputs.Selection(), SOURCES[source])
+    job = jobs.load_job(str(launch), "evaluate", rules.Selection(), SOURCES[source])
     lines = launch.read_text().splitlines()
     line = next(
         n
@@ -353,7 +353,7 @@ def test_what_the_launch_file_names_is_named_with_its_place(tmp_path: Path, sour
     write(mine, nested(question=7))
 
     def read() -> None:
-        again = jobs.load_job(str(launch), "evaluate", inputs.Selection(), SOURCES[source])
+        again = jobs.load_job(str(launch), "evaluate", rules.Selection(), SOURCES[source])
         squad.read_questions(again.questions("validation_file"), again.named("validation_file"))
 
     with pytest.raises(KitError) as caught:
@@ -365,14 +365,14 @@ def test_what_the_launch_file_names_is_named_with_its_place(tmp_path: Path, sour
 
 @pytest.mark.parametrize("source", SOURCES)
 @pytest.mark.parametrize("launch", LAUNCHES)
-def test_what_make_names_is_named_by_its_variable(launch: str, source: str, chosen: inputs.Selection) -> None:
+def test_what_make_names_is_named_by_its_variable(launch: str, source: str, chosen: rules.Selection) -> None:
     job = load(launch, "evaluate", source, chosen)
     assert job.named("validation_file") == "VALIDATION_FILE"
     assert job.named("model_name_or_path") == "MODEL"
     assert job.questions("validation_file") == chosen.validation_file
 
 
-def test_a_script_that_failed_has_the_persons_files_looked_through(chosen: inputs.Selection) -> None:
+def test_a_script_that_failed_has_the_persons_files_looked_through(chosen: rules.Selection) -> None:
     job = load("kit", "evaluate", "fork", chosen)
     assert str(chosen.validation_file) in program.cause_step(job).argv
     assert job.arguments.validation_file not in program.cause_step(job).argv
@@ -392,12 +392,12 @@ def test_a_script_that_failed_has_the_persons_files_looked_through(chosen: input
 )
 def test_values_that_make_no_selection_are_named(values: tuple, where: str) -> None:
     with pytest.raises(KitError) as caught:
-        inputs.choose_inputs(*values)
+        rules.choose_inputs(*values)
     assert caught.value.where == where
 
 
 def test_paths_are_taken_from_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert inputs.choose_inputs("files", "m", "t.json", "", "4294967295") == inputs.Selection(
+    assert rules.choose_inputs("files", "m", "t.json", "", "4294967295") == rules.Selection(
         "files", model=tmp_path / "m", train_file=tmp_path / "t.json", seed=4294967295
     )
