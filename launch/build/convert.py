@@ -85,15 +85,6 @@ def make_ir_key(onnx_sha256: str, optimizer: Optimizer = DEFAULT) -> Dict[str, A
     }
 
 
-def _environment(base: Dict[str, str]) -> Dict[str, str]:
-    """Return Model Optimizer's variables; without an answer in its home, its telemetry asks and waits."""
-    home = paths.BUILD / "home"
-    consent = home / "intel" / "openvino_telemetry"
-    consent.parent.mkdir(parents=True, exist_ok=True)
-    consent.write_text("0")
-    return {**machine.inherit_variables(base), "HOME": str(home), "PYTHONHASHSEED": "0"}
-
-
 def convert_to_ir(
     python: Path,
     onnx_path: Path,
@@ -110,9 +101,11 @@ def convert_to_ir(
     python = optimizer.python(python)
     tree = onnx_path.parent
     log = tree / "ir" / trees.MO_LOG
+    home = paths.BUILD / "home"
+    files.write_text(home / "intel" / "openvino_telemetry", "0")  # without an answer there it asks and waits
     usage = child.run_child(
         _command(python, onnx_path, optimizer),
-        env=_environment(base),
+        env={**machine.inherit_variables(base), "HOME": str(home), "PYTHONHASHSEED": "0"},
         cwd=tree,
         log=log,
         what=f"IR by Model Optimizer {optimizer.name}",

@@ -266,9 +266,11 @@ def _arguments(rewriter: Rewriter) -> Arguments:
 
     :raises KitError: it is wrong, or a number or a switch comes from a variable of the environment.
     """
-    arguments = _parse(rewriter.result())
+    invocation = rewriter.result()
+    program = Path(invocation.target[-1]).name
+    arguments = parse_arguments(program, invocation.args)
     try:
-        shown = vars(_parse(rewriter.result(), shown=True))
+        shown = vars(parse_arguments(program, list(map(hidden.show_word, invocation.args))))
     except KitError as error:
         hint = "Write it out: what a tree was made from is published with it."
         raise KitError(error.what, where=error.where, hint=hint) from None
@@ -278,11 +280,6 @@ def _arguments(rewriter: Rewriter) -> Arguments:
         if value != shown[name]
     }
     return replace(arguments, **differing)
-
-
-def _parse(invocation: vscode.Invocation, *, shown: bool = False) -> Arguments:
-    args = [hidden.show_word(word) if shown else word for word in invocation.args]
-    return parse_arguments(Path(invocation.target[-1]).name, args)
 
 
 def load_tree(launch: str, variant: Variant, selection: rules.Selection, source: Source) -> TreeJob:

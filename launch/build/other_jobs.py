@@ -30,15 +30,17 @@ def write_configs(job: Job, prepare: Callable[[], None], ready_environment: Call
     """
     preflight.check_job(job)
     job.shape()
-    if job.upstreams_script:
-        with hold_lock(LOCK, LOCKED) as lock:
-            prepare()
-            _run_upstreams(job, lock)
-        return 0
-    if job.invocation.python == str(paths.VENV_PYTHON):
+    if not job.upstreams_script and job.invocation.python == str(paths.VENV_PYTHON):
         ready_environment()
     with hold_lock(LOCK, LOCKED) as lock:
-        _forget_earlier(job)
+        if job.upstreams_script:
+            prepare()
+        if job.local(job.arguments.output_dir) == rules.find_user_configs():
+            # Those of a person's earlier model: not every model has all four.
+            shutil.rmtree(rules.find_user_configs(), ignore_errors=True)
+        if job.upstreams_script:
+            _run_upstreams(job, lock)
+            return 0
         return subprocess.run(
             job.invocation.argv(),
             env=job.invocation.environment(os.environ),
@@ -49,17 +51,10 @@ def write_configs(job: Job, prepare: Callable[[], None], ready_environment: Call
         ).returncode
 
 
-def _forget_earlier(job: Job) -> None:
-    """Remove the configs of a person's earlier model: not every model has all four."""
-    if job.local(job.arguments.output_dir) == rules.find_user_configs():
-        shutil.rmtree(rules.find_user_configs(), ignore_errors=True)
-
-
 def _run_upstreams(job: Job, lock: int) -> None:
     """Write the hybrid configs with upstream's script, and take them to ``--output_dir``."""
     made = Path(job.invocation.cwd) / _GENERATED
     shutil.rmtree(made, ignore_errors=True)
-    _forget_earlier(job)
     progress = Progress("configs", expected=None)
     run_job(job, "configs", "hybrid configs", progress, lock)
     progress.done("by upstream's script")

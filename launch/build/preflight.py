@@ -175,7 +175,7 @@ def check_job(job: "Job") -> None:
         key, named = "cwd", hidden.show_word(invocation.cwd)
         what = f"The working directory is {'no folder' if cwd.exists() else 'not there'}: {named}."
         hint = 'Correct or remove "cwd", or make the folder.'
-    elif not _is_set_up(invocation.python) and not _can_start(invocation):
+    elif invocation.python != str(paths.VENV_PYTHON) and not _can_start(invocation):
         key = "pythonPath" if "pythonPath" in job.configuration.here else "python"
         what = f"This interpreter is not there, or cannot be run: {hidden.show_word(invocation.python)}."
         hint = f'Correct "{key}": ${{workspaceFolder}}/.venv/bin/python is what `make setup` makes.'
@@ -210,9 +210,8 @@ def find_missing(run: "Run") -> str:
 
     python = run.invocation.python
     folders = (run.invocation.env.get("PYTHONPATH") or "").split(os.pathsep)
-    source, missing = "", ""
-    if _is_set_up(python) and not _can_start(run.invocation):
-        missing = python
+    source = ""
+    missing = python if python == str(paths.VENV_PYTHON) and not _can_start(run.invocation) else ""
     if isinstance(run, Job):
         source = f" SOURCE={run.source.name}"
         if str(run.source.tree) in folders and not run.source.tree.is_dir():
@@ -225,7 +224,3 @@ def find_missing(run: "Run") -> str:
     except KitError as error:
         return f"note: this would not run: {error.what}  ({error.where})"
     return ""
-
-
-def _is_set_up(python: str) -> bool:  # before it is run
-    return python == str(paths.VENV_PYTHON)

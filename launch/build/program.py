@@ -3,7 +3,7 @@
 import contextlib
 import os
 from pathlib import Path
-from typing import Dict, List, NamedTuple
+from typing import List, Tuple
 
 from ..core import child, machine, paths
 from ..core.errors import KitError
@@ -14,15 +14,11 @@ _DRAWINGS = ("original_graph.dot", "compressed_graph.dot")  # NNCF's, beside the
 
 _NAMED = ("model_name_or_path", "train_file", "validation_file")  # arguments that a program's errors name
 
-_SCRIPT, _CAUSE = "upstream's script", "looking for the cause"
+_SCRIPT = "upstream's script"
 
 
-class Step(NamedTuple):
-    """A process of a job, and what the terminal calls it."""
-
-    name: str
-    argv: List[str]
-    env: Dict[str, str]
+Step = Tuple[str, List[str]]
+"""A process of a job: what the terminal calls it, and its command line."""
 
 
 def run_job(job: Job, log_name: str, what: str, progress: Progress, lock: int) -> child.Usage:
@@ -35,35 +31,38 @@ def run_job(job: Job, log_name: str, what: str, progress: Progress, lock: int) -
     log.parent.mkdir(parents=True, exist_ok=True)
     log.write_bytes(b"")
     progress.note(f"log: {paths.show_path(log)}")
-    if job.source.fast and job.arguments.onnx_path and not _multiplies_fast(job):
+    environment = job.invocation.environment(os.environ)
+    # Torch's own products are fast on Intel's processors; for others fast_products.patch compiles some.
+    fast = "Intel" in machine.read_processor() or machine.has_compiler(environment)
+    if job.source.fast and job.arguments.onnx_path and not fast:
         progress.note("no C++ compiler (CXX, c++, g++): with one, products can take a third of the time")
 
-    def run(step: Step) -> child.Usage:
-        progress.tick(step.name or None)
+    def run(name: str, argv: List[str]) -> child.Usage:
+        progress.tick(name or None)
         try:
             return child.run_child(
-                step.argv,
-                env=step.env,
+                argv,
+                env=environment,
                 cwd=Path(job.invocation.cwd),
                 log=log,
                 what=what,
-                tick=lambda stated: progress.tick(stated or step.name or None),
+                tick=lambda stated: progress.tick(stated or name or None),
                 inherit=(lock,),
             )
         except KitError as error:
-            for name in _NAMED:  # a program knows its command line alone
-                error.where = error.where.replace(f"--{name}=", f"{job.named(name)}=")
+            for option in _NAMED:  # a program knows its command line alone
+                error.where = error.where.replace(f"--{option}=", f"{job.named(option)}=")
             raise
 
     usages = []
     with progress:
         for step in _steps(job):
             try:
-                usages.append(run(step))
+                usages.append(run(*step))
             except KitError as error:
-                if step.name == _SCRIPT and not isinstance(error, child.KilledError):
+                if step[0] == _SCRIPT and not isinstance(error, child.KilledError):
                     # Upstream's script says nothing of a user's error but a traceback.
-                    run(cause_step(job))
+                    run(*cause_step(job))
                 raise
     if job.upstreams_script:
         for drawing in _DRAWINGS:
@@ -72,20 +71,13 @@ def run_job(job: Job, log_name: str, what: str, progress: Progress, lock: int) -
     return child.sum_usages(usages)
 
 
-def _multiplies_fast(job: Job) -> bool:
-    """Return whether torch's products are fast, or ``fast_products.patch`` can have its own compiled."""
-    return "Intel" in machine.read_processor() or machine.has_compiler(job.invocation.environment(os.environ))
-
-
 def _steps(job: Job) -> List[Step]:
-    own = job.invocation.environment(os.environ)
     if not job.upstreams_script:
-        return [Step("", job.invocation.argv(), own)]
-    steps = []
-    if job.arguments.evaluates and job.arguments.weights is None:
+        return [("", job.invocation.argv())]
+    steps, made = [], job.arguments.onnx_path
+    if made is None and not job.arguments.gen_sparse_cfg and job.arguments.weights is None:
         steps.append(_kits(job, "looking at the checkpoint", "qa.model", *job.invocation.args))
-    steps.append(Step(_SCRIPT, job.invocation.argv(), own))
-    made = job.arguments.onnx_path
+    steps.append((_SCRIPT, job.invocation.argv()))
     if made is not None:
         steps.append(_kits(job, "counting zeros", "model.sparsity", str(job.local(str(made)))))
     return steps
@@ -93,11 +85,10 @@ def _steps(job: Job) -> List[Step]:
 
 def _kits(job: Job, name: str, module: str, *arguments: str) -> Step:
     """Return the step that runs one of the kit's modules as a job's program runs."""
-    argv = [job.invocation.python, "-m", f"launch.{module}", *arguments]
-    return Step(name, argv, job.invocation.environment(os.environ))
+    return name, [job.invocation.python, "-m", f"launch.{module}", *arguments]
 
 
 def cause_step(job: Job) -> Step:
     """Return the step that looks for what is wrong with the inputs of a script that failed."""
     words = [job.flattened.get(word, word) for word in job.invocation.args]
-    return _kits(job, _CAUSE, "qa.check", *words)
+    return _kits(job, "looking for the cause", "qa.check", *words)

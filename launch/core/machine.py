@@ -140,14 +140,14 @@ def measure_free_disk(folder: Path) -> int:
     return shutil.disk_usage(folder).free
 
 
-def check_disk(what: str, folder: Path, need: int) -> None:
+def check_disk(what: str, folder: Path, need: int, option: str = "OUT") -> None:
     """:raises KitError: fewer than ``need`` bytes are free where ``folder`` is."""
     free = measure_free_disk(folder)
     if free < need:
         raise KitError(
             f"{what} needs about {need / 1e9:.1f} GB of disk; {free / 1e9:.1f} GB are free.",
             where=paths.show_path(folder),
-            hint="Free disk space, or set OUT= to a folder on another disk.",
+            hint=f"Free disk space, or set {option}= to a folder on another disk.",
         )
 
 

@@ -60,11 +60,6 @@ class Arguments:
         return self.tokenizer_name or self.model_name_or_path
 
     @property
-    def evaluates(self) -> bool:
-        """Whether this run answers questions."""
-        return self.to_onnx is None and not self.gen_sparse_cfg
-
-    @property
     def onnx_path(self) -> Optional[Path]:
         """The ONNX file that the run makes, or None; a hybrid's is named by the folder of ``config_name``."""
         if self.to_onnx is None or self.gen_sparse_cfg:

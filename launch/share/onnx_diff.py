@@ -6,7 +6,7 @@ A FakeQuantize node's first input is a weight matrix if it is constant; a mask s
 import itertools
 import math
 from dataclasses import dataclass, field
-from typing import Any, List, Sequence, Set, Tuple
+from typing import Any, Iterator, List, Sequence, Set, Tuple
 
 from ..core.progress import format_count
 from ..model.onnx_model import Model, make_damaged_error, name_type, read_node_constant, strip_prefix
@@ -66,7 +66,7 @@ def compare_models(name: str, a: Model, b: Model) -> Found:
     """Compare two graphs and, if they are the same, their values; progress is reported under ``name``."""
     import numpy
 
-    structure = _graph_difference(a, b)
+    structure = next(filter(None, _graph_differences(a, b)), "")
     if structure:
         return Found(structure=structure)
     found = Found(matrices=len(a.matrices), ranges=len(a.activations))
@@ -91,45 +91,37 @@ def compare_models(name: str, a: Model, b: Model) -> Found:
     return found
 
 
-def _graph_difference(a: Model, b: Model) -> str:
-    """Return the first difference of two graphs, values of constants excepted; empty for none."""
-    text = (
-        _difference("opset", _opset(a.proto), _opset(b.proto))
-        or _difference("input", _interface(a.proto.graph.input), _interface(b.proto.graph.input))
-        or _difference("output", _interface(a.proto.graph.output), _interface(b.proto.graph.output))
-    )
-    if text:
-        return text
+def _graph_differences(a: Model, b: Model) -> Iterator[str]:
+    """Yield texts on two graphs, values of constants excepted: a difference, or empty for none."""
+    yield _difference("opset", _opset(a.proto), _opset(b.proto))
+    yield _difference("input", _interface(a.proto.graph.input), _interface(b.proto.graph.input))
+    yield _difference("output", _interface(a.proto.graph.output), _interface(b.proto.graph.output))
     counts = ""
     if len(a.nodes) != len(b.nodes):
         counts = f" ({len(a.nodes):,} nodes in A, {len(b.nodes):,} in B)"
     for one, other in zip(a.nodes, b.nodes):
-        text = _node_difference(one, other)
+        text = next(filter(None, _node_differences(one, other)), "")
         if text:
             constant = all(read_node_constant(node) is not None for node in (one, other))
             constant = constant and one.output == other.output
-            return (a.constant_label(one.output[0]) if constant else a.node_label(one)) + f": {text}{counts}"
+            yield (a.constant_label(one.output[0]) if constant else a.node_label(one)) + f": {text}{counts}"
     if counts:
         longer, common = (a, len(b.nodes)) if len(a.nodes) > len(b.nodes) else (b, len(a.nodes))
-        return f"{longer.node_label(longer.nodes[common])}: {_only(longer is a)}{counts}"
-    return _initializer_difference(a, b)
-
-
-def _initializer_difference(a: Model, b: Model) -> str:
+        yield f"{longer.node_label(longer.nodes[common])}: {_only(longer is a)}{counts}"
     names, others = ([name for name, _ in model.initializers] for model in (a, b))
-    if names != others:
-        alone = sorted(set(names).symmetric_difference(others))
-        if not alone:
-            return "initializers: a name is there twice"
-        return f"{strip_prefix(alone[0])}: {_only(alone[0] in names)}"
+    alone = sorted(set(names).symmetric_difference(others))
+    if alone:
+        yield f"{strip_prefix(alone[0])}: {_only(alone[0] in names)}"
+    elif names != others:
+        yield "initializers: a name is there twice"
     for (name, left), (_, right) in zip(a.initializers, b.initializers):
         text = _tensor_difference(left, right)
-        if text:
-            return f"{strip_prefix(name)}: {text}"
+        yield text and f"{strip_prefix(name)}: {text}"
     # Nothing that the kit makes has these; two files that differ in them are not to pass as the same.
     if _serialized(a.proto.graph.sparse_initializer) != _serialized(b.proto.graph.sparse_initializer):
-        return "sparse initializers differ"
-    return "" if _serialized(a.proto.functions) == _serialized(b.proto.functions) else "functions differ"
+        yield "sparse initializers differ"
+    if _serialized(a.proto.functions) != _serialized(b.proto.functions):
+        yield "functions differ"
 
 
 def _difference(kind: str, left: Sequence[object], right: Sequence[object]) -> str:
@@ -159,7 +151,7 @@ def _interface(values: Any) -> List[str]:
     return lines
 
 
-def _node_difference(a: Any, b: Any) -> str:
+def _node_differences(a: Any, b: Any) -> Iterator[str]:
     for kind, left, right in (
         ("name", [a.name], [b.name]),
         ("op type", [a.op_type], [b.op_type]),
@@ -167,24 +159,19 @@ def _node_difference(a: Any, b: Any) -> str:
         ("edge, input #", a.input, b.input),
         ("edge, output #", a.output, b.output),
     ):
-        text = _difference(kind, [*map(repr, left)], [*map(repr, right)])
-        if text:
-            return text
+        yield _difference(kind, [*map(repr, left)], [*map(repr, right)])
     left_ones, right_ones = ({attribute.name: attribute for attribute in node.attribute} for node in (a, b))
     alone = sorted(set(left_ones).symmetric_difference(right_ones))
     if alone:
-        return f"attribute {alone[0]}: {_only(alone[0] in left_ones)}"
+        yield f"attribute {alone[0]}: {_only(alone[0] in left_ones)}"
     if len(a.attribute) != len(b.attribute):
-        return f"attributes: {len(a.attribute)} in A, {len(b.attribute)} in B"
+        yield f"attributes: {len(a.attribute)} in A, {len(b.attribute)} in B"
     for name, one in left_ones.items():
         other = right_ones[name]
         if name == "value" and a.op_type == "Constant":
-            text = _tensor_difference(one.t, other.t)
+            yield _tensor_difference(one.t, other.t)
         elif _serialized([one]) != _serialized([other]):
-            text = f"attribute {name}: {_shown(one)} in A, {_shown(other)} in B"
-        if text:
-            return text
-    return ""
+            yield f"attribute {name}: {_shown(one)} in A, {_shown(other)} in B"
 
 
 def _tensor_difference(a: Any, b: Any) -> str:

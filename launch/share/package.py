@@ -121,7 +121,8 @@ def make_package(tree: Path, target: Path, verify: Callable[[Path], None] = veri
     to = target.parent
     try:
         contents = _contents(Tree(tree, sums.read_sums(tree), [], provenance))
-        _check_disk(tree.name, to, sum(_size(content) for content, _ in contents.values()) + _SLACK)
+        need = sum(_size(content) for content, _ in contents.values()) + _SLACK
+        machine.check_disk(f"Packaging {tree.name}", to, need, "TO")
         to.mkdir(parents=True, exist_ok=True)
         if target.suffix == ".tar":
             _make_tar(tree.name, target, contents, provenance["finished"])
@@ -133,14 +134,6 @@ def make_package(tree: Path, target: Path, verify: Callable[[Path], None] = veri
             where=str(error.filename or paths.show_path(target)),
             hint="Free disk space, or correct the permissions.  An earlier package is untouched.",
         ) from None
-
-
-def _check_disk(name: str, to: Path, need: int) -> None:
-    try:
-        machine.check_disk(f"Packaging {name}", to, need)
-    except KitError as error:
-        hint = "Free disk space, or set TO= to a folder on another disk."
-        raise KitError(error.what, where=error.where, hint=hint) from None
 
 
 def _contents(tree: Tree) -> Contents:

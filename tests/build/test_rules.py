@@ -374,8 +374,8 @@ def test_what_make_names_is_named_by_its_variable(launch: str, source: str, chos
 
 def test_a_script_that_failed_has_the_persons_files_looked_through(chosen: rules.Selection) -> None:
     job = load("kit", "evaluate", "fork", chosen)
-    assert str(chosen.validation_file) in program.cause_step(job).argv
-    assert job.arguments.validation_file not in program.cause_step(job).argv
+    assert str(chosen.validation_file) in program.cause_step(job)[1]
+    assert job.arguments.validation_file not in program.cause_step(job)[1]
 
 
 @pytest.mark.parametrize(
