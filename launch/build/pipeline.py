@@ -1,6 +1,7 @@
 """One variant, from its launch configuration to its published tree: stages onnx, ir, verify, publish."""
 
 import os
+import re
 import shutil
 import sys
 import time
@@ -347,21 +348,16 @@ def read_epoch() -> Optional[int]:
 
 def read_checkout() -> Content:
     """Return the commit, and whether tracked files, but submodules, differ; both None if git cannot say."""
+    # Without the locks, for the sake of which git would write to the index.
+    words = ["--no-optional-locks", "status", "--porcelain=v2", "--branch", "--untracked-files=no"]
     try:
-        commit = git.run_git(["rev-parse", "--verify", "--quiet", "HEAD^{commit}"], paths.REPOSITORY)
-        # Without the locks, for the sake of which git would write to the index.
-        words = ["--no-optional-locks", "status", "--porcelain=v2", "--untracked-files=no"]
-        state = git.run_git([*words, "--ignore-submodules=all"], paths.REPOSITORY)
-        known = not (commit.returncode or state.returncode)
+        state = git.ask_git([*words, "--ignore-submodules=all"], paths.REPOSITORY)
     except (KitError, OSError):
-        known = False
-    if not known:
-        return {"commit": None, "changed": None}
+        state = ""
+    commit = re.search("^# branch.oid ([0-9a-f]+)$", state, re.M)  # (initial) before the first commit
     # 1 XY <sub> …: <sub> begins with S for a submodule, with N for anything else.
-    changed = [
-        line for line in state.stdout.splitlines() if line[:1] in "12u" and line.split(" ")[2][0] == "N"
-    ]
-    return {"commit": commit.stdout.strip(), "changed": bool(changed)}
+    changed = re.search("^[12u] .. N", state, re.M) is not None
+    return {"commit": commit.group(1), "changed": changed} if commit else {"commit": None, "changed": None}
 
 
 def record_key(key: Any) -> Any:

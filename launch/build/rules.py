@@ -268,15 +268,20 @@ def apply_selection(
     computes_configs = rewriter.has("--gen_sparse_cfg") and not upstreams_script
     if selection.seed is not None and not computes_configs:
         rewriter.set("--seed", str(selection.seed), "SEED")
-    if variant is None and rewriter.has("--do_eval") and not rewriter.has("--gen_sparse_cfg"):
-        _choose_weights(rewriter, selection, sample_is_default)
+    rule = f"INPUT={selection.kind}"
+    evaluates = variant is None and rewriter.has("--do_eval") and not rewriter.has("--gen_sparse_cfg")
+    if evaluates and selection.weights:
+        rewriter.set("--weights", selection.weights, "WEIGHTS")
+    elif evaluates and selection.kind != "sample":
+        rewriter.drop("--weights", f"{rule}: the model's own weights")
+    elif evaluates and not sample_is_default:
+        rewriter.set("--weights", model_folder.RANDOM, f"{rule}: it comes without weights")
     elif selection.weights:
         raise KitError(
             "WEIGHTS has no meaning here: an evaluation alone reads weights.",
             where=f"WEIGHTS={selection.weights}",
             hint="Leave WEIGHTS out.",
         )
-    rule = f"INPUT={selection.kind}"
     if upstreams_script or not sample_is_default:
         for name in _OFFLINE:
             rewriter.set_variable(name, "1", f"{rule}: no hub is asked")
@@ -292,16 +297,6 @@ def apply_selection(
         if not computes_configs:
             _read_sample_questions(rewriter, rule)
     return selection
-
-
-def _choose_weights(rewriter: Rewriter, selection: Selection, sample_is_default: bool) -> None:
-    """Let an evaluation have drawn weights where they are asked for; the sample has no others."""
-    if selection.weights:
-        rewriter.set("--weights", selection.weights, "WEIGHTS")
-    elif selection.kind != "sample":
-        rewriter.drop("--weights", f"INPUT={selection.kind}: the model's own weights")
-    elif not sample_is_default:
-        rewriter.set("--weights", model_folder.RANDOM, "INPUT=sample: it comes without weights")
 
 
 def _downloaded(rewriter: Rewriter, selection: Selection, variant: Optional[Variant]) -> Selection:

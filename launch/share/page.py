@@ -66,7 +66,11 @@ def draw_page(trees: Sequence[Tree], missing: Sequence[str]) -> str:
 def write_card(tree: Tree, files: Sequence[Tuple[str, int]]) -> str:
     """Return the model card of a tree; ``files`` are the package's other files, path and bytes."""
     environment = _environment(autoescape=False, finalize=_escaped)
-    environment.filters.update(code=_code, literal=lambda text: Markdown(json.dumps(text)), markdown=Markdown)
+    environment.filters.update(
+        code=lambda value: Markdown(" ".join(str(value).replace("`", "'").split())),  # between backticks
+        literal=lambda text: Markdown(json.dumps(text)),
+        markdown=Markdown,
+    )
     template = environment.get_template("model_card.md")
     return str(template.render(tree=tree, p=tree.provenance, files=files, by_column=_by_column(tree)))
 
@@ -154,11 +158,6 @@ def _escaped(value: Any) -> Any:
     if isinstance(value, Markdown):
         return value
     return _MARKDOWN.sub(r"\\\1", " ".join(str(value).split()))
-
-
-def _code(value: Any) -> Markdown:
-    """Return a value as Markdown code: on one line, without backticks."""
-    return Markdown(" ".join(str(value).replace("`", "'").split()))
 
 
 def list_commands(provenance: Dict[str, Any]) -> List[str]:
