@@ -91,4 +91,4 @@ def _kits(job: Job, name: str, module: str, *arguments: str) -> Step:
 def cause_step(job: Job) -> Step:
     """Return the step that looks for what is wrong with the inputs of a script that failed."""
     words = [job.flattened.get(word, word) for word in job.invocation.args]
-    return _kits(job, "looking for the cause", "qa.check", *words)
+    return _kits(job, "looking for the cause", "qa.program", *words)

@@ -65,9 +65,6 @@ class _Reader:
             hint=_HINT,
         )
 
-    def unexpected(self, place: str, wanted: str, found: Any) -> KitError:
-        return self.fail(place, f"{wanted} was expected, not {files.show_value(found)}")
-
     def get(self, value: Any, place: str, key: str, kind: type) -> Any:
         if not isinstance(value, dict):
             raise self.fail(place, "an object was expected")
@@ -78,7 +75,7 @@ class _Reader:
             found = int(found)
         if not isinstance(found, kind) or isinstance(found, bool):
             kinds = {str: "a text", int: "a whole number", list: "a list", dict: "an object"}
-            raise self.unexpected(f"{place}.{key}", kinds[kind], found)
+            raise self.fail(f"{place}.{key}", f"{kinds[kind]} was expected, not {files.show_value(found)}")
         return self.text(str(found), f"{place}.{key}") if kind is str else found
 
     def text(self, text: str, place: str) -> str:
@@ -93,7 +90,7 @@ class _Reader:
 
     def label(self, value: Any, place: str) -> str:
         if isinstance(value, bool) or not isinstance(value, (str, int)):
-            raise self.unexpected(place, "a text or a whole number", value)
+            raise self.fail(place, f"a text or a whole number was expected, not {files.show_value(value)}")
         return self.text(str(value), place)
 
     def answer(self, context: str, row: Dict[str, Any], place: str) -> Tuple[str, int]:

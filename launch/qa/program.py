@@ -1,11 +1,16 @@
-"""What both scripts do with their arguments."""
+"""What both scripts do with their arguments.
+
+As a program, with the arguments of upstream's script that has failed, it checks model folder and questions.
+"""
 
 import os
 import sys
+import traceback
 from pathlib import Path
 from typing import Any, List, Tuple
 
 from ..core import child
+from ..core.errors import KitError
 from ..model import bert_config, model_folder, sparsity
 from ..model.variants import BertShape
 from .arguments import Arguments, parse_arguments
@@ -67,3 +72,20 @@ def _main(prog: str, argv: List[str]) -> None:
 def start_program(prog: str) -> None:
     """Run the script ``prog`` on the process's own arguments and leave with its status."""
     sys.exit(child.run_body(_main, prog, sys.argv[1:]))
+
+
+def _check_inputs(argv: List[str]) -> None:
+    try:
+        args = parse_arguments("upstream's script", argv)
+        _, _, tokenizer = read_model(args)
+        for split, limit in (("train", args.max_train_samples), ("validation", args.max_eval_samples)):
+            if getattr(args, f"{split}_file"):
+                tokenize_examples(load_examples(args, split), tokenizer, args, limit)
+    except KitError:
+        raise
+    except Exception:
+        traceback.print_exc()  # no fault of the inputs: for the log
+
+
+if __name__ == "__main__":
+    sys.exit(child.run_body(_check_inputs, sys.argv[1:]))
