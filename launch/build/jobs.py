@@ -7,7 +7,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Dict, Mapping, NamedTuple, Optional, Sequence
 
-from .. import vscode
 from ..core import files, hidden, paths
 from ..core.errors import KitError
 from ..model import bert_config, model_folder
@@ -16,7 +15,9 @@ from ..model.variants import VARIANTS, Variant
 from ..qa.arguments import Arguments, parse_arguments
 from ..setup import requirements
 from ..sources.source import Source
-from ..vscode.invocation import Part, Rewriter, format_parts, read_option
+from ..vscode.invocation import Invocation, Part, Rewriter, format_parts, read_option
+from ..vscode.launch_file import Configuration, find_configuration, read_launch_file
+from ..vscode.resolve import Variables, resolve_configuration
 from . import inputs, rules
 
 _JOBS = ("configs", "evaluate", *VARIANTS)  # configurations that make runs
@@ -58,7 +59,7 @@ class Run:
     """
 
     name: str
-    invocation: vscode.Invocation
+    invocation: Invocation
     origin: str
     parts: Sequence[Part]
     source: Optional[Source]
@@ -82,7 +83,7 @@ class Job(Run):
     source: Source
     variant: Optional[Variant]
     arguments: Arguments
-    configuration: Optional[vscode.Configuration] = None
+    configuration: Optional[Configuration] = None
     downloaded: Optional[Mapping[str, Any]] = None
     flattened: Mapping[str, str] = field(default_factory=dict)
 
@@ -183,7 +184,7 @@ class _Read(NamedTuple):
 
     rewriter: Rewriter
     origin: str
-    configuration: Optional[vscode.Configuration]
+    configuration: Optional[Configuration]
 
 
 def _read(launch: str, name: str, source: Source) -> _Read:
@@ -192,16 +193,16 @@ def _read(launch: str, name: str, source: Source) -> _Read:
         origin = f"{rules.name_upstream(name)!r} in {paths.show_path(rules.find_upstream_file())}"
         return _Read(rewriter, origin, None)
     launch_file = files.expand_path(launch, "LAUNCH")
-    configuration = vscode.find_configuration(vscode.read_launch_file(launch_file), name)
+    configuration = find_configuration(read_launch_file(launch_file), name)
     workspace, env = paths.REPOSITORY, os.environ
     if configuration.here.get("envFile") is None:
         _tell_of_env_file()
     # VS Code takes the selected interpreter: a person's, else what it finds, in the kit's folder first.
     python = str(paths.VENV_PYTHON) if os.access(str(paths.VENV_PYTHON), os.X_OK) else sys.executable
     rewriter = Rewriter(
-        vscode.resolve_configuration(configuration, workspace=workspace, env=env, default_python=python)
+        resolve_configuration(configuration, workspace=workspace, env=env, default_python=python)
     )
-    variables = vscode.make_variables(configuration, workspace=workspace, env=env)
+    variables = Variables(configuration, workspace=workspace, env=env)
     rewriter.as_written(configuration.here, variables.substitute)
     return _Read(rewriter, f"{name!r} in {paths.show_path(launch_file)}", configuration)
 
@@ -281,7 +282,7 @@ def _arguments(rewriter: Rewriter) -> Arguments:
     return replace(arguments, **differing)
 
 
-def _parse(invocation: vscode.Invocation, *, shown: bool = False) -> Arguments:
+def _parse(invocation: Invocation, *, shown: bool = False) -> Arguments:
     args = [hidden.show_word(word) if shown else word for word in invocation.args]
     return parse_arguments(Path(invocation.target[-1]).name, args)
 

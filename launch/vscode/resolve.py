@@ -1,5 +1,6 @@
-"""What running a configuration means: its keys, as VS Code's Python debugger takes them (see README.md)."""
+"""What running a configuration means: its keys and variables, as VS Code takes them (sources: README.md)."""
 
+import difflib
 import json
 import os
 import pathlib
@@ -9,10 +10,8 @@ from typing import Any, Dict, List, Mapping, Optional, Tuple
 
 from ..core import hidden
 from ..core.errors import KitError
-from .file import PLATFORM, Configuration
 from .invocation import Invocation
-from .jsonc import ABSENT, KeyPath
-from .variables import Variables
+from .launch_file import ABSENT, PLATFORM, Configuration, KeyPath
 
 _TYPES = ("debugpy", "python")
 
@@ -46,6 +45,28 @@ _SPLIT_ONLY = re.compile(
 
 _INSTEAD = f'Or set "console": "{_NO_SHELL}", which has no shell.'
 
+_REFERENCE = re.compile(r"\$\{(.*?)\}", re.DOTALL)
+# Its group ends where the name does: what follows may be a secret.
+_UNCLOSED = re.compile(r"(?=\$\{[A-Za-z/])(\$\{(?:env:)?\w*)[^}]*\Z")
+_EDITORS = re.compile(r"(file|relativeFile)([A-Z]\w*)?|lineNumber|columnNumber|selectedText")
+_ELSEWHERE = {
+    "command": "A command of VS Code or of an extension gives its value.",
+    "config": "It is one of VS Code's settings.",
+    **dict.fromkeys(
+        ("execPath", "defaultBuildTask", "extensionInstallFolder"), "Only VS Code can find its value."
+    ),
+}
+"""Variables that have a value only in VS Code, and why."""
+
+_OLD_NAMES = {"workspaceRoot": "workspaceFolder", "workspaceRootFolderName": "workspaceFolderBasename"}
+_SCOPED = ("workspaceFolder", "workspaceFolderBasename", "cwd")
+
+_NO_ENV = (
+    "Write the path itself, or begin it with ${workspaceFolder} or ${userHome}.\n"
+    f'${{env:NAME}} has its value in the "python" of "{PLATFORM}": {{ … }}.'
+)
+"""The hint for a key in which ``${env:NAME}`` has no value."""
+
 
 def resolve_configuration(
     configuration: Configuration,
@@ -59,7 +80,7 @@ def resolve_configuration(
     :param default_python: the interpreter selected in VS Code, for configurations that name none.
     :raises KitError: a key has a wrong type or value, or the run cannot be reproduced outside VS Code.
     """
-    variables = make_variables(configuration, workspace=workspace, env=env)
+    variables = Variables(configuration, workspace=workspace, env=env)
     keys = _Keys(configuration, variables)
     _check_kind(keys)
     return Invocation(
@@ -72,12 +93,84 @@ def resolve_configuration(
     )
 
 
-def make_variables(
-    configuration: Configuration, *, workspace: pathlib.Path, env: Mapping[str, str]
-) -> Variables:
-    """Return the values of ``${…}`` variables; parameters as in :func:`resolve_configuration`."""
-    # VS Code opens folders by absolute, normal paths.
-    return Variables(os.path.normpath(str(workspace.absolute())), env, configuration.inputs)
+class Variables:
+    """The ``${…}`` variables of a launch file; parameters as of :func:`resolve_configuration`."""
+
+    def __init__(
+        self, configuration: Configuration, *, workspace: pathlib.Path, env: Mapping[str, str]
+    ) -> None:
+        # VS Code opens folders by absolute, normal paths.
+        self.folder = folder = os.path.normpath(str(workspace.absolute()))
+        self._env = env
+        self._inputs = configuration.inputs
+        self._values = {
+            "workspaceFolder": folder,
+            "workspaceFolderBasename": pathlib.PurePath(folder).name,
+            "cwd": folder,
+            "pathSeparator": os.sep,
+            "/": os.sep,
+        }
+
+    def substitute(self, text: str, *, env: bool = True) -> str:
+        """Return ``text`` with its variables replaced; ``env``: whether ``${env:NAME}`` has a value.
+
+        :raises KitError: a variable has no value, or none outside VS Code; the error names no place.
+        """
+        unclosed = _UNCLOSED.search(text)
+        if unclosed:
+            what = f"{unclosed.group(1)} has no closing brace."
+            raise KitError(what, hint="Add the closing brace.")
+        pieces, end = [], 0
+        for match in _REFERENCE.finditer(text):
+            pieces += [text[end : match.start()], self._value(match.group(), match.group(1), env)]
+            end = match.end()
+        return hidden.join_words("", [*pieces, text[end:]])
+
+    def _value(self, reference: str, inner: str, env: bool) -> str:
+        name, colon, argument = inner.partition(":")
+        name = _OLD_NAMES.get(name, name)
+        if name in self._values and not colon:
+            return self._values[name]
+        if name in _SCOPED and argument == self._values["workspaceFolderBasename"]:
+            return self._values[name]
+        if name == "userHome" and not colon:
+            return self._home(reference)
+        if not env and inner.startswith(("env:", "env.")):
+            what = f"The debugger extension replaces {reference} by nothing in this key."
+            raise KitError(what, hint=_NO_ENV)
+        if name == "env" and argument and not re.search(r"[:${\0]", argument):
+            return hidden.hide_variable(argument, self._env.get(argument, ""))
+        raise self._problem(reference, name, argument, env)
+
+    def _home(self, reference: str) -> str:
+        try:
+            return self._env.get("HOME") or str(pathlib.Path.home())
+        except (KeyError, RuntimeError):
+            hint = "You have no home directory: set HOME."
+            raise KitError(f"{reference} has no value.", hint=hint) from None
+
+    def _problem(self, reference: str, name: str, argument: str, env: bool) -> KitError:
+        why = _ELSEWHERE.get(name, "")
+        if name == "input":
+            asks = self._inputs.get(argument)
+            why = f"VS Code asks for it{': ' + asks if asks else ''}.  Make cannot."
+            why = 'No entry of "inputs" has this id.' if asks is None else why
+        elif _EDITORS.fullmatch(name):
+            why = "It depends on what is open in VS Code's editor."
+        if why:
+            instead = "Write the value itself, or ${env:NAME} and set NAME." if env else _NO_ENV
+            return KitError(f"{reference} has no value outside VS Code.", hint=f"{why}\n{instead}")
+        if name in _SCOPED:
+            hint = f"The only folder is {self._values['workspaceFolderBasename']!r}.  Write ${{{name}}}."
+            return KitError(f"{reference} has no value.", hint=hint)
+        if env and re.match(r"env\b", name):
+            hint = "Write ${env:NAME}."
+        else:
+            known = [*self._values, "userHome", *(["env:NAME"] if env else [])]
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"Did you mean ${{{near[0]}}}?\n" if near else ""
+            hint += "The variables are " + ", ".join(f"${{{variable}}}" for variable in known) + "."
+        return KitError(f"{reference} is no variable of VS Code.", hint=hint)
 
 
 class _Keys:
