@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Callable, Dict, Iterable, List, Mapping, NoRet
 
 from .core import child, files, machine, paths
 from .core.errors import KitError
-from .core.locks import LOCK, LOCKED, hold_lock
+from .core.files import hold_lock
 from .core.progress import format_duration, format_size
 from .model import variants
 from .model.variants import VARIANTS
@@ -555,7 +555,7 @@ def _third_party(given: Given) -> None:
     from .sources import third_party
 
     mirror = _path(given, "mirror") if given.mirror else None
-    with hold_lock(LOCK, LOCKED):
+    with hold_lock():
         third_party.fetch_forks(mirror)
 
 
@@ -581,7 +581,7 @@ def _patch_edit(given: Given) -> None:
     from .sources import patch_work, third_party
 
     fork = third_party.find_fork(given.p)
-    with hold_lock(LOCK, LOCKED):
+    with hold_lock():
         clone = paths.show_path(patch_work.edit_patches(fork))
     print(f"{clone} is the pinned commit with each patch as one commit on top.")
     print(f"Change them with git there; then: make patch-export P={given.p}")
@@ -598,7 +598,7 @@ def _patch_export(given: Given) -> None:
     from .sources import patch_work, third_party
 
     fork = third_party.find_fork(given.p)
-    with hold_lock(LOCK, LOCKED):
+    with hold_lock():
         written = patch_work.export_patches(fork)
     for path in written:
         print(paths.show_path(path))
@@ -743,7 +743,7 @@ def _lock(given: Given) -> int:
 
     _ready_environment(given)
     script = str(paths.ENVIRONMENT_DATA / "lock.sh")
-    with hold_lock(LOCK, LOCKED) as lock:
+    with hold_lock() as lock:
         uv = installer.require_uv(steps.Steps(paths.BUILD / "log" / "uv.log", lock))
     return subprocess.run([script], env={**os.environ, "UV": uv}, check=False).returncode
 
@@ -756,13 +756,13 @@ def _clean(given: Given) -> None:
     """
     from .sources import patch_work, third_party
 
-    with hold_lock(LOCK, LOCKED):
+    with hold_lock():
         for fork in third_party.read_forks():
             patch_work.check_exported(fork)
         for entry in (*paths.BUILD.iterdir(), *([paths.VENV] if given.command == "distclean" else [])):
             if entry.is_dir() and not entry.is_symlink():
                 shutil.rmtree(entry)
-            elif entry != LOCK and os.path.lexists(str(entry)):  # the lock is held meanwhile
+            elif entry != files.LOCK and os.path.lexists(str(entry)):  # the lock is held meanwhile
                 entry.unlink()
 
 

@@ -11,7 +11,7 @@ from typing import Callable
 
 from ..core import child, files, paths
 from ..core.errors import KitError
-from ..core.locks import LOCK, LOCKED, hold_lock
+from ..core.files import hold_lock
 from ..core.progress import Progress
 from ..model import bert_config, metric, model_folder, squad
 from ..model.variants import VARIANTS
@@ -31,13 +31,13 @@ def write_configs(job: Job, prepare: Callable[[], None], ready_environment: Call
     preflight.check_job(job)
     job.shape()
     if job.upstreams_script:
-        with hold_lock(LOCK, LOCKED) as lock:
+        with hold_lock() as lock:
             prepare()
             _run_upstreams(job, lock)
         return 0
     if job.invocation.python == str(paths.VENV_PYTHON):
         ready_environment()
-    with hold_lock(LOCK, LOCKED) as lock:
+    with hold_lock() as lock:
         _forget_earlier(job)
         return subprocess.run(
             job.invocation.argv(),
@@ -115,7 +115,7 @@ def evaluate_job(job: Job, prepare: Callable[[], None]) -> str:
         model_folder.find_checkpoint(model)
     folder = job.local(job.arguments.output_dir)
     path = folder / "eval_results.json"
-    with hold_lock(LOCK, LOCKED) as lock:
+    with hold_lock() as lock:
         prepare()
         for earlier in (path, folder / "eval_predictions.json"):
             with contextlib.suppress(OSError):

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Dict, List, Optional, Tuple
 
-from ..core import locks, machine, paths
+from ..core import files, machine, paths
 from ..core.errors import KitError
 from ..core.files import Stamp
 from ..core.progress import format_size
@@ -79,7 +79,7 @@ class Venv:
         """
         if self._satisfies(python):
             return False
-        with locks.hold_lock(locks.LOCK, locks.LOCKED) as lock:
+        with files.hold_lock() as lock:
             if self._satisfies(python):
                 return False
             self._make(python, lock)

@@ -113,7 +113,7 @@ def require_forks() -> None:
 
 
 def fetch_forks(mirror: Optional[Path]) -> None:
-    """Check out missing submodules at their pins, and check the others; the caller holds :data:`.locks.LOCK`.
+    """Check out missing submodules at their pins, and check the others; the caller holds :data:`.files.LOCK`.
 
     :param mirror: a folder with git directories of the forks; None for the addresses in ``.gitmodules``.
     :raises KitError: a submodule holds something else, or its commit cannot be had.

@@ -17,7 +17,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from launch.core import locks, paths, progress
+from launch.core import files, paths, progress
 from launch.core.errors import KitError
 from launch.core.files import Stamp
 from launch.core.machine import check_place
@@ -276,7 +276,7 @@ def checkout(tmp_path, monkeypatch):
     monkeypatch.setattr(paths, "REPOSITORY", repository)
     monkeypatch.setattr(paths, "ENVIRONMENT_DATA", data)
     monkeypatch.setattr(paths, "BUILD", repository / "build")
-    monkeypatch.setattr(locks, "LOCK", repository / "build/build.lock")
+    monkeypatch.setattr(files, "LOCK", repository / "build/build.lock")
     return repository
 
 
@@ -361,7 +361,7 @@ def test_a_second_time_there_is_nothing_to_do_and_nothing_is_started(steps, monk
     steps.venv.ensure()
     words(steps)
     monkeypatch.setattr(subprocess, "Popen", None)
-    monkeypatch.setattr(locks, "hold_lock", None)
+    monkeypatch.setattr(files, "hold_lock", None)
     assert steps.venv.ensure() is False
     assert steps.venv.ensure(steps.python) is False
     assert words(steps) == []
