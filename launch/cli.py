@@ -88,8 +88,7 @@ Beside them: ``command``; ``argv``, all words; ``typed``, the options on the com
 the command takes any; and ``entered``, whether :func:`_enter` has started over.
 """
 
-Handler = Callable[[Given], Optional[int]]
-"""Returns the exit status, or None for 0."""
+Handler = Callable[[Given], Optional[int]]  # returns the exit status, or None for 0
 
 COMMANDS: Dict[str, Command] = {}
 
@@ -850,11 +849,8 @@ def write_for_make(example: str) -> str:
 # --- the command line ------------------------------------------------------------------------------------
 
 _PREFIX = "LAUNCH_"
-_MADE = "LAUNCH_MAKE"
-"""The Makefile's variable with make's command line: targets, and variables with = after them."""
-
-_OTHERS = ("LAUNCH_IGNORE_MEMORY", child.STATUS_FD)
-"""Environment variables of the kit that no option is."""
+_MADE = "LAUNCH_MAKE"  # the Makefile's, with make's command line: targets, and variables with = after them
+_OTHERS = ("LAUNCH_IGNORE_MEMORY", child.STATUS_FD)  # variables of the kit that no option is
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:

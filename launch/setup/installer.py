@@ -18,17 +18,10 @@ from . import requirements
 from .settings import INDEX, derive_uv_settings
 from .steps import Steps
 
-LOCK = "installer.lock"
-"""The lock that names uv, and what builds a package that is there as its source alone."""
-
-DOWNLOAD = 18e6
-"""Bytes of uv's wheel, roughly."""
-
-OWN = paths.ENVIRONMENTS / "uv" / "uv"
-"""The uv that the kit has fetched."""
-
-ANSWER_SECONDS = 30.0
-"""A uv that does not say its version within these seconds counts as one that does not start."""
+LOCK = "installer.lock"  # names uv, and what builds a package that is there as its source alone
+DOWNLOAD = 18e6  # bytes of uv's wheel, roughly
+OWN = paths.ENVIRONMENTS / "uv" / "uv"  # the one that the kit has fetched
+ANSWER_SECONDS = 30.0  # a uv that does not say its version by then counts as one that does not start
 
 
 def find_uv() -> str:

@@ -21,12 +21,8 @@ from ..core.progress import format_size
 from .settings import derive_uv_settings, find_uv_folder
 from .steps import Steps
 
-PROBE_SECONDS = 30.0
-"""How long a candidate may take to say what it is; a cold start from a network drive takes some seconds."""
-
-DOWNLOAD = 30e6
-"""Bytes of the CPython that uv fetches, roughly."""
-
+PROBE_SECONDS = 30.0  # for a candidate to say what it is; a start from a network drive takes some
+DOWNLOAD = 30e6  # bytes of the CPython that uv fetches, roughly
 _VERSION = "3.8"
 _NAME = f"python{_VERSION}"
 

@@ -8,8 +8,7 @@ from typing import Iterable, List, Mapping
 from ..core import git, paths
 from ..core.errors import KitError
 
-SOURCES = ("fork", "registry")
-"""What a patch may apply to: the pinned commit, and the release from the package index."""
+SOURCES = ("fork", "registry")  # what a patch may apply to: the pinned commit, and the release
 
 FIELDS = {
     "Output-bytes": "unchanged, or changed and how",
@@ -28,9 +27,7 @@ FIELD_LIST += f"\n{OPTIONAL_SET}: {FAST}  (only where it belongs to that set)"
 SUBJECT = "Subject: "
 _SUBJECT_LENGTH = 72
 
-_FIELD = re.compile(r"^([A-Z][a-z]+(?:-[a-z]+)+): (.+(?:\n +\S.*)*)$", re.M)
-"""A field; its later lines are indented."""
-
+_FIELD = re.compile(r"^([A-Z][a-z]+(?:-[a-z]+)+): (.+(?:\n +\S.*)*)$", re.M)  # later lines are indented
 _OPTIONAL_SET = re.compile(r"^\s*optional[-_ ]?sets?\s*:.*", re.I | re.M)
 """A line that means to be the field; misspelt, it would make a patch required in silence."""
 

@@ -19,11 +19,8 @@ _STAMP = ".kit-stamp.json"
 _PARTS = {"nncf": ["nncf"], "transformers": ["src/transformers", "examples/pytorch/question-answering"]}
 """What of each fork a run reads."""
 
-_LOCK = "sources.lock"
-"""The pinned releases."""
-
-KINDS = ("auto", *patches.SOURCES)
-"""What ``SOURCE=`` may be."""
+_LOCK = "sources.lock"  # the pinned releases
+KINDS = ("auto", *patches.SOURCES)  # what SOURCE= may be
 
 
 class Source(abc.ABC):
