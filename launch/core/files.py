@@ -75,10 +75,7 @@ def flush_tree(folder: Path) -> None:
 def hold_lock(path: Optional[Path] = None, what: str = "this checkout") -> Iterator[int]:
     """Lock a file, :data:`LOCK` by default, and yield its descriptor; a child that inherits it holds it, too.
 
-    While another process works on ``what``, it waits with a message.  The lock ends with the process, so that
-    a killed run never blocks the next.
-
-    :raises KitError: the lock's file cannot be made.
+    While another process works on ``what``, it waits with a message.  A killed process leaves no lock behind.
     """
     path = path or LOCK
     if path in _held:
@@ -171,10 +168,7 @@ def check_no_pointer(path: Path) -> None:
 
 
 def expand_path(text: str, name: str) -> Path:
-    """Return ``text``, the value of the option ``name``, as an absolute path; ``~`` is a home folder.
-
-    :raises KitError: it cannot be a path.
-    """
+    """Return ``text``, the option ``name``'s value, as an absolute path, ``~`` expanded; else a KitError."""
     try:
         return Path(text).expanduser().resolve()
     except (OSError, RuntimeError, ValueError) as error:
@@ -274,10 +268,7 @@ def digest_value(value: Any) -> str:
 
 
 def digest_with_key(text: str) -> str:
-    """Return a digest that may be published: to guess a short secret takes the key in the build folder.
-
-    :raises OSError: the key cannot be read or written.
-    """
+    """Return a digest that may be published: to guess a short secret takes the key in the build folder."""
     if not _KEY.is_file():
         _KEY.parent.mkdir(parents=True, exist_ok=True)
         with replace_file(_KEY) as part:

@@ -77,10 +77,7 @@ def run_git(
 def ask_git(
     arguments: Sequence[str], folder: Path, *, env: Optional[Mapping[str, str]] = None, text: str = ""
 ) -> str:
-    """Run git and return what it printed; parameters as in :func:`run_git`.
-
-    :raises KitError: it fails.
-    """
+    """Run git and return what it printed, parameters as in :func:`run_git`; a KitError where it fails."""
     done = run_git(arguments, folder, env=env, text=text)
     if done.returncode:
         raise KitError(

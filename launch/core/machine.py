@@ -157,10 +157,7 @@ def inherit_variables(environ: Mapping[str, str]) -> Dict[str, str]:
 
 
 def parse_threads(text: str) -> Optional[int]:
-    """Return the number of threads in ``text``, the value of ``THREADS=``; None where it is empty.
-
-    :raises KitError: it is not a whole number from 1 to 1024.
-    """
+    """Return the number in ``THREADS=text``, None where it is empty; a KitError unless it is 1 to 1024."""
     if not text:
         return None
     if not (re.fullmatch("[0-9]{1,4}", text) and 1 <= int(text) <= _MOST_THREADS):

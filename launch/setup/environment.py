@@ -64,10 +64,7 @@ class Venv:
         return stamp if whole else None
 
     def is_ready(self) -> bool:
-        """Whether the environment is whole and made from the locks as they are now; starts no process.
-
-        :raises KitError: a lock cannot be read.
-        """
+        """Whether the environment is whole and made from the locks as they are now; starts no process."""
         return self._satisfies("")
 
     def ensure(self, python: str = "") -> bool:
@@ -103,7 +100,7 @@ class Venv:
         known = str(self.base.python) if self.base else stamp.made["python"] if stamp and not python else ""
         if known:
             with contextlib.suppress(interpreters.Unusable):
-                return interpreters.probe_interpreter(known, "the environment's interpreter")
+                return interpreters.probe_interpreter(known)
         return interpreters.find_interpreter(python, tried)
 
     def _make(self, python: str, lock: int) -> None:

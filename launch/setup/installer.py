@@ -64,10 +64,7 @@ def require_uv(steps: Steps) -> str:
 
 
 def fetch_uv(steps: Steps) -> str:
-    """Fetch the locked uv to :data:`OWN` and return it: with the standard library, else with pip.
-
-    :raises KitError: neither reaches it; the error lists each place and each way out.
-    """
+    """Fetch the locked uv, with the standard library, else with pip; a KitError lists what was tried."""
     from . import index  # and with it the library's HTTP, which few runs need
 
     version = requirements.read_pins(LOCK)["uv"]
@@ -134,10 +131,7 @@ def _ask_pip(tried: List[str]) -> Optional[bytes]:
 
 
 def unpack_packages(lock: str, folder: Path, steps: Steps) -> None:
-    """Have uv unpack the wheels of a ``lock`` into an empty folder, as importing needs them.
-
-    :raises KitError: there is no uv, or a wheel is not to be had.
-    """
+    """Have uv unpack a lock's wheels into an empty folder, as importing needs them; else a KitError."""
     uv, pins = require_uv(steps), requirements.read_pins(lock)
     steps.run(
         f"fetching {' and '.join(pins)}",

@@ -12,9 +12,8 @@ import re
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Mapping, Optional, Tuple
+from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Optional, Tuple
 
 from ..core.errors import KitError
 from ..core.progress import format_size
@@ -46,29 +45,19 @@ print(json.dumps(dict(
 """
 
 
-@dataclass(frozen=True)
-class Interpreter:
-    """A CPython 3.8 that has been run.
+class Interpreter(NamedTuple):
+    """A CPython 3.8 that has been run."""
 
-    :param path: the interpreter itself; for a virtual environment's, the one that that was made of.
-    :param version: its full version, e.g. ``3.8.18``.
-    :param origin: how it was found, in words.
-    """
-
-    path: str
-    version: str
-    origin: str
+    path: str  # of the interpreter itself; for a virtual environment's, of the one that that was made of
+    version: str  # e.g. 3.8.18
 
 
 class Unusable(Exception):
     """A candidate is not a CPython 3.8 that starts; the text completes the sentence "it ..."."""
 
 
-def probe_interpreter(path: str, origin: str) -> Interpreter:
-    """Run ``path`` and return what it is.
-
-    :raises Unusable: it does not start, or it is something else.
-    """
+def probe_interpreter(path: str) -> Interpreter:
+    """Run ``path`` and return what it is; :class:`Unusable` where it is no CPython 3.8 that starts."""
     try:
         answer = subprocess.run(
             [path, "-I", "-c", _PROBE],
@@ -96,7 +85,7 @@ def probe_interpreter(path: str, origin: str) -> Interpreter:
         raise Unusable(f"is {name}")
     if facts["lacks"]:
         raise Unusable(f"has no {' and no '.join(facts['lacks'])}")
-    return Interpreter(facts["path"], facts["version"], origin)
+    return Interpreter(facts["path"], facts["version"])
 
 
 def _lines(output: bytes) -> List[str]:
@@ -115,7 +104,7 @@ def find_interpreter(requested: str = "", tried: Optional[List[str]] = None) -> 
     tried = [] if tried is None else tried
     for origin, path in _candidates(tried):
         try:
-            return probe_interpreter(path, origin)
+            return probe_interpreter(path)
         except Unusable as reason:
             tried.append(f"{origin}: {path} {reason}")
     return None
@@ -137,7 +126,7 @@ def fetch_interpreter(uv: str, steps: Steps, tried: List[str]) -> Interpreter:
             draws=True,
         )
         for path in _managed({**os.environ, **settings}):
-            return probe_interpreter(str(path), "uv")
+            return probe_interpreter(str(path))
         said = "none was there afterwards"
     except Unusable as reason:
         said = f"it {reason}"
@@ -169,7 +158,7 @@ def _probe_requested(requested: str) -> Interpreter:
     if path is None:
         raise KitError(f"There is no program called {requested!r} on PATH.", where=where, hint=hint)
     try:
-        return probe_interpreter(path, where)
+        return probe_interpreter(path)
     except Unusable as reason:
         raise KitError(
             f"PYTHON is not a CPython {_VERSION} that starts: {path} {reason}.", where=where, hint=hint

@@ -112,10 +112,7 @@ def read_patch(path: Path) -> Patch:
 
 
 def read_series(name: str) -> List[Patch]:
-    """Return the patches in ``patches/<name>/`` in the order of the series; none without one.
-
-    :raises KitError: the series and the files do not fit, or a patch is not complete.
-    """
+    """Return the patches in ``patches/<name>/``, in order of its series; a KitError where one is at fault."""
     folder = paths.PATCHES / name
     listing = folder / "series"
     names = listing.read_text("utf-8", "replace").splitlines() if listing.is_file() else []
@@ -154,20 +151,14 @@ def check_order(found: Iterable[Patch], where: str) -> None:
 
 
 def choose_patches(name: str, source: str, fast: bool = True) -> List[Patch]:
-    """Return the patches in ``patches/<name>/`` for a source, with the optional ones if ``fast``.
-
-    :raises KitError: see :func:`read_series` and :func:`check_order`.
-    """
+    """Return those for a source, with the optional ones if ``fast``; errors as :func:`read_series`."""
     found = read_series(name)
     check_order(found, paths.show_path(paths.PATCHES / name / "series"))
     return [patch for patch in found if source in patch.sources and (fast or not patch.fast)]
 
 
 def apply_patch(patch: Patch, folder: Path, *options: str) -> None:
-    """Apply a patch in ``folder`` with options of ``git apply``, without fuzz, whole or not at all.
-
-    :raises KitError: it does not apply, or a path leads out of the folder.
-    """
+    """Apply a patch in ``folder`` with options of ``git apply``, without fuzz, whole, or a KitError."""
     done = git.run_git(["apply", *options, str(patch.path)], folder)
     if done.returncode:
         raise KitError(

@@ -276,10 +276,7 @@ def parse_launch_file(text: str, source: str) -> LaunchFile:
 
 
 def find_configuration(file: LaunchFile, name: str) -> Configuration:
-    """Return the configuration called ``name``.
-
-    :raises KitError: there is none (the error lists the names and the nearest), or it is a compound.
-    """
+    """Return the configuration called ``name``; a KitError where there is none, or it is a compound."""
     names = [configuration.name for configuration in file.configurations]
     if name in names:
         return file.configurations[names.index(name)]

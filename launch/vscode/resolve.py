@@ -217,10 +217,7 @@ class _Keys:
         return [self.string((*self.path(key), index), item) for index, item in enumerate(value)]
 
     def string(self, path: KeyPath, value: Any) -> str:
-        """Return ``value``, which stands at ``path``, with its variables replaced.
-
-        :raises KitError: it is no string, or not one that a process can be given.
-        """
+        """Return ``value``, at ``path``, substituted; a KitError where no process can be given it."""
         error = self.configuration.error
         if not isinstance(value, str):
             hint = "Write a string, in quotes."
