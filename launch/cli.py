@@ -53,20 +53,15 @@ class Option:
 
 @dataclass(frozen=True)
 class Command:
-    """A command, which is a make target too.
-
-    :param run: its docstring is the help: a summary in a line, details, and an example after each ``$``.
-    :param shown: other options that the list of targets shows with it.
-    :param words: what further words are; empty where it takes none.
-    """
+    """A command, which is a make target too."""
 
     name: str
-    run: "Handler"
+    run: "Handler"  # its docstring is the help: a summary in a line, details, an example after each $
     group: str
     options: Mapping[str, Option]
     required: Sequence[str]
-    shown: str
-    words: str
+    shown: str  # other options that the list of targets shows with it
+    words: str  # what further words are; empty where it takes none
 
     @property
     def help(self) -> Tuple[str, str, Sequence[str]]:

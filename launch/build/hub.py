@@ -128,5 +128,5 @@ def _download(listing: Listing, missing: Sequence[File]) -> Dict[str, Any]:
             hint="What it said stands above.  Run the same command again: it resumes.",
         ) from None
     if "error" in answer:
-        raise KitError.from_dict(answer["error"])
+        raise KitError(**answer["error"])
     return {name: {**entry, "state": _state(entry["path"])} for name, entry in answer["files"].items()}

@@ -154,7 +154,7 @@ def _listen(descriptor: int, tick: Callable[[Optional[str]], None]) -> List[KitE
                     with suppress(ValueError):  # of a child that was killed while it wrote
                         message = json.loads(line)
                         if "error" in message:
-                            reported.append(KitError.from_dict(message["error"]))
+                            reported.append(KitError(**message["error"]))
                         step = message.get("step", step)
             tick(step)
 

@@ -20,24 +20,15 @@ from .steps import Steps
 
 @dataclass(frozen=True)
 class Venv:
-    """A virtual environment.
-
-    :param purpose: what it is for, in words.
-    :param locks: the locks whose packages are in it; no others are.
-    :param bytes: how large it is.
-    :param download: how much of it is downloaded where uv's cache has nothing.
-    :param smoke_test: the Python code that must work before it counts as made.
-    :param base: the environment whose interpreter it is made with, which must be ready; None: one is looked
-        for, and fetched where there is none.
-    """
+    """A virtual environment."""
 
     folder: Path
-    purpose: str
-    locks: Tuple[str, ...]
+    purpose: str  # what it is for, in words
+    locks: Tuple[str, ...]  # whose packages are in it; no others are
     bytes: float
-    download: float
-    smoke_test: str
-    base: Optional["Venv"] = None
+    download: float  # of its bytes, where uv's cache has nothing
+    smoke_test: str  # the Python code that must work before it counts as made
+    base: Optional["Venv"] = None  # whose interpreter it is made with, and ready; None: one is looked for
 
     @property
     def python(self) -> Path:

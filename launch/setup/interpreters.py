@@ -1,9 +1,8 @@
 """Finding the Python that the environment is made of.
 
-CPython 3.8 is the newest that all libraries of 2021 have wheels for.  What a machine calls ``python3.8`` need
-not be one: pyenv's shim of that name fails while another version is selected, one that was compiled there may
-lack modules, and a virtual environment's outlives the interpreter that it was made of.  So every candidate is
-run before it is believed, and where none is left, uv fetches one.
+CPython 3.8 is the newest that all libraries of 2021 have wheels for.  What is called ``python3.8`` may be a
+shim of pyenv's that fails, may lack modules, or outlive what it was made of: so each candidate is run before
+it is believed.  Where none is left, uv fetches one.
 """
 
 import json

@@ -44,15 +44,11 @@ what :data:`_ADVICE` looks for, at the terminal's edge."""
 
 
 class Steps:
-    """The steps of one setup.
-
-    :param log: takes their words.
-    :param lock: the descriptor of a lock that each step inherits, and holds should it outlive this process.
-    """
+    """The steps of one setup, whose words go to ``log``."""
 
     def __init__(self, log: Path, lock: int) -> None:
         self._log = log
-        self._lock = lock
+        self._lock = lock  # a descriptor: each step inherits the lock, should it outlive this process
         self._started = time.monotonic()
         self._begun: List[Tuple[str, float]] = []
         log.parent.mkdir(parents=True, exist_ok=True)

@@ -13,15 +13,12 @@ from ..core.errors import KitError, make_unknown_error
 
 @dataclass(frozen=True)
 class Fork:
-    """A submodule, pinned at the commit ``base``, to which its patches apply.
-
-    :param packed: the folder of the repository that its released wheel holds; empty for the whole.
-    """
+    """A submodule, pinned at the commit ``base``, to which its patches apply."""
 
     name: str
     submodule: str
     base: str
-    packed: str
+    packed: str  # the folder of the repository that its released wheel holds; empty for the whole
 
     @property
     def folder(self) -> Path:
