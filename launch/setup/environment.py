@@ -1,7 +1,4 @@
-"""The virtual environments: each is made from its locks, and brought up to date when those change.
-
-A stamp in each says which locks and which interpreter it was made from.
-"""
+"""The virtual environments, made from locks and an interpreter, of which a stamp in each keeps record."""
 
 import contextlib
 import os

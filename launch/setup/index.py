@@ -1,4 +1,4 @@
-"""A wheel from a package index, with the standard library alone: where there is no pip and no uv yet."""
+"""uv's wheel from a package index, with the standard library alone: where there is no pip and no uv yet."""
 
 import base64
 import contextlib
@@ -27,22 +27,22 @@ _FAILURES = (OSError, ValueError, http.client.HTTPException)
 Tick = Callable[[int, int], None]  # takes the bytes that are there, and all there will be; 0: nobody knows
 
 
-def list_indexes(environment: Mapping[str, str]) -> List[Tuple[str, str]]:
+def list_indexes() -> List[Tuple[str, str]]:
     """Return the indexes that the settings of pip and uv name: by what, and the address.
 
     A wheel is known by its hash, so that each will do.  Folders and pages of files are left to pip.
     """
-    pip, uv = read_pip_settings(environment), read_uv_settings(environment)
+    pip, uv = read_pip_settings(os.environ), read_uv_settings(os.environ)
     if pip.get("no-index", "").lower() in ("1", "yes", "true", "on"):
         return []
     first = (
-        *((name, environment.get(name, "")) for name in INDEX),
+        *((name, os.environ.get(name, "")) for name in INDEX),
         ("the index of uv's file", " ".join(uv.get("index-url", []))),
         ("pip's index-url", pip.get("index-url", "")),
         ("the public index", PUBLIC),
     )
     further = (
-        *((name, environment.get(name, "")) for name in ("UV_INDEX", "UV_EXTRA_INDEX_URL")),
+        *((name, os.environ.get(name, "")) for name in ("UV_INDEX", "UV_EXTRA_INDEX_URL")),
         ("further indexes of uv's file", " ".join(uv.get("extra-index-url", []))),
         ("pip's extra-index-url", pip.get("extra-index-url", "")),
     )
@@ -55,31 +55,23 @@ def list_indexes(environment: Mapping[str, str]) -> List[Tuple[str, str]]:
     ]
 
 
-def fetch_wheel(
-    name: str,
-    version: str,
-    sums: Collection[str],
-    environment: Mapping[str, str],
-    tick: Tick,
-    tried: List[str],
-) -> Optional[bytes]:
-    """Return the wheel of a package for Linux on x86-64; None where it is nowhere.
+def fetch_uv_wheel(version: str, sums: Collection[str], tick: Tick, tried: List[str]) -> Optional[bytes]:
+    """Return the wheel of uv for Linux on x86-64, whose sha256 is one of ``sums``; None where it is nowhere.
 
-    :param sums: the sha256 sums that it may have.
     :param tried: receives a line for each index, with what was wrong there; no address is shown.
     """
-    session = _Session({**environment, **derive_uv_settings(environment)})
-    for origin, address in list_indexes(environment):
+    session = _Session({**os.environ, **derive_uv_settings(os.environ)})
+    for origin, address in list_indexes():
         try:
-            links = session.list_files(f"{address.rstrip('/')}/{name}/")
-            fitting = [link for link in links if _fits(link, name, version)]
+            links = session.list_files(f"{address.rstrip('/')}/uv/")
+            fitting = [link for link in links if _fits(link, version)]
             for link in fitting:
                 content = session.read(link, tick)[0]
                 if hashlib.sha256(content).hexdigest() in sums:
                     return content
-                tried.append(f"{origin}: its {name} {version} is not the locked one: another sha256")
+                tried.append(f"{origin}: its uv {version} is not the locked one: another sha256")
             if not fitting:
-                tried.append(f"{origin}: no wheel of {name} {version} for Linux on x86-64")
+                tried.append(f"{origin}: no wheel of uv {version} for Linux on x86-64")
         except _FAILURES as error:
             tried.append(f"{origin}: {_explain(error)}")
     return None
@@ -95,9 +87,9 @@ def _explain(error: BaseException) -> str:
     return type(reason).__name__ if "://" in str(reason) or not str(reason) else str(reason)
 
 
-def _fits(link: str, name: str, version: str) -> bool:
+def _fits(link: str, version: str) -> bool:
     file = unquote(urlsplit(link).path).rpartition("/")[2]
-    return bool(re.fullmatch(rf"{re.escape(f'{name}-{version}')}-\S*-manylinux\S*x86_64\.whl", file))
+    return bool(re.fullmatch(rf"uv-{re.escape(version)}-\S*-manylinux\S*x86_64\.whl", file))
 
 
 class _Session:

@@ -72,18 +72,12 @@ def fetch_uv(steps: Steps) -> str:
     steps.begin(f"fetching uv {version}, {format_size(DOWNLOAD)}")
     OWN.parent.mkdir(parents=True, exist_ok=True)
     with Progress("    uv", None) as progress:
-        wheel = index.fetch_wheel(
-            "uv",
-            version,
-            requirements.read_sums(LOCK, "uv"),
-            os.environ,
-            lambda have, size: (
+
+        def tick(have: int, size: int) -> None:
+            if sys.stderr.isatty():
                 progress.tick(f"{format_size(have)} of {format_size(size or DOWNLOAD)}")
-                if sys.stderr.isatty()
-                else None
-            ),
-            tried,
-        )
+
+        wheel = index.fetch_uv_wheel(version, requirements.read_sums(LOCK, "uv"), tick, tried)
         if wheel is None and not os.environ.get("UV_OFFLINE"):
             progress.tick("pip is asked")
             wheel = _ask_pip(tried)

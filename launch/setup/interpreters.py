@@ -12,7 +12,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Optional, Tuple
+from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Tuple
 
 from ..core.errors import KitError
 from ..core.progress import format_size
@@ -110,11 +110,7 @@ def find_interpreter(requested: str = "", tried: Optional[List[str]] = None) -> 
 
 
 def fetch_interpreter(uv: str, steps: Steps, tried: List[str]) -> Interpreter:
-    """Have uv install a CPython 3.8 in its own folder, and return it.
-
-    :param tried: what :func:`find_interpreter` has left there.
-    :raises KitError: uv cannot; the error lists each place and each way out.
-    """
+    """Have uv install a CPython 3.8 in its own folder; a KitError lists ``tried`` and ways out."""
     # No link in a folder of the person's.
     settings = {**derive_uv_settings(os.environ), "UV_PYTHON_INSTALL_BIN": "0"}
     try:
@@ -124,7 +120,7 @@ def fetch_interpreter(uv: str, steps: Steps, tried: List[str]) -> Interpreter:
             environment=settings,
             draws=True,
         )
-        for path in _managed({**os.environ, **settings}):
+        for path in _managed():
             return probe_interpreter(str(path))
         said = "none was there afterwards"
     except Unusable as reason:
@@ -165,30 +161,26 @@ def _probe_requested(requested: str) -> Interpreter:
 
 
 def _candidates(tried: List[str]) -> Iterator[Tuple[str, str]]:
-    """Yield the interpreters to try, each with its place in words, nearest first.
-
-    :param tried: receives a line for each place where there is none.
-    """
+    """Yield the interpreters to try, nearest first, with their places; ``tried`` gets those without."""
     # pyenv's shims are on PATH at best; what they stand for is here, whichever version is selected.
     pyenv = Path(os.environ.get("PYENV_ROOT") or Path(os.environ.get("HOME") or os.devnull) / ".pyenv")
     own = [Path(sys.executable)] if sys.executable and sys.version.startswith(f"{_VERSION}.") else []
     on_path = [Path(folder) / _NAME for folder in os.get_exec_path()]
-    managed = {**os.environ, **derive_uv_settings(os.environ)}
     for origin, paths in (
         ("the running interpreter", own),
         (f"{_NAME} on PATH", [path for path in on_path if os.access(path, os.X_OK)]),
         ("pyenv", _newest_first(pyenv / "versions", f"{_VERSION}.*")),
-        ("uv", _managed(managed)),
+        ("uv", _managed()),
     ):
         if not paths:
             tried.append(f"{origin}: nothing there")
         yield from ((origin, str(path)) for path in paths)
 
 
-def _managed(environment: Mapping[str, str]) -> List[Path]:
+def _managed() -> List[Path]:
     """Return the Pythons 3.8 that uv has installed (its documentation, "Storage")."""
-    folder = environment.get("UV_PYTHON_INSTALL_DIR", "")
-    usual = find_uv_folder(environment, "XDG_DATA_HOME", ".local/share") / "python"
+    folder = {**os.environ, **derive_uv_settings(os.environ)}.get("UV_PYTHON_INSTALL_DIR", "")
+    usual = find_uv_folder(os.environ, "XDG_DATA_HOME", ".local/share") / "python"
     return _newest_first(Path(folder) if folder else usual, f"cpython-{_VERSION}.*")
 
 

@@ -144,10 +144,7 @@ def _clone_of(fork: Fork) -> Path:
 
 
 def edit_patches(fork: Fork) -> Path:
-    """Make the scratch clone and return its folder.
-
-    :raises KitError: the submodule is not as pinned, a patch does not apply, or a clone has unexported work.
-    """
+    """Make the scratch clone and return it; a KitError where that loses work, or a patch does not apply."""
     if not third_party.is_checked_out(fork):
         raise KitError(
             f"The patches of {fork.name} are changed on its source, and that is not checked out.",

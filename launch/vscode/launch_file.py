@@ -225,11 +225,7 @@ class LaunchFile:
 
 
 def read_launch_file(path: pathlib.Path) -> LaunchFile:
-    """Return the configurations of a launch file; a byte order mark is ignored.
-
-    :raises KitError: the file cannot be read, is no regular one, too large, not UTF-8 or not JSON with
-        comments, or its configurations are not objects with different names.
-    """
+    """Return the configurations of a launch file; a KitError where it is none that can be read."""
     source = str(path)
     try:
         text = files.read_bytes(path, MAX_BYTES).decode("utf-8-sig")
