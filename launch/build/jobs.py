@@ -194,15 +194,12 @@ def _read(launch: str, name: str, source: Source) -> _Read:
         return _Read(rewriter, origin, None)
     launch_file = files.expand_path(launch, "LAUNCH")
     configuration = find_configuration(read_launch_file(launch_file), name)
-    workspace, env = paths.REPOSITORY, os.environ
     if configuration.here.get("envFile") is None:
         _tell_of_env_file()
     # VS Code takes the selected interpreter: a person's, else what it finds, in the kit's folder first.
     python = str(paths.VENV_PYTHON) if os.access(str(paths.VENV_PYTHON), os.X_OK) else sys.executable
-    rewriter = Rewriter(
-        resolve_configuration(configuration, workspace=workspace, env=env, default_python=python)
-    )
-    variables = Variables(configuration, workspace=workspace, env=env)
+    variables = Variables(configuration, paths.REPOSITORY, os.environ)
+    rewriter = Rewriter(resolve_configuration(variables, python))
     rewriter.as_written(configuration.here, variables.substitute)
     return _Read(rewriter, f"{name!r} in {paths.show_path(launch_file)}", configuration)
 

@@ -17,7 +17,7 @@ from ..sources import third_party
 from ..sources.source import Fork, Registry, Source
 from ..vscode.invocation import Rewriter
 from ..vscode.launch_file import find_configuration, parse_launch_file, read_launch_file
-from ..vscode.resolve import resolve_configuration
+from ..vscode.resolve import Variables, resolve_configuration
 
 ALLOCATOR = "glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=1048576"
 """glibc's allocator ("Memory Allocation Tunables" in its manual): a megabyte and more is mapped by itself.
@@ -196,9 +196,7 @@ def rewrite_upstream(job: str, source: Source) -> Rewriter:
     """
     path = find_upstream_file()
     configuration = find_configuration(read_launch_file(path), name_upstream(job))
-    resolved = resolve_configuration(
-        configuration, workspace=Path(_WORKSPACE), env=os.environ, default_python=_SELECTED
-    )
+    resolved = resolve_configuration(Variables(configuration, Path(_WORKSPACE), os.environ), _SELECTED)
     rewriter = Rewriter(resolved)
     rewriter.cwd.before = (str(configuration.body.get("cwd")),)  # as written, a slash at its end too
     rules = _Upstream(rewriter, job, path, source)

@@ -313,9 +313,5 @@ class Stamp(NamedTuple):
         content = {"sha256": self._digest(), **self._asdict()}
         write_text(path, json.dumps(content, indent=2, sort_keys=True) + "\n")
 
-    def matches(self, path: Path) -> bool:
-        """Return whether the file holds this stamp."""
-        return self.read(path) == self
-
     def _digest(self) -> str:
         return digest_value([STAMP_FORMAT, *self])

@@ -68,40 +68,32 @@ _NO_ENV = (
 """The hint for a key in which ``${env:NAME}`` has no value."""
 
 
-def resolve_configuration(
-    configuration: Configuration,
-    *,
-    workspace: pathlib.Path,
-    env: Mapping[str, str],
-    default_python: str,
-) -> Invocation:
-    """Return what VS Code, started in ``env`` with the folder ``workspace`` open, would run.
+def resolve_configuration(variables: "Variables", default_python: str) -> Invocation:
+    """Return what VS Code would run for a configuration with these variables.
 
     :param default_python: the interpreter selected in VS Code, for configurations that name none.
     :raises KitError: a key has a wrong type or value, or the run cannot be reproduced outside VS Code.
     """
-    variables = Variables(configuration, workspace=workspace, env=env)
-    keys = _Keys(configuration, variables)
+    keys = _Keys(variables)
     _check_kind(keys)
     return Invocation(
         python=_interpreter(keys, default_python),
         target=_target(keys),
         args=_arguments(keys),
-        env=_environment(keys, env),
+        env=_environment(keys),
         cwd=_working_directory(keys),
         options=tuple(keys.strings("pythonArgs")),
     )
 
 
 class Variables:
-    """The ``${…}`` variables of a launch file; parameters as of :func:`resolve_configuration`."""
+    """A configuration's ``${…}`` variables: ``workspace`` is open in a VS Code started in ``env``."""
 
-    def __init__(
-        self, configuration: Configuration, *, workspace: pathlib.Path, env: Mapping[str, str]
-    ) -> None:
+    def __init__(self, configuration: Configuration, workspace: pathlib.Path, env: Mapping[str, str]) -> None:
+        self.configuration = configuration
         # VS Code opens folders by absolute, normal paths.
         self.folder = folder = os.path.normpath(str(workspace.absolute()))
-        self._env = env
+        self.env = env
         self._inputs = configuration.inputs
         self._values = {
             "workspaceFolder": folder,
@@ -139,12 +131,12 @@ class Variables:
             what = f"The debugger extension replaces {reference} by nothing in this key."
             raise KitError(what, hint=_NO_ENV)
         if name == "env" and argument and not re.search(r"[:${\0]", argument):
-            return hidden.hide_variable(argument, self._env.get(argument, ""))
+            return hidden.hide_variable(argument, self.env.get(argument, ""))
         raise self._problem(reference, name, argument, env)
 
     def _home(self, reference: str) -> str:
         try:
-            return self._env.get("HOME") or str(pathlib.Path.home())
+            return self.env.get("HOME") or str(pathlib.Path.home())
         except (KeyError, RuntimeError):
             hint = "You have no home directory: set HOME."
             raise KitError(f"{reference} has no value.", hint=hint) from None
@@ -176,9 +168,9 @@ class Variables:
 class _Keys:
     """One configuration's keys for this platform, checked and substituted when they are asked for."""
 
-    def __init__(self, configuration: Configuration, variables: Variables) -> None:
-        self.configuration = configuration
+    def __init__(self, variables: Variables) -> None:
         self.variables = variables
+        self.configuration = configuration = variables.configuration
         self.values = configuration.here
         override = configuration.body.get(PLATFORM, {})
         if not isinstance(override, dict):
@@ -353,7 +345,7 @@ def _arguments(keys: _Keys) -> Tuple[str, ...]:
     raise keys.error("args", what, "Write a list, one string an argument.")
 
 
-def _environment(keys: _Keys, env: Mapping[str, str]) -> Dict[str, Optional[str]]:
+def _environment(keys: _Keys) -> Dict[str, Optional[str]]:
     """Return the variables that the configuration sets; None removes one."""
     entries = keys.get("env")
     if not isinstance(entries, dict) and entries is not ABSENT:
@@ -361,7 +353,7 @@ def _environment(keys: _Keys, env: Mapping[str, str]) -> Dict[str, Optional[str]
     own = dict(_variable(keys, key, value) for key, value in ({} if entries is ABSENT else entries).items())
     for name in ("PATH", "PYTHONPATH"):
         searched = hidden.map_word(lambda text: text.strip(_BLANKS), own.get(name) or "")
-        inherited = env.get(name, "").strip(_BLANKS)
+        inherited = keys.variables.env.get(name, "").strip(_BLANKS)
         if not searched:
             own.pop(name, None)
         elif inherited:

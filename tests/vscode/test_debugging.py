@@ -25,7 +25,7 @@ from launch.model import bert_config
 from launch.model.variants import VARIANTS
 from launch.sources import third_party
 from launch.vscode.launch_file import parse_launch_file
-from launch.vscode.resolve import resolve_configuration
+from launch.vscode.resolve import Variables, resolve_configuration
 
 from ..conftest import HYBRID, UNSTRUCTURED, Kit, run, write_launch_file
 from ..dap import Session
@@ -301,9 +301,7 @@ def test_f5_starts_any_entry_as_the_kit_does(keys: Dict[str, Any], debug: Debug,
     started = json.loads(found.read_text())
     found.unlink()
     configuration = parse_launch_file(json.dumps({"configurations": [entry]}), "f").configurations[0]
-    invocation = resolve_configuration(
-        configuration, workspace=tmp_path, env=environment, default_python=PYTHON
-    )
+    invocation = resolve_configuration(Variables(configuration, tmp_path, environment), PYTHON)
     subprocess.run(
         invocation.argv(), cwd=invocation.cwd, env=invocation.environment(environment), check=True, timeout=60
     )
@@ -335,10 +333,12 @@ def test_what_the_extension_empties_or_cannot_start_is_an_error(tmp_path: Path) 
             assert launch_request(changed, tmp_path, VSCODE, PYTHON)["python"] == python
         with pytest.raises(KitError):
             resolve_configuration(
-                parse_launch_file(json.dumps({"configurations": [changed]}), "f").configurations[0],
-                workspace=tmp_path,
-                env=VSCODE,
-                default_python=PYTHON,
+                Variables(
+                    parse_launch_file(json.dumps({"configurations": [changed]}), "f").configurations[0],
+                    tmp_path,
+                    VSCODE,
+                ),
+                PYTHON,
             )
 
 

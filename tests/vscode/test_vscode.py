@@ -18,7 +18,7 @@ from launch.vscode.launch_file import (
     parse_launch_file,
     read_launch_file,
 )
-from launch.vscode.resolve import resolve_configuration
+from launch.vscode.resolve import Variables, resolve_configuration
 
 PLATFORM = {"linux": "linux", "darwin": "osx"}.get(sys.platform, "windows")
 OTHER_PLATFORM = "windows" if PLATFORM != "windows" else "linux"
@@ -55,10 +55,8 @@ def config(tmp_path, environ=None, workspace=None, **keys):
     body = {key: value for key, value in body.items() if value is not ...}
     path = write(tmp_path, {"configurations": [{"name": "first"}, body]})
     return resolve_configuration(
-        find_configuration(read_launch_file(path), "n"),
-        workspace=workspace or tmp_path,
-        env=environ or {},
-        default_python="python3",
+        Variables(find_configuration(read_launch_file(path), "n"), workspace or tmp_path, environ or {}),
+        "python3",
     )
 
 
@@ -221,7 +219,7 @@ def test_errors_name_the_line_of_the_key_or_of_what_lacks_it(tmp_path):
         ("platform", f"line 14, configurations[3].{PLATFORM}.args = 3", "[ … ]"),
     ):
         configuration = find_configuration(read_launch_file(path), name)
-        error = failure(resolve_configuration, configuration, workspace=tmp_path, env={}, default_python="p")
+        error = failure(resolve_configuration, Variables(configuration, tmp_path, {}), "p")
         assert error.where == f"{path}, {where}"
         assert hint in error.hint
     assert (
@@ -633,10 +631,7 @@ def test_program_gets_what_the_file_says(tmp_path, kind):
     }
     text = json.dumps({"configurations": [body]}, indent=2).replace('"args"', '/* c */ // d\n"args"')
     invocation = resolve_configuration(
-        read_launch_file(write(tmp_path, text)).configurations[0],
-        workspace=tmp_path,
-        env={},
-        default_python=sys.executable,
+        Variables(read_launch_file(write(tmp_path, text)).configurations[0], tmp_path, {}), sys.executable
     )
     base = base_environment(*variables, "REMOVED", "SET", "KEPT")
     argv, seen, cwd, optimize = run_both_ways(invocation, base)

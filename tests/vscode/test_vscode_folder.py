@@ -18,7 +18,7 @@ from launch.model.variants import VARIANTS
 from launch.sources.source import Registry
 from launch.vscode.invocation import Invocation
 from launch.vscode.launch_file import PLATFORM, parse_jsonc, parse_launch_file
-from launch.vscode.resolve import resolve_configuration
+from launch.vscode.resolve import Variables, resolve_configuration
 
 from ..conftest import HYBRID, UNSTRUCTURED, Kit, run
 from ..editor import entries
@@ -49,7 +49,7 @@ def tasks() -> Dict[str, Dict[str, Any]]:
 def resolve(entry: Dict[str, Any]) -> Invocation:
     file = parse_launch_file(json.dumps({"configurations": [entry]}), "launch.json")
     return resolve_configuration(
-        file.configurations[0], workspace=paths.REPOSITORY, env=os.environ, default_python="/selected/python"
+        Variables(file.configurations[0], paths.REPOSITORY, os.environ), "/selected/python"
     )
 
 

@@ -26,7 +26,7 @@ from launch.vscode.launch_file import (
     parse_launch_file,
     read_launch_file,
 )
-from launch.vscode.resolve import resolve_configuration
+from launch.vscode.resolve import Variables, resolve_configuration
 
 from ..conftest import HYBRID
 
@@ -53,10 +53,7 @@ def check(text):
         assert find_configuration(file, configuration.name) is configuration
         try:
             invocation = resolve_configuration(
-                configuration,
-                workspace=pathlib.Path("/nowhere/at all"),
-                env=ENVIRONMENT,
-                default_python="python3",
+                Variables(configuration, pathlib.Path("/nowhere/at all"), ENVIRONMENT), "python3"
             )
         except KitError as error:
             check_error(error, lines, f", configurations[{index}].")
@@ -314,10 +311,12 @@ def test_args_in_one_string_are_what_a_shell_makes_of_them(text):
     body = {"name": "n", "type": "debugpy", "request": "launch", "program": "p", "args": text}
     try:
         args = resolve_configuration(
-            parse_launch_file(json.dumps({"configurations": [body]}), "f").configurations[0],
-            workspace=pathlib.Path(),
-            env={},
-            default_python="p",
+            Variables(
+                parse_launch_file(json.dumps({"configurations": [body]}), "f").configurations[0],
+                pathlib.Path(),
+                {},
+            ),
+            "p",
         ).args
     except KitError:
         return
