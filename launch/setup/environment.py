@@ -11,7 +11,6 @@ from ..core.errors import KitError
 from ..core.files import Stamp
 from ..core.progress import format_size
 from . import installer, interpreters, requirements
-from .settings import derive_uv_settings
 from .steps import Steps
 
 
@@ -121,7 +120,6 @@ class Venv:
             steps.run(
                 f"making {shown} with Python {interpreter.version} ({interpreter.path})",
                 [uv, "venv", "--no-project", "--clear", "--force", "--python", interpreter.path, folder],
-                environment=derive_uv_settings(os.environ),
             )
         self._install(uv, steps)
         steps.run("trying the environment", [str(self.python), "-I", "-c", self.smoke_test])
@@ -154,7 +152,6 @@ class Venv:
                 *("--build-constraints", _lock_file(installer.LOCK)),
                 *map(_lock_file, self.locks),
             ],
-            environment=derive_uv_settings(os.environ),
             draws=True,
         )
 

@@ -15,7 +15,7 @@ from ..core import files, paths
 from ..core.errors import KitError
 from ..core.progress import Progress, format_size
 from . import requirements
-from .settings import INDEX, derive_uv_settings
+from .settings import INDEX
 from .steps import Steps
 
 LOCK = "installer.lock"  # names uv, and what builds a package that is there as its source alone
@@ -134,7 +134,6 @@ def unpack_packages(lock: str, folder: Path, steps: Steps) -> None:
             *("--no-deps", "--require-hashes", "--only-binary", ":all:", "--link-mode", "copy"),
             *("--requirement", str(paths.ENVIRONMENT_DATA / lock)),
         ],
-        environment=derive_uv_settings(os.environ),
         draws=True,
     )
     shutil.rmtree(str(folder / "bin"), ignore_errors=True)

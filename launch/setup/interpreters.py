@@ -111,13 +111,10 @@ def find_interpreter(requested: str = "", tried: Optional[List[str]] = None) -> 
 
 def fetch_interpreter(uv: str, steps: Steps, tried: List[str]) -> Interpreter:
     """Have uv install a CPython 3.8 in its own folder; a KitError lists ``tried`` and ways out."""
-    # No link in a folder of the person's.
-    settings = {**derive_uv_settings(os.environ), "UV_PYTHON_INSTALL_BIN": "0"}
     try:
         steps.run(
             f"fetching CPython {_VERSION}, {format_size(DOWNLOAD)}, with {uv}",
             [uv, "python", "install", _VERSION],
-            environment=settings,
             draws=True,
         )
         for path in _managed():

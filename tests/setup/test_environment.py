@@ -657,10 +657,11 @@ def test_a_step_whose_program_is_missing(real_steps):
 def test_a_step_does_not_see_another_environment(real_steps, checkout, monkeypatch):
     for name in ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV"):
         monkeypatch.setenv(name, "/elsewhere")
-    real_steps.run("working", ["/bin/sh", "-c", "env"], environment={"EXTRA": "yes"})
+    monkeypatch.setenv("PIP_TRUSTED_HOST", "mirror.example")
+    real_steps.run("working", ["/bin/sh", "-c", "env"])
     log = (checkout / "setup.log").read_text()
     assert "/elsewhere" not in log
-    assert "EXTRA=yes" in log
+    assert "UV_INSECURE_HOST=mirror.example" in log
 
 
 def test_the_lock_is_held_by_a_step_that_outlives_the_setup(checkout):
