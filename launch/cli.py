@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Callable, Dict, Iterable, List, Mapping, NoRet
 
 from .core import child, files, machine, paths
 from .core.errors import KitError
-from .core.locks import LOCK, LOCKED, hold_lock
+from .core.files import hold_lock
 from .core.progress import format_duration, format_size
 from .model import variants
 from .model.variants import VARIANTS
@@ -53,20 +53,15 @@ class Option:
 
 @dataclass(frozen=True)
 class Command:
-    """A command, which is a make target too.
-
-    :param run: its docstring is the help: a summary in a line, details, and an example after each ``$``.
-    :param shown: other options that the list of targets shows with it.
-    :param words: what further words are; empty where it takes none.
-    """
+    """A command, which is a make target too."""
 
     name: str
-    run: "Handler"
+    run: "Handler"  # its docstring is the help: a summary in a line, details, an example after each $
     group: str
     options: Mapping[str, Option]
     required: Sequence[str]
-    shown: str
-    words: str
+    shown: str  # other options that the list of targets shows with it
+    words: str  # what further words are; empty where it takes none
 
     @property
     def help(self) -> Tuple[str, str, Sequence[str]]:
@@ -88,8 +83,7 @@ Beside them: ``command``; ``argv``, all words; ``typed``, the options on the com
 the command takes any; and ``entered``, whether :func:`_enter` has started over.
 """
 
-Handler = Callable[[Given], Optional[int]]
-"""Returns the exit status, or None for 0."""
+Handler = Callable[[Given], Optional[int]]  # returns the exit status, or None for 0
 
 COMMANDS: Dict[str, Command] = {}
 
@@ -555,7 +549,7 @@ def _third_party(given: Given) -> None:
     from .sources import third_party
 
     mirror = _path(given, "mirror") if given.mirror else None
-    with hold_lock(LOCK, LOCKED):
+    with hold_lock():
         third_party.fetch_forks(mirror)
 
 
@@ -581,7 +575,7 @@ def _patch_edit(given: Given) -> None:
     from .sources import patch_work, third_party
 
     fork = third_party.find_fork(given.p)
-    with hold_lock(LOCK, LOCKED):
+    with hold_lock():
         clone = paths.show_path(patch_work.edit_patches(fork))
     print(f"{clone} is the pinned commit with each patch as one commit on top.")
     print(f"Change them with git there; then: make patch-export P={given.p}")
@@ -598,7 +592,7 @@ def _patch_export(given: Given) -> None:
     from .sources import patch_work, third_party
 
     fork = third_party.find_fork(given.p)
-    with hold_lock(LOCK, LOCKED):
+    with hold_lock():
         written = patch_work.export_patches(fork)
     for path in written:
         print(paths.show_path(path))
@@ -743,7 +737,7 @@ def _lock(given: Given) -> int:
 
     _ready_environment(given)
     script = str(paths.ENVIRONMENT_DATA / "lock.sh")
-    with hold_lock(LOCK, LOCKED) as lock:
+    with hold_lock() as lock:
         uv = installer.require_uv(steps.Steps(paths.BUILD / "log" / "uv.log", lock))
     return subprocess.run([script], env={**os.environ, "UV": uv}, check=False).returncode
 
@@ -756,13 +750,13 @@ def _clean(given: Given) -> None:
     """
     from .sources import patch_work, third_party
 
-    with hold_lock(LOCK, LOCKED):
+    with hold_lock():
         for fork in third_party.read_forks():
             patch_work.check_exported(fork)
         for entry in (*paths.BUILD.iterdir(), *([paths.VENV] if given.command == "distclean" else [])):
             if entry.is_dir() and not entry.is_symlink():
                 shutil.rmtree(entry)
-            elif entry != LOCK and os.path.lexists(str(entry)):  # the lock is held meanwhile
+            elif entry != files.LOCK and os.path.lexists(str(entry)):  # the lock is held meanwhile
                 entry.unlink()
 
 
@@ -850,11 +844,8 @@ def write_for_make(example: str) -> str:
 # --- the command line ------------------------------------------------------------------------------------
 
 _PREFIX = "LAUNCH_"
-_MADE = "LAUNCH_MAKE"
-"""The Makefile's variable with make's command line: targets, and variables with = after them."""
-
-_OTHERS = ("LAUNCH_IGNORE_MEMORY", child.STATUS_FD)
-"""Environment variables of the kit that no option is."""
+_MADE = "LAUNCH_MAKE"  # the Makefile's, with make's command line: targets, and variables with = after them
+_OTHERS = ("LAUNCH_IGNORE_MEMORY", child.STATUS_FD)  # variables of the kit that no option is
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:

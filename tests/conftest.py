@@ -22,7 +22,7 @@ from launch import cli
 from launch.build import hub
 from launch.core import hidden, paths
 from launch.core.errors import exit_with_message
-from launch.core.locks import hold_lock
+from launch.core.files import hold_lock
 
 from . import WORKER, hub_server, small_kit
 from .loaded import Loaded

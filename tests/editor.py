@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 from typing import Any, Dict, Mapping
 
-from launch.vscode import jsonc
+from launch.vscode.launch_file import parse_jsonc
 
 ADDED = {"PYTHONIOENCODING": "UTF-8", "PYTHONUNBUFFERED": "1"}
 """Variables that the extension sets for every program where the configuration does not; a program's output
@@ -18,7 +18,7 @@ depends on them in its moment and encoding alone, and so make sets neither."""
 
 def entries(launch_file: Path) -> Dict[str, Dict[str, Any]]:
     """Return the configurations of a launch file by name, as written."""
-    document = jsonc.parse_jsonc(launch_file.read_text(encoding="utf-8"), str(launch_file)).value
+    document = parse_jsonc(launch_file.read_text(encoding="utf-8"), str(launch_file)).value
     return {entry["name"]: entry for entry in document["configurations"]}
 
 

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any, Dict, List, NoReturn, Optional, Tuple
 
-from ..core import files, locks, paths
+from ..core import files, paths
 from ..core.errors import KitError
 from ..core.files import digest_file
 from ..model.variants import Variant, list_report_paths
@@ -140,7 +140,7 @@ def has_leftovers(out: Path, variant: Variant) -> bool:
 def recover_tree(out: Path, variant: Variant) -> None:
     """Clear away what a killed run left; a tree that it set aside and did not replace comes back."""
     tree, (staging, aside) = out / variant.name, _beside(out, variant)
-    with locks.hold_folder(out):
+    with files.hold_folder(out):
         if aside.is_dir() and not tree.exists():
             aside.rename(tree)
         for left in (staging, aside):
@@ -175,7 +175,7 @@ def publish_tree(work: Path, out: Path, variant: Variant, provenance: Dict[str, 
     known = {name: entry["sha256"] for name, entry in content.get("files", {}).items()}
     try:
         out.mkdir(parents=True, exist_ok=True)
-        with locks.hold_folder(out):
+        with files.hold_folder(out):
             shutil.rmtree(staging, ignore_errors=True)
             (staging / "ir").mkdir(parents=True)
             for name in list_files(variant.stem):

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence
 
-from ..core import files, locks, paths
+from ..core import files, paths
 from ..core.child import die_with_parent
 from ..core.errors import EXIT_INTERRUPTED, KitError
 from ..core.files import Stamp
@@ -60,7 +60,7 @@ def fetch_local(listing: Listing, questions: str, weights: bool, ready: Callable
     stamp = base / "stamp.json"
     found = _checked(stamp)
     if any(file.name not in found for file in wanted):
-        with locks.hold_lock(locks.LOCK, locks.LOCKED):
+        with files.hold_lock():
             found = _checked(stamp)
             missing = [file for file in wanted if file.name not in found]
             if missing:
@@ -128,5 +128,5 @@ def _download(listing: Listing, missing: Sequence[File]) -> Dict[str, Any]:
             hint="What it said stands above.  Run the same command again: it resumes.",
         ) from None
     if "error" in answer:
-        raise KitError.from_dict(answer["error"])
+        raise KitError(**answer["error"])
     return {name: {**entry, "state": _state(entry["path"])} for name, entry in answer["files"].items()}

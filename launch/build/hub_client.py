@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Tuple
 
-from ..core import files, locks, machine
+from ..core import files, machine
 from ..core.errors import EXIT_INTERRUPTED, EXIT_USER_ERROR, KitError
 from ..core.progress import format_size
 
@@ -103,7 +103,7 @@ class _Client:
 
         path = self.own(file)
         part = path.with_name(path.name + ".incomplete")
-        with locks.hold_lock(path.with_name(path.name + ".lock"), path.name):
+        with files.hold_lock(path.with_name(path.name + ".lock"), path.name):
             if not path.is_file():
                 with part.open("ab") as handle:
                     have = handle.tell()

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Dict, Mapping, NamedTuple, Optional, Sequence
 
-from .. import vscode
 from ..core import files, hidden, paths
 from ..core.errors import KitError
 from ..model import bert_config, model_folder
@@ -15,7 +14,9 @@ from ..model.variants import VARIANTS, BertShape, Spec, Variant
 from ..qa.arguments import Arguments, parse_arguments
 from ..setup import requirements
 from ..sources.source import Source
-from ..vscode.invocation import Part, Rewriter, format_parts, read_option
+from ..vscode.invocation import Invocation, Part, Rewriter, format_parts, read_option
+from ..vscode.launch_file import Configuration, find_configuration, read_launch_file
+from ..vscode.resolve import Variables, resolve_configuration
 from . import rules, upstream
 
 _JOBS = ("configs", "evaluate", *VARIANTS)  # configurations that make runs
@@ -57,7 +58,7 @@ class Run:
     """
 
     name: str
-    invocation: vscode.Invocation
+    invocation: Invocation
     origin: str
     parts: Sequence[Part]
     source: Optional[Source]
@@ -81,7 +82,7 @@ class Job(Run):
     source: Source
     variant: Optional[Variant]
     arguments: Arguments
-    configuration: Optional[vscode.Configuration] = None
+    configuration: Optional[Configuration] = None
     downloaded: Optional[Mapping[str, Any]] = None
     flattened: Mapping[str, str] = field(default_factory=dict)
 
@@ -182,7 +183,7 @@ class _Read(NamedTuple):
 
     rewriter: Rewriter
     origin: str
-    configuration: Optional[vscode.Configuration]
+    configuration: Optional[Configuration]
 
 
 def _read(launch: str, name: str, source: Source) -> _Read:
@@ -191,16 +192,13 @@ def _read(launch: str, name: str, source: Source) -> _Read:
         origin = f"{upstream.name_upstream(name)!r} in {paths.show_path(upstream.find_upstream_file())}"
         return _Read(rewriter, origin, None)
     launch_file = files.expand_path(launch, "LAUNCH")
-    configuration = vscode.find_configuration(vscode.read_launch_file(launch_file), name)
-    workspace, env = paths.REPOSITORY, os.environ
+    configuration = find_configuration(read_launch_file(launch_file), name)
     if configuration.here.get("envFile") is None:
         _tell_of_env_file()
     # VS Code takes the selected interpreter: a person's, else what it finds, in the kit's folder first.
     python = str(paths.VENV_PYTHON) if os.access(str(paths.VENV_PYTHON), os.X_OK) else sys.executable
-    rewriter = Rewriter(
-        vscode.resolve_configuration(configuration, workspace=workspace, env=env, default_python=python)
-    )
-    variables = vscode.make_variables(configuration, workspace=workspace, env=env)
+    variables = Variables(configuration, paths.REPOSITORY, os.environ)
+    rewriter = Rewriter(resolve_configuration(variables, python))
     rewriter.as_written(configuration.here, variables.substitute)
     return _Read(rewriter, f"{name!r} in {paths.show_path(launch_file)}", configuration)
 

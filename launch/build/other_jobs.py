@@ -11,7 +11,7 @@ from typing import Callable
 
 from ..core import child, files, paths
 from ..core.errors import KitError
-from ..core.locks import LOCK, LOCKED, hold_lock
+from ..core.files import hold_lock
 from ..core.progress import Progress
 from ..model import bert_config, metric, model_folder, squad
 from ..model.variants import VARIANTS
@@ -32,7 +32,7 @@ def write_configs(job: Job, prepare: Callable[[], None], ready_environment: Call
     job.shape()
     if not job.upstreams_script and job.invocation.python == str(paths.VENV_PYTHON):
         ready_environment()
-    with hold_lock(LOCK, LOCKED) as lock:
+    with hold_lock() as lock:
         if job.upstreams_script:
             prepare()
         if job.local(job.arguments.output_dir) == rules.find_user_configs():
@@ -110,7 +110,7 @@ def evaluate_job(job: Job, prepare: Callable[[], None]) -> str:
         model_folder.find_checkpoint(model)
     folder = job.local(job.arguments.output_dir)
     path = folder / "eval_results.json"
-    with hold_lock(LOCK, LOCKED) as lock:
+    with hold_lock() as lock:
         prepare()
         for earlier in (path, folder / "eval_predictions.json"):
             with contextlib.suppress(OSError):

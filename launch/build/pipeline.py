@@ -14,8 +14,7 @@ from ..artifact import trees
 from ..artifact.trees import Content
 from ..core import child, files, git, hidden, machine, paths
 from ..core.errors import KitError
-from ..core.files import Stamp
-from ..core.locks import LOCK, LOCKED, hold_lock
+from ..core.files import Stamp, hold_lock
 from ..core.progress import Progress, align_columns, format_duration, format_size
 from ..model import squad
 from ..model.variants import Spec, Variant
@@ -106,7 +105,7 @@ class Build:
         leftovers = any(trees.has_leftovers(self.out, job.variant) or _is_ours(job.work) for job in self.jobs)
         if all(found) and not leftovers:
             return [outcome for outcome in found if outcome]
-        with hold_lock(LOCK, LOCKED) as lock:
+        with hold_lock() as lock:
             # From here on nothing is looked up anew: what is edited during the run belongs to the next one.
             keys = [make_onnx_key(job) for job in self.jobs]
             if self.out.is_dir():

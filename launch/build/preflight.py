@@ -12,7 +12,7 @@ from ..core.errors import KitError
 from ..model.variants import BertShape
 
 if TYPE_CHECKING:  # not loaded for the help, which shows estimates
-    from .. import vscode
+    from ..vscode.invocation import Invocation
     from .jobs import Job, Run
 
 GB = 1_000_000_000
@@ -197,7 +197,7 @@ def check_job(job: "Job") -> None:
             )
 
 
-def _can_start(invocation: "vscode.Invocation") -> bool:
+def _can_start(invocation: "Invocation") -> bool:
     python = invocation.python
     if os.sep in python:
         python = str(Path(invocation.cwd) / python)

@@ -10,13 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import List
 
-from .. import vscode
 from ..core import paths
 from ..core.errors import KitError
 from ..model.variants import VARIANTS, Variant
 from ..sources import third_party
 from ..sources.source import Source
 from ..vscode.invocation import Rewriter
+from ..vscode.launch_file import find_configuration, parse_launch_file, read_launch_file
+from ..vscode.resolve import Variables, resolve_configuration
 from . import rules
 
 UPSTREAM = "upstream"  # LAUNCH=upstream
@@ -86,10 +87,8 @@ def rewrite_upstream(job: str, source: Source) -> Rewriter:
     :raises KitError: the file is missing or broken, or not the one that the rules were made for.
     """
     path = find_upstream_file()
-    configuration = vscode.find_configuration(vscode.read_launch_file(path), name_upstream(job))
-    resolved = vscode.resolve_configuration(
-        configuration, workspace=Path(_WORKSPACE), env=os.environ, default_python=_SELECTED
-    )
+    configuration = find_configuration(read_launch_file(path), name_upstream(job))
+    resolved = resolve_configuration(Variables(configuration, Path(_WORKSPACE), os.environ), _SELECTED)
     rewriter = Rewriter(resolved)
     rewriter.cwd.before = (str(configuration.body.get("cwd")),)  # as written, a slash at its end too
     upstream = _Upstream(rewriter, job, path, source)
@@ -206,10 +205,10 @@ class _Upstream:
         """Return the values that the file offers for ``option``: the active one and those commented out."""
         text = self.path.read_text(encoding="utf-8-sig")
         try:
-            marked = vscode.parse_launch_file(_COMMENTED.sub(rf'\1"{_INACTIVE}\2",', text), str(self.path))
+            marked = parse_launch_file(_COMMENTED.sub(rf'\1"{_INACTIVE}\2",', text), str(self.path))
         except KitError:
             return []  # comments that stand where no value may: the caller's rule does not match
-        words = vscode.find_configuration(marked, name_upstream(self.job)).body.get("args")
+        words = find_configuration(marked, name_upstream(self.job)).body.get("args")
         if not isinstance(words, list) or option not in words:
             return []
         values: List[str] = []

@@ -9,7 +9,7 @@ import ctypes
 import json
 import os
 import re
-import selectors
+import select
 import signal
 import subprocess
 import sys
@@ -142,21 +142,19 @@ def _listen(descriptor: int, tick: Callable[[Optional[str]], None]) -> List[KitE
     reported: List[KitError] = []
     step: Optional[str] = None
     pending = b""
-    with selectors.DefaultSelector() as selector:
-        selector.register(descriptor, selectors.EVENT_READ)
-        while True:
-            if selector.select(_TICK):
-                data = os.read(descriptor, 65536)
-                if not data:
-                    return reported
-                *complete, pending = (pending + data).split(b"\n")
-                for line in complete:
-                    with suppress(ValueError):  # of a child that was killed while it wrote
-                        message = json.loads(line)
-                        if "error" in message:
-                            reported.append(KitError.from_dict(message["error"]))
-                        step = message.get("step", step)
-            tick(step)
+    while True:
+        if select.select([descriptor], [], [], _TICK)[0]:
+            data = os.read(descriptor, 65536)
+            if not data:
+                return reported
+            *complete, pending = (pending + data).split(b"\n")
+            for line in complete:
+                with suppress(ValueError):  # of a child that was killed while it wrote
+                    message = json.loads(line)
+                    if "error" in message:
+                        reported.append(KitError(**message["error"]))
+                    step = message.get("step", step)
+        tick(step)
 
 
 def _failure(what: str, code: int, log: Path) -> KitError:

@@ -29,13 +29,8 @@ class KitError(Exception):
         )
 
     def as_dict(self) -> Dict[str, str]:
-        """Return the three parts, for JSON."""
+        """Return the three parts, for JSON; ``KitError(**parts)`` makes the error again."""
         return {"what": self.what, "where": self.where, "hint": self.hint}
-
-    @classmethod
-    def from_dict(cls, parts: Dict[str, str]) -> "KitError":
-        """Return an error made from the result of :meth:`as_dict`."""
-        return cls(parts["what"], where=parts["where"], hint=parts["hint"])
 
 
 def make_unknown_error(kind: str, name: str, option: str, known: Iterable[str]) -> KitError:

@@ -1,16 +1,18 @@
-"""Files: written whole, read up to a size, as JSON, their digests (sha256), and stamps of what was made."""
+"""Files: written whole, locked, read up to a size, as JSON, their sha256 digests, stamps of what was made."""
 
 import errno
+import fcntl
 import hashlib
 import hmac
 import json
 import os
 import re
 import stat
+import sys
 from collections import Counter
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Dict, Iterable, Iterator, List, NamedTuple, Optional, Tuple
+from typing import IO, Any, Dict, Iterable, Iterator, List, NamedTuple, Optional, Tuple
 
 from . import paths
 from .errors import KitError
@@ -20,6 +22,10 @@ STAMP_FORMAT = 1  # raised where the form of any Stamp.made changes: a stamp of 
 
 _KEY = paths.BUILD / "digest.key"
 _WEIGHTS = (".bin", ".h5", ".msgpack", ".onnx", ".ot", ".pt", ".safetensors")  # no variant reads these
+
+LOCK = paths.BUILD / "build.lock"  # held by every process that writes below build/ or .venv/
+
+_held: Dict[Path, int] = {}  # the locks of this process, with their descriptors
 
 
 def write_text(path: Path, text: str) -> None:
@@ -65,6 +71,61 @@ def flush_tree(folder: Path) -> None:
         flush_file(Path(place))
 
 
+@contextmanager
+def hold_lock(path: Optional[Path] = None, what: str = "this checkout") -> Iterator[int]:
+    """Lock a file, :data:`LOCK` by default, and yield its descriptor; a child that inherits it holds it, too.
+
+    While another process works on ``what``, it waits with a message.  A killed process leaves no lock behind.
+    """
+    path = path or LOCK
+    if path in _held:
+        yield _held[path]
+        return
+    while True:
+        with _open_lock(path) as handle:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                handle.seek(0)
+                holder = handle.read().strip() or "unknown"
+                print(f"waiting: another process (pid {holder}) works on {what}", file=sys.stderr, flush=True)
+                fcntl.flock(handle, fcntl.LOCK_EX)
+            if not (path.exists() and os.path.samestat(os.fstat(handle.fileno()), path.stat())):
+                continue  # somebody removed the file meanwhile: this lock locks nothing
+            handle.truncate(0)
+            handle.write(f"{os.getpid()}\n")
+            handle.flush()
+            _held[path] = handle.fileno()
+            try:
+                yield handle.fileno()
+            finally:
+                del _held[path]
+            return
+
+
+def _open_lock(path: Path) -> IO[str]:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path.open("a+")
+    except OSError as error:
+        raise KitError(
+            f"The folder cannot be written to: {error.strerror}.",
+            where=paths.show_path(path),
+            hint="Correct its permissions, or clone the repository to a folder of your own.",
+        ) from None
+
+
+@contextmanager
+def hold_folder(path: Path) -> Iterator[None]:
+    """Lock an existing folder itself, which leaves no file behind."""
+    descriptor = os.open(str(path), os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
 def check_regular(path: Path) -> None:
     """:raises OSError: ``path`` is no regular file; reading a device or a pipe may never end."""
     mode = path.stat().st_mode
@@ -107,10 +168,7 @@ def check_no_pointer(path: Path) -> None:
 
 
 def expand_path(text: str, name: str) -> Path:
-    """Return ``text``, the value of the option ``name``, as an absolute path; ``~`` is a home folder.
-
-    :raises KitError: it cannot be a path.
-    """
+    """Return ``text``, the option ``name``'s value, as an absolute path, ``~`` expanded; else a KitError."""
     try:
         return Path(text).expanduser().resolve()
     except (OSError, RuntimeError, ValueError) as error:
@@ -210,10 +268,7 @@ def digest_value(value: Any) -> str:
 
 
 def digest_with_key(text: str) -> str:
-    """Return a digest that may be published: to guess a short secret takes the key in the build folder.
-
-    :raises OSError: the key cannot be read or written.
-    """
+    """Return a digest that may be published: to guess a short secret takes the key in the build folder."""
     if not _KEY.is_file():
         _KEY.parent.mkdir(parents=True, exist_ok=True)
         with replace_file(_KEY) as part:
@@ -257,10 +312,6 @@ class Stamp(NamedTuple):
         """:raises OSError: it cannot be written; an earlier stamp is then untouched."""
         content = {"sha256": self._digest(), **self._asdict()}
         write_text(path, json.dumps(content, indent=2, sort_keys=True) + "\n")
-
-    def matches(self, path: Path) -> bool:
-        """Return whether the file holds this stamp."""
-        return self.read(path) == self
 
     def _digest(self) -> str:
         return digest_value([STAMP_FORMAT, *self])

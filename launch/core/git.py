@@ -23,7 +23,6 @@ _SETTINGS = (
     *("i18n.commitEncoding=UTF-8", "i18n.logOutputEncoding=UTF-8", "log.showSignature=false"),
     *("commit.gpgSign=false", "gc.auto=0"),
 )
-_PLAIN = [word for setting in _SETTINGS for word in ("-c", setting)]
 
 _DISTRUST = re.compile(
     r"(?:dubious ownership in repository at|unsafe repository) \(?'([^']+)'(?: is owned by someone else)?"
@@ -51,7 +50,7 @@ def run_git(
     kept.update(GIT_TERMINAL_PROMPT="0", GIT_CEILING_DIRECTORIES=str(folder.resolve().parent), LC_ALL="C")
     try:
         done = subprocess.run(
-            ["git", *_PLAIN, *arguments],
+            ["git", *(word for setting in _SETTINGS for word in ("-c", setting)), *arguments],
             cwd=str(folder),
             env={**kept, **(env or {})},
             input=text.encode("utf-8", "surrogateescape"),
@@ -78,10 +77,7 @@ def run_git(
 def ask_git(
     arguments: Sequence[str], folder: Path, *, env: Optional[Mapping[str, str]] = None, text: str = ""
 ) -> str:
-    """Run git and return what it printed; parameters as in :func:`run_git`.
-
-    :raises KitError: it fails.
-    """
+    """Run git and return what it printed, parameters as in :func:`run_git`; a KitError where it fails."""
     done = run_git(arguments, folder, env=env, text=text)
     if done.returncode:
         raise KitError(

@@ -111,11 +111,7 @@ def name_folders(text: str, folders: Mapping[str, Path]) -> str:
 
 
 def remove_paths(text: str) -> str:
-    """Return ``text`` without paths of this machine.
-
-    Instead it has ``${workspaceFolder}``, ``${venv}``, ``${userHome}`` for the home folder itself, or
-    ``${elsewhere}/<name>`` with the last part of the path.
-    """
+    """Return ``text`` with names for paths: the kit's, ``${userHome}``, ``${elsewhere}/<last part>``."""
     text = name_folders(text, _FOLDERS)
     entries = text.split(os.pathsep)
     if all(not entry or entry[0] in "/$" for entry in entries):

@@ -38,14 +38,13 @@ _CORES = Path("/sys/devices/system/cpu")
 
 
 def describe_host(python: str) -> Dict[str, Any]:
-    """Return ``host`` of a provenance, with ``python``'s version; unknown facts are empty, memory is 0."""
+    """Return ``host`` of a provenance, with ``python``'s version; unknown facts are empty."""
     return {
         "system": f"{platform.system()} {platform.release()}",
         "machine": platform.machine(),
         "processor": read_processor(),
-        # Those that this process may use.
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
-        "memory_bytes": _read_memory(),
+        "cores": len(os.sched_getaffinity(0)),  # those that this process may use
+        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         "python": read_python_version(python),
     }
 
@@ -57,13 +56,6 @@ def read_processor() -> str:
     except OSError:
         return ""
     return found.group(1) if found else ""
-
-
-def _read_memory() -> int:
-    try:
-        return max(0, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
-    except (OSError, ValueError):
-        return 0
 
 
 def read_python_version(python: str) -> str:
@@ -157,10 +149,7 @@ def inherit_variables(environ: Mapping[str, str]) -> Dict[str, str]:
 
 
 def parse_threads(text: str) -> Optional[int]:
-    """Return the number of threads in ``text``, the value of ``THREADS=``; None where it is empty.
-
-    :raises KitError: it is not a whole number from 1 to 1024.
-    """
+    """Return the number in ``THREADS=text``, None where it is empty; a KitError unless it is 1 to 1024."""
     if not text:
         return None
     if not (re.fullmatch("[0-9]{1,4}", text) and 1 <= int(text) <= _MOST_THREADS):

@@ -1,7 +1,4 @@
-"""The virtual environments: each is made from its locks, and brought up to date when those change.
-
-A stamp in each says which locks and which interpreter it was made from.
-"""
+"""The virtual environments, made from locks and an interpreter, of which a stamp in each keeps record."""
 
 import contextlib
 import os
@@ -9,35 +6,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Dict, List, Optional, Tuple
 
-from ..core import locks, machine, paths
+from ..core import files, machine, paths
 from ..core.errors import KitError
 from ..core.files import Stamp
 from ..core.progress import format_size
 from . import installer, interpreters, requirements
-from .settings import derive_uv_settings
 from .steps import Steps
 
 
 @dataclass(frozen=True)
 class Venv:
-    """A virtual environment.
-
-    :param purpose: what it is for, in words.
-    :param locks: the locks whose packages are in it; no others are.
-    :param bytes: how large it is.
-    :param download: how much of it is downloaded where uv's cache has nothing.
-    :param smoke_test: the Python code that must work before it counts as made.
-    :param base: the environment whose interpreter it is made with, which must be ready; None: one is looked
-        for, and fetched where there is none.
-    """
+    """A virtual environment."""
 
     folder: Path
-    purpose: str
-    locks: Tuple[str, ...]
+    purpose: str  # what it is for, in words
+    locks: Tuple[str, ...]  # whose packages are in it; no others are
     bytes: float
-    download: float
-    smoke_test: str
-    base: Optional["Venv"] = None
+    download: float  # of its bytes, where uv's cache has nothing
+    smoke_test: str  # the Python code that must work before it counts as made
+    base: Optional["Venv"] = None  # whose interpreter it is made with, and ready; None: one is looked for
 
     @property
     def python(self) -> Path:
@@ -64,10 +51,7 @@ class Venv:
         return stamp if whole else None
 
     def is_ready(self) -> bool:
-        """Whether the environment is whole and made from the locks as they are now; starts no process.
-
-        :raises KitError: a lock cannot be read.
-        """
+        """Whether the environment is whole and made from the locks as they are now; starts no process."""
         return self._satisfies("")
 
     def ensure(self, python: str = "") -> bool:
@@ -79,7 +63,7 @@ class Venv:
         """
         if self._satisfies(python):
             return False
-        with locks.hold_lock(locks.LOCK, locks.LOCKED) as lock:
+        with files.hold_lock() as lock:
             if self._satisfies(python):
                 return False
             self._make(python, lock)
@@ -103,7 +87,7 @@ class Venv:
         known = str(self.base.python) if self.base else stamp.made["python"] if stamp and not python else ""
         if known:
             with contextlib.suppress(interpreters.Unusable):
-                return interpreters.probe_interpreter(known, "the environment's interpreter")
+                return interpreters.probe_interpreter(known)
         return interpreters.find_interpreter(python, tried)
 
     def _make(self, python: str, lock: int) -> None:
@@ -136,7 +120,6 @@ class Venv:
             steps.run(
                 f"making {shown} with Python {interpreter.version} ({interpreter.path})",
                 [uv, "venv", "--no-project", "--clear", "--force", "--python", interpreter.path, folder],
-                environment=derive_uv_settings(os.environ),
             )
         self._install(uv, steps)
         steps.run("trying the environment", [str(self.python), "-I", "-c", self.smoke_test])
@@ -169,7 +152,6 @@ class Venv:
                 *("--build-constraints", _lock_file(installer.LOCK)),
                 *map(_lock_file, self.locks),
             ],
-            environment=derive_uv_settings(os.environ),
             draws=True,
         )
 

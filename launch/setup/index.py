@@ -1,11 +1,10 @@
-"""A wheel from a package index, with the standard library alone: where there is no pip and no uv yet."""
+"""uv's wheel from a package index, with the standard library alone: where there is no pip and no uv yet."""
 
 import base64
 import contextlib
 import hashlib
 import html
 import http.client
-import json
 import netrc
 import os
 import re
@@ -13,94 +12,72 @@ import ssl
 import urllib.error
 import urllib.request
 from pathlib import Path
-from typing import Any, Callable, Collection, Dict, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, Callable, Collection, Dict, List, Mapping, Optional, Tuple
 from urllib.parse import unquote, urljoin, urlsplit, urlunsplit
 
 from .settings import INDEX, derive_uv_settings, read_pip_settings, read_uv_settings
 
-PUBLIC = "https://pypi.org/simple"
-"""The index that pip and uv ask where no setting names one."""
+PUBLIC = "https://pypi.org/simple"  # the index that pip and uv ask where no setting names one
 
-_MOST = 200 * 1000 * 1000
-"""Bytes of a page or a wheel; more are not read."""
+_MOST = 200 * 1000 * 1000  # bytes of a page or a wheel; more are not read
 
-_SIMPLE = "application/vnd.pypi.simple.v1"
-_KINDS = f"{_SIMPLE}+json, {_SIMPLE}+html; q=0.2, text/html; q=0.1, */*; q=0.01"
+# What goes wrong on the way; ValueError: of an address, of a certificate's text.
+_FAILURES = (OSError, ValueError, http.client.HTTPException)
 
-FAILURES = (OSError, ValueError, LookupError, http.client.HTTPException)
-"""What goes wrong on the way; ``ValueError``: of an address, of JSON, of a certificate's text."""
-
-Tick = Callable[[int, int], None]
-"""Takes the bytes that are there, and all there will be; 0: nobody knows."""
+Tick = Callable[[int, int], None]  # takes the bytes that are there, and all there will be; 0: nobody knows
 
 
-def list_places(environment: Mapping[str, str]) -> List[Tuple[str, str, bool]]:
-    """Return where a wheel may be, by the settings of pip and uv: which names it, address, whether an index.
+def list_indexes() -> List[Tuple[str, str]]:
+    """Return the indexes that the settings of pip and uv name: by what, and the address.
 
-    A wheel is known by its hash, so that each will do: folders and pages of files first, then the index, then
-    others.
+    A wheel is known by its hash, so that each will do.  Folders and pages of files are left to pip.
     """
-    pip, uv = read_pip_settings(environment), read_uv_settings(environment)
-    found: List[Tuple[str, str, bool]] = []
-
-    def add(origin: str, values: str, index: bool) -> None:
-        # Of `name=address`, as UV_INDEX has it, the address.
-        found.extend(
-            (origin, re.sub(r"^[\w-]+=", "", value), index) for value in re.split(r"[\s,]+", values) if value
-        )
-
-    add("UV_FIND_LINKS", environment.get("UV_FIND_LINKS", ""), False)
-    add("find-links of uv's file", " ".join(uv.get("find-links", [])), False)
-    add("pip's find-links", pip.get("find-links", ""), False)
+    pip, uv = read_pip_settings(os.environ), read_uv_settings(os.environ)
     if pip.get("no-index", "").lower() in ("1", "yes", "true", "on"):
-        return found
-    for origin, value in (
-        *((name, environment.get(name, "")) for name in INDEX),
+        return []
+    first = (
+        *((name, os.environ.get(name, "")) for name in INDEX),
         ("the index of uv's file", " ".join(uv.get("index-url", []))),
         ("pip's index-url", pip.get("index-url", "")),
         ("the public index", PUBLIC),
-    ):
-        if value:
-            add(origin, value, True)
-            break
-    for name in ("UV_INDEX", "UV_EXTRA_INDEX_URL"):
-        add(name, environment.get(name, ""), True)
-    add("further indexes of uv's file", " ".join(uv.get("extra-index-url", [])), True)
-    add("pip's extra-index-url", pip.get("extra-index-url", ""), True)
-    return found
+    )
+    further = (
+        *((name, os.environ.get(name, "")) for name in ("UV_INDEX", "UV_EXTRA_INDEX_URL")),
+        ("further indexes of uv's file", " ".join(uv.get("extra-index-url", []))),
+        ("pip's extra-index-url", pip.get("extra-index-url", "")),
+    )
+    return [
+        # Of `name=address`, as UV_INDEX has it, the address.
+        (origin, re.sub(r"^[\w-]+=", "", value))
+        for origin, values in (next(named for named in first if named[1]), *further)
+        for value in re.split(r"[\s,]+", values)
+        if value
+    ]
 
 
-def fetch_wheel(
-    name: str,
-    version: str,
-    sums: Collection[str],
-    environment: Mapping[str, str],
-    tick: Tick,
-    tried: List[str],
-) -> Optional[bytes]:
-    """Return the wheel of a package for Linux on x86-64; None where it is nowhere.
+def fetch_uv_wheel(version: str, sums: Collection[str], tick: Tick, tried: List[str]) -> Optional[bytes]:
+    """Return the wheel of uv for Linux on x86-64, whose sha256 is one of ``sums``; None where it is nowhere.
 
-    :param sums: the sha256 sums that it may have.
-    :param tried: receives a line for each place, with what was wrong there; no address is shown.
+    :param tried: receives a line for each index, with what was wrong there; no address is shown.
     """
-    session = _Session({**environment, **derive_uv_settings(environment)})
-    for origin, address, index in list_places(environment):
+    session = _Session({**os.environ, **derive_uv_settings(os.environ)})
+    for origin, address in list_indexes():
         try:
-            links = session.list_files(f"{address.rstrip('/')}/{name}/" if index else address)
-            fitting = [link for link in links if _fits(link, name, version)]
+            links = session.list_files(f"{address.rstrip('/')}/uv/")
+            fitting = [link for link in links if _fits(link, version)]
             for link in fitting:
                 content = session.read(link, tick)[0]
                 if hashlib.sha256(content).hexdigest() in sums:
                     return content
-                tried.append(f"{origin}: its {name} {version} is not the locked one: another sha256")
+                tried.append(f"{origin}: its uv {version} is not the locked one: another sha256")
             if not fitting:
-                tried.append(f"{origin}: no wheel of {name} {version} for Linux on x86-64")
-        except FAILURES as error:
-            tried.append(f"{origin}: {explain(error)}")
+                tried.append(f"{origin}: no wheel of uv {version} for Linux on x86-64")
+        except _FAILURES as error:
+            tried.append(f"{origin}: {_explain(error)}")
     return None
 
 
-def explain(error: BaseException) -> str:
+def _explain(error: BaseException) -> str:
     """Return what went wrong, without an address: that may hold a password."""
     if isinstance(error, urllib.error.HTTPError):
         return f"HTTP {error.code} {error.reason}"
@@ -110,9 +87,9 @@ def explain(error: BaseException) -> str:
     return type(reason).__name__ if "://" in str(reason) or not str(reason) else str(reason)
 
 
-def _fits(link: str, name: str, version: str) -> bool:
+def _fits(link: str, version: str) -> bool:
     file = unquote(urlsplit(link).path).rpartition("/")[2]
-    return bool(re.fullmatch(rf"{re.escape(f'{name}-{version}')}-\S*-manylinux\S*x86_64\.whl", file))
+    return bool(re.fullmatch(rf"uv-{re.escape(version)}-\S*-manylinux\S*x86_64\.whl", file))
 
 
 class _Session:
@@ -125,36 +102,27 @@ class _Session:
         self._timeout = float(seconds) if re.fullmatch(r"\d+(\.\d+)?", seconds) else 30.0
         self._logins: Dict[str, str] = {}
         self._certificates = variables.get("SSL_CERT_FILE") or None, variables.get("SSL_CERT_DIR") or None
-        proxies = {}
+        self._proxies: Dict[str, str] = {}
         for scheme in ("https", "http"):
-            names = [f"{kind}_proxy" for kind in (scheme, "all")]
-            names = [form for name in names for form in (name.upper(), name)]
-            proxies[scheme] = next(filter(None, (variables.get(name) for name in names)), "")
-        self._proxies = {scheme: proxy for scheme, proxy in proxies.items() if proxy}
+            names = (f"{scheme.upper()}_PROXY", f"{scheme}_proxy", "ALL_PROXY", "all_proxy")
+            proxies = [variables[name] for name in names if variables.get(name)]
+            self._proxies.update({scheme: proxies[0]} if proxies else {})
 
     def list_files(self, address: str) -> List[str]:
-        """Return the addresses on a page (PEP 503, PEP 691), or of the files in a folder."""
-        folder = _local(address)
-        if folder is not None and folder.is_dir():
-            page = folder / "index.html"
-            if not page.is_file():
-                return [path.as_uri() for path in folder.iterdir()]
-            address = page.as_uri()
-        content, address, kind = self.read(address)
+        """Return the addresses on an index's page of a package (PEP 503)."""
+        content, address = self.read(address)
         text = content.decode("utf-8", "replace")
-        if "json" in kind:
-            links: Sequence[str] = [file["url"] for file in json.loads(text)["files"]]
-        else:
-            for base in re.findall(r"""<base\s[^>]*?href\s*=\s*["']?([^"'\s>]+)""", text, re.I)[:1]:
-                address = urljoin(address, html.unescape(base))
-            links = re.findall(r"""<a\s[^>]*?href\s*=\s*["']?([^"'\s>]+)""", text, re.I)
+        for base in re.findall(r"""<base\s[^>]*?href\s*=\s*["']?([^"'\s>]+)""", text, re.I)[:1]:
+            address = urljoin(address, html.unescape(base))
+        links = re.findall(r"""<a\s[^>]*?href\s*=\s*["']?([^"'\s>]+)""", text, re.I)
         return [urljoin(address, html.unescape(link)) for link in links]
 
-    def read(self, address: str, tick: Tick = lambda *_: None) -> Tuple[bytes, str, str]:
-        """Return what is at an address, the address that it was redirected to, and what kind it is."""
+    def read(self, address: str, tick: Tick = lambda *_: None) -> Tuple[bytes, str]:
+        """Return what is at an address, and the address that it was redirected to."""
         path = _local(address)
         if path is not None:
-            return path.read_bytes(), path.as_uri(), "json" if path.suffix == ".json" else "html"
+            path = path / "index.html" if path.is_dir() else path
+            return path.read_bytes(), path.as_uri()
         if self._offline:
             raise OSError("UV_OFFLINE is set")
         content = b""
@@ -168,14 +136,13 @@ class _Session:
                 tick(len(content), size)
             if len(content) < size:
                 raise OSError("the connection was closed half way")
-            return content, answer.geturl(), answer.headers.get("Content-Type", "")
+            return content, answer.geturl()
 
-    def _opener(self, address: str) -> Any:
+    def _opener(self, address: str) -> urllib.request.OpenerDirector:
         host = urlsplit(address)
-        trusted = {host.hostname, host.netloc.rpartition("@")[2]} & set(self._insecure)
         file, folder = self._certificates
         context = ssl.create_default_context(cafile=file, capath=folder)
-        if trusted:
+        if {host.hostname, host.netloc.rpartition("@")[2]} & set(self._insecure):
             context.check_hostname = False
             context.verify_mode = ssl.CERT_NONE
         return urllib.request.build_opener(
@@ -194,7 +161,7 @@ class _Session:
             self._logins[host] = _ask_netrc(parts.hostname or "")
         request = urllib.request.Request(
             urlunsplit(parts._replace(netloc=host, fragment="")),
-            headers={"Accept": _KINDS, "User-Agent": "pip/25.0 (the kit's setup)"},
+            headers={"Accept": "text/html, */*; q=0.1", "User-Agent": "pip/25.0 (the kit's setup)"},
         )
         if self._logins[host]:
             token = base64.b64encode(self._logins[host].encode()).decode()

@@ -15,20 +15,13 @@ from ..core import files, paths
 from ..core.errors import KitError
 from ..core.progress import Progress, format_size
 from . import requirements
-from .settings import INDEX, derive_uv_settings
+from .settings import INDEX
 from .steps import Steps
 
-LOCK = "installer.lock"
-"""The lock that names uv, and what builds a package that is there as its source alone."""
-
-DOWNLOAD = 18e6
-"""Bytes of uv's wheel, roughly."""
-
-OWN = paths.ENVIRONMENTS / "uv" / "uv"
-"""The uv that the kit has fetched."""
-
-ANSWER_SECONDS = 30.0
-"""A uv that does not say its version within these seconds counts as one that does not start."""
+LOCK = "installer.lock"  # names uv, and what builds a package that is there as its source alone
+DOWNLOAD = 18e6  # bytes of uv's wheel, roughly
+OWN = paths.ENVIRONMENTS / "uv" / "uv"  # the one that the kit has fetched
+ANSWER_SECONDS = 30.0  # a uv that does not say its version by then counts as one that does not start
 
 
 def find_uv() -> str:
@@ -71,10 +64,7 @@ def require_uv(steps: Steps) -> str:
 
 
 def fetch_uv(steps: Steps) -> str:
-    """Fetch the locked uv to :data:`OWN` and return it: with the standard library, else with pip.
-
-    :raises KitError: neither reaches it; the error lists each place and each way out.
-    """
+    """Fetch the locked uv, with the standard library, else with pip; a KitError lists what was tried."""
     from . import index  # and with it the library's HTTP, which few runs need
 
     version = requirements.read_pins(LOCK)["uv"]
@@ -82,18 +72,12 @@ def fetch_uv(steps: Steps) -> str:
     steps.begin(f"fetching uv {version}, {format_size(DOWNLOAD)}")
     OWN.parent.mkdir(parents=True, exist_ok=True)
     with Progress("    uv", None) as progress:
-        wheel = index.fetch_wheel(
-            "uv",
-            version,
-            requirements.read_sums(LOCK, "uv"),
-            os.environ,
-            lambda have, size: (
+
+        def tick(have: int, size: int) -> None:
+            if sys.stderr.isatty():
                 progress.tick(f"{format_size(have)} of {format_size(size or DOWNLOAD)}")
-                if sys.stderr.isatty()
-                else None
-            ),
-            tried,
-        )
+
+        wheel = index.fetch_uv_wheel(version, requirements.read_sums(LOCK, "uv"), tick, tried)
         if wheel is None and not os.environ.get("UV_OFFLINE"):
             progress.tick("pip is asked")
             wheel = _ask_pip(tried)
@@ -141,10 +125,7 @@ def _ask_pip(tried: List[str]) -> Optional[bytes]:
 
 
 def unpack_packages(lock: str, folder: Path, steps: Steps) -> None:
-    """Have uv unpack the wheels of a ``lock`` into an empty folder, as importing needs them.
-
-    :raises KitError: there is no uv, or a wheel is not to be had.
-    """
+    """Have uv unpack a lock's wheels into an empty folder, as importing needs them; else a KitError."""
     uv, pins = require_uv(steps), requirements.read_pins(lock)
     steps.run(
         f"fetching {' and '.join(pins)}",
@@ -153,7 +134,6 @@ def unpack_packages(lock: str, folder: Path, steps: Steps) -> None:
             *("--no-deps", "--require-hashes", "--only-binary", ":all:", "--link-mode", "copy"),
             *("--requirement", str(paths.ENVIRONMENT_DATA / lock)),
         ],
-        environment=derive_uv_settings(os.environ),
         draws=True,
     )
     shutil.rmtree(str(folder / "bin"), ignore_errors=True)

@@ -1,9 +1,8 @@
 """Finding the Python that the environment is made of.
 
-CPython 3.8 is the newest that all libraries of 2021 have wheels for.  What a machine calls ``python3.8`` need
-not be one: pyenv's shim of that name fails while another version is selected, one that was compiled there may
-lack modules, and a virtual environment's outlives the interpreter that it was made of.  So every candidate is
-run before it is believed, and where none is left, uv fetches one.
+CPython 3.8 is the newest that all libraries of 2021 have wheels for.  What is called ``python3.8`` may be a
+shim of pyenv's that fails, may lack modules, or outlive what it was made of: so each candidate is run before
+it is believed.  Where none is left, uv fetches one.
 """
 
 import json
@@ -12,21 +11,16 @@ import re
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Mapping, Optional, Tuple
+from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Tuple
 
 from ..core.errors import KitError
 from ..core.progress import format_size
 from .settings import derive_uv_settings, find_uv_folder
 from .steps import Steps
 
-PROBE_SECONDS = 30.0
-"""How long a candidate may take to say what it is; a cold start from a network drive takes some seconds."""
-
-DOWNLOAD = 30e6
-"""Bytes of the CPython that uv fetches, roughly."""
-
+PROBE_SECONDS = 30.0  # for a candidate to say what it is; a start from a network drive takes some
+DOWNLOAD = 30e6  # bytes of the CPython that uv fetches, roughly
 _VERSION = "3.8"
 _NAME = f"python{_VERSION}"
 
@@ -50,29 +44,19 @@ print(json.dumps(dict(
 """
 
 
-@dataclass(frozen=True)
-class Interpreter:
-    """A CPython 3.8 that has been run.
+class Interpreter(NamedTuple):
+    """A CPython 3.8 that has been run."""
 
-    :param path: the interpreter itself; for a virtual environment's, the one that that was made of.
-    :param version: its full version, e.g. ``3.8.18``.
-    :param origin: how it was found, in words.
-    """
-
-    path: str
-    version: str
-    origin: str
+    path: str  # of the interpreter itself; for a virtual environment's, of the one that that was made of
+    version: str  # e.g. 3.8.18
 
 
 class Unusable(Exception):
     """A candidate is not a CPython 3.8 that starts; the text completes the sentence "it ..."."""
 
 
-def probe_interpreter(path: str, origin: str) -> Interpreter:
-    """Run ``path`` and return what it is.
-
-    :raises Unusable: it does not start, or it is something else.
-    """
+def probe_interpreter(path: str) -> Interpreter:
+    """Run ``path`` and return what it is; :class:`Unusable` where it is no CPython 3.8 that starts."""
     try:
         answer = subprocess.run(
             [path, "-I", "-c", _PROBE],
@@ -100,7 +84,7 @@ def probe_interpreter(path: str, origin: str) -> Interpreter:
         raise Unusable(f"is {name}")
     if facts["lacks"]:
         raise Unusable(f"has no {' and no '.join(facts['lacks'])}")
-    return Interpreter(facts["path"], facts["version"], origin)
+    return Interpreter(facts["path"], facts["version"])
 
 
 def _lines(output: bytes) -> List[str]:
@@ -119,29 +103,22 @@ def find_interpreter(requested: str = "", tried: Optional[List[str]] = None) -> 
     tried = [] if tried is None else tried
     for origin, path in _candidates(tried):
         try:
-            return probe_interpreter(path, origin)
+            return probe_interpreter(path)
         except Unusable as reason:
             tried.append(f"{origin}: {path} {reason}")
     return None
 
 
 def fetch_interpreter(uv: str, steps: Steps, tried: List[str]) -> Interpreter:
-    """Have uv install a CPython 3.8 in its own folder, and return it.
-
-    :param tried: what :func:`find_interpreter` has left there.
-    :raises KitError: uv cannot; the error lists each place and each way out.
-    """
-    # No link in a folder of the person's.
-    settings = {**derive_uv_settings(os.environ), "UV_PYTHON_INSTALL_BIN": "0"}
+    """Have uv install a CPython 3.8 in its own folder; a KitError lists ``tried`` and ways out."""
     try:
         steps.run(
             f"fetching CPython {_VERSION}, {format_size(DOWNLOAD)}, with {uv}",
             [uv, "python", "install", _VERSION],
-            environment=settings,
             draws=True,
         )
-        for path in _managed({**os.environ, **settings}):
-            return probe_interpreter(str(path), "uv")
+        for path in _managed():
+            return probe_interpreter(str(path))
         said = "none was there afterwards"
     except Unusable as reason:
         said = f"it {reason}"
@@ -173,7 +150,7 @@ def _probe_requested(requested: str) -> Interpreter:
     if path is None:
         raise KitError(f"There is no program called {requested!r} on PATH.", where=where, hint=hint)
     try:
-        return probe_interpreter(path, where)
+        return probe_interpreter(path)
     except Unusable as reason:
         raise KitError(
             f"PYTHON is not a CPython {_VERSION} that starts: {path} {reason}.", where=where, hint=hint
@@ -181,30 +158,26 @@ def _probe_requested(requested: str) -> Interpreter:
 
 
 def _candidates(tried: List[str]) -> Iterator[Tuple[str, str]]:
-    """Yield the interpreters to try, each with its place in words, nearest first.
-
-    :param tried: receives a line for each place where there is none.
-    """
+    """Yield the interpreters to try, nearest first, with their places; ``tried`` gets those without."""
     # pyenv's shims are on PATH at best; what they stand for is here, whichever version is selected.
     pyenv = Path(os.environ.get("PYENV_ROOT") or Path(os.environ.get("HOME") or os.devnull) / ".pyenv")
     own = [Path(sys.executable)] if sys.executable and sys.version.startswith(f"{_VERSION}.") else []
     on_path = [Path(folder) / _NAME for folder in os.get_exec_path()]
-    managed = {**os.environ, **derive_uv_settings(os.environ)}
     for origin, paths in (
         ("the running interpreter", own),
         (f"{_NAME} on PATH", [path for path in on_path if os.access(path, os.X_OK)]),
         ("pyenv", _newest_first(pyenv / "versions", f"{_VERSION}.*")),
-        ("uv", _managed(managed)),
+        ("uv", _managed()),
     ):
         if not paths:
             tried.append(f"{origin}: nothing there")
         yield from ((origin, str(path)) for path in paths)
 
 
-def _managed(environment: Mapping[str, str]) -> List[Path]:
+def _managed() -> List[Path]:
     """Return the Pythons 3.8 that uv has installed (its documentation, "Storage")."""
-    folder = environment.get("UV_PYTHON_INSTALL_DIR", "")
-    usual = find_uv_folder(environment, "XDG_DATA_HOME", ".local/share") / "python"
+    folder = {**os.environ, **derive_uv_settings(os.environ)}.get("UV_PYTHON_INSTALL_DIR", "")
+    usual = find_uv_folder(os.environ, "XDG_DATA_HOME", ".local/share") / "python"
     return _newest_first(Path(folder) if folder else usual, f"cpython-{_VERSION}.*")
 
 

@@ -24,27 +24,18 @@ def _lines(name: str) -> List[str]:
 
 
 def digest_lock(name: str) -> str:
-    """Return the sha256 of what a lock asks for; comments and blank lines do not count.
-
-    :raises KitError: the lock cannot be read.
-    """
+    """Return the sha256 of what a lock asks for, comments left out; a KitError where it cannot be read."""
     return hashlib.sha256("\n".join(_lines(name)).encode()).hexdigest()
 
 
 def read_pins(name: str) -> Dict[str, str]:
-    """Return a lock's packages and their versions.
-
-    :raises KitError: the lock cannot be read.
-    """
+    """Return a lock's packages and their versions; a KitError where it cannot be read."""
     found = (re.match(r"([A-Za-z0-9._-]+)==([^\s;]+)", line) for line in _lines(name))
     return {match.group(1): match.group(2) for match in found if match}
 
 
 def read_sums(name: str, package: str) -> List[str]:
-    """Return the sha256 sums that a lock accepts for a package.
-
-    :raises KitError: the lock cannot be read.
-    """
+    """Return the sha256 sums that a lock accepts for a package; a KitError where it cannot be read."""
     entries = re.split(r"^(?=[\w.-]+==)", "\n".join(_lines(name)), flags=re.M)
     return [
         digest

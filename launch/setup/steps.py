@@ -6,11 +6,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import List, Mapping, Optional, Tuple
+from typing import List, Tuple
 
 from ..core import child, paths
 from ..core.errors import KitError
 from ..core.progress import wait_for_output
+from .settings import derive_uv_settings
 
 _ADVICE = (
     (
@@ -38,21 +39,17 @@ _UNSET = (
 )
 """Variables that would have a step look at another environment than the one being made."""
 
-_SET = {"PIP_USER": "0", "UV_NO_WRAP": "1"}
+_SET = {"PIP_USER": "0", "UV_NO_WRAP": "1", "UV_PYTHON_INSTALL_BIN": "0"}
 """In a virtual environment pip fails where its setting ``user`` is true; uv would break an error's lines, and
-what :data:`_ADVICE` looks for, at the terminal's edge."""
+what :data:`_ADVICE` looks for, at the terminal's edge, and put a link into a folder of the person's."""
 
 
 class Steps:
-    """The steps of one setup.
-
-    :param log: takes their words.
-    :param lock: the descriptor of a lock that each step inherits, and holds should it outlive this process.
-    """
+    """The steps of one setup, whose words go to ``log``."""
 
     def __init__(self, log: Path, lock: int) -> None:
         self._log = log
-        self._lock = lock
+        self._lock = lock  # a descriptor: each step inherits the lock, should it outlive this process
         self._started = time.monotonic()
         self._begun: List[Tuple[str, float]] = []
         log.parent.mkdir(parents=True, exist_ok=True)
@@ -75,18 +72,10 @@ class Steps:
         with self._log.open("a", encoding="utf-8") as log:
             log.write(line + "\n")
 
-    def run(
-        self,
-        doing: str,
-        command: List[str],
-        *,
-        environment: Optional[Mapping[str, str]] = None,
-        draws: bool = False,
-    ) -> None:
-        """Run ``command``; below what it does is shown how long it takes.
+    def run(self, doing: str, command: List[str], *, draws: bool = False) -> None:
+        """Run ``command``, with uv's settings; below what it does is shown how long it takes.
 
         :param doing: what it does, for the terminal.
-        :param environment: variables to set for it.
         :param draws: it draws on a terminal how far it is, and gets the person's own, where there is one.
         :raises KitError: it failed; the error has the end of its output.
         """
@@ -101,7 +90,7 @@ class Steps:
                     stdin=subprocess.DEVNULL,
                     stdout=output,
                     stderr=output,
-                    env={**variables, **_SET, **(environment or {})},
+                    env={**variables, **_SET, **derive_uv_settings(os.environ)},
                     cwd=str(paths.REPOSITORY),
                     pass_fds=(self._lock,),
                 )

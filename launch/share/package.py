@@ -14,7 +14,7 @@ from typing import Any, Callable, Dict, Iterator, List, Tuple, Union
 
 from ..artifact import sums, trees
 from ..artifact.provenance import read_provenance
-from ..core import files, locks, machine, paths
+from ..core import files, machine, paths
 from ..core.errors import KitError, make_unknown_error
 from ..core.progress import Progress
 from ..model import variants
@@ -163,7 +163,7 @@ def _make_folder(name: str, target: Path, contents: Contents) -> None:
     trees.recover_tree(target.parent, variants.find_variant(name))
     _check_target(target, name)
     tick = make_ticker(f"{name}: copying")
-    with locks.hold_folder(target.parent):
+    with files.hold_folder(target.parent):
         try:
             for file, (content, digest) in contents.items():
                 tick(file)
@@ -186,7 +186,7 @@ def _make_tar(name: str, target: Path, contents: Contents, finished: str) -> Non
             hint=f"Make the tree again: make variant V={name}",
         ) from None
     staging = target.with_name(f".{target.name}.new")
-    with locks.hold_folder(target.parent):
+    with files.hold_folder(target.parent):
         try:
             _write_tar(staging, name, contents, mtime)
             files.flush_file(staging)

@@ -22,21 +22,14 @@ from . import patches, third_party
 from .patches import FIELD_LIST, SUBJECT, Patch, parse_patch
 from .third_party import Fork
 
-_BASE = "refs/kit/base"
-"""The pin, in a repository that :func:`_make_commits` has made."""
-
-_EXPORTED = "refs/kit/exported"
-"""Where the clone's branch was when its commits were last equal to the files in ``patches/``."""
-
-_SUMS = "kit-patches.json"
-"""In the clone's git directory: the files of ``patches/<name>/`` as they were then, and their sha256."""
+_BASE = "refs/kit/base"  # the pin, in a repository that _make_commits has made
+_EXPORTED = "refs/kit/exported"  # the clone's branch when its commits were last equal to the patches
+_SUMS = "kit-patches.json"  # in the clone's git directory: the patches' files then, and their sha256
 
 _UNFINISHED = ("rebase-merge", "rebase-apply", "CHERRY_PICK_HEAD", "MERGE_HEAD", "REVERT_HEAD")
 """In a git directory: what there is while git waits for a person to go on."""
 
-_MAIL = "patches@localhost"
-"""The address of the commits made from patches; a person's own have the person's."""
-
+_MAIL = "patches@localhost"  # the address of commits made from patches; a person's have the person's
 _IDENTITY = {
     f"GIT_{role}_{key}": value
     for role in ("AUTHOR", "COMMITTER")
@@ -151,10 +144,7 @@ def _clone_of(fork: Fork) -> Path:
 
 
 def edit_patches(fork: Fork) -> Path:
-    """Make the scratch clone and return its folder.
-
-    :raises KitError: the submodule is not as pinned, a patch does not apply, or a clone has unexported work.
-    """
+    """Make the scratch clone and return it; a KitError where that loses work, or a patch does not apply."""
     if not third_party.is_checked_out(fork):
         raise KitError(
             f"The patches of {fork.name} are changed on its source, and that is not checked out.",

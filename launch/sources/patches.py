@@ -8,8 +8,7 @@ from typing import Iterable, List, Mapping
 from ..core import git, paths
 from ..core.errors import KitError
 
-SOURCES = ("fork", "registry")
-"""What a patch may apply to: the pinned commit, and the release from the package index."""
+SOURCES = ("fork", "registry")  # what a patch may apply to: the pinned commit, and the release
 
 FIELDS = {
     "Output-bytes": "unchanged, or changed and how",
@@ -28,9 +27,7 @@ FIELD_LIST += f"\n{OPTIONAL_SET}: {FAST}  (only where it belongs to that set)"
 SUBJECT = "Subject: "
 _SUBJECT_LENGTH = 72
 
-_FIELD = re.compile(r"^([A-Z][a-z]+(?:-[a-z]+)+): (.+(?:\n +\S.*)*)$", re.M)
-"""A field; its later lines are indented."""
-
+_FIELD = re.compile(r"^([A-Z][a-z]+(?:-[a-z]+)+): (.+(?:\n +\S.*)*)$", re.M)  # later lines are indented
 _OPTIONAL_SET = re.compile(r"^\s*optional[-_ ]?sets?\s*:.*", re.I | re.M)
 """A line that means to be the field; misspelt, it would make a patch required in silence."""
 
@@ -115,10 +112,7 @@ def read_patch(path: Path) -> Patch:
 
 
 def read_series(name: str) -> List[Patch]:
-    """Return the patches in ``patches/<name>/`` in the order of the series; none without one.
-
-    :raises KitError: the series and the files do not fit, or a patch is not complete.
-    """
+    """Return the patches in ``patches/<name>/``, in order of its series; a KitError where one is at fault."""
     folder = paths.PATCHES / name
     listing = folder / "series"
     names = listing.read_text("utf-8", "replace").splitlines() if listing.is_file() else []
@@ -157,20 +151,14 @@ def check_order(found: Iterable[Patch], where: str) -> None:
 
 
 def choose_patches(name: str, source: str, fast: bool = True) -> List[Patch]:
-    """Return the patches in ``patches/<name>/`` for a source, with the optional ones if ``fast``.
-
-    :raises KitError: see :func:`read_series` and :func:`check_order`.
-    """
+    """Return those for a source, with the optional ones if ``fast``; errors as :func:`read_series`."""
     found = read_series(name)
     check_order(found, paths.show_path(paths.PATCHES / name / "series"))
     return [patch for patch in found if source in patch.sources and (fast or not patch.fast)]
 
 
 def apply_patch(patch: Patch, folder: Path, *options: str) -> None:
-    """Apply a patch in ``folder`` with options of ``git apply``, without fuzz, whole or not at all.
-
-    :raises KitError: it does not apply, or a path leads out of the folder.
-    """
+    """Apply a patch in ``folder`` with options of ``git apply``, without fuzz, whole, or a KitError."""
     done = git.run_git(["apply", *options, str(patch.path)], folder)
     if done.returncode:
         raise KitError(

@@ -8,8 +8,7 @@ from typing import Callable, Dict, Iterator, List, Optional, Tuple
 
 from ..core import files, git, paths
 from ..core.errors import make_unknown_error
-from ..core.files import Stamp
-from ..core.locks import LOCK, LOCKED, hold_lock
+from ..core.files import Stamp, hold_lock
 from ..core.progress import format_count
 from ..setup import installer, requirements
 from ..setup.steps import Steps
@@ -20,11 +19,8 @@ _STAMP = ".kit-stamp.json"
 _PARTS = {"nncf": ["nncf"], "transformers": ["src/transformers", "examples/pytorch/question-answering"]}
 """What of each fork a run reads."""
 
-_LOCK = "sources.lock"
-"""The pinned releases."""
-
-KINDS = ("auto", *patches.SOURCES)
-"""What ``SOURCE=`` may be."""
+_LOCK = "sources.lock"  # the pinned releases
+KINDS = ("auto", *patches.SOURCES)  # what SOURCE= may be
 
 
 class Source(abc.ABC):
@@ -95,7 +91,7 @@ class Source(abc.ABC):
         """
         if self.is_ready():
             return False
-        with hold_lock(LOCK, LOCKED):
+        with hold_lock():
             if self.is_ready():
                 return False
             if self._read_stamp():
@@ -174,7 +170,7 @@ class Registry(Source):
         return requirements.read_pins(_LOCK)
 
     def _fill(self, staging: Path) -> None:
-        with hold_lock(LOCK, LOCKED) as lock:
+        with hold_lock() as lock:
             installer.unpack_packages(_LOCK, staging, Steps(paths.BUILD / "log" / "releases.log", lock))
         for name, series in self.series().items():
             # A wheel holds one folder of the repository that the patch's paths are relative to.

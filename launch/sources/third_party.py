@@ -13,15 +13,12 @@ from ..core.errors import KitError, make_unknown_error
 
 @dataclass(frozen=True)
 class Fork:
-    """A submodule, pinned at the commit ``base``, to which its patches apply.
-
-    :param packed: the folder of the repository that its released wheel holds; empty for the whole.
-    """
+    """A submodule, pinned at the commit ``base``, to which its patches apply."""
 
     name: str
     submodule: str
     base: str
-    packed: str
+    packed: str  # the folder of the repository that its released wheel holds; empty for the whole
 
     @property
     def folder(self) -> Path:
@@ -113,7 +110,7 @@ def require_forks() -> None:
 
 
 def fetch_forks(mirror: Optional[Path]) -> None:
-    """Check out missing submodules at their pins, and check the others; the caller holds :data:`.locks.LOCK`.
+    """Check out missing submodules at their pins, and check the others; the caller holds :data:`.files.LOCK`.
 
     :param mirror: a folder with git directories of the forks; None for the addresses in ``.gitmodules``.
     :raises KitError: a submodule holds something else, or its commit cannot be had.

@@ -73,7 +73,7 @@ def run_beside(body: Callable[..., Any], *arguments: Any) -> Iterator[Callable[[
                 hint="Name a whole file; if this one was copied or was being written, make it again.",
             ) from None
         if problem is not None:
-            raise KitError.from_dict(problem)
+            raise KitError(**problem)
         return value
 
     try:

@@ -1,5 +1,6 @@
-"""What running a configuration means: its keys, as VS Code's Python debugger takes them (see README.md)."""
+"""What running a configuration means: its keys and variables, as VS Code takes them (sources: README.md)."""
 
+import difflib
 import json
 import os
 import pathlib
@@ -9,10 +10,8 @@ from typing import Any, Dict, List, Mapping, Optional, Tuple
 
 from ..core import hidden
 from ..core.errors import KitError
-from .file import PLATFORM, Configuration
 from .invocation import Invocation
-from .jsonc import ABSENT, KeyPath
-from .variables import Variables
+from .launch_file import ABSENT, PLATFORM, Configuration, KeyPath
 
 _TYPES = ("debugpy", "python")
 
@@ -46,46 +45,132 @@ _SPLIT_ONLY = re.compile(
 
 _INSTEAD = f'Or set "console": "{_NO_SHELL}", which has no shell.'
 
+_REFERENCE = re.compile(r"\$\{(.*?)\}", re.DOTALL)
+# Its group ends where the name does: what follows may be a secret.
+_UNCLOSED = re.compile(r"(?=\$\{[A-Za-z/])(\$\{(?:env:)?\w*)[^}]*\Z")
+_EDITORS = re.compile(r"(file|relativeFile)([A-Z]\w*)?|lineNumber|columnNumber|selectedText")
+_ELSEWHERE = {
+    "command": "A command of VS Code or of an extension gives its value.",
+    "config": "It is one of VS Code's settings.",
+    **dict.fromkeys(
+        ("execPath", "defaultBuildTask", "extensionInstallFolder"), "Only VS Code can find its value."
+    ),
+}
+"""Variables that have a value only in VS Code, and why."""
 
-def resolve_configuration(
-    configuration: Configuration,
-    *,
-    workspace: pathlib.Path,
-    env: Mapping[str, str],
-    default_python: str,
-) -> Invocation:
-    """Return what VS Code, started in ``env`` with the folder ``workspace`` open, would run.
+_OLD_NAMES = {"workspaceRoot": "workspaceFolder", "workspaceRootFolderName": "workspaceFolderBasename"}
+_SCOPED = ("workspaceFolder", "workspaceFolderBasename", "cwd")
+
+_NO_ENV = (
+    "Write the path itself, or begin it with ${workspaceFolder} or ${userHome}.\n"
+    f'${{env:NAME}} has its value in the "python" of "{PLATFORM}": {{ … }}.'
+)
+"""The hint for a key in which ``${env:NAME}`` has no value."""
+
+
+def resolve_configuration(variables: "Variables", default_python: str) -> Invocation:
+    """Return what VS Code would run for a configuration with these variables.
 
     :param default_python: the interpreter selected in VS Code, for configurations that name none.
     :raises KitError: a key has a wrong type or value, or the run cannot be reproduced outside VS Code.
     """
-    variables = make_variables(configuration, workspace=workspace, env=env)
-    keys = _Keys(configuration, variables)
+    keys = _Keys(variables)
     _check_kind(keys)
     return Invocation(
         python=_interpreter(keys, default_python),
         target=_target(keys),
         args=_arguments(keys),
-        env=_environment(keys, env),
+        env=_environment(keys),
         cwd=_working_directory(keys),
         options=tuple(keys.strings("pythonArgs")),
     )
 
 
-def make_variables(
-    configuration: Configuration, *, workspace: pathlib.Path, env: Mapping[str, str]
-) -> Variables:
-    """Return the values of ``${…}`` variables; parameters as in :func:`resolve_configuration`."""
-    # VS Code opens folders by absolute, normal paths.
-    return Variables(os.path.normpath(str(workspace.absolute())), env, configuration.inputs)
+class Variables:
+    """A configuration's ``${…}`` variables: ``workspace`` is open in a VS Code started in ``env``."""
+
+    def __init__(self, configuration: Configuration, workspace: pathlib.Path, env: Mapping[str, str]) -> None:
+        self.configuration = configuration
+        # VS Code opens folders by absolute, normal paths.
+        self.folder = folder = os.path.normpath(str(workspace.absolute()))
+        self.env = env
+        self._inputs = configuration.inputs
+        self._values = {
+            "workspaceFolder": folder,
+            "workspaceFolderBasename": pathlib.PurePath(folder).name,
+            "cwd": folder,
+            "pathSeparator": os.sep,
+            "/": os.sep,
+        }
+
+    def substitute(self, text: str, *, env: bool = True) -> str:
+        """Return ``text`` with its variables replaced; ``env``: whether ``${env:NAME}`` has a value.
+
+        :raises KitError: a variable has no value, or none outside VS Code; the error names no place.
+        """
+        unclosed = _UNCLOSED.search(text)
+        if unclosed:
+            what = f"{unclosed.group(1)} has no closing brace."
+            raise KitError(what, hint="Add the closing brace.")
+        pieces, end = [], 0
+        for match in _REFERENCE.finditer(text):
+            pieces += [text[end : match.start()], self._value(match.group(), match.group(1), env)]
+            end = match.end()
+        return hidden.join_words("", [*pieces, text[end:]])
+
+    def _value(self, reference: str, inner: str, env: bool) -> str:
+        name, colon, argument = inner.partition(":")
+        name = _OLD_NAMES.get(name, name)
+        if name in self._values and not colon:
+            return self._values[name]
+        if name in _SCOPED and argument == self._values["workspaceFolderBasename"]:
+            return self._values[name]
+        if name == "userHome" and not colon:
+            return self._home(reference)
+        if not env and inner.startswith(("env:", "env.")):
+            what = f"The debugger extension replaces {reference} by nothing in this key."
+            raise KitError(what, hint=_NO_ENV)
+        if name == "env" and argument and not re.search(r"[:${\0]", argument):
+            return hidden.hide_variable(argument, self.env.get(argument, ""))
+        raise self._problem(reference, name, argument, env)
+
+    def _home(self, reference: str) -> str:
+        try:
+            return self.env.get("HOME") or str(pathlib.Path.home())
+        except (KeyError, RuntimeError):
+            hint = "You have no home directory: set HOME."
+            raise KitError(f"{reference} has no value.", hint=hint) from None
+
+    def _problem(self, reference: str, name: str, argument: str, env: bool) -> KitError:
+        why = _ELSEWHERE.get(name, "")
+        if name == "input":
+            asks = self._inputs.get(argument)
+            why = f"VS Code asks for it{': ' + asks if asks else ''}.  Make cannot."
+            why = 'No entry of "inputs" has this id.' if asks is None else why
+        elif _EDITORS.fullmatch(name):
+            why = "It depends on what is open in VS Code's editor."
+        if why:
+            instead = "Write the value itself, or ${env:NAME} and set NAME." if env else _NO_ENV
+            return KitError(f"{reference} has no value outside VS Code.", hint=f"{why}\n{instead}")
+        if name in _SCOPED:
+            hint = f"The only folder is {self._values['workspaceFolderBasename']!r}.  Write ${{{name}}}."
+            return KitError(f"{reference} has no value.", hint=hint)
+        if env and re.match(r"env\b", name):
+            hint = "Write ${env:NAME}."
+        else:
+            known = [*self._values, "userHome", *(["env:NAME"] if env else [])]
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"Did you mean ${{{near[0]}}}?\n" if near else ""
+            hint += "The variables are " + ", ".join(f"${{{variable}}}" for variable in known) + "."
+        return KitError(f"{reference} is no variable of VS Code.", hint=hint)
 
 
 class _Keys:
     """One configuration's keys for this platform, checked and substituted when they are asked for."""
 
-    def __init__(self, configuration: Configuration, variables: Variables) -> None:
-        self.configuration = configuration
+    def __init__(self, variables: Variables) -> None:
         self.variables = variables
+        self.configuration = configuration = variables.configuration
         self.values = configuration.here
         override = configuration.body.get(PLATFORM, {})
         if not isinstance(override, dict):
@@ -124,10 +209,7 @@ class _Keys:
         return [self.string((*self.path(key), index), item) for index, item in enumerate(value)]
 
     def string(self, path: KeyPath, value: Any) -> str:
-        """Return ``value``, which stands at ``path``, with its variables replaced.
-
-        :raises KitError: it is no string, or not one that a process can be given.
-        """
+        """Return ``value``, at ``path``, substituted; a KitError where no process can be given it."""
         error = self.configuration.error
         if not isinstance(value, str):
             hint = "Write a string, in quotes."
@@ -263,7 +345,7 @@ def _arguments(keys: _Keys) -> Tuple[str, ...]:
     raise keys.error("args", what, "Write a list, one string an argument.")
 
 
-def _environment(keys: _Keys, env: Mapping[str, str]) -> Dict[str, Optional[str]]:
+def _environment(keys: _Keys) -> Dict[str, Optional[str]]:
     """Return the variables that the configuration sets; None removes one."""
     entries = keys.get("env")
     if not isinstance(entries, dict) and entries is not ABSENT:
@@ -271,7 +353,7 @@ def _environment(keys: _Keys, env: Mapping[str, str]) -> Dict[str, Optional[str]
     own = dict(_variable(keys, key, value) for key, value in ({} if entries is ABSENT else entries).items())
     for name in ("PATH", "PYTHONPATH"):
         searched = hidden.map_word(lambda text: text.strip(_BLANKS), own.get(name) or "")
-        inherited = env.get(name, "").strip(_BLANKS)
+        inherited = keys.variables.env.get(name, "").strip(_BLANKS)
         if not searched:
             own.pop(name, None)
         elif inherited:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Callable
 
 from launch.core import paths
-from launch.core.locks import LOCK, LOCKED, hold_lock
+from launch.core.files import hold_lock
 from launch.sources.source import Source
 
 from . import plan as planning
@@ -25,7 +25,7 @@ def run(source: Source, size: str, variant: str, repeat: str, to: Path, prepare:
     planning.check_machine(plan)
     for side in plan.sides:
         print(f"{side.name:<7} {side.source.describe()}", file=sys.stderr, flush=True)
-    with hold_lock(LOCK, LOCKED) as lock:
+    with hold_lock() as lock:
         prepare()
         done = running.run(plan, lock)
         made = running.write(plan, done)

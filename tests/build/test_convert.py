@@ -21,7 +21,7 @@ from packaging.utils import canonicalize_name
 
 from launch.artifact import trees
 from launch.build import convert
-from launch.core import files, locks, paths
+from launch.core import files, paths
 from launch.core.errors import KitError
 from launch.setup import installer, requirements
 from launch.setup.environment import Venv
@@ -102,7 +102,7 @@ def test_a_key_names_no_place() -> None:
 def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Venv:
     """The environment of 2021.4 in a checkout with a small lock, where it has not been made."""
     monkeypatch.setattr(paths, "BUILD", tmp_path / "build")
-    monkeypatch.setattr(locks, "LOCK", tmp_path / "build" / "build.lock")
+    monkeypatch.setattr(files, "LOCK", tmp_path / "build" / "build.lock")
     monkeypatch.setattr(paths, "ENVIRONMENTS", tmp_path / "build" / "env")
     monkeypatch.setattr(paths, "ENVIRONMENT_DATA", tmp_path)
     (tmp_path / OLD.lock).write_text("a==1 --hash=sha256:bb\n")
@@ -297,8 +297,8 @@ CONVERT = """
 import os, sys
 from pathlib import Path
 from launch.build import convert
-from launch.core import locks
-with locks.hold_lock(Path(sys.argv[1]), "it") as lock:
+from launch.core import files
+with files.hold_lock(Path(sys.argv[1]), "it") as lock:
     python, path = map(Path, sys.argv[2:4])
     optimizer = convert.find_optimizer(sys.argv[4])
     convert.convert_to_ir(python, path, dict(os.environ), lambda step: None, (lock,), optimizer)
@@ -328,7 +328,7 @@ def test_nothing_converts_on_once_the_lock_of_a_killed_kit_is_free(
         time.sleep(0.01)
     kit.kill()
     kit.wait()
-    with locks.hold_lock(lock, "it"):
+    with files.hold_lock(lock, "it"):
         assert not converts()
     assert not (path.parent / "ir" / f"{STEM}.xml").exists(), "it was killed too late to show anything"
 

@@ -17,7 +17,7 @@ from launch.core.errors import KitError
 from launch.model import variants
 from launch.model.variants import VARIANTS
 from launch.sources.source import Registry
-from launch.vscode import jsonc
+from launch.vscode.launch_file import parse_jsonc
 
 from ..conftest import HYBRID, UNSTRUCTURED, Kit, assert_user_error, copy_checkout, run
 
@@ -28,7 +28,7 @@ GIVEN = {"input": None, "model": None, "train_file": None, "validation_file": No
 
 def edit(kit: Kit, name: str, keys: Dict[str, Any]) -> List[str]:
     """Change an entry of the launch file; return its lines as they are then."""
-    content = jsonc.parse_jsonc(kit.launch_file.read_text(encoding="utf-8"), "launch.json").value
+    content = parse_jsonc(kit.launch_file.read_text(encoding="utf-8"), "launch.json").value
     for entry in content["configurations"]:
         if entry["name"] == name:
             entry.update(keys)

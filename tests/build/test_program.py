@@ -12,7 +12,7 @@ from launch.core import machine
 from launch.core.progress import Progress
 from launch.qa import arguments
 from launch.sources.source import Fork
-from launch.vscode import Invocation
+from launch.vscode.invocation import Invocation
 
 
 def run(folder: Path, fast: bool = True, *words: str, **env: str) -> None:

@@ -18,7 +18,7 @@ from launch.core import git, machine, paths
 from launch.core.errors import KitError
 from launch.model.variants import VARIANTS, Variant
 from launch.sources.source import Fork, Registry, Source
-from launch.vscode import jsonc
+from launch.vscode.launch_file import parse_jsonc
 
 from ..conftest import HYBRID, UNSTRUCTURED
 
@@ -282,7 +282,7 @@ def test_the_explanation_has_every_word_of_the_file_and_a_rule_for_every_change(
 ) -> None:
     found = load(job, source)
     name = upstream.name_upstream(job)
-    entries = jsonc.parse_jsonc(FILE, "").value["configurations"]
+    entries = parse_jsonc(FILE, "").value["configurations"]
     entry = next(entry for entry in entries if entry["name"] == name)
     variables = [f"{name}={value}" for name, value in entry["env"].items()]
     words = [entry["cwd"], *variables, entry["program"], *entry["args"]]

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from launch import cli
-from launch.core import locks, paths
+from launch.core import paths
 from launch.core.errors import KitError
-from launch.core.locks import hold_lock
+from launch.core.files import hold_lock
 from launch.model import variants
 from launch.qa import compress
 from launch.qa.arguments import Arguments
@@ -98,7 +98,7 @@ def test_configs_of_another_model_do_not_stand_beside_those_of_this_one(kit: Kit
 
 
 def test_configs_wait_for_a_run_of_make(kit: Kit) -> None:
-    with hold_lock(locks.LOCK, locks.LOCKED):
+    with hold_lock():
         waiting = subprocess.Popen(
             kit.argv("configs", ""),
             cwd=str(paths.REPOSITORY),

@@ -10,8 +10,9 @@ from typing import Any, Dict
 
 import pytest
 
-from launch import vscode
 from launch.core import hidden, paths
+from launch.vscode.launch_file import read_launch_file
+from launch.vscode.resolve import Variables, resolve_configuration
 
 from ..conftest import run
 
@@ -150,8 +151,8 @@ def test_the_printed_command_runs_as_the_file_says(tmp_path: Path, name: str) ->
     shells = [shell for shell in ("/bin/sh", "bash") if shutil.which(shell)]
     runs = [done(shell, "-c", printed.stdout) for shell in shells]
     runs += [done(shell, input=printed.stdout) for shell in shells]
-    (configuration,) = vscode.read_launch_file(clone / "small.json").configurations
-    invocation = vscode.resolve_configuration(configuration, workspace=clone, env=base, default_python="none")
+    (configuration,) = read_launch_file(clone / "small.json").configurations
+    invocation = resolve_configuration(Variables(configuration, clone, base), "none")
     for ended in runs:
         assert ended.returncode == 0, ended.stderr
         argv, cwd, environ = json.loads(ended.stdout)

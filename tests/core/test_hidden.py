@@ -11,13 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from launch import vscode
 from launch.artifact import trees
 from launch.build import jobs, rules, upstream
 from launch.core import child, files, hidden, paths
 from launch.model.variants import VARIANTS
 from launch.sources.source import Fork, Registry
-from launch.vscode import jsonc
+from launch.vscode.launch_file import parse_jsonc, read_launch_file
 
 from ..conftest import HYBRID, Kit, assert_user_error, call, copy_checkout, run
 
@@ -39,7 +38,7 @@ EXPORTED = {
 
 def plant(kit: Kit, **env: str) -> None:
     """Give the small variant's entry variables and arguments with values of a person's."""
-    document = jsonc.parse_jsonc(kit.launch_file.read_text(encoding="utf-8"), "f").value
+    document = parse_jsonc(kit.launch_file.read_text(encoding="utf-8"), "f").value
     (entry,) = (entry for entry in document["configurations"] if entry["name"] == HYBRID)
     entry["env"].update(
         HF_TOKEN=PLANTED["literal"],
@@ -222,7 +221,7 @@ def test_what_is_published_does_not_come_from_a_variable(kit: Kit, option: str) 
 
 def test_the_kits_variables_are_those_that_it_sets(monkeypatch: pytest.MonkeyPatch) -> None:
     found = set()
-    for configuration in vscode.read_launch_file(paths.LAUNCH_FILE).configurations:
+    for configuration in read_launch_file(paths.LAUNCH_FILE).configurations:
         found |= set(configuration.body.get("env", {}))
     threads = 1000  # more than there are cores, so that the variables for that are set, too
     for name in (*VARIANTS, "configs", "evaluate"):

@@ -5,7 +5,6 @@ import contextlib
 import hashlib
 import http.server
 import io
-import json
 import os
 import shutil
 import socket
@@ -43,7 +42,7 @@ WHEEL = make_wheel()
 
 
 class Index(http.server.BaseHTTPRequestHandler):
-    """A package index; the server says which ``form`` it has, and which ``login`` it asks for."""
+    """A package index; the server says which ``login`` it asks for."""
 
     def do_GET(self):
         server = self.server
@@ -54,10 +53,6 @@ class Index(http.server.BaseHTTPRequestHandler):
             return self.answer(401, b"", "text/plain")
         if self.path == "/simple/uv/":
             files = [*OTHERS, FILE]
-            if server.form == "json":
-                links = [{"filename": file, "url": f"../../files/{file}"} for file in files]
-                page = json.dumps({"files": links}).encode()
-                return self.answer(200, page, "application/vnd.pypi.simple.v1+json")
             links = "".join(f'<a data-x="&gt;"\n href="{file}#sha256=0">{file}</a><br>' for file in files)
             page = f'<html><head><base href="/files/"></head>{links}</html>'
             return self.answer(200, page.encode(), "text/html; charset=utf-8")
@@ -84,7 +79,7 @@ class Index(http.server.BaseHTTPRequestHandler):
 @contextlib.contextmanager
 def serving(**facts):
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Index)
-    server.asked, server.form, server.login, server.wheel, server.short = [], "html", "", WHEEL, 0
+    server.asked, server.login, server.wheel, server.short = [], "", WHEEL, 0
     vars(server).update(facts)
     thread = threading.Thread(target=server.serve_forever, args=(0.01,))
     thread.start()
@@ -142,10 +137,9 @@ def write(path, text):
     return str(path)
 
 
-@pytest.mark.parametrize("form", ["html", "json"])
 @pytest.mark.parametrize("name", ["UV_DEFAULT_INDEX", "UV_INDEX_URL", "PIP_INDEX_URL", "UV_INDEX"])
-def test_the_wheel_out_of_an_index(fetch, form, name, capsys):
-    with serving(form=form) as server:
+def test_the_wheel_out_of_an_index(fetch, name, capsys):
+    with serving() as server:
         before = "mine=" * (name == "UV_INDEX")
         uv = fetch(**{name: before + address(server), "PIP_EXTRA_INDEX_URL": "http://127.0.0.1:9/"})
         assert server.asked == ["/simple/uv/", f"/files/{FILE}"]
@@ -188,18 +182,6 @@ def test_an_index_with_a_login(fetch, bare, where, path):
         assert starts(fetch(UV_DEFAULT_INDEX=address(server, login, path), **variables))
 
 
-@pytest.mark.parametrize("name", ["PIP_FIND_LINKS", "UV_FIND_LINKS"])
-def test_a_folder_or_a_page_of_wheels(fetch, bare, name):
-    (bare / "wheels").mkdir()
-    (bare / "wheels" / FILE).write_bytes(WHEEL)
-    assert starts(fetch(**{name: str(bare / "wheels"), "UV_OFFLINE": "1"}))
-    installer.OWN.unlink()
-    assert starts(fetch(**{name: (bare / "wheels").as_uri()}))
-    installer.OWN.unlink()
-    with serving() as server:
-        assert starts(fetch(**{name: address(server, path="/simple/uv/"), "UV_OFFLINE": "0"}))
-
-
 def test_an_index_of_files(fetch, bare):
     write(bare / "mirror/simple/uv/index.html", f'<a href="../../files/{FILE}#sha256=1">x</a>')
     write(bare / "mirror/files" / FILE, "")
@@ -229,18 +211,16 @@ def no_pip(monkeypatch):
     monkeypatch.setattr(installer, "_ask_pip", lambda tried: tried.append("no pip"))
 
 
-def test_each_place_has_its_reason(fetch, no_pip, bare):
+def test_each_place_has_its_reason(fetch, no_pip):
     with serving(wheel=WHEEL + b"x") as changed, serving(login="a:b") as closed, serving(short=9) as short:
         more = [address(closed, "me:secret"), address(short), address(changed, path="/none"), "socks5://x/"]
         with pytest.raises(KitError, match="cannot be fetched") as error:
             fetch(
-                PIP_FIND_LINKS=str(bare / "secret"),
                 PIP_INDEX_URL=address(changed, "me:secret"),
                 PIP_EXTRA_INDEX_URL=" ".join(more),
             )
     assert_ways_out(error)
     assert error.value.where.splitlines() == [
-        "pip's find-links: No such file or directory",
         f"pip's index-url: its uv {VERSION} is not the locked one: another sha256",
         "pip's extra-index-url: HTTP 401 Unauthorized",
         "pip's extra-index-url: the connection was closed half way",
@@ -270,27 +250,25 @@ def test_offline_nobody_is_asked(fetch, monkeypatch):
     assert_ways_out(error, "UV_DEFAULT_INDEX: UV_OFFLINE is set")
 
 
-def test_where_the_library_does_not_reach_it_pip_is_asked(fetch, bare, monkeypatch):
-    """It knows kinds of login and proxies that the library does not; here, its answer is that it has one."""
-    monkeypatch.setattr(index, "fetch_wheel", lambda *_: None)
+def test_where_the_library_does_not_reach_it_pip_is_asked(fetch, bare):
+    """It knows kinds of login and proxies that the library does not, and folders of wheels."""
     (bare / "wheels").mkdir()
     (bare / "wheels" / FILE.replace("manylinux_2_17_x86_64.manylinux2014_x86_64", "any")).write_bytes(WHEEL)
     assert starts(fetch(PIP_FIND_LINKS=str(bare / "wheels"), PIP_NO_INDEX="1"))
     assert [path.name for path in installer.OWN.parent.iterdir()] == ["uv"]
 
 
-def test_a_killed_fetch_leaves_nothing_that_counts(fetch, bare, monkeypatch):
+def test_a_killed_fetch_leaves_nothing_that_counts(fetch, monkeypatch):
     def die(*_):
         raise KeyboardInterrupt
 
-    (bare / "wheels").mkdir()
-    (bare / "wheels" / FILE).write_bytes(WHEEL)
-    with monkeypatch.context() as patch:
-        patch.setattr(zipfile.ZipFile, "read", die)
-        with pytest.raises(KeyboardInterrupt):
-            fetch(UV_FIND_LINKS=str(bare / "wheels"))
-    assert not installer.OWN.exists()
-    assert starts(fetch())
+    with serving() as server:
+        with monkeypatch.context() as patch:
+            patch.setattr(zipfile.ZipFile, "read", die)
+            with pytest.raises(KeyboardInterrupt):
+                fetch(UV_DEFAULT_INDEX=address(server))
+        assert not installer.OWN.exists()
+        assert starts(fetch())
 
 
 HOME = Path.home()

@@ -17,7 +17,6 @@ from typing import Any, Callable, Dict, Iterator, List, Mapping, Sequence
 
 import pytest
 
-from launch import vscode
 from launch.build import upstream
 from launch.build.rules import ALLOCATOR
 from launch.core import files, machine, paths
@@ -25,6 +24,8 @@ from launch.core.errors import KitError
 from launch.model import bert_config
 from launch.model.variants import VARIANTS
 from launch.sources import third_party
+from launch.vscode.launch_file import parse_launch_file
+from launch.vscode.resolve import Variables, resolve_configuration
 
 from ..conftest import HYBRID, UNSTRUCTURED, Kit, run, write_launch_file
 from ..dap import Session
@@ -299,10 +300,8 @@ def test_f5_starts_any_entry_as_the_kit_does(keys: Dict[str, Any], debug: Debug,
     assert session.exit_code() == 0, session.output.read_text()
     started = json.loads(found.read_text())
     found.unlink()
-    configuration = vscode.parse_launch_file(json.dumps({"configurations": [entry]}), "f").configurations[0]
-    invocation = vscode.resolve_configuration(
-        configuration, workspace=tmp_path, env=environment, default_python=PYTHON
-    )
+    configuration = parse_launch_file(json.dumps({"configurations": [entry]}), "f").configurations[0]
+    invocation = resolve_configuration(Variables(configuration, tmp_path, environment), PYTHON)
     subprocess.run(
         invocation.argv(), cwd=invocation.cwd, env=invocation.environment(environment), check=True, timeout=60
     )
@@ -333,11 +332,13 @@ def test_what_the_extension_empties_or_cannot_start_is_an_error(tmp_path: Path) 
         else:
             assert launch_request(changed, tmp_path, VSCODE, PYTHON)["python"] == python
         with pytest.raises(KitError):
-            vscode.resolve_configuration(
-                vscode.parse_launch_file(json.dumps({"configurations": [changed]}), "f").configurations[0],
-                workspace=tmp_path,
-                env=VSCODE,
-                default_python=PYTHON,
+            resolve_configuration(
+                Variables(
+                    parse_launch_file(json.dumps({"configurations": [changed]}), "f").configurations[0],
+                    tmp_path,
+                    VSCODE,
+                ),
+                PYTHON,
             )
 
 

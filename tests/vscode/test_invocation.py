@@ -2,8 +2,7 @@
 
 from dataclasses import replace
 
-from launch.vscode import Invocation
-from launch.vscode.invocation import Rewriter, format_parts
+from launch.vscode.invocation import Invocation, Rewriter, format_parts
 
 INVOCATION = Invocation(
     python="python",

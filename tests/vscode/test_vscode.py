@@ -8,10 +8,17 @@ import sys
 
 import pytest
 
-from launch import vscode
 from launch.core.errors import KitError
-from launch.vscode import file as file_module
-from launch.vscode import jsonc
+from launch.vscode.invocation import Invocation
+from launch.vscode.launch_file import (
+    MAX_BYTES,
+    MAX_DEPTH,
+    find_configuration,
+    parse_jsonc,
+    parse_launch_file,
+    read_launch_file,
+)
+from launch.vscode.resolve import Variables, resolve_configuration
 
 PLATFORM = {"linux": "linux", "darwin": "osx"}.get(sys.platform, "windows")
 OTHER_PLATFORM = "windows" if PLATFORM != "windows" else "linux"
@@ -47,11 +54,9 @@ def config(tmp_path, environ=None, workspace=None, **keys):
     body = {"name": "n", "type": "debugpy", "request": "launch", "program": "p.py", **keys}
     body = {key: value for key, value in body.items() if value is not ...}
     path = write(tmp_path, {"configurations": [{"name": "first"}, body]})
-    return vscode.resolve_configuration(
-        vscode.find_configuration(vscode.read_launch_file(path), "n"),
-        workspace=workspace or tmp_path,
-        env=environ or {},
-        default_python="python3",
+    return resolve_configuration(
+        Variables(find_configuration(read_launch_file(path), "n"), workspace or tmp_path, environ or {}),
+        "python3",
     )
 
 
@@ -79,7 +84,7 @@ def failure(function, *args, **kwargs):
     ],
 )
 def test_comments_and_trailing_commas(text, value):
-    assert jsonc.parse_jsonc(text, "f").value == value
+    assert parse_jsonc(text, "f").value == value
 
 
 @pytest.mark.parametrize(
@@ -97,13 +102,13 @@ def test_comments_and_trailing_commas(text, value):
         ("[1, NaN]", "line 1, column 5"),
         ("[1,\n-Infinity]", "line 2, column 1"),
         ("1e999", "line 1, column 1"),
-        ("[" * 100000, f"line 1, column {jsonc.MAX_DEPTH + 1}"),
-        ('{"a":' * 100000, f"column {5 * jsonc.MAX_DEPTH + 1}"),
+        ("[" * 100000, f"line 1, column {MAX_DEPTH + 1}"),
+        ('{"a":' * 100000, f"column {5 * MAX_DEPTH + 1}"),
         ('{"a": 1,\n "b": 2, "\\u0061": 3}', "line 1, column 2 and line 2, column 10"),
     ],
 )
 def test_broken_json_names_line_and_column(text, where):
-    error = failure(jsonc.parse_jsonc, text, "some.json")
+    error = failure(parse_jsonc, text, "some.json")
     assert where in error.where
     assert "some.json" in error.where
 
@@ -116,35 +121,35 @@ BLANKS = [9, 11, 12, 32, 160, 5760, *range(8192, 8204), 8239, 8287, 12288, 65279
 def test_white_space_is_vs_codes(code, tmp_path):
     sign = chr(code)
     text = sign.join(["", "", "{", '"a"', ":", "[", "1", ",", "true", ",", "]", ",", "}", "", ""])
-    assert jsonc.parse_jsonc(text, "f").value == {"a": [1, True]}
-    assert jsonc.parse_jsonc(json.dumps([f"{sign}x"], ensure_ascii=code < 32), "f").value == [f"{sign}x"]
+    assert parse_jsonc(text, "f").value == {"a": [1, True]}
+    assert parse_jsonc(json.dumps([f"{sign}x"], ensure_ascii=code < 32), "f").value == [f"{sign}x"]
     ends = code in (10, 13, 8232, 8233)
-    assert jsonc.parse_jsonc(f"[ // {sign}1,\n2]", "f").value == ([1, 2] if ends else [2])
+    assert parse_jsonc(f"[ // {sign}1,\n2]", "f").value == ([1, 2] if ends else [2])
     path = tmp_path / "launch.json"
     path.write_text(f'\ufeff{sign}{{"configurations": [{{"name": "n"}}]{sign}}}', encoding="utf-8")
-    assert vscode.read_launch_file(path).configurations[0].name == "n"
+    assert read_launch_file(path).configurations[0].name == "n"
 
 
 @pytest.mark.parametrize("code", [1, 8, 0x85, 0x180E, 0x200C, 0x2060, 0x3001])
 def test_what_vs_code_takes_for_no_white_space_is_an_error(code):
-    failure(jsonc.parse_jsonc, f"[1,{chr(code)}2]", "f")
+    failure(parse_jsonc, f"[1,{chr(code)}2]", "f")
 
 
 def test_repeated_key_is_named():
-    assert "'env'" in failure(jsonc.parse_jsonc, '{"env": {}, "env": {}}', "f").what
+    assert "'env'" in failure(parse_jsonc, '{"env": {}, "env": {}}', "f").what
 
 
 def test_number_of_thousands_of_digits_is_no_traceback():
     with contextlib.suppress(KitError):  # how many digits are too many depends on the interpreter
-        assert jsonc.parse_jsonc("1" * 10000, "f").value > 0
+        assert parse_jsonc("1" * 10000, "f").value > 0
     if hasattr(sys, "set_int_max_str_digits"):
-        error = failure(jsonc.parse_jsonc, '{"a":\n ' + "1" * 6000 + "}", "f")
+        error = failure(parse_jsonc, '{"a":\n ' + "1" * 6000 + "}", "f")
         assert error.what == "f is not valid JSON: the number has too many digits."
         assert error.where == "f, line 2, column 2, at or after a"
 
 
 def test_a_place_that_is_deep_is_cut():
-    assert len(failure(jsonc.parse_jsonc, "[" * 1000, "f").where) < 120
+    assert len(failure(parse_jsonc, "[" * 1000, "f").where) < 120
 
 
 # --- the file ----------------------------------------------------------------------------------------
@@ -153,27 +158,25 @@ def test_a_place_that_is_deep_is_cut():
 def test_load_keeps_order_and_find_finds(tmp_path):
     path = tmp_path / "launch.json"
     path.write_bytes('\ufeff{// c\n"configurations": [{"name": "b", "x": [1,]}, {"name": "a é"},],}'.encode())
-    found = vscode.read_launch_file(path)
+    found = read_launch_file(path)
     assert [(entry.name, entry.index) for entry in found.configurations] == [("b", 0), ("a é", 1)]
     assert found.configurations[0].body == {"name": "b", "x": [1]}
-    assert vscode.find_configuration(found, "a é") is found.configurations[1]
+    assert find_configuration(found, "a é") is found.configurations[1]
 
 
 def test_find_names_the_nearest_and_all(tmp_path):
     path = write(tmp_path, {"configurations": [{"name": "generate"}, {"name": "Eval squad"}]})
-    error = failure(vscode.find_configuration, vscode.read_launch_file(path), "eval squat")
+    error = failure(find_configuration, read_launch_file(path), "eval squat")
     assert "Did you mean 'Eval squad'?" in error.hint
     assert "generate" in error.hint
     assert str(path) in error.where
-    none = failure(vscode.find_configuration, vscode.parse_launch_file('{"configurations": []}', "f"), "x")
+    none = failure(find_configuration, parse_launch_file('{"configurations": []}', "f"), "x")
     assert "no configurations" in none.hint
-    nameless = failure(vscode.find_configuration, vscode.read_launch_file(path), "")
+    nameless = failure(find_configuration, read_launch_file(path), "")
     assert nameless.what == "No configuration was named."
     assert nameless.hint == "The names are:\n  generate\n  Eval squad"
     assert nameless.where.startswith("V=\n")
-    assert (
-        "Did you mean" not in failure(vscode.find_configuration, vscode.read_launch_file(path), "nope").hint
-    )
+    assert "Did you mean" not in failure(find_configuration, read_launch_file(path), "nope").hint
 
 
 @pytest.mark.parametrize(
@@ -194,7 +197,7 @@ def test_find_names_the_nearest_and_all(tmp_path):
     ],
 )
 def test_wrong_file_is_a_user_error(tmp_path, content, words):
-    error = failure(vscode.read_launch_file, write(tmp_path, content))
+    error = failure(read_launch_file, write(tmp_path, content))
     assert "launch.json" in error.where
     assert not [word for word in words if word not in str(error)]
 
@@ -215,14 +218,12 @@ def test_errors_name_the_line_of_the_key_or_of_what_lacks_it(tmp_path):
         ("env", "line 12, configurations[2].env.A.B = (not shown)", "Write a string"),
         ("platform", f"line 14, configurations[3].{PLATFORM}.args = 3", "[ … ]"),
     ):
-        configuration = vscode.find_configuration(vscode.read_launch_file(path), name)
-        error = failure(
-            vscode.resolve_configuration, configuration, workspace=tmp_path, env={}, default_python="p"
-        )
+        configuration = find_configuration(read_launch_file(path), name)
+        error = failure(resolve_configuration, Variables(configuration, tmp_path, {}), "p")
         assert error.where == f"{path}, {where}"
         assert hint in error.hint
     assert (
-        failure(vscode.find_configuration, vscode.read_launch_file(path), "x").where
+        failure(find_configuration, read_launch_file(path), "x").where
         == f"{path}, line 3, configurations[*].name"
     )
 
@@ -235,7 +236,7 @@ def test_broken_json_names_the_key():
         ("[1, 2, nul]", "line 1, column 8, at or after [2]"),
         ("nul", "line 1, column 1"),
     ):
-        assert failure(jsonc.parse_jsonc, text, "f").where == f"f, {where}"
+        assert failure(parse_jsonc, text, "f").where == f"f, {where}"
 
 
 def test_a_compound_is_no_configuration(tmp_path):
@@ -243,27 +244,27 @@ def test_a_compound_is_no_configuration(tmp_path):
         "configurations": [{"name": "a"}],
         "compounds": [{"name": "both", "configurations": ["a", {"name": "b", "folder": "f"}]}, 3, {}],
     }
-    error = failure(vscode.find_configuration, vscode.read_launch_file(write(tmp_path, body)), "both")
+    error = failure(find_configuration, read_launch_file(write(tmp_path, body)), "both")
     assert "compound" in error.what
     assert error.where == f"{tmp_path / 'launch.json'}, line 1, compounds"
     assert error.hint.split()[-2:] == ["a", "b"]
     for entries in (3, [{"name": "both", "configurations": 3}, {"name": "x"}]):
-        file = vscode.read_launch_file(write(tmp_path, {**body, "compounds": entries}))
-        assert ("compound" in failure(vscode.find_configuration, file, "both").what) is (entries != 3)
+        file = read_launch_file(write(tmp_path, {**body, "compounds": entries}))
+        assert ("compound" in failure(find_configuration, file, "both").what) is (entries != 3)
 
 
 def test_unreadable_file_is_a_user_error(tmp_path):
-    assert str(tmp_path / "none.json") in failure(vscode.read_launch_file, tmp_path / "none.json").where
-    failure(vscode.read_launch_file, tmp_path)
-    failure(vscode.read_launch_file, pathlib.Path("a\0b"))
+    assert str(tmp_path / "none.json") in failure(read_launch_file, tmp_path / "none.json").where
+    failure(read_launch_file, tmp_path)
+    failure(read_launch_file, pathlib.Path("a\0b"))
     (tmp_path / "latin.json").write_bytes(b'{"a": "\xe9"}')
-    assert "byte 7: 0xe9" in failure(vscode.read_launch_file, tmp_path / "latin.json").where
+    assert "byte 7: 0xe9" in failure(read_launch_file, tmp_path / "latin.json").where
 
 
 @pytest.mark.parametrize("kind", ["device", "pipe", "large", "link"])
 def test_what_is_no_file_of_a_launch_files_size_is_not_read(tmp_path, kind):
-    path = special(tmp_path, kind, file_module.MAX_BYTES)
-    error = failure(vscode.read_launch_file, path)
+    path = special(tmp_path, kind, MAX_BYTES)
+    error = failure(read_launch_file, path)
     assert error.where == str(path)
     assert "cannot be read: It is " in error.what
 
@@ -287,7 +288,7 @@ def special(folder, kind, most, name="a.json"):
 
 def test_defaults(tmp_path):
     invocation = config(tmp_path, environ={"A": "1"})
-    assert invocation == vscode.Invocation("python3", ("p.py",), (), {}, str(tmp_path))
+    assert invocation == Invocation("python3", ("p.py",), (), {}, str(tmp_path))
     assert invocation.environment({"A": "1"}) == {"A": "1"}
 
 
@@ -629,11 +630,8 @@ def test_program_gets_what_the_file_says(tmp_path, kind):
         "console": "internalConsole",
     }
     text = json.dumps({"configurations": [body]}, indent=2).replace('"args"', '/* c */ // d\n"args"')
-    invocation = vscode.resolve_configuration(
-        vscode.read_launch_file(write(tmp_path, text)).configurations[0],
-        workspace=tmp_path,
-        env={},
-        default_python=sys.executable,
+    invocation = resolve_configuration(
+        Variables(read_launch_file(write(tmp_path, text)).configurations[0], tmp_path, {}), sys.executable
     )
     base = base_environment(*variables, "REMOVED", "SET", "KEPT")
     argv, seen, cwd, optimize = run_both_ways(invocation, base)
@@ -659,7 +657,7 @@ def test_no_variables_and_an_equals_sign_in_the_interpreter(tmp_path):
 
 
 def test_shell_reads_well():
-    invocation = vscode.Invocation(
+    invocation = Invocation(
         python="python3",
         target=("run_qa.py",),
         args=("squad", "--do_eval", "--stride", "128", "--layers", "1", "2", "last word"),

@@ -10,15 +10,15 @@ from typing import Any, Dict, List
 
 import pytest
 
-from launch import vscode
 from launch.build import jobs, rules
 from launch.cli import COMMANDS
 from launch.core import git, paths
 from launch.core.errors import KitError
 from launch.model.variants import VARIANTS
 from launch.sources.source import Registry
-from launch.vscode import jsonc
-from launch.vscode.file import PLATFORM
+from launch.vscode.invocation import Invocation
+from launch.vscode.launch_file import PLATFORM, parse_jsonc, parse_launch_file
+from launch.vscode.resolve import Variables, resolve_configuration
 
 from ..conftest import HYBRID, UNSTRUCTURED, Kit, run
 from ..editor import entries
@@ -37,7 +37,7 @@ VSCODES_OWN = {
 
 
 def load(name: str) -> Dict[str, Any]:
-    found = jsonc.parse_jsonc((FOLDER / name).read_text(encoding="utf-8"), name).value
+    found = parse_jsonc((FOLDER / name).read_text(encoding="utf-8"), name).value
     assert isinstance(found, dict)
     return found
 
@@ -46,10 +46,10 @@ def tasks() -> Dict[str, Dict[str, Any]]:
     return {task["label"]: task for task in load("tasks.json")["tasks"]}
 
 
-def resolve(entry: Dict[str, Any]) -> vscode.Invocation:
-    file = vscode.parse_launch_file(json.dumps({"configurations": [entry]}), "launch.json")
-    return vscode.resolve_configuration(
-        file.configurations[0], workspace=paths.REPOSITORY, env=os.environ, default_python="/selected/python"
+def resolve(entry: Dict[str, Any]) -> Invocation:
+    file = parse_launch_file(json.dumps({"configurations": [entry]}), "launch.json")
+    return resolve_configuration(
+        Variables(file.configurations[0], paths.REPOSITORY, os.environ), "/selected/python"
     )
 
 

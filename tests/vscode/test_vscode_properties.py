@@ -15,13 +15,18 @@ import tempfile
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from launch import vscode
 from launch.build import jobs, rules
 from launch.core import hidden, paths
 from launch.core.errors import KitError
 from launch.sources.source import Registry
-from launch.vscode import jsonc
-from launch.vscode.file import PLATFORM
+from launch.vscode.launch_file import (
+    PLATFORM,
+    find_configuration,
+    parse_jsonc,
+    parse_launch_file,
+    read_launch_file,
+)
+from launch.vscode.resolve import Variables, resolve_configuration
 
 from ..conftest import HYBRID
 
@@ -39,19 +44,16 @@ def check(text):
     """Read ``text`` and resolve every configuration in it; return how many became invocations."""
     lines = text.count("\n") + 1
     try:
-        file = vscode.parse_launch_file(text, SOURCE)
+        file = parse_launch_file(text, SOURCE)
     except KitError as error:
         check_error(error, lines, "")
         return 0
     made = 0
     for index, configuration in enumerate(file.configurations):
-        assert vscode.find_configuration(file, configuration.name) is configuration
+        assert find_configuration(file, configuration.name) is configuration
         try:
-            invocation = vscode.resolve_configuration(
-                configuration,
-                workspace=pathlib.Path("/nowhere/at all"),
-                env=ENVIRONMENT,
-                default_python="python3",
+            invocation = resolve_configuration(
+                Variables(configuration, pathlib.Path("/nowhere/at all"), ENVIRONMENT), "python3"
             )
         except KitError as error:
             check_error(error, lines, f", configurations[{index}].")
@@ -69,7 +71,7 @@ def check(text):
             assert printed[1] == as_printed(invocation.cwd)
             assert printed[-len(argv) :] == argv
     with contextlib.suppress(KitError):
-        vscode.find_configuration(file, "no such name")
+        find_configuration(file, "no such name")
     return made
 
 
@@ -173,7 +175,7 @@ def commented(draw, value):
 @cases
 @given(VALUES, st.data())
 def test_commented_json_reads_as_the_plain_one(value, data):
-    assert jsonc.parse_jsonc(data.draw(commented(value)), "f").value == value
+    assert parse_jsonc(data.draw(commented(value)), "f").value == value
 
 
 @cases
@@ -214,7 +216,7 @@ LAUNCH = paths.LAUNCH_FILE.read_text(encoding="utf-8")
 
 
 def test_the_real_launch_file_is_whole():
-    assert check(LAUNCH) == len(vscode.read_launch_file(paths.LAUNCH_FILE).configurations) > 5
+    assert check(LAUNCH) == len(read_launch_file(paths.LAUNCH_FILE).configurations) > 5
 
 
 @cases
@@ -232,7 +234,7 @@ def test_the_real_launch_file_with_changes(data):
 @cases
 @given(st.data())
 def test_the_real_launch_file_with_other_values(data):
-    value = jsonc.parse_jsonc(LAUNCH, "f").value
+    value = parse_jsonc(LAUNCH, "f").value
     for _ in range(data.draw(st.integers(1, 3))):
         inside = value["configurations"][data.draw(st.integers(0, len(value["configurations"]) - 1))]
         key = data.draw(st.sampled_from([*inside, *KEYS]))
@@ -308,11 +310,13 @@ PRINTABLE = st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size
 def test_args_in_one_string_are_what_a_shell_makes_of_them(text):
     body = {"name": "n", "type": "debugpy", "request": "launch", "program": "p", "args": text}
     try:
-        args = vscode.resolve_configuration(
-            vscode.parse_launch_file(json.dumps({"configurations": [body]}), "f").configurations[0],
-            workspace=pathlib.Path(),
-            env={},
-            default_python="p",
+        args = resolve_configuration(
+            Variables(
+                parse_launch_file(json.dumps({"configurations": [body]}), "f").configurations[0],
+                pathlib.Path(),
+                {},
+            ),
+            "p",
         ).args
     except KitError:
         return

@@ -7,8 +7,10 @@ from typing import Any, Iterator, List, Optional
 
 import pytest
 
-from launch import vscode
 from launch.core.errors import KitError
+from launch.vscode.invocation import Invocation
+from launch.vscode.launch_file import parse_launch_file
+from launch.vscode.resolve import Variables, resolve_configuration
 
 from ..terminal import Terminal
 
@@ -61,13 +63,11 @@ ZSH = ["=ls", "=~", "=="]
 """What zsh alone replaces, or does not take."""
 
 
-def resolved(*args: str, **keys: Any) -> vscode.Invocation:
+def resolved(*args: str, **keys: Any) -> Invocation:
     body = {"name": "n", "type": "debugpy", "request": "launch", "program": "p", "args": list(args), **keys}
     text = json.dumps({"configurations": [{key: value for key, value in body.items() if value is not ...}]})
-    (configuration,) = vscode.parse_launch_file(text, "f").configurations
-    return vscode.resolve_configuration(
-        configuration, workspace=Path("/w"), env={"T": "~/x"}, default_python="python3"
-    )
+    (configuration,) = parse_launch_file(text, "f").configurations
+    return resolve_configuration(Variables(configuration, Path("/w"), {"T": "~/x"}), "python3")
 
 
 def refused(*args: str, **keys: Any) -> Optional[KitError]:
