@@ -85,10 +85,7 @@ class Source(abc.ABC):
         return stamp if stamp is not None and stamp.key == self.key() else None
 
     def ensure(self, say: Callable[[str], None]) -> bool:
-        """Derive what is missing, stale or changed, whole or not at all; return whether anything was done.
-
-        :raises KitError: the source cannot be had, or a patch does not apply.
-        """
+        """Derive what is missing, stale or changed, whole or not at all; return whether anything was."""
         if self.is_ready():
             return False
         with hold_lock() as lock:
@@ -179,10 +176,7 @@ class Registry(Source):
 
 
 def choose_source(text: str, fast: bool = True) -> Source:
-    """Return the source that ``SOURCE=text`` means; ``auto``: the submodules where they are checked out.
-
-    :raises KitError: there is no such source, or submodules are missing (``fork``) or not as pinned.
-    """
+    """Return the source that ``SOURCE=text`` means (auto: the forks if checked out), or a KitError."""
     if text not in KINDS:
         raise make_unknown_error("source", text, "SOURCE", KINDS)
     if text == Fork.name:
