@@ -284,8 +284,6 @@ def _selection(given: Given) -> "Selection":
     return replace(chosen, threads=machine.parse_threads(given.threads))
 
 
-# --- make trees ------------------------------------------------------------------------------------------
-
 _RUN = "input hub model train_file validation_file seed threads launch source fast python"
 _V = Option("<name>", "the variant; `python -m launch help` lists them")
 
@@ -427,8 +425,6 @@ def _score(given: Given) -> None:
     print(other_jobs.score_predictions(predictions, _path(given, "validation_file")))
 
 
-# --- trust and share them --------------------------------------------------------------------------------
-
 _IN = Option("<folder>", "the folder that the trees are in", OPTIONS["out"].default)
 
 
@@ -536,9 +532,6 @@ def _compare(given: Given) -> int:
     return 0 if same else 1
 
 
-# --- forks and patches -----------------------------------------------------------------------------------
-
-
 @_command("third_party", _FORKS, "mirror", shown="[MIRROR=]")
 def _third_party(given: Given) -> None:
     """Check the forks out at their pins.
@@ -596,9 +589,6 @@ def _patch_export(given: Given) -> None:
         written = patch_work.export_patches(fork)
     for path in written:
         print(paths.show_path(path))
-
-
-# --- look after the kit ----------------------------------------------------------------------------------
 
 
 @_command(

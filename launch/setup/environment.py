@@ -50,26 +50,8 @@ class Venv:
         )
         return stamp if whole else None
 
-    def is_ready(self) -> bool:
-        """Whether the environment is whole and made from the locks as they are now; starts no process."""
-        return self._satisfies("")
-
-    def ensure(self, python: str = "") -> bool:
-        """Make the environment if it is not ready, and return whether there was anything to do.
-
-        :param python: the make variable ``PYTHON``: an environment of another interpreter is made again.
-        :raises KitError: the locks are not for this machine, uv or a Python 3.8 is not to be had, or a step
-            failed; the next call starts over.
-        """
-        if self._satisfies(python):
-            return False
-        with files.hold_lock() as lock:
-            if self._satisfies(python):
-                return False
-            self._make(python, lock)
-        return True
-
-    def _satisfies(self, python: str) -> bool:
+    def is_ready(self, python: str = "") -> bool:
+        """Whether it is whole and made from the locks as they are now, and of ``python`` if that is named."""
         stamp = self._stamp()
         if stamp is None or stamp.key != self._key():
             return False
@@ -79,6 +61,21 @@ class Venv:
             return True
         found = interpreters.find_interpreter(python)
         return found is not None and _same_file(Path(found.path), Path(own))
+
+    def ensure(self, python: str = "") -> bool:
+        """Make the environment if it is not ready, and return whether there was anything to do.
+
+        :param python: the make variable ``PYTHON``: an environment of another interpreter is made again.
+        :raises KitError: the locks are not for this machine, uv or a Python 3.8 is not to be had, or a step
+            failed; the next call starts over.
+        """
+        if self.is_ready(python):
+            return False
+        with files.hold_lock() as lock:
+            if self.is_ready(python):
+                return False
+            self._make(python, lock)
+        return True
 
     def _choose(
         self, python: str, stamp: Optional[Stamp], tried: List[str]

@@ -45,11 +45,9 @@ _SHOW = (
 
 
 def check_patches() -> List[str]:
-    """Check all patches, and return what was checked, one line a fork.
+    """Check all patches, and return what was checked, one line a fork; a KitError where one is at fault.
 
     Where a fork is checked out, patches are also applied without fuzz, and exported again to the same bytes.
-
-    :raises KitError: a patch is at fault, or a folder belongs to no fork.
     """
     forks = third_party.read_forks()
     folders = {entry.name for entry in paths.PATCHES.iterdir() if entry.is_dir()}

@@ -56,7 +56,7 @@ class Source(abc.ABC):
         """Return the packages in the order they are patched: version of a release, or commit."""
 
     @abc.abstractmethod
-    def _fill(self, staging: Path) -> None:
+    def _fill(self, staging: Path, lock: int) -> None:
         """Write the patched files into an empty folder; errors as :meth:`ensure`."""
 
     def series(self) -> Dict[str, List[patches.Patch]]:
@@ -85,13 +85,10 @@ class Source(abc.ABC):
         return stamp if stamp is not None and stamp.key == self.key() else None
 
     def ensure(self, say: Callable[[str], None]) -> bool:
-        """Derive what is missing, stale or changed, whole or not at all; return whether anything was done.
-
-        :raises KitError: the source cannot be had, or a patch does not apply.
-        """
+        """Derive what is missing, stale or changed, whole or not at all; return whether anything was."""
         if self.is_ready():
             return False
-        with hold_lock():
+        with hold_lock() as lock:
             if self.is_ready():
                 return False
             if self._read_stamp():
@@ -105,7 +102,7 @@ class Source(abc.ABC):
             for leftover in (staging, old):
                 shutil.rmtree(leftover, ignore_errors=True)
             staging.mkdir(parents=True)
-            self._fill(staging)
+            self._fill(staging, lock)
             os.sync()
             Stamp(key, _listing(staging)).write(staging / _STAMP)
             if self.tree.exists():
@@ -136,7 +133,7 @@ class Fork(Source):
         """Return the commit of each fork."""
         return {fork.name: fork.base for fork in third_party.read_forks()}
 
-    def _fill(self, staging: Path) -> None:
+    def _fill(self, staging: Path, lock: int) -> None:
         third_party.require_forks()
         for name, series in self.series().items():
             fork, folder, index = third_party.find_fork(name), staging / name, staging / ".index"
@@ -169,9 +166,8 @@ class Registry(Source):
         """Return the version of each release."""
         return requirements.read_pins(_LOCK)
 
-    def _fill(self, staging: Path) -> None:
-        with hold_lock() as lock:
-            installer.unpack_packages(_LOCK, staging, Steps(paths.BUILD / "log" / "releases.log", lock))
+    def _fill(self, staging: Path, lock: int) -> None:
+        installer.unpack_packages(_LOCK, staging, Steps(paths.BUILD / "log" / "releases.log", lock))
         for name, series in self.series().items():
             # A wheel holds one folder of the repository that the patch's paths are relative to.
             strip = 1 + len(Path(third_party.find_fork(name).packed).parts)
@@ -180,10 +176,7 @@ class Registry(Source):
 
 
 def choose_source(text: str, fast: bool = True) -> Source:
-    """Return the source that ``SOURCE=text`` means; ``auto``: the submodules where they are checked out.
-
-    :raises KitError: there is no such source, or submodules are missing (``fork``) or not as pinned.
-    """
+    """Return the source that ``SOURCE=text`` means (auto: the forks if checked out), or a KitError."""
     if text not in KINDS:
         raise make_unknown_error("source", text, "SOURCE", KINDS)
     if text == Fork.name:

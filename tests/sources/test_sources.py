@@ -45,8 +45,8 @@ import os, signal
 from launch.sources.source import Fork
 
 class Dying(Fork):
-    def _fill(self, staging):
-        super()._fill(staging)
+    def _fill(self, staging, lock):
+        super()._fill(staging, lock)
         os.kill(os.getpid(), signal.SIGKILL)
 
 Dying().ensure(print)
