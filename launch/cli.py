@@ -728,7 +728,7 @@ def _lock(given: Given) -> int:
     _ready_environment(given)
     script = str(paths.ENVIRONMENT_DATA / "lock.sh")
     with hold_lock() as lock:
-        uv = installer.require_uv(steps.Steps(paths.BUILD / "log" / "uv.log", lock))
+        uv = installer.find_uv() or installer.fetch_uv(steps.Steps(paths.BUILD / "log" / "uv.log", lock))
     return subprocess.run([script], env={**os.environ, "UV": uv}, check=False).returncode
 
 
