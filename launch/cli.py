@@ -728,7 +728,7 @@ def _lock(given: Given) -> int:
     _ready_environment(given)
     script = str(paths.ENVIRONMENT_DATA / "lock.sh")
     with hold_lock() as lock:
-        uv = installer.require_uv(steps.Steps(paths.BUILD / "log" / "uv.log", lock))
+        uv = installer.find_uv() or installer.fetch_uv(steps.Steps(paths.BUILD / "log" / "uv.log", lock))
     return subprocess.run([script], env={**os.environ, "UV": uv}, check=False).returncode
 
 
@@ -864,8 +864,6 @@ def parse_words(words: Sequence[str]) -> Optional[Given]:
     """Return the call; None where only help was wanted, and printed.
 
     An option that is not given, or empty, has the value of its environment variable, else its default.
-
-    :raises KitError: there is no such command or option.
     """
     if not words or words[0] in ("-h", "--help"):
         print(write_overview())
@@ -904,12 +902,9 @@ def _check_command(name: str, prog: str) -> None:
 
 
 def _check_variables(targets: Sequence[str], on_make: Sequence[str]) -> None:
-    """Check that each variable on make's command line is one of its targets'.
+    """Check that each variable of ``on_make``, make's command line less prefixes, is one of its targets'.
 
     A variable in the environment that is unknown is named on stderr.  No value is shown: it may be secret.
-
-    :param on_make: make's command line, as :data:`_MADE` has it, without the prefix.
-    :raises KitError: a target is none, or a variable is none of theirs.
     """
     for target in targets:
         _check_command(target, "make")

@@ -382,7 +382,7 @@ def _describe_job(job: TreeJob, spec: Spec, onnx_key: Content) -> Content:
         "weights": {
             "kind": "random",
             "seed": job.arguments.seed,
-            "threads": machine.read_threads(invocation.env),
+            "threads": int(invocation.env[machine.THREADS[0]] or 0),  # as the rules have set it
         },
         "command": {
             "argv": [_shown(word) for word in invocation.argv()],

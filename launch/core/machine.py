@@ -186,8 +186,3 @@ def count_cores(among: Optional[Set[int]] = None) -> int:
         except OSError:
             siblings.add(str(processor))
     return max(1, len(siblings))
-
-
-def read_threads(env: Mapping[str, Optional[str]]) -> int:
-    """Return the number of threads that the kit's rules have set in ``env``."""
-    return int(env[THREADS[0]] or 0)

@@ -58,11 +58,6 @@ def _ask_version(uv: str) -> List[int]:
     return _version(done.stdout.decode("utf-8", "replace"))
 
 
-def require_uv(steps: Steps) -> str:
-    """Return a uv, fetched where there is none; errors as :func:`fetch_uv`."""
-    return find_uv() or fetch_uv(steps)
-
-
 def fetch_uv(steps: Steps) -> str:
     """Fetch the locked uv, with the standard library, else with pip; a KitError lists what was tried."""
     from . import index  # and with it the library's HTTP, which few runs need
@@ -126,7 +121,7 @@ def _ask_pip(tried: List[str]) -> Optional[bytes]:
 
 def unpack_packages(lock: str, folder: Path, steps: Steps) -> None:
     """Have uv unpack a lock's wheels into an empty folder, as importing needs them; else a KitError."""
-    uv, pins = require_uv(steps), requirements.read_pins(lock)
+    uv, pins = find_uv() or fetch_uv(steps), requirements.read_pins(lock)
     steps.run(
         f"fetching {' and '.join(pins)}",
         [

@@ -214,9 +214,8 @@ def _find_changes(clone: Path) -> List[str]:
 def export_patches(fork: Fork) -> List[Path]:
     """Write the scratch clone's commits to ``patches/<name>/``, in order, and return the files.
 
-    A patch of the same subject keeps its file name; patches without a commit are removed.
-
-    :raises KitError: there is no clone, or its commits are no series yet; nothing is written then.
+    A patch of the same subject keeps its file name; patches without a commit are removed.  A KitError, and
+    nothing written, where the commits are no series.
     """
     clone = _clone_of(fork)
     where = paths.show_path(clone)
