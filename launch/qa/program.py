@@ -1,5 +1,6 @@
 """What both scripts do with their arguments."""
 
+import gc
 import os
 import sys
 from pathlib import Path
@@ -27,12 +28,15 @@ def read_model(args: Arguments) -> Tuple[Any, bert_config.BertShape, Any]:
 
 def _run(args: Arguments) -> None:
     child.report_step("loading libraries")
+    gc.disable()  # nothing of what is loaded is garbage: to look for it takes over a second
     if args.to_onnx:
         import nncf.torch  # noqa: F401  (it wraps torch's functions, before others take hold of them)
     from transformers import set_seed
 
     set_seed(args.seed)
     config, shape, tokenizer = read_model(args)
+    gc.freeze()
+    gc.enable()
     onnx_path = args.onnx_path
     if onnx_path is not None:
         from .compress import make_onnx
