@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Dict, Mapping, Sequence
 
 SERVE = """
-import importlib, json, os, runpy, sys
+import gc, importlib, json, os, runpy, sys, traceback
 
 answers = os.fdopen(os.dup(1), "w")
 os.dup2(2, 1)  # torch prints to it
 importlib.import_module(sys.argv[1])
+gc.freeze()
 for line in sys.stdin:
     call = json.loads(line)
     process = os.fork()
@@ -29,10 +30,20 @@ for number, name in enumerate((os.devnull, call["out"], call["err"])):
 os.chdir(call["cwd"])
 os.environ.update(call["env"])
 sys.argv = call["argv"]
-if sys.argv[0] == "-c":
-    exec(sys.argv.pop(1), {"__name__": "__main__"})
-else:
-    runpy.run_path(sys.argv[0], run_name="__main__")
+status = 0
+try:
+    if sys.argv[0] == "-c":
+        exec(sys.argv.pop(1), {"__name__": "__main__"})
+    else:
+        runpy.run_path(sys.argv[0], run_name="__main__")
+except SystemExit as ended:
+    status = ended.code or 0
+except BaseException:
+    traceback.print_exc()
+    status = 1
+sys.stdout.flush()
+sys.stderr.flush()
+os._exit(status)  # Python's own end would free all that is loaded, which takes a second
 """
 
 

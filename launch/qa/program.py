@@ -3,6 +3,7 @@
 As a program, with the arguments of upstream's script that has failed, it checks model folder and questions.
 """
 
+import gc
 import os
 import sys
 import traceback
@@ -33,12 +34,15 @@ def read_model(args: Arguments) -> Tuple[Any, BertShape, Any]:
 
 def _run(args: Arguments) -> None:
     child.report_step("loading libraries")
+    gc.disable()  # nothing of what is loaded is garbage: to look for it takes over a second
     if args.to_onnx:
         import nncf.torch  # noqa: F401  (it wraps torch's functions, before others take hold of them)
     from transformers import set_seed
 
     set_seed(args.seed)
     config, shape, tokenizer = read_model(args)
+    gc.freeze()
+    gc.enable()
     onnx_path = args.onnx_path
     if onnx_path is not None:
         from .compress import make_onnx

@@ -14,6 +14,7 @@ from typing import Any, Dict, List
 
 import pytest
 
+from launch.artifact import sums
 from launch.core import paths
 from launch.core.errors import KitError
 from launch.model import hub_list
@@ -342,10 +343,14 @@ def test_a_malformed_list_is_named(place: Place, path: Any, value: Any, word: st
 # --- whole commands --------------------------------------------------------------------------------------
 
 
-def test_a_variant_is_made_of_what_the_hub_has(place: Place, kit: Kit, derived_source: Path) -> None:
+def test_a_variant_is_made_of_what_the_hub_has(built: Kit, place: Place, kit: Kit) -> None:
+    """The run is that of the shared tree, whose files are taken: it was made of the same bytes."""
+    shutil.copytree(str(built.tree(HYBRID)), str(kit.tree(HYBRID)))
+    (kit.tree(HYBRID) / sums.NAME).unlink()  # so that it is published anew
     argv = kit.argv("variant", HYBRID, input="hub", hub=place.list, **NONE)
     done = run(argv)
     assert done.returncode == 0, done.stderr
+    assert done.stderr.count("unchanged, taken from the published tree") == 2
     made = json.loads((kit.tree(HYBRID) / "provenance.json").read_text())
     assert made["hub"]["repository"] == hub_server.REPOSITORY
     assert made["hub"]["revision"] == hub_server.REVISION

@@ -761,19 +761,19 @@ def test_only_the_recipes_own_findings_are_known(originals: Path) -> None:
 # --- publishing --------------------------------------------------------------------------------------------
 
 
-def test_a_tree_that_is_not_what_it_must_be_is_not_published(kit: Kit, tmp_path: Path) -> None:
-    """An NNCF config that leaves a matrix in 32 bits: everything runs, and the file looks like any other."""
-    config = json.loads((paths.PACKAGE / "configs" / "nncf.json").read_text())
-    config["compression"][1]["ignored_scopes"] = [r"{re}.*BertLayer\[1\].*BertIntermediate.*"]
-    (tmp_path / "nncf.json").write_text(json.dumps(config))
-    launch = kit.launch_file.read_text()
-    own = "${workspaceFolder}/launch/configs/nncf.json"
-    assert own in launch
-    kit.launch_file.write_text(launch.replace(own, str(tmp_path / "nncf.json")))
+def test_a_tree_that_is_not_what_it_must_be_is_not_published(
+    built: Kit, kit: Kit, hashes: Callable[[Path], Dict[str, str]]
+) -> None:
+    """An ONNX file that has lost a quantizer, its key and its sums as they must be: its IR is made again."""
+    tree = kit.tree(HYBRID)
+    shutil.copytree(str(built.tree(HYBRID)), str(tree))
+    unquantize(tree)
+    sign(tree, lambda content: content["ir_key"].update(program="an earlier converter"))
+    before = hashes(tree)
     done = kit.run("variant", HYBRID)
-    parameter = "bert.encoder.layer.1.intermediate.dense.weight"
-    assert_user_error(done, "ONNX: quantizers", f"{parameter} is not quantized", "(not published)")
-    assert not kit.tree(HYBRID).exists()
+    assert done.stderr.count("unchanged, taken from the published tree") == 1
+    assert_user_error(done, "ONNX: quantizers", f"{FEED_FORWARD} is not quantized", "(not published)")
+    assert hashes(tree) == before, "the earlier tree stays"
 
 
 def test_the_terminal_warns_of_known_findings(built: Kit) -> None:
