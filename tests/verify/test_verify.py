@@ -24,7 +24,6 @@ from onnx import numpy_helper
 
 from launch.artifact import sums, trees
 from launch.build import convert
-from launch.core import paths
 from launch.core.errors import KitError
 from launch.core.files import digest_file
 from launch.model import variants
