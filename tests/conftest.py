@@ -65,6 +65,13 @@ def write_model(folder: Path, **changes: object) -> Path:
     return folder
 
 
+@pytest.fixture(autouse=True)
+def _nothing_hidden() -> Iterator[None]:
+    """Forget what a test has read of a launch file's variables: in later texts it would be left out."""
+    with mock.patch.dict(hidden._values):
+        yield
+
+
 @pytest.fixture(scope="session")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder that all processes of a test run have in common."""

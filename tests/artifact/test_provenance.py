@@ -112,6 +112,7 @@ def test_a_provenance_says_what_its_tree_was_made_from(built: Kit, published: Co
                 *(f"nncf/{patch.path.name}" for patch in patches.read_series("nncf") if patch.fast),
                 "transformers/module_spec.patch",
                 "transformers/current_checkpoints.patch",
+                "transformers/fast_tokenizers.patch",
             )
         ],
     }
