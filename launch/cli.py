@@ -112,7 +112,8 @@ def _command(
 
 
 OPTIONS: Dict[str, Option] = {
-    "v": Option("<name>", "the variant, one of those below; for command, a configuration"),
+    "v": Option("<names>", "variants, by name, as below; for command, or a configuration"),
+    "precision": Option("8bit|fp32", "fp32: nothing is quantized; the tree is <V>-fp32", otherwise="8bit"),
     "out": Option("<folder>", "where trees are published", str(paths.REPOSITORY / "gen_hybrid_sparse")),
     "input": Option(
         "sample|files|hub",
@@ -287,7 +288,9 @@ def _selection(given: Given) -> "Selection":
 
 
 _RUN = "input hub model train_file validation_file seed threads launch source fast python"
-_V = Option("<name>", "the variant; `python -m launch help` lists them")
+_V = Option(
+    "<names>", "variants, with spaces between them; `python -m launch help` says what names there are"
+)
 
 
 def _make(given: Given, chosen: Sequence[variants.Variant]) -> None:
@@ -301,7 +304,7 @@ def _make(given: Given, chosen: Sequence[variants.Variant]) -> None:
     print(pipeline.format_table(build.run()))
 
 
-@_command("all", _MAKE, f"out {_RUN} mo")
+@_command("all", _MAKE, f"out precision {_RUN} mo")
 def _all(given: Given) -> None:
     """The five artifact trees.
 
@@ -312,18 +315,20 @@ def _all(given: Given) -> None:
     $ all --out /data/trees --seed 7
     $ all --input files --model my-bert --train-file train.json
     """
-    _make(given, list(VARIANTS.values()))
+    _make(given, variants.find_variants(" ".join(VARIANTS), given.precision))
 
 
-@_command("variant", _MAKE, f"v out {_RUN} mo", required="v", v=_V)
+@_command("variant", _MAKE, f"v precision out {_RUN} mo", required="v", shown="[PRECISION=]", v=_V)
 def _variant(given: Given) -> None:
-    """One of the five trees.
+    """The trees of variants by name.
 
-    As `all`, for one variant.
+    As `all`, for those of any sparsity, number of heads and feed-forward rows.
 
     $ variant --v 90pc_unstructured_sparse
+    $ variant --v "75pc_sparse-08_head-2048_ffnn 50pc_unstructured_sparse"
+    $ variant --v 00pc_sparse-16_head-4096_ffnn --precision fp32
     """
-    _make(given, [variants.find_variant(given.v)])
+    _make(given, variants.find_variants(given.v, given.precision))
 
 
 @_command("configs", _MAKE, "input hub model launch source fast python")
@@ -343,10 +348,10 @@ def _configs(given: Given) -> int:
 @_command(
     "command",
     _MAKE,
-    f"v explain {_RUN} weights",
+    f"v precision explain {_RUN} weights",
     required="v",
     shown="[EXPLAIN=1]",
-    v=Option("<name>", "the configuration: a variant, configs, evaluate, or another of the file"),
+    v=Option("<name>", "the configuration: variants, configs, evaluate, or another of the file"),
 )
 def _print_command(given: Given) -> None:
     """Print a launch configuration as a shell command, and run nothing.
@@ -363,10 +368,11 @@ def _print_command(given: Given) -> None:
 
     explain = is_yes(given.explain, "explain")
     source = _source(given, told=False)
-    found = jobs.run_of(given.launch, given.v, _selection(given), source)
-    text = found.explain() if explain else found.invocation.shell()
-    note = preflight.find_missing(found)
-    if note:
+    selection, names = _selection(given), _configurations(given)
+    runs = [jobs.run_of(given.launch, name, selection, source) for name in names]
+    texts = [run.explain() if explain else run.invocation.shell() for run in runs]
+    text = ("\n\n" if explain else "\n").join(texts)
+    for note in filter(None, dict.fromkeys(map(preflight.find_missing, runs))):
         print(note, file=sys.stderr, flush=True)
     try:
         # A path that is not UTF-8 has to reach the shell that this is pasted into as it is.
@@ -376,6 +382,14 @@ def _print_command(given: Given) -> None:
     else:
         sys.stdout.buffer.write(line)
         sys.stdout.buffer.flush()
+
+
+def _configurations(given: Given) -> List[str]:
+    """Return the names in V: of variants, or the one of a configuration, which may hold spaces."""
+    words = given.v.replace(",", " ").split()
+    if given.precision or (words and all(map(variants.parse_name, words))):
+        return [variant.name for variant in variants.find_variants(given.v, given.precision)]
+    return [given.v]
 
 
 @_command(
@@ -435,7 +449,7 @@ _IN = Option("<folder>", "the folder that the trees are in", OPTIONS["out"].defa
     _TRUST,
     "v out python",
     shown="[V=]",
-    v=Option("<name>", "the variant", otherwise="all that are there"),
+    v=Option("<names>", "the variants", otherwise="all that are there"),
     out=_IN,
 )
 def _verify(given: Given) -> int:
@@ -448,8 +462,8 @@ def _verify(given: Given) -> int:
     """
     from .verify import tree
 
-    name = variants.find_variant(given.v).name if given.v else ""
-    trees = tree.choose_trees(_path(given, "out"), name)
+    chosen = variants.find_variants(given.v) if given.v else []
+    trees = tree.choose_trees(_path(given, "out"), chosen)
     _enter(given)
     return 0 if tree.verify_all(trees) else 1
 
@@ -492,7 +506,7 @@ def _report(given: Given) -> int:
 def _package(given: Given) -> None:
     """A tree with report, model card and checksums below TO, ready to upload.
 
-    The tree is verified first; the same tree gives the same bytes.
+    The tree is verified first; the same tree gives the same bytes.  Of several, each is a package.
 
     $ package --v 90pc_unstructured_sparse
     $ package --v 90pc_unstructured_sparse --format tar --to /tmp
@@ -500,10 +514,12 @@ def _package(given: Given) -> None:
     from .share import package
 
     out, to = _path(given, "out"), _path(given, "to")
-    tree, target = package.find_place(given.v, out, to, given.format)
+    chosen = variants.find_variants(given.v)
+    places = [package.find_place(variant.name, out, to, given.format) for variant in chosen]
     _enter(given)
-    package.make_package(tree, target)
-    print(f"package  {paths.show_path(target)}")
+    for tree, target in places:
+        package.make_package(tree, target)
+        print(f"package  {paths.show_path(target)}", flush=True)
 
 
 @_command(
@@ -855,6 +871,12 @@ def write_help() -> str:
             f"{format_duration(need.seconds):>8}"
             f"{need.memory / preflight.GB:>7.1f} GB{need.disk / preflight.GB:>6.1f} GB"
         )
+    lines += [
+        "",
+        f"Others by name: {variants.FORM},",
+        "with S percent of the weights zero or removed (00 to 99), HH heads and NNNN feed-forward rows kept,",
+        "as in 00pc_sparse-16_head-4096_ffnn, the dense one.  V=<V>-fp32 is V=<V> PRECISION=fp32.",
+    ]
     setup = f"The first run also sets up {paths.show_path(paths.VENV)} (2.7 GB)."
     return "\n".join([*lines, "", setup])
 
@@ -930,7 +952,7 @@ def parse_words(words: Sequence[str]) -> Optional[Given]:
 def _check_command(name: str, prog: str) -> None:
     if name not in COMMANDS:
         hint = _nearest(name, COMMANDS)
-        if name in VARIANTS:
+        if variants.parse_name(name):
             hint = f"It is a variant: make variant V={name}\n"
         what, where = f"There is no command {name!r}.", f"{prog} {name}"
         raise KitError(what, where=where, hint=f"{hint}The commands: {', '.join(COMMANDS)}")

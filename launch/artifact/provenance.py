@@ -9,7 +9,7 @@ from typing import Any, Iterable, Iterator, List, Mapping, Union
 
 from ..core import files, hidden, paths
 from ..core.errors import KitError
-from ..model.variants import BLOCK_PREFIX, VARIANTS
+from ..model.variants import BLOCK_PREFIX, parse_name
 from . import sums, trees
 from .trees import Content
 
@@ -20,7 +20,7 @@ _SHOWN = 10
 def read_provenance(tree: Path) -> Content:
     """:raises KitError: a tree has no provenance, one of another format, or one with a fault."""
     path = tree / trees.PROVENANCE
-    again = "Make the tree again: make variant V=" + (tree.name if tree.name in VARIANTS else "<name>")
+    again = "Make the tree again: make variant V=" + (tree.name if parse_name(tree.name) else "<name>")
 
     def fail(problem: str, hint: str = again) -> KitError:
         return KitError(problem, where=paths.show_path(path), hint=hint)
@@ -98,10 +98,11 @@ def _message(value: Any, text: str) -> str:
 def _contradictions(content: Content) -> Iterator[str]:
     """Yield where two parts of a provenance of the schema's form do not agree."""
     name, files, model = content["variant"], content["files"], content["model"]
-    if name not in VARIANTS:
+    variant = parse_name(name)
+    if variant is None:
         yield f"$.variant: there is no variant {name!r}"
         return
-    stem = VARIANTS[name].stem
+    stem = variant.stem
     expected = set(trees.list_files(stem))
     yield from (f"$.files: {file} is missing" for file in sorted(expected - set(files)))
     yield from (f"$.files: {file} is no file of a tree" for file in sorted(set(files) - expected))

@@ -1,5 +1,6 @@
 """Jobs: configurations of the launch file, ready to run, and what their products depend on."""
 
+import contextlib
 import functools
 import os
 import sys
@@ -10,16 +11,16 @@ from typing import Any, Dict, Mapping, NamedTuple, Optional, Sequence
 from ..core import files, hidden, paths
 from ..core.errors import KitError
 from ..model import bert_config, model_folder
-from ..model.variants import VARIANTS, BertShape, Spec, Variant
+from ..model.variants import QUANTIZED, BertShape, Spec, Variant, parse_name
 from ..qa.arguments import Arguments, parse_arguments
 from ..setup import requirements
 from ..sources.source import Source
 from ..vscode.invocation import Invocation, Part, Rewriter, format_parts, read_option
-from ..vscode.launch_file import Configuration, find_configuration, read_launch_file
+from ..vscode.launch_file import Configuration, LaunchFile, find_configuration, read_launch_file
 from ..vscode.resolve import Variables, resolve_configuration
 from . import rules, upstream
 
-_JOBS = ("configs", "evaluate", *VARIANTS)  # configurations that make runs
+_JOBS = ("configs", "evaluate")  # configurations that make runs, besides the variants'
 
 _FILES = ("model_name_or_path", "config_name", "tokenizer_name", "train_file", "nncf_config")
 """Arguments that count by the content of the file or folder they name, where there is one."""
@@ -87,6 +88,11 @@ class Job(Run):
     flattened: Mapping[str, str] = field(default_factory=dict)
 
     @property
+    def made(self) -> Optional[Path]:
+        """The ONNX file that the run makes, as its arguments have it; None where it makes none."""
+        return self.arguments.name_onnx(self.variant.precision if self.variant else QUANTIZED)
+
+    @property
     def upstreams_script(self) -> bool:
         """Whether the program is upstream's own script."""
         return rules.is_upstreams(self.source)
@@ -121,7 +127,11 @@ class Job(Run):
         config, where = bert_config.read_config(source, name), str(bert_config.find_config(source))
         if self.variant is not None:
             bert_config.check_graph(config, where)
-        return bert_config.read_shape(config, where)
+        shape = bert_config.read_shape(config, where)
+        if self.variant is not None and not self.variant.hybrid:
+            # The NNCF config says it; a dense model's own config does not.
+            shape = replace(shape, overall_sparsity=self.variant.overall_sparsity)
+        return shape
 
     def check_model(self) -> None:
         """Check the model's config and tokenizer before anything is loaded.
@@ -150,7 +160,7 @@ class TreeJob(Job):
     @property
     def onnx_path(self) -> Path:
         """Where the program puts its ONNX file."""
-        return self.local(str(self.arguments.onnx_path))
+        return self.local(str(self.made))
 
     @property
     def work(self) -> Path:
@@ -173,26 +183,30 @@ def load_job(launch: str, name: str, selection: rules.Selection, source: Source)
 def run_of(launch: str, name: str, selection: rules.Selection, source: Source) -> Run:
     """As :func:`load_job`, but a configuration of another program is returned as the file has it."""
     read = _read(launch, name, source)
-    if read.configuration is None or name in _JOBS or rules.runs_the_kits(read.rewriter):
+    if read.configuration is None or name in _JOBS or parse_name(name) or rules.runs_the_kits(read.rewriter):
         return _job(read, name, selection, source)
     return Run(name, read.rewriter.result(), read.origin, read.rewriter.parts(), source=None)
 
 
 class _Read(NamedTuple):
-    """A configuration as VS Code runs it; one of upstream's, without ``configuration``, as it runs here."""
+    """A configuration as VS Code runs it; one of upstream's, without ``configuration``, as it runs here.
+
+    :param entry: the variant whose configuration it is, of the kind of the job's; empty where none.
+    """
 
     rewriter: Rewriter
     origin: str
     configuration: Optional[Configuration]
+    entry: str
 
 
 def _read(launch: str, name: str, source: Source) -> _Read:
     if launch == upstream.UPSTREAM:
         rewriter = upstream.rewrite_upstream(name, source)
         origin = f"{upstream.name_upstream(name)!r} in {paths.show_path(upstream.find_upstream_file())}"
-        return _Read(rewriter, origin, None)
+        return _Read(rewriter, origin, None, upstream.name_entry(rewriter))
     launch_file = files.expand_path(launch, "LAUNCH")
-    configuration = find_configuration(read_launch_file(launch_file), name)
+    configuration = _find_configuration(read_launch_file(launch_file), name)
     if configuration.here.get("envFile") is None:
         _tell_of_env_file()
     # VS Code takes the selected interpreter: a person's, else what it finds, in the kit's folder first.
@@ -200,7 +214,19 @@ def _read(launch: str, name: str, source: Source) -> _Read:
     variables = Variables(configuration, paths.REPOSITORY, os.environ)
     rewriter = Rewriter(resolve_configuration(variables, python))
     rewriter.as_written(configuration.here, variables.substitute)
-    return _Read(rewriter, f"{name!r} in {paths.show_path(launch_file)}", configuration)
+    found = configuration.name
+    origin = f"{found!r} in {paths.show_path(launch_file)}"
+    return _Read(rewriter, origin if found == name else f"{name!r}, by {origin}", configuration, found)
+
+
+def _find_configuration(launch_file: LaunchFile, name: str) -> Configuration:
+    """Return a configuration by name; a variant's own, in either precision, or else the first of its kind."""
+    there, variant = [one.name for one in launch_file.configurations], parse_name(name)
+    if variant is not None and name not in there:
+        alike = [parse_name(one) for one in there]
+        kind = [one.name for one in alike if one and one.quantized and one.hybrid == variant.hybrid]
+        name = variant.base if variant.base in there else (kind or [name])[0]
+    return find_configuration(launch_file, name)
 
 
 @functools.lru_cache(maxsize=None)
@@ -223,10 +249,14 @@ def _job(read: _Read, name: str, selection: rules.Selection, source: Source) -> 
             what = f"Make runs {name!r} as the question-answering program, and this is none."
             raise KitError(what, where=where, hint=hint)
         rules.move_to_source(rewriter, source, where)
+    variant = parse_name(name)
+    if variant is not None:
+        rules.make_variant(rewriter, variant, read.entry)
     selected = rules.apply_selection(
         rewriter,
         selection,
-        VARIANTS.get(name),
+        variant,
+        cut=variant is not None and read.entry not in (variant.name, variant.base),
         sample_is_default=configuration is not None,
         upstreams_script=rules.is_upstreams(source),
     )
@@ -242,7 +272,7 @@ def _job(read: _Read, name: str, selection: rules.Selection, source: Source) -> 
         what = f"Make runs {name!r} as the question-answering program, and this is another"
         raise KitError(f"{what}, or has wrong arguments.  {error.what}", where=where, hint=hint) from None
     run = name, rewriter.result(), read.origin, rewriter.parts(), source
-    job = Job(*run, VARIANTS.get(name), arguments, configuration, selected.downloaded)
+    job = Job(*run, variant, arguments, configuration, selected.downloaded)
     return _flattened(job, rewriter)
 
 
@@ -283,7 +313,7 @@ def _arguments(rewriter: Rewriter) -> Arguments:
 def load_tree(launch: str, variant: Variant, selection: rules.Selection, source: Source) -> TreeJob:
     """As :func:`load_job`; also a KitError where it makes another file, or in another folder."""
     job = TreeJob(**vars(load_job(launch, variant.name, selection, source)))
-    made = job.arguments.onnx_path
+    made = job.made
     where = f"{launch}: {variant.name}"
     if made is None or made.name != f"{variant.stem}.onnx":
         raise KitError(
@@ -291,11 +321,22 @@ def load_tree(launch: str, variant: Variant, selection: rules.Selection, source:
             where=where,
             hint="Correct --to_onnx, or the folder of --config_name, in the launch file.",
         )
-    if job.work.name != variant.name:
+    config = job.local(str(job.arguments.nncf_config))
+    quantized = variant.quantized
+    with contextlib.suppress(KitError):  # what else is wrong with it, others say
+        quantized = rules.is_quantized(rules.read_nncf_config(config))
+    if quantized != variant.quantized:
+        raise KitError(
+            f"The NNCF config {'quantizes' if quantized else 'does not quantize'}, and {variant.name}"
+            f" is {'not' if quantized else ''} quantized.".replace("  ", " "),
+            where=f"{job.named('nncf_config')}={config}",
+            hint="Correct the config's algorithms, or name a variant of the other precision (PRECISION=).",
+        )
+    if job.work.name != variant.base:
         raise KitError(
             f"The tree would be built in a folder that is not the variant's own: {job.work}.",
             where=where,
-            hint=f"Point --to_onnx to <folder>/{variant.name}/{made.name} in the launch file.",
+            hint=f"Point --to_onnx to <folder>/{variant.base}/{made.name} in the launch file.",
         )
     return job
 

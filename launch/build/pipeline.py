@@ -143,6 +143,7 @@ class Build:
     def _estimate(self, job: TreeJob) -> preflight.Estimate:
         return preflight.estimate_need(
             job.shape(),
+            quantized=job.variant.quantized,
             fast=job.source.fast,
             upstreams_script=job.upstreams_script,
             old_optimizer=self.optimizer.separate is not None,

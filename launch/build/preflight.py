@@ -37,6 +37,9 @@ _DISK_SHARE = 1.27  # of the ONNX file: itself, the IR, reports
 _OLD_IR_SECONDS = (4.0, 4.0, 0.225, 5.0e-8)  # each layer, its square, each byte
 _OLD_DISK_SHARE = 1.55
 
+# In 32 bits nothing is calibrated, the IR has the weights as they are, and the runtime copies of them.
+_PLAIN_ONNX_SHARE, _PLAIN_DISK_SHARE, _PLAIN_VERIFY_BYTES = 0.6, 2.1, (0.9 * GB, 4.0)
+
 
 def _sum_up(fit: Sequence[float], *units: float) -> float:
     return sum((each * number for each, number in zip(fit[1:], units)), fit[0])
@@ -61,24 +64,31 @@ class Estimate:
 def estimate_need(
     shape: BertShape,
     *,
+    quantized: bool = True,
     fast: bool = True,
     upstreams_script: bool = False,
     old_optimizer: bool = False,
 ) -> Estimate:
-    """Return the estimate for a model; ``old_optimizer``: Model Optimizer 2021.4 makes its IR."""
+    """Return the estimate for a model; ``old_optimizer``: Model Optimizer 2021.4 makes its IR.
+
+    :param quantized: False for 32 bits.
+    """
     embeddings = (shape.vocab_size + shape.max_positions + 2) * shape.hidden
     kept, layers = shape.kept_weights, shape.layers
     onnx_bytes = 4 * (kept + embeddings) + _ONNX_SLACK
     ir_seconds, disk = _sum_up(_IR_SECONDS, onnx_bytes), _DISK_SHARE
     if old_optimizer:
         ir_seconds, disk = _sum_up(_OLD_IR_SECONDS, layers, layers**2, onnx_bytes), _OLD_DISK_SHARE
+    onnx_seconds, verify = _sum_up(_ONNX_SECONDS[fast], kept, embeddings), _VERIFY_BYTES
+    if not quantized:
+        onnx_seconds, disk, verify = onnx_seconds * _PLAIN_ONNX_SHARE, _PLAIN_DISK_SHARE, _PLAIN_VERIFY_BYTES
     if upstreams_script and shape.pruned and not fast:
         disk += 1  # the checkpoint that it saves
-    memory = max(_sum_up(_ONNX_BYTES[fast], kept, embeddings), _sum_up(_VERIFY_BYTES, onnx_bytes))
+    memory = max(_sum_up(_ONNX_BYTES[fast], kept, embeddings), _sum_up(verify, onnx_bytes))
     return Estimate(
         memory=int(memory),
         disk=int(onnx_bytes * disk),
-        onnx_seconds=_sum_up(_ONNX_SECONDS[fast], kept, embeddings),
+        onnx_seconds=onnx_seconds,
         ir_seconds=ir_seconds,
         verify_seconds=_sum_up(_VERIFY_SECONDS, layers, onnx_bytes),
     )

@@ -34,7 +34,7 @@ def run_job(job: Job, log_name: str, what: str, progress: Progress, lock: int) -
     environment = job.invocation.environment(os.environ)
     # Torch's own products are fast on Intel's processors; for others fast_products.patch compiles some.
     fast = "Intel" in machine.read_processor() or machine.has_compiler(environment)
-    if job.source.fast and job.arguments.onnx_path and not fast:
+    if job.source.fast and job.made and not fast:
         progress.note("no C++ compiler (CXX, c++, g++): with one, products can take a third of the time")
 
     def run(name: str, argv: List[str]) -> child.Usage:
@@ -74,7 +74,7 @@ def run_job(job: Job, log_name: str, what: str, progress: Progress, lock: int) -
 def _steps(job: Job) -> List[Step]:
     if not job.upstreams_script:
         return [("", job.invocation.argv())]
-    steps, made = [], job.arguments.onnx_path
+    steps, made = [], job.made
     if made is None and not job.arguments.gen_sparse_cfg and job.arguments.weights is None:
         steps.append(_kits(job, "looking at the checkpoint", "qa.model", *job.invocation.args))
     steps.append((_SCRIPT, job.invocation.argv()))

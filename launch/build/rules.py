@@ -9,14 +9,15 @@ import os
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Callable, Mapping, Optional, Tuple
+from typing import Any, Callable, Dict, Mapping, Optional, Tuple
 
 from ..core import files, hidden, machine, paths
 from ..core.errors import KitError, make_unknown_error
 from ..model import bert_config, hub_list, model_folder, squad
-from ..model.variants import Variant
+from ..model.variants import PLAIN, Variant
 from ..sources.source import Fork, Registry, Source
 from ..vscode.invocation import Rewriter
+from ..vscode.launch_file import parse_jsonc
 
 ALLOCATOR = "glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=1048576"
 """glibc's allocator ("Memory Allocation Tunables" in its manual): a megabyte and more is mapped by itself.
@@ -72,6 +73,105 @@ def set_threads(rewriter: Rewriter, threads: Optional[int], environ: Mapping[str
     for name in sorted(environ):
         if name.startswith(machine.NOT_INHERITED) and name not in rewriter.env:
             rewriter.set_variable(name, None, "not from the shell: it changes what is computed, or how")
+
+
+# --- which variant ---------------------------------------------------------------------------------------
+
+_PRUNING, _QUANTIZATION = "magnitude_sparsity", "quantization"
+
+_NNCF = "--nncf_config"
+
+
+def make_variant(rewriter: Rewriter, variant: Variant, entry: str) -> None:
+    """Let the configuration of one variant, ``entry``, make another of its kind, or one of another precision.
+
+    A hybrid's own config is the inputs' matter: it follows from the dense model.
+
+    :raises KitError: the NNCF config cannot be read, or has no algorithm to change.
+    """
+    if entry not in (variant.name, variant.base):
+        rule = f"V: as {entry}, the launch file's first of its kind"
+        rewriter.map_words(lambda word: word.replace(entry, variant.base), rule)
+        if not variant.hybrid:
+            _change_compression(
+                rewriter, lambda one: _prune(one, variant), f"V: sparsity_init {variant.overall_sparsity}"
+            )
+    if entry == variant.name or variant.quantized:
+        return
+    _change_compression(
+        rewriter,
+        lambda one: None if one["algorithm"] == _QUANTIZATION else one,
+        f"PRECISION={PLAIN}: not quantized",
+    )
+    if variant.hybrid:
+        _move(rewriter, "--output_dir", lambda path: path / PLAIN)
+        return
+    # Here the arguments name the tree's own folder.
+    _move(rewriter, "--output_dir", lambda path: path.parent / PLAIN / path.name)
+    _move(
+        rewriter,
+        "--to_onnx",
+        lambda path: path.parent.parent / PLAIN / path.parent.name / f"{variant.stem}.onnx",
+    )
+
+
+def _move(rewriter: Rewriter, option: str, change: Callable[[Path], Path]) -> None:
+    named = rewriter.value(option)
+    if named is not None:
+        moved = hidden.map_word(lambda text: str(change(Path(text))), named)
+        rewriter.set(option, moved, f"PRECISION={PLAIN}: a folder of its own")
+
+
+def _prune(algorithm: Dict[str, Any], variant: Variant) -> Dict[str, Any]:
+    if algorithm["algorithm"] != _PRUNING:
+        return algorithm
+    return {**algorithm, "sparsity_init": variant.overall_sparsity}
+
+
+def _change_compression(
+    rewriter: Rewriter, change: Callable[[Dict[str, Any]], Optional[Dict[str, Any]]], rule: str
+) -> None:
+    """Let an invocation read a copy of its NNCF config with each algorithm changed, or left out for None."""
+    named = rewriter.value(_NNCF)
+    if named is None:
+        return  # the program says so
+    path = Path(rewriter.cwd.after[0]) / named
+    config = read_nncf_config(path)
+    config["compression"] = [new for new in map(change, config["compression"]) if new]
+    made = paths.BUILD / "configs" / files.digest_value(config)[:12] / "nncf.json"
+    if not made.is_file():
+        files.write_text(made, json.dumps(config, indent=2) + "\n")
+    rewriter.set(_NNCF, str(made), rule)
+
+
+def read_nncf_config(path: Path) -> Dict[str, Any]:
+    """Return an NNCF config with a list of algorithms.
+
+    :raises KitError: it cannot be read, is no JSON (comments and trailing commas aside), or names none.
+    """
+    where = f"{_NNCF} {paths.show_path(path)}"
+    try:
+        text = files.read_bytes(path, 1 << 20).decode("utf-8-sig")
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise KitError(
+            f"The NNCF config cannot be read: {reason}.", where=where, hint=f"Correct {_NNCF}."
+        ) from None
+    config = parse_jsonc(text, paths.show_path(path)).value
+    found = config.get("compression") if isinstance(config, dict) else None
+    found = [found] if isinstance(found, dict) else found
+    if (
+        isinstance(found, list)
+        and found
+        and all(isinstance(one, dict) and "algorithm" in one for one in found)
+    ):
+        return {**config, "compression": found}
+    raise KitError("The NNCF config names no compression.", where=where, hint="Name the algorithms to apply.")
+
+
+def is_quantized(nncf_config: Mapping[str, Any]) -> bool:
+    """Return whether an NNCF config has the model quantized."""
+    return any(one["algorithm"] == _QUANTIZATION for one in nncf_config["compression"])
 
 
 # --- which program ---------------------------------------------------------------------------------------
@@ -236,13 +336,13 @@ def choose_inputs(
     )
 
 
-def _config_for(model: Path, variant: Variant, committed: Path) -> Path:
-    """Return the hybrid config cut from the user's model: the committed one if it is the same."""
-    where, dense = str(bert_config.find_config(model)), bert_config.read_config(model, "MODEL")
+def _config_for(model: Path, name: str, variant: Variant, committed: Path) -> Path:
+    """Return the hybrid config cut from ``model``, ``name`` in errors: the committed one if the same."""
+    where, dense = str(bert_config.find_config(model)), bert_config.read_config(model, name)
     hybrid = bert_config.make_hybrid(dense, variant, where)
     bert_config.read_shape(hybrid, where)
     text = bert_config.format_config(hybrid)
-    made = paths.BUILD / "configs" / files.digest_value(hybrid)[:12] / variant.name / "config.json"
+    made = paths.BUILD / "configs" / files.digest_value(hybrid)[:12] / variant.base / "config.json"
     for path in (committed, made):
         if path.is_file() and path.read_text(encoding="utf-8") == text:
             return path
@@ -257,10 +357,12 @@ def apply_selection(
     *,
     sample_is_default: bool,
     upstreams_script: bool,
+    cut: bool = False,
 ) -> Selection:
     """Let an invocation read what the user chose; return the selection, with files for what ``hub`` names.
 
     :param variant: None where the configuration makes no tree.
+    :param cut: whether the hybrid's config is to be cut from the sample, too, as the launch file names none.
     :param sample_is_default: whether the launch file names the sample itself; then its arguments stand.
     :raises KitError: a file that is needed is missing, or the model is unfit for the variant.
     """
@@ -296,7 +398,23 @@ def apply_selection(
         rewriter.set("--model_name_or_path", str(paths.SAMPLE / "model"), rule)
         if not computes_configs:
             _read_sample_questions(rewriter, rule)
+    if variant is not None and variant.hybrid and (cut or selection.kind != "sample"):
+        _cut_hybrid(rewriter, selection, variant)
     return selection
+
+
+def _cut_hybrid(rewriter: Rewriter, selection: Selection, variant: Variant) -> None:
+    """Let a hybrid's config follow from the dense model that an invocation names."""
+    option, config, dense = "--config_name", rewriter.value("--config_name"), "--model_name_or_path"
+    folder = Path(rewriter.cwd.after[0])
+    if config is None:
+        return
+    own = selection.kind != "sample"
+    model = folder / (rewriter.value(dense) or "")
+    wanted = _config_for(model, "MODEL" if own else dense, variant, folder / config)
+    if wanted != folder / config:
+        rule = selection.rule("MODEL") if own else "V: cut from the dense model"
+        rewriter.set(option, str(wanted), rule)
 
 
 def _downloaded(rewriter: Rewriter, selection: Selection, variant: Optional[Variant]) -> Selection:
@@ -338,12 +456,6 @@ def _read_files(
         if upstreams_script and validation[0] is None:
             validation = train[0], "upstream's script wants some, and does nothing with them"
         _read_questions(rewriter, train_file=train, validation_file=validation)
-    config = rewriter.value("--config_name")
-    if variant is not None and variant.hybrid and config is not None:
-        committed = Path(rewriter.cwd.after[0]) / config
-        wanted = _config_for(selection.model, variant, committed)
-        if wanted != committed:
-            rewriter.set("--config_name", str(wanted), selection.rule("MODEL"))
 
 
 def _read_sample_questions(rewriter: Rewriter, rule: str) -> None:

@@ -12,7 +12,7 @@ from typing import List
 
 from ..core import paths
 from ..core.errors import KitError
-from ..model.variants import VARIANTS, Variant
+from ..model.variants import VARIANTS, Variant, parse_name
 from ..sources import third_party
 from ..sources.source import Source
 from ..vscode.invocation import Rewriter
@@ -70,15 +70,22 @@ def find_upstream_file() -> Path:
 
 def name_upstream(job: str) -> str:
     """Return the name in upstream's file of a job's configuration; a KitError where there is none."""
-    names = {"configs": CONFIGS, "evaluate": EVALUATE}
-    names.update((name, HYBRID if variant.hybrid else UNSTRUCTURED) for name, variant in VARIANTS.items())
+    names, variant = {"configs": CONFIGS, "evaluate": EVALUATE}, parse_name(job)
+    if variant is not None:
+        return HYBRID if variant.hybrid else UNSTRUCTURED
     if job in names:
         return names[job]
     raise KitError(
         f"Upstream's launch file has no configuration for {job!r}." if job else "No configuration was named.",
         where="V=" + job,
-        hint="Set V to one of:\n  " + "\n  ".join(names),
+        hint="Set V to one of:\n  " + "\n  ".join([*VARIANTS, *names]),
     )
+
+
+def name_entry(rewriter: Rewriter) -> str:
+    """Return the variant that a configuration of upstream's file makes, as it is written; empty for none."""
+    option = "--config_name" if rewriter.has("--config_name") else "--to_onnx"
+    return Path(rewriter.value(option) or "").parent.name
 
 
 def rewrite_upstream(job: str, source: Source) -> Rewriter:
@@ -99,8 +106,9 @@ def rewrite_upstream(job: str, source: Source) -> Rewriter:
     upstream.output()
     if job == "evaluate":
         upstream.authors_model()
-    if job in VARIANTS and VARIANTS[job].hybrid:
-        upstream.variant(VARIANTS[job])
+    variant = parse_name(job)
+    if variant is not None and variant.hybrid:
+        upstream.variant(variant)
     upstream.program()
     upstream.authors_paths()
     return rewriter
@@ -178,9 +186,13 @@ class _Upstream:
     def variant(self, variant: Variant) -> None:
         """One configuration stands for the four hybrids: one is the active line, the others comments."""
         offered = self.offered("--config_name")
-        fitting = [choice for choice in offered if Path(choice).parent.name == variant.name]
+        names = [Path(choice).parent.name for choice in offered]
+        fitting = [choice for choice, name in zip(offered, names) if name == variant.base]
         found = f"--config_name offers {', '.join(offered) or 'nothing'}"
-        self.require(len(fitting) == 1, "variant", found)
+        known = variant.base in VARIANTS
+        self.require(len(fitting) == 1 if known else bool(names and parse_name(names[0])), "variant", found)
+        if not known:
+            return  # the active one stands: rules.make_variant
         rule = "variant: the line that is commented out for it in the file"
         self.rewriter.set("--config_name", fitting[0], rule)
 

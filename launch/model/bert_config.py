@@ -3,12 +3,20 @@
 import json
 import math
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Callable, Dict, List, NamedTuple
 
 from ..core import child, files
 from ..core.errors import KitError
-from .variants import OVERALL_SPARSITY, VARIANTS, BertShape, Variant, count_block_weights
+from .variants import (
+    OVERALL_SPARSITY,
+    VARIANTS,
+    BertShape,
+    Variant,
+    count_block_weights,
+    find_least_percent,
+)
 
 READER = "transformers"
 """Errors name it as the other reader of a model folder's files."""
@@ -244,7 +252,8 @@ def check_length(found: BertShape, tokens: int, where: str) -> None:
 def make_hybrid(dense: Dict[str, Any], variant: Variant, where: str) -> Dict[str, Any]:
     """Return the config of a hybrid of the model that ``dense`` describes: each layer's first heads stay.
 
-    :raises KitError: the dense model is too small, or its feed-forward layers are not 4 × hidden wide.
+    :raises KitError: the dense model is too small, its feed-forward layers are not 4 × hidden wide, or more
+        is removed than is to be removed and zero.
     """
     kept, rows = variant.heads, variant.intermediate_size
     assert kept is not None
@@ -264,12 +273,28 @@ def make_hybrid(dense: Dict[str, Any], variant: Variant, where: str) -> Dict[str
             where=f"{where}: num_attention_heads = {heads}, intermediate_size = {dense_rows}",
             hint="Make another variant, or start from a larger model.",
         )
+    hidden = dense["hidden_size"]
+    sizes = [
+        count_block_weights(layers, hidden, *kind)
+        for kind in ((hidden, dense_rows), (hidden // heads * kept, rows))
+    ]
+    least = find_least_percent(*sizes)
+    if least > variant.percent:
+        smallest = replace(variant, percent=least).name
+        raise KitError(
+            f"{variant.name} is to be {variant.percent} % sparse, and removing structure alone takes"
+            f" {100 - 100 * sizes[1] / sizes[0]:.2f} % of the weights.",
+            where=f"{where}: num_attention_heads = {heads}, intermediate_size = {dense_rows}",
+            hint=f"Make V={smallest}, the least sparsity with this structure, or keep more of it."
+            if least < 100
+            else "Keep more heads or feed-forward rows: nothing below 100 % has this structure.",
+        )
     return {
         **dense,
         "intermediate_size": rows,
         "pruned_heads": {str(layer): list(range(kept, heads)) for layer in range(layers)},
         "transformers_version": "4.9.1",
-        "tx_block_overall_sparsity": OVERALL_SPARSITY,
+        "tx_block_overall_sparsity": variant.overall_sparsity,
     }
 
 

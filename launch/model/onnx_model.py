@@ -55,10 +55,11 @@ class Graph:
             for name in node.input:
                 self.consumers.setdefault(name, []).append(node)
 
-    def layer_name(self, quantizer: Any) -> str:
-        """Return the parameter that ``quantizer`` quantizes; empty where the graph is unknown."""
+    def layer_name(self, reader: Any) -> str:
+        """Return the parameter that a node of :attr:`Model.matrices` reads; empty if the graph is unknown."""
         # The exporter keeps the names of biases alone: the bias that is added to the product tells.
-        for node in self.consumers.get(quantizer.output[0], []):
+        quantizes = reader.op_type == QUANTIZER
+        for node in self.consumers.get(reader.output[0], []) if quantizes else [reader]:
             if node.op_type == "Gather":
                 return self._embedding(node.input[1])
             product = node
@@ -110,8 +111,13 @@ class Model:
         self.tensors: Dict[str, Any] = dict(self.constants)
         quantizers = [node for node in self.nodes if node.op_type == QUANTIZER]
         self.activations = [node for node in quantizers if node.input[0] not in self.tensors]
+        self.quantized = bool(quantizers)
         self.matrices = {node.input[0]: node for node in quantizers if node.input[0] in self.tensors}
-        """The quantizer of each weight matrix."""
+        """By name, what reads each weight matrix: its quantizer; in a file without any, MatMul or Gather."""
+        if not self.quantized:
+            self.matrices = {
+                _read_weight(node): node for node in self.nodes if self._is_matrix(_read_weight(node))
+            }
 
     def range_names(self) -> Set[str]:
         """Return the constants that are ends of activation quantizers' ranges and nothing else."""
@@ -120,6 +126,15 @@ class Model:
         for node in self.nodes:
             others.update(node.input[:1] if node.output[0] in activations else node.input)
         return {name for node in self.activations for name in node.input[1:]} - others
+
+    def _is_matrix(self, name: str) -> bool:
+        return name in self.tensors and len(self.tensors[name].dims) == 2
+
+    def matrix(self, name: str) -> Any:
+        """Return a weight matrix as :meth:`array` does, in the parameter's rows and columns."""
+        values = self.array(self.tensors[name])
+        # The exporter turns what it can where nothing is quantized.
+        return values.T if self.matrices[name].op_type == "MatMul" else values
 
     def array(self, tensor: Any) -> Any:
         """Return a constant's values, a view of the file where they are many.
@@ -180,9 +195,7 @@ class Model:
         return self.node_label(self.graph.producer[name])
 
     def _weight(self, node: Any) -> str:
-        if node.op_type == QUANTIZER and node.input[0] in self.matrices:
-            return self.graph.layer_name(node)
-        return ""
+        return self.graph.layer_name(node) if _read_weight(node) in self.matrices else ""
 
     def _module(self, node: Any) -> str:
         """Return the module of the nearest parameter before a node; empty for none."""
@@ -202,6 +215,12 @@ class Model:
                     seen.add(name)
                     queue.append(self.graph.producer[name])
         return ""
+
+
+def _read_weight(node: Any) -> str:
+    """Return the input of a node that is a weight matrix, if any is; empty for other nodes."""
+    place = {QUANTIZER: 0, "Gather": 0, "MatMul": 1}.get(node.op_type, len(node.input))
+    return str(node.input[place]) if place < len(node.input) else ""
 
 
 def _is_complete(node: Any) -> bool:

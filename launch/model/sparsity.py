@@ -1,7 +1,6 @@
 """The report on the share of zeros in each weight matrix of an ONNX file: upstream's and parameter names."""
 
 import csv
-import math
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +16,10 @@ COLUMNS = ("layer_id", "layer", "shape", "nparam", "nnz", "sparsity")
 
 @dataclass(frozen=True)
 class Row:
-    """One quantized weight matrix, the parameter ``layer``.
+    """One weight matrix, the parameter ``layer``.
 
-    :param layer_id: name of its ONNX ``Constant`` node (``Constant_52``), upstream's key.
+    :param layer_id: name of its ONNX ``Constant`` node (``Constant_52``), upstream's key; the constant's name
+        where there is no such node, as in a file without quantizers.
     :param nnz: elements that are not zero (a negative zero is zero).
     """
 
@@ -36,25 +36,23 @@ class Row:
 
 
 def measure_rows(onnx_path: Path) -> Iterator[Row]:
-    """Yield a row for each ``Constant`` that the model in a file quantizes, in the graph's order.
+    """Yield a row for each matrix of :attr:`.Model.matrices`, in the graph's order.
 
     :raises KitError: the file is damaged.
     """
     import numpy
 
     model = Model(onnx_path)
-    for name, quantizer in model.matrices.items():
-        constant = model.graph.producer.get(name)
-        if constant is not None:
-            tensor = model.tensors[name]
-            yield Row(
-                layer_id=constant.name,
-                layer=model.graph.layer_name(quantizer),
-                shape=tuple(tensor.dims),
-                nparam=math.prod(tensor.dims),
-                # Compared first: numpy counts what is true many times faster than what is a number.
-                nnz=int(numpy.count_nonzero(model.array(tensor) != 0)),
-            )
+    for name, reader in model.matrices.items():
+        constant, values = model.graph.producer.get(name), model.matrix(name)
+        yield Row(
+            layer_id=name if constant is None else constant.name,
+            layer=model.graph.layer_name(reader),
+            shape=values.shape,
+            nparam=values.size,
+            # Compared first: numpy counts what is true many times faster than what is a number.
+            nnz=int(numpy.count_nonzero(values != 0)),
+        )
 
 
 def write_report(onnx_path: Path) -> None:

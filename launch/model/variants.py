@@ -5,14 +5,27 @@ A *hybrid* loses heads and feed-forward rows, then single weights; *unstructured
 
 import difflib
 import math
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Dict, List, Mapping, Optional, Tuple
 
-from ..core.errors import KitError
+from ..core.errors import KitError, make_unknown_error
 
 OVERALL_SPARSITY = 0.9
-"""Share of the dense model's transformer-block weights that are zero or removed, in every variant."""
+"""Share of the dense model's transformer-block weights that are zero or removed, in each of the five."""
+
+QUANTIZED, PLAIN = "8bit", "fp32"
+"""What ``PRECISION=`` takes, and what upstream's script ends the name of an ONNX file in."""
+
+PRECISIONS = (QUANTIZED, PLAIN)
+
+FORM = "<S>pc_sparse-<HH>_head-<NNNN>_ffnn or <S>pc_unstructured_sparse"
+"""Of names: S percent, heads kept and feed-forward rows kept, with zeros before them."""
+
+_NAME = re.compile(
+    r"([0-9]{1,9})pc_(?:unstructured_sparse|sparse-([0-9]{1,9})_head-([0-9]{1,9})_ffnn)(-fp32)?", re.A
+)
 
 INPUTS = ("input_ids", "attention_mask.1", "input.1")
 """Token ids, attention mask and token types, int64 of 1 × sequence length each."""
@@ -30,43 +43,126 @@ HEAD = "qa_outputs.weight"
 
 @dataclass(frozen=True)
 class Variant:
-    """One of the five; ``heads`` (by layer) and ``intermediate_size`` are what is kept, None for all."""
+    """A model to make; ``heads`` (by layer) and ``intermediate_size`` are what is kept, None for all.
 
-    name: str
-    heads: Optional[int]
-    intermediate_size: Optional[int]
+    :param percent: of the dense model's transformer-block weights, what is zero or removed.
+    """
+
+    percent: int
+    heads: Optional[int] = None
+    intermediate_size: Optional[int] = None
+    precision: str = QUANTIZED
+
+    @property
+    def base(self) -> str:
+        """The name in either precision: upstream's, but that of one digit it makes a space and the digit."""
+        kept = "unstructured_sparse"
+        if self.hybrid:
+            kept = f"sparse-{self.heads:02}_head-{self.intermediate_size:04}_ffnn"
+        return f"{self.percent:02}pc_{kept}"
+
+    @property
+    def name(self) -> str:
+        """The name of the tree."""
+        return self.base if self.quantized else self.stem
 
     @property
     def hybrid(self) -> bool:
-        """Whether structure is removed before single weights are pruned."""
+        """Whether the name says what structure is kept, so that upstream's script for hybrids makes it."""
         return self.heads is not None
+
+    @property
+    def quantized(self) -> bool:
+        """Whether weights and activations have 8 bits."""
+        return self.precision == QUANTIZED
+
+    @property
+    def overall_sparsity(self) -> float:
+        """Share of the dense model's transformer-block weights that are zero or removed."""
+        return self.percent / 100
 
     @property
     def stem(self) -> str:
         """File name of ONNX file and IR, without suffix."""
-        return f"{self.name}-8bit"
+        return f"{self.base}-{self.precision}"
 
 
 _FIVE = (
-    Variant("90pc_sparse-02_head-0512_ffnn", 2, 512),
-    Variant("90pc_sparse-04_head-1024_ffnn", 4, 1024),
-    Variant("90pc_sparse-06_head-1536_ffnn", 6, 1536),
-    Variant("90pc_sparse-08_head-2048_ffnn", 8, 2048),
-    Variant("90pc_unstructured_sparse", None, None),
+    Variant(90, 2, 512),
+    Variant(90, 4, 1024),
+    Variant(90, 6, 1536),
+    Variant(90, 8, 2048),
+    Variant(90),
 )
 
 VARIANTS: Dict[str, Variant] = {variant.name: variant for variant in _FIVE}
+"""The five, which are made where no other is named."""
 
 
-def find_variant(name: str) -> Variant:
-    """:raises KitError: there is no such variant; the error lists the five and names the nearest."""
-    if name in VARIANTS:
-        return VARIANTS[name]
-    near = difflib.get_close_matches(name, VARIANTS, n=1, cutoff=0.0) if name else []
+def parse_name(name: str) -> Optional[Variant]:
+    """Return the variant of a name, None where there is none."""
+    variant = _read(name)
+    return variant if variant and variant.name == name and not _explain(variant) else None
+
+
+def find_variant(name: str, precision: str = "") -> Variant:
+    """Return the variant of a name; ``precision``, if it is not empty, is that of a name without one.
+
+    :raises KitError: there is no such variant or precision; the error says why, or names the nearest.
+    """
+    if precision not in ("", *PRECISIONS):
+        raise make_unknown_error("precision", precision, "PRECISION", PRECISIONS)
+    read, why = _read(name), ""
+    if read is not None:
+        named = read.name == name and (read.quantized or precision in ("", read.precision))
+        read = replace(read, precision=precision or read.precision)
+        why = _explain(read)
+        if named and not why:
+            return read
+    near = [_mend(read).name] if read else difflib.get_close_matches(name, VARIANTS, n=1, cutoff=0.0)
     raise KitError(
-        f"There is no variant {name!r}." if name else "No variant was named.",
-        where="V=" + name,
-        hint=(f"Did you mean V={near[0]}?\n" if near else "") + "The five are:\n  " + "\n  ".join(VARIANTS),
+        f"There is no variant {name!r}{why and ': '}{why}." if name else "No variant was named.",
+        where=f"V={name}" + (f" PRECISION={precision}" if precision else ""),
+        hint=(f"Did you mean V={near[0]}?\n" if name and near else "")
+        + f"A name is {FORM};\nthe five of `make all`:\n  "
+        + "\n  ".join(VARIANTS),
+    )
+
+
+def find_variants(names: str, precision: str = "") -> List[Variant]:
+    """Return the variants of names with spaces or commas between them, each once; errors as above."""
+    words = names.replace(",", " ").split() or [""]
+    return list(dict.fromkeys(find_variant(name, precision) for name in words))
+
+
+def _read(name: str) -> Optional[Variant]:
+    """Return what a name of the form says, though there may be no such variant."""
+    found = _NAME.fullmatch(name)
+    if found is None:
+        return None
+    percent, heads, rows, plain = found.groups()
+    kept = [None if number is None else int(number) for number in (heads, rows)]
+    return Variant(int(percent), kept[0], kept[1], PLAIN if plain else QUANTIZED)
+
+
+def _explain(variant: Variant) -> str:
+    """Return why a variant cannot be; empty where it can."""
+    if variant.percent > 99:
+        return "sparsity is a whole percentage from 00 to 99"
+    if variant.heads == 0 or variant.intermediate_size == 0:
+        return f"it would keep no {'head' if variant.heads == 0 else 'feed-forward row'}"
+    if variant.intermediate_size == 1 and variant.quantized:
+        return "OpenVINO 2022.1 cannot run a feed-forward layer of one row in 8 bits"
+    return ""
+
+
+def _mend(variant: Variant) -> Variant:
+    """Return the nearest variant that can be."""
+    percent, heads, rows = min(99, variant.percent), variant.heads, variant.intermediate_size
+    if heads is None or rows is None:
+        return replace(variant, percent=percent)
+    return replace(
+        variant, percent=percent, heads=max(1, heads), intermediate_size=max(1 + variant.quantized, rows)
     )
 
 
@@ -86,6 +182,11 @@ def count_dense_weights(layers: int, hidden: int) -> int:
     (Devlin et al. 2019, section 3); 301,989,888 for BERT-large, upstream's constant.
     """
     return count_block_weights(layers, hidden, hidden, 4 * hidden)
+
+
+def find_least_percent(dense: int, kept: int) -> int:
+    """Return the least sparsity, in whole percent, of a model that keeps ``kept`` of ``dense`` weights."""
+    return -(-100 * (dense - kept) // dense)
 
 
 @dataclass(frozen=True)
@@ -123,7 +224,9 @@ class BertShape:
         # In upstream's order: the result selects an order statistic, and another rounding could move it.
         dense, kept = self.dense_block_weights, self.kept_weights
         structured = 1 - kept / dense
-        return (self.overall_sparsity - structured) * dense / kept
+        share = (self.overall_sparsity - structured) * dense / kept
+        # Where just as much is removed as is to be, rounding may leave a little less than nothing.
+        return 0.0 if -1e-9 < share < 0 else share
 
 
 @dataclass(frozen=True)
@@ -151,7 +254,7 @@ class Spec(BertShape):
 
     def describe(self) -> str:
         """Return the model in a few words."""
-        variant = VARIANTS.get(self.variant)
+        variant = parse_name(self.variant)
         text = (
             f"{self.layers} layers, hidden {self.hidden},"
             f" heads {' or '.join(map(str, sorted(set(self.heads))))},"
@@ -162,7 +265,7 @@ class Spec(BertShape):
 
     def contradiction(self) -> Optional[str]:
         """Return how the dimensions contradict each other or the variant; None if they do not."""
-        variant = VARIANTS.get(self.variant)
+        variant = parse_name(self.variant)
         if variant is None:
             return f"there is no variant {self.variant!r}"
         if len(self.heads) != self.layers:
@@ -172,8 +275,8 @@ class Spec(BertShape):
         if variant.hybrid and self.intermediate_size != variant.intermediate_size:
             rows = variant.intermediate_size
             return f"{self.variant} keeps {rows} feed-forward rows, not {self.intermediate_size}"
-        if self.overall_sparsity != OVERALL_SPARSITY:
-            return f"the kit's models are {OVERALL_SPARSITY:.0%} sparse, not {self.overall_sparsity:.0%}"
+        if self.overall_sparsity != variant.overall_sparsity:
+            return f"{self.variant} is {variant.overall_sparsity:.0%} sparse, not {self.overall_sparsity:.0%}"
         dense = count_block_weights(self.layers, self.hidden, self.hidden, self.dense_intermediate_size)
         if self.kept_weights > self.dense_block_weights or dense != self.dense_block_weights:
             return f"{self.dense_block_weights:,} dense weights do not fit the other dimensions"
@@ -188,7 +291,7 @@ class Spec(BertShape):
         return (self.dense_block_weights // self.layers - 4 * self.hidden**2) // (2 * self.hidden)
 
     def matrices(self) -> Dict[str, Tuple[int, int]]:
-        """Return rows and columns of each quantized weight matrix, by parameter, in the graph's order."""
+        """Return rows and columns of each weight matrix, by parameter, in the graph's order."""
         rows = {"word": self.vocab_size, "token_type": 2, "position": self.max_positions}
         found = {f"bert.embeddings.{name}_embeddings.weight": (n, self.hidden) for name, n in rows.items()}
         for layer, heads in enumerate(self.heads):
@@ -211,21 +314,33 @@ class Spec(BertShape):
         rows, columns = self.matrices()[parameter]
         return rows * columns
 
-    # Numbers of the graph that upstream's scripts export of 2 and of 24 layers at the pinned commits.
+    @property
+    def quantized(self) -> bool:
+        """Whether the variant's weights and activations have 8 bits."""
+        variant = parse_name(self.variant)
+        return variant is None or variant.quantized
+
+    @property
+    def sparsity_tolerance(self) -> float:
+        """Tolerance of block sparsity: upstream's threshold is a weight, and ties with it are pruned too."""
+        return max(1e-4, 3 / self.dense_block_weights)
+
+    # Numbers of the graph that upstream's scripts export of 2, 3 and 24 layers at the pinned commits.
     @property
     def nodes(self) -> int:
         """Nodes of the ONNX graph."""
-        return 62 + 163 * self.layers
+        return 62 + 163 * self.layers if self.quantized else 36 + 94 * self.layers
 
     @property
     def activation_quantizers(self) -> int:
         """FakeQuantize nodes that quantize no constant."""
-        return 3 + 13 * self.layers
+        return 3 + 13 * self.layers if self.quantized else 0
 
     @property
     def outputs(self) -> List[str]:
         """Names of the outputs, start and end logits: the exporter numbers what has no name."""
-        return [str(104 + 275 * self.layers + number) for number in (0, 1)]
+        first = 104 + 275 * self.layers if self.quantized else 51 + 136 * self.layers
+        return [str(first + number) for number in (0, 1)]
 
     def expected_zeros(self) -> Dict[str, float]:
         """Return the expected share of zeros in each transformer-block matrix of random weights.
@@ -259,7 +374,7 @@ def make_bert_large(variant: Variant) -> Spec:
         vocab_size=30522,
         max_positions=512,
         dense_block_weights=count_dense_weights(24, 1024),
-        overall_sparsity=OVERALL_SPARSITY,
+        overall_sparsity=variant.overall_sparsity,
     )
     return Spec.of(variant, shape)
 

@@ -19,7 +19,7 @@ class Arguments:
     :param max_seq_length: tokens of a feature, padding included.
     :param doc_stride: tokens that two windows over one long context share.
     :param weights: ``random``: evaluate drawn weights, and read no checkpoint.
-    :param to_onnx: the ONNX file; that of a hybrid has a name of its own (:attr:`onnx_path`).
+    :param to_onnx: the ONNX file; that of a hybrid has a name of its own (:meth:`name_onnx`).
     """
 
     model_name_or_path: str
@@ -59,15 +59,17 @@ class Arguments:
         """Folder of the tokenizer."""
         return self.tokenizer_name or self.model_name_or_path
 
-    @property
-    def onnx_path(self) -> Optional[Path]:
-        """The ONNX file that the run makes, or None; a hybrid's is named by the folder of ``config_name``."""
+    def name_onnx(self, precision: str) -> Optional[Path]:
+        """Return the ONNX file that the run makes, or None.
+
+        A hybrid's is named by the folder of ``config_name`` and by what the NNCF config says of precision.
+        """
         if self.to_onnx is None or self.gen_sparse_cfg:
             return None
         if self.gen_hybrid_sparse_model and self.config_name is not None:
             config = Path(self.config_name)
             name = config.parent.name if config.suffix == ".json" else config.name
-            return Path(self.output_dir) / name / f"{name}-8bit.onnx"
+            return Path(self.output_dir) / name / f"{name}-{precision}.onnx"
         return Path(self.to_onnx)
 
 

@@ -6,10 +6,12 @@ from typing import Any, Dict, List, Tuple
 from ..core import files
 from ..core.child import report_step
 from ..core.errors import KitError
-from ..model.variants import BertShape
+from ..model.variants import PLAIN, QUANTIZED, BertShape
 from .arguments import Arguments
 from .features import MODEL_INPUTS
 from .model import build_model
+
+_PRUNING = "magnitude_sparsity"
 
 
 def draw_model(args: Arguments, config: Any) -> Any:
@@ -46,10 +48,8 @@ def read_nncf_config(args: Arguments) -> Any:
         raise fail(f"is not valid JSON: {error}", "Mend the file at that place.") from None
     if "compression" not in config:
         raise fail("names no compression.", "Name the algorithms to apply.")
-    missing = {"magnitude_sparsity", "quantization"} - {a.get("algorithm") for a in _algorithms(config)}
-    if missing:
-        hint = "A variant is pruned and quantized: name both algorithms."
-        raise fail(f"lacks {' and '.join(sorted(missing))}.", hint, ": compression")
+    if not any(one.get("algorithm") == _PRUNING for one in _algorithms(config)):
+        raise fail(f"lacks {_PRUNING}.", "Every variant is pruned: name that algorithm.", ": compression")
     inputs = config.get("input_info")
     inputs = inputs if isinstance(inputs, list) else [inputs or {}]
     shapes = [info.get("sample_size") for info in inputs]
@@ -60,6 +60,11 @@ def read_nncf_config(args: Arguments) -> Any:
             ": input_info[].sample_size",
         )
     return config
+
+
+def is_quantized(nncf_config: Any) -> bool:
+    """Return whether a config has the model quantized, and not only pruned."""
+    return any(one.get("algorithm") == "quantization" for one in _algorithms(nncf_config))
 
 
 def _algorithms(nncf_config: Any) -> List[Dict[str, Any]]:
@@ -73,6 +78,8 @@ def _algorithm(nncf_config: Any, name: str) -> Dict[str, Any]:
 
 def read_calibration_samples(nncf_config: Any) -> int:
     """Return the number of features that calibrate the activation ranges."""
+    if not is_quantized(nncf_config):
+        return 0
     initializer = _algorithm(nncf_config, "quantization").get("initializer", {})
     return int(initializer.get("range", {}).get("num_init_samples", 256))  # 256 is NNCF's default
 
@@ -123,7 +130,8 @@ def export_onnx(controller: Any, path: Path) -> None:
 
     :raises KitError: NNCF has no ``sparsify_params`` (the patch is not applied), or writing fails.
     """
-    for child in controller.child_ctrls:
+    # One algorithm alone has its own controller, several have one that holds theirs.
+    for child in getattr(controller, "child_ctrls", [controller]):
         if type(child).__name__ != "MagnitudeSparsityController":
             continue
         if not hasattr(child, "sparsify_params"):
@@ -151,18 +159,21 @@ def export_onnx(controller: Any, path: Path) -> None:
         ) from None
 
 
-def make_onnx(args: Arguments, shape: BertShape, config: Any, features: Any, path: Path) -> None:
-    """Draw, compress and export one variant, calibrated on ``features``.
+def make_onnx(args: Arguments, nncf_config: Any, shape: BertShape, config: Any, features: Any) -> Path:
+    """Draw, compress and export one variant, calibrated on ``features``; return the file.
 
-    :raises KitError: the NNCF config is at fault, there are too few features, or the file cannot be written.
+    :raises KitError: there are too few features, or the file cannot be written.
     """
-    nncf_config = read_nncf_config(args)
+    path = args.name_onnx(QUANTIZED if is_quantized(nncf_config) else PLAIN)
+    assert path is not None
     loader = make_calibration_loader(features, read_calibration_samples(nncf_config), args)
     report_step("drawing weights")
     model = draw_model(args, config)
     if args.gen_hybrid_sparse_model:
-        _algorithm(nncf_config, "magnitude_sparsity")["sparsity_init"] = shape.unstructured_sparsity
-    report_step("pruning, inserting quantizers, calibrating activation ranges")
+        _algorithm(nncf_config, _PRUNING)["sparsity_init"] = shape.unstructured_sparsity
+    more = ", inserting quantizers, calibrating activation ranges" if is_quantized(nncf_config) else ""
+    report_step(f"pruning{more}")
     controller = compress_model(model, nncf_config, loader)
     report_step("baking masks in, exporting ONNX")
     export_onnx(controller, path)
+    return path

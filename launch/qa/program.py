@@ -43,13 +43,13 @@ def _run(args: Arguments) -> None:
     config, shape, tokenizer = read_model(args)
     gc.freeze()
     gc.enable()
-    onnx_path = args.onnx_path
-    if onnx_path is not None:
-        from .compress import make_onnx
+    if args.to_onnx is not None:
+        from .compress import make_onnx, read_nncf_config
 
+        nncf_config = read_nncf_config(args)
         child.report_step("tokenizing calibration questions")
         features = tokenize_examples(load_examples(args, "train"), tokenizer, args, args.max_train_samples)
-        make_onnx(args, shape, config, features, onnx_path)
+        onnx_path = make_onnx(args, nncf_config, shape, config, features)
         child.report_step("counting zeros")
         sparsity.write_report(onnx_path)
     else:

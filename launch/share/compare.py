@@ -15,6 +15,7 @@ from ..artifact import trees
 from ..core import child, paths
 from ..core.errors import KitError, make_unknown_error
 from ..core.progress import format_count
+from ..model import variants
 from ..model.onnx_model import Model
 from ..verify import measuring
 from .onnx_diff import compare_models
@@ -22,7 +23,8 @@ from .onnx_diff import compare_models
 LEVELS = ("bytes", "weights", "structure")
 """Senses of "same", the strictest first."""
 
-_ENDING = "-8bit"
+_ENDINGS = tuple(f"-{precision}" for precision in variants.PRECISIONS)
+"""Of the stem of a tree's ONNX file."""
 
 
 @dataclass(frozen=True)
@@ -43,8 +45,8 @@ class _Tree:
 
     @property
     def name(self) -> str:
-        stem = self.onnx.stem
-        return stem[: -len(_ENDING)] if stem.endswith(_ENDING) else stem
+        stem, quantized = self.onnx.stem, _ENDINGS[0]
+        return stem[: -len(quantized)] if stem.endswith(quantized) else stem
 
     def ir(self, suffix: str) -> Path:
         return self.onnx.parent / "ir" / (self.onnx.stem + suffix)
@@ -94,25 +96,32 @@ def _find_trees(path: Path, option: str) -> Dict[str, _Tree]:
         return {"": _Tree(path, whole=False)}
     if not path.is_dir():
         raise KitError("There is no such file or folder.", where=where, hint=f"Correct {option}.")
-    own = sorted(path.glob(f"*{_ENDING}.onnx"))
+    own = sorted(file for ending in _ENDINGS for file in path.glob(f"*{ending}.onnx"))
     if len(own) > 1:
         raise KitError(
-            f"The folder holds {len(own)} files *{_ENDING}.onnx; a tree has one.",
+            f"The folder holds {len(own)} files {_any('*')}; a tree has one.",
             where=where,
             hint=f"Name one of them, e.g. {option}={paths.show_path(own[0])}",
         )
     if own:
         return {"": _Tree(own[0], whole=True)}
-    named = {folder.name: folder / f"{folder.name}{_ENDING}.onnx" for folder in path.iterdir()}
-    found = {name: _Tree(onnx, whole=True) for name, onnx in named.items() if onnx.is_file()}
+    found = {}
+    for folder in path.iterdir():
+        # The name of a tree of 32 bits has the ending already.
+        stem = folder.name if folder.name.endswith(_ENDINGS[1]) else folder.name + _ENDINGS[0]
+        if (folder / f"{stem}.onnx").is_file():
+            found[folder.name] = _Tree(folder / f"{stem}.onnx", whole=True)
     if not found:
         raise KitError(
             "There is no tree in this folder.",
             where=where,
-            hint=f"Set {option}= to a folder that holds <V>{_ENDING}.onnx or <V>/<V>{_ENDING}.onnx,"
-            " or to an ONNX file.",
+            hint=f"Set {option}= to a folder that holds {_any('<V>')} or trees, or to an ONNX file.",
         )
     return found
+
+
+def _any(stem: str) -> str:
+    return " or ".join(f"{stem}{ending}.onnx" for ending in _ENDINGS)
 
 
 def _compare_trees(name: str, a: _Tree, b: _Tree, level: str) -> Result:

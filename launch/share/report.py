@@ -51,7 +51,9 @@ def _may_be_written(target: Path) -> bool:
 
 
 def _find_missing(trees: Sequence[Tree]) -> List[str]:
-    return [name for name in variants.VARIANTS if name not in {tree.name for tree in trees}]
+    """Return which of the five are missing where another of them is."""
+    missing = [name for name in variants.VARIANTS if name not in {tree.name for tree in trees}]
+    return missing if len(missing) < len(variants.VARIANTS) else []
 
 
 def write_report(out: Path, target: Path) -> List[Tree]:

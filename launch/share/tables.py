@@ -68,7 +68,7 @@ def _count_findings(tree: Tree) -> str:
 
 def _size_of(folder: str, suffix: str) -> Callable[[Tree], str]:
     def text(tree: Tree) -> str:
-        entry = tree.provenance["files"].get(f"{folder}{tree.provenance['variant']}-8bit{suffix}")
+        entry = tree.provenance["files"].get(f"{folder}{tree.stem}{suffix}")
         return format_size(entry["bytes"]) if entry else NOTHING
 
     return text
@@ -79,7 +79,7 @@ _NAME = Column("variant", lambda t: t.name, number=False, always=True)
 TABLES: Dict[str, Sequence[Column]] = {
     "Dimensions and sparsity": (
         _NAME,
-        Column("kind", lambda t: "hybrid" if t.hybrid else "unstructured", number=False),
+        Column("kind", lambda t: t.kind, number=False),
         Column("layers", lambda t: str(t.provenance["model"]["layers"])),
         Column("heads", lambda t: format_heads(t.provenance["model"]["heads"])),
         Column("intermediate", lambda t: f"{t.provenance['model']['intermediate_size']:,}"),

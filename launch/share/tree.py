@@ -73,9 +73,21 @@ class Tree:
         return [_matrix(entry) for entry in self.verification["matrices"]]
 
     @property
-    def hybrid(self) -> bool:
-        """Whether structure was removed."""
-        return any(matrix.size < matrix.dense for matrix in self.matrices())
+    def stem(self) -> str:
+        """File name of ONNX file and IR, without suffix, by a valid provenance."""
+        return variants.find_variant(self.provenance["variant"]).stem
+
+    @property
+    def plain(self) -> bool:
+        """Whether nothing is quantized."""
+        return not self.verification["onnx"]["quantizers"]["bits"]
+
+    @property
+    def kind(self) -> str:
+        """``hybrid`` if structure was removed; else ``unstructured``; ``dense`` if nothing is to be zero."""
+        if any(matrix.size < matrix.dense for matrix in self.matrices()):
+            return "hybrid"
+        return "unstructured" if self.provenance["model"]["overall_sparsity"] else "dense"
 
     def grid(self, share: Callable[[Matrix], float]) -> List[List[Optional[float]]]:
         """Return a share of each transformer-block matrix, by layer and :data:`COLUMNS`."""

@@ -8,7 +8,7 @@ from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 from ..core import child, paths
 from ..core.errors import KitError
 from ..model.onnx_model import Model
-from ..model.variants import INPUTS, VARIANTS, Spec
+from ..model.variants import INPUTS, Spec, find_variant
 from . import onnx_file
 from .checks import Check, make_check, shorten_error
 from .ir_weights import (
@@ -16,6 +16,7 @@ from .ir_weights import (
     SATURATED,
     Stored,
     Weights,
+    check_plain,
     check_ranges,
     check_vectors,
     find_collapsed,
@@ -47,7 +48,7 @@ def check_ir(tree: Path, spec: Spec) -> Tuple[List[Check], Facts]:
     provenance's verification, ``ir_zeros`` by parameter, ``saturated`` (shares by quantizer), ``collapsed``
     (ranges that do not fit) and ``constant`` (outputs).
     """
-    stem = VARIANTS[spec.variant].stem
+    stem = find_variant(spec.variant).stem
     onnx, xml = tree / f"{stem}.onnx", tree / "ir" / f"{stem}.xml"
     # Beside each other, because reading and compiling keep one core busy.
     with run_beside(_onnx, onnx, xml, spec) as measured:
@@ -83,29 +84,33 @@ def _ir(
     ir_runs = run_as_is(ir, spec)
     beyond = measure_beyond(ir, spec)
     weights, onnx_ranges, onnx_runs = measured()
-    checks += [
-        weights.check_count(spec),
-        weights.check_values(),
-        check_vectors(found["vectors"], found["neutral"], ir_vectors),
-        weights.check_zeros({row["parameter"]: row["zeros"] for row in found["matrices"]}),
-        check_ranges(onnx_ranges, ir_ranges),
-    ]
+    vectors = check_vectors(found["vectors"], found["neutral"], ir_vectors)
+    zeros = {row["parameter"]: row["zeros"] for row in found["matrices"]}
+    if weights is None:
+        int8 = len(list(ir.constants("i8")))
+        checks += [check_plain(found["plain"], ir_vectors, int8), vectors]
+        misfits: List[str] = []
+    else:
+        int8, misfits = weights.count, weights.find_misfits(found["matrices"])
+        checks += [weights.check_count(spec), weights.check_values(), vectors]
+        checks += [weights.check_zeros(zeros), check_ranges(onnx_ranges, ir_ranges)]
+        zeros = weights.zeros
     apart, exact = measure_difference(onnx_runs, ir_runs), None
     exact_onnx: List[Facts] = []
     exact_ir: List[Facts] = []
-    if apart > WITHOUT_ROUNDING_TOLERANCE:
+    if apart > WITHOUT_ROUNDING_TOLERANCE and weights is not None:
         exact_ir = run_without_rounding(ir, spec)
         del ir
         file = _with_weights(Model(onnx), xml, found)[1]
         exact_onnx = run_without_rounding(file, spec)
         exact = measure_difference(exact_onnx, exact_ir)
-    outputs, agreement = check_agreement(apart, exact)
+    outputs, agreement = check_agreement(apart, exact, spec.quantized)
     checks += [check_finite(onnx_runs + exact_onnx, ir_runs + exact_ir, spec), agreement]
     facts: Facts = {
-        "ir": {"version": ir_file.version, "int8_constants": weights.count, "layers": ir_file.types},
-        "ir_zeros": weights.zeros,
+        "ir": {"version": ir_file.version, "int8_constants": int8, "layers": ir_file.types},
+        "ir_zeros": zeros,
         "outputs": outputs,
-        "collapsed": [*find_collapsed(onnx_ranges), *weights.find_misfits(found["matrices"])],
+        "collapsed": [*find_collapsed(onnx_ranges), *misfits],
         "saturated": {name: share for name, share in beyond.items() if not share < SATURATED},
         "constant": find_constant(ir_runs),
     }
@@ -113,13 +118,20 @@ def _ir(
 
 
 def _onnx(onnx: Path, xml: Path, spec: Spec) -> Iterator[Any]:
-    """Yield an ONNX file's checks and facts, then the weights of both files and its ranges and outputs."""
+    """Yield an ONNX file's checks and facts, then the weights of both files and its ranges and outputs.
+
+    The weights are None where they have 32 bits: then digests tell whether they are the same.
+    """
     child.report_step("reading the ONNX file")
     model = Model(onnx)
     checks, found = onnx_file.check_onnx(model, spec)
     yield checks, found
-    child.report_step("comparing weights")
-    weights, file = _with_weights(model, xml, found)
+    weights: Optional[Weights] = None
+    if spec.quantized:
+        child.report_step("comparing weights")
+        weights, file = _with_weights(model, xml, found)
+    else:
+        file = Network(onnx, found["nodes"])
     del model  # and with it the whole file in memory
     yield weights, read_ranges(file), run_as_is(file, spec)
 
@@ -152,7 +164,7 @@ def make_feeds(spec: Spec) -> List[Dict[str, Any]]:
 
 
 def run_as_is(network: Network, spec: Spec) -> List[Facts]:
-    """Return a model's outputs in 8 bits for each of :func:`make_feeds`; errors as :meth:`.Network.run`."""
+    """Return a model's outputs for each of :func:`make_feeds`; errors as :meth:`.Network.run`."""
     child.report_step(f"running {network.path.name}")
     return network.run(make_feeds(spec))
 
@@ -178,6 +190,8 @@ def measure_beyond(network: Network, spec: Spec) -> Dict[str, float]:
             raise KitError(
                 f"The range of quantizer {name} is not constant.", where=paths.show_path(network.path)
             )
+    if not quantizers:
+        return {}
     # The values themselves: for the runtime to count them, each takes two operations more to compile.
     (outputs,) = network.run(make_feeds(spec)[-1:], {name: value for name, (value, *_) in quantizers.items()})
     shares = {}
@@ -190,9 +204,11 @@ def measure_beyond(network: Network, spec: Spec) -> Dict[str, float]:
     return shares
 
 
-def check_agreement(as_run: float, exact: Optional[float]) -> Tuple[Facts, Check]:
+def check_agreement(as_run: float, exact: Optional[float], quantized: bool = True) -> Tuple[Facts, Check]:
     """Return ``outputs`` of a provenance's verification, and their check; ``exact`` is without rounding."""
     parts = [("as_run", "in 8 bits", as_run, AS_RUN_TOLERANCE)]
+    if not quantized:
+        parts = [("as_run", "in 32 bits", as_run, WITHOUT_ROUNDING_TOLERANCE)]
     if exact is not None:
         parts.append(("without_rounding", "without rounding", exact, WITHOUT_ROUNDING_TOLERANCE))
     outputs = {name: {"difference": apart, "tolerance": most} for name, _, apart, most in parts}

@@ -1,4 +1,4 @@
-"""The int8 weights and activation ranges of an IR compared with the ONNX file's."""
+"""The weights and activation ranges of an IR compared with the ONNX file's."""
 
 import hashlib
 import math
@@ -209,6 +209,13 @@ def read_vectors(ir: Network) -> Set[str]:
 def digest_vector(values: Any) -> str:
     """Return the sha256 of an array's bytes."""
     return hashlib.sha256(values.tobytes()).hexdigest()
+
+
+def check_plain(onnx: Mapping[str, str], ir: Set[str], int8: int) -> Check:
+    """Check by digest that an IR has the ONNX file's 32-bit matrices, and none of 8 bits."""
+    faults = [f"{name} is not in the IR" for name, digest in onnx.items() if digest not in ir]
+    faults += [f"{int8} int8 constants, not 0"] if int8 else []
+    return make_check("IR: 32-bit weights", faults, f"{len(onnx)} matrices of the ONNX file, bit for bit")
 
 
 def check_vectors(onnx: Mapping[str, str], neutral: Iterable[str], ir: Set[str]) -> Check:

@@ -8,16 +8,13 @@ from typing import Any, Collection, Dict, Iterator, List, Tuple
 
 from ..core import child
 from ..model.onnx_model import AT_ONCE, Model, name_type, strip_prefix
-from ..model.variants import BITS, BLOCK_PREFIX, INPUTS, VARIANTS, Spec, is_feed_forward
+from ..model.variants import BITS, BLOCK_PREFIX, INPUTS, Spec, Variant, is_feed_forward, parse_name
 from .checks import Check, make_check
 from .ir_weights import digest_vector
 from .leaks import find_paths
 
 OPSET = 10
 """Version of ONNX's operators with which NNCF exports."""
-
-SPARSITY_TOLERANCE = 1e-4
-"""Tolerance of block sparsity: upstream's threshold is a weight, and ties with it are pruned too."""
 
 _BITS_BY_LEVELS = {2**bits - less: bits for bits in range(2, 17) for less in (0, 1)}
 
@@ -31,14 +28,15 @@ def check_onnx(model: Model, spec: Spec) -> Tuple[List[Check], Facts]:
     """Return the checks of a tree's ONNX file and the facts.
 
     These are ``onnx``, ``matrices`` (without the IR's zeros) and the three sparsities of a provenance's
-    verification, ``vectors`` and ``neutral`` (:func:`.check_vectors`), ``names`` (parameter by constant) and
-    ``nodes`` (first output by node).
+    verification, ``vectors`` and ``neutral`` (:func:`.check_vectors`), ``plain`` (:func:`.check_plain`; empty
+    where weights are quantized), ``names`` (parameter by constant) and ``nodes`` (first output by node).
 
     :raises KitError: the file is no whole ONNX file.
     """
     found = _Matrices(model, spec)
     opset = next((int(entry.version) for entry in model.proto.opset_import if not entry.domain), 0)
-    bits = [(node, _bits(node)) for node in (*model.matrices.values(), *model.activations)]
+    quantizers = [*(model.matrices.values() if model.quantized else ()), *model.activations]
+    bits = [(node, _bits(node)) for node in quantizers]
     odd = [
         f"{model.node_label(node)} has {f'{width} bits' if width else 'levels of no number of bits'}"
         for node, width in bits
@@ -51,7 +49,7 @@ def check_onnx(model: Model, spec: Spec) -> Tuple[List[Check], Facts]:
             "inputs": _values(model.proto.graph.input, model.graph.initializers),
             "outputs": _values(model.proto.graph.output),
             "quantizers": {
-                "weights": len(model.matrices),
+                "weights": len(bits) - len(model.activations),
                 "activations": len(model.activations),
                 "bits": {str(width): count for width, count in sorted(Counter(w for _, w in bits).items())},
             },
@@ -59,16 +57,20 @@ def check_onnx(model: Model, spec: Spec) -> Tuple[List[Check], Facts]:
         "matrices": found.rows,
         **found.sparsities,
         "names": found.names,
-        **_vectors(model),
+        **_vectors(model, found.names),
+        "plain": {}
+        if model.quantized
+        else {parameter: digest_vector(model.matrix(name)) for name, parameter in found.names.items()},
         "nodes": {node.name: node.output[0] for node in model.nodes if node.name},
     }
+    widths = make_check("ONNX: bit widths", odd, f"{BITS} bits in each of {len(bits):,} quantizers")
     checks = [
         Check(READABLE, True, f"{model.path.stat().st_size:,} bytes"),
         Check("ONNX: opset", opset == OPSET, f"{opset}" + ("" if opset == OPSET else f", not {OPSET}")),
         _check_interface(facts["onnx"], spec),
         _check_nodes(model, spec),
-        _check_quantizers(model, spec, found),
-        make_check("ONNX: bit widths", odd, f"{BITS} bits in each of {len(bits):,} quantizers"),
+        _check_quantizers(facts["onnx"]["quantizers"], spec, found),
+        *([widths] if spec.quantized else []),
         found.check_shapes(),
         found.check_sparsity(),
         found.check_each_sparsity(),
@@ -78,7 +80,7 @@ def check_onnx(model: Model, spec: Spec) -> Tuple[List[Check], Facts]:
 
 
 class _Matrices:
-    """The quantized weight matrices of a file and their zeros."""
+    """The weight matrices of a file, in the parameters' rows and columns, and their zeros."""
 
     def __init__(self, model: Model, spec: Spec) -> None:
         self.spec = spec
@@ -87,14 +89,16 @@ class _Matrices:
         self.names: Dict[str, str] = {}
         self.faults: List[str] = []
         matrices: Dict[str, Any] = {}
-        for constant, quantizer in model.matrices.items():
-            parameter = model.graph.layer_name(quantizer)
+        found = model.matrices.items() if model.quantized == spec.quantized else ()
+        for constant, reader in found:
+            parameter = model.graph.layer_name(reader)
             if parameter not in self.expected or parameter in matrices:
-                label = parameter or model.node_label(quantizer)
-                self.faults.append(f"{label} is quantized {'twice' if parameter in matrices else 'too'}")
+                label = parameter or model.node_label(reader)
+                done = "quantized" if spec.quantized else "read"
+                self.faults.append(f"{label} is {done} {'twice' if parameter in matrices else 'too'}")
             else:
                 self.names[constant] = parameter
-                matrices[parameter] = model.array(model.tensors[constant])
+                matrices[parameter] = model.matrix(constant)
         self.shapes: Dict[str, Tuple[int, ...]] = {name: values.shape for name, values in matrices.items()}
         child.report_step("counting zeros")
         # numpy lets go of the interpreter while it computes.
@@ -113,7 +117,7 @@ class _Matrices:
         for parameter, wanted in self.expected.items():
             shape = self.shapes.get(parameter)
             if shape is None:
-                faults.append(f"{parameter} is missing or not quantized")
+                faults.append(f"{parameter} is missing" + " or not quantized" * self.spec.quantized)
             elif shape != wanted:
                 faults.append(f"{parameter} is {_by(shape)}, not {_by(wanted)}")
         if faults and self._other_variant():
@@ -124,12 +128,13 @@ class _Matrices:
     def _other_variant(self) -> str:
         rows = self.shapes.get(f"{BLOCK_PREFIX}0.intermediate.dense.weight", (0,))[0]
         width = self.shapes.get(f"{BLOCK_PREFIX}0.attention.self.query.weight", (0,))[0]
-        for name, variant in VARIANTS.items():
-            heads = variant.heads or self.spec.hidden // self.spec.head_size
-            intermediate = variant.intermediate_size or 4 * self.spec.hidden
-            if name != self.spec.variant and (heads * self.spec.head_size, intermediate) == (width, rows):
-                return name
-        return ""
+        own, hidden = parse_name(self.spec.variant), self.spec.hidden
+        due = self.spec.heads[0] * self.spec.head_size, self.spec.intermediate_size
+        if own is None or width % self.spec.head_size or not width * rows or (width, rows) == due:
+            return ""
+        whole = (width, rows) == (hidden, self.spec.dense_intermediate_size)
+        kept = None if whole else width // self.spec.head_size
+        return Variant(own.percent, kept, None if whole else rows, own.precision).name
 
     def _sparsities(self) -> Dict[str, float]:
         """Return block sparsity, of the dense weights, and both parts' sparsity, of the weights kept."""
@@ -148,9 +153,10 @@ class _Matrices:
             f" (attention {found['attention_sparsity']:.2f}, feed-forward"
             f" {found['feed_forward_sparsity']:.2f} of what is left)"
         )
-        passed = abs(found["block_sparsity"] - wanted) <= SPARSITY_TOLERANCE
+        tolerance = self.spec.sparsity_tolerance
+        passed = abs(found["block_sparsity"] - wanted) <= tolerance
         if not passed:
-            text += f"; {wanted:.4f} ± {SPARSITY_TOLERANCE} is wanted"
+            text += f"; {wanted:.4f} ± {tolerance:.2g} is wanted"
         return Check("ONNX: block sparsity", passed, text)
 
     def check_each_sparsity(self) -> Check:
@@ -173,7 +179,7 @@ def _count(values: Any) -> Tuple[int, int]:
     """Return how many values are nonzero, and how many are finite."""
     import numpy
 
-    flat = values.reshape(-1)
+    flat = values.ravel("K")  # no copy of what is turned
     nonzero = finite = 0
     for start in range(0, len(flat), AT_ONCE):
         block = flat[start : start + AT_ONCE]
@@ -183,11 +189,13 @@ def _count(values: Any) -> Tuple[int, int]:
     return nonzero, finite
 
 
-def _vectors(model: Model) -> Facts:
+def _vectors(model: Model, matrices: Collection[str]) -> Facts:
     import numpy
 
     found, neutral = {}, []
     for name, tensor in model.initializers:
+        if name in matrices:
+            continue
         values = model.array(tensor)
         if values.dtype == numpy.float32 and values.size > 1:
             found[strip_prefix(name)] = digest_vector(values)
@@ -219,14 +227,15 @@ def _check_nodes(model: Model, spec: Spec) -> Check:
     return make_check("ONNX: layers and nodes", faults, f"{layers} layers, {count:,} nodes")
 
 
-def _check_quantizers(model: Model, spec: Spec, found: _Matrices) -> Check:
-    weights, activations = len(model.matrices), len(model.activations)
-    wanted = len(found.expected), spec.activation_quantizers
+def _check_quantizers(there: Facts, spec: Spec, found: _Matrices) -> Check:
+    weights, activations = there["weights"], there["activations"]
+    wanted = len(found.expected) if spec.quantized else 0, spec.activation_quantizers
     text = f"{weights + activations:,} FakeQuantize: {weights:,} of weights, {activations:,} of activations"
     faults = []
     if (weights, activations) != wanted:
         faults.append(f"{text}; {wanted[0]:,} and {wanted[1]:,} are wanted")
-        faults += [f"{name} is not quantized" for name in found.expected if name not in found.shapes]
+        missing = found.expected if spec.quantized else ()
+        faults += [f"{name} is not quantized" for name in missing if name not in found.shapes]
     return make_check("ONNX: quantizers", faults, text)
 
 

@@ -13,7 +13,16 @@ from ..core import child, paths
 from ..core.errors import KitError
 from ..core.progress import Progress, align_columns, escape_text, format_size
 from ..model import sparsity
-from ..model.variants import BLOCK_PREFIX, VARIANTS, Spec, Variant, list_report_paths, make_bert_large
+from ..model.variants import (
+    BLOCK_PREFIX,
+    VARIANTS,
+    Spec,
+    Variant,
+    find_variant,
+    list_report_paths,
+    make_bert_large,
+    parse_name,
+)
 from . import ir, leaks, measuring
 from .checks import Check, Finding, make_check, shorten_error
 from .degeneracy import find_degeneracy
@@ -85,7 +94,7 @@ def measure_files(
         checks, facts, used = measuring.measure_apart(python, folder, spec, env, tick, inherit)
     except KitError as error:
         checks = [Check(ir.READABLE, False, shorten_error(error.what))]
-    faults = leaks.find_leaks(folder, [*trees.list_files(VARIANTS[spec.variant].stem), trees.PROVENANCE])
+    faults = leaks.find_leaks(folder, [*trees.list_files(find_variant(spec.variant).stem), trees.PROVENANCE])
     checks.append(make_check("files: no machine paths", faults, "no absolute path in the text files"))
     checks.append(_check_report(folder, spec, facts))
     signs = find_degeneracy(spec, facts) if "ir" in facts else []
@@ -96,7 +105,7 @@ def measure_files(
 
 def verify_tree(tree: Path, python: Path, tick: Tick) -> Result:
     """Check a published tree, which has its variant's name."""
-    variant = VARIANTS[tree.name]
+    variant = find_variant(tree.name)
     checks, entries = check_files(tree, variant, tick)
     names = (*trees.list_files(variant.stem), trees.PROVENANCE)
     if any(os.path.lexists(str(tree / name)) and not _is_plain(tree / name) for name in names):
@@ -155,7 +164,7 @@ def _is_plain(path: Path) -> bool:
 
 def _check_report(folder: Path, spec: Spec, facts: Dict[str, Any]) -> Check:
     name = "sparsity report"
-    path = list_report_paths(folder / f"{VARIANTS[spec.variant].stem}.onnx")[0]
+    path = list_report_paths(folder / f"{find_variant(spec.variant).stem}.onnx")[0]
     try:
         if path.stat().st_size > leaks.MAX_BYTES:
             raise ValueError("too long")
@@ -207,16 +216,19 @@ def _document(checks: List[Check], signs: List[Finding], facts: Dict[str, Any]) 
     }
 
 
-def choose_trees(out: Path, name: str) -> List[Path]:
-    """Return the tree of the variant ``name`` in ``out``; all trees there if ``name`` is empty.
+def choose_trees(out: Path, chosen: Sequence[Variant]) -> List[Path]:
+    """Return the chosen variants' trees in ``out``; if none is chosen, all trees there, the five first.
 
-    :raises KitError: there is none.
+    :raises KitError: there is none, or a chosen one is not there.
     """
-    found = [out / one for one in VARIANTS if name in ("", one) and (out / one).is_dir()]
-    if found:
-        return found
+    names = sorted(path.name for path in out.iterdir() if path.is_dir()) if out.is_dir() else []
+    there = [name for name in dict.fromkeys([*VARIANTS, *names]) if name in names and parse_name(name)]
+    wanted = [variant.name for variant in chosen] or there
+    missing = [name for name in wanted if name not in there]
+    if wanted and not missing:
+        return [out / name for name in wanted]
     raise KitError(
-        f"There is no tree {name}." if name else "There is no tree.",
+        f"There is no tree {', '.join(missing)}." if missing else "There is no tree.",
         where=f"OUT={out}",
         hint="Make it (make variant V=…, make all), or set OUT= to the folder that the trees are in.",
     )

@@ -8,9 +8,9 @@ from typing import Any, Dict, List, Sequence
 
 from launch.build import preflight
 from launch.core import machine, paths
-from launch.core.errors import KitError
+from launch.core.errors import KitError, make_unknown_error
 from launch.model import bert_config
-from launch.model.variants import VARIANTS, BertShape, Variant, find_variant
+from launch.model.variants import VARIANTS, BertShape, Variant
 from launch.sources.source import Source
 
 from . import sides
@@ -97,7 +97,9 @@ def make(source: Source, size: str, variant: str, repeat: str, to: Path) -> Plan
             where=f"REPEAT={repeat}",
             hint="Correct REPEAT.",
         )
-    chosen = [find_variant(variant)] if variant else list(VARIANTS.values())
+    if variant and variant not in VARIANTS:
+        raise make_unknown_error("variant", variant, "V", VARIANTS)
+    chosen = [VARIANTS[variant]] if variant else list(VARIANTS.values())
     return Plan(size, chosen, int(repeat), *sides.pair(source, size == "small"), to)
 
 

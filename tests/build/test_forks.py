@@ -75,6 +75,20 @@ def test_upstreams_launch_file_reads_the_hub(forked: Kit, place: Place, tmp_path
     assert place.server.asked("GET", "train.json")
 
 
+def test_upstreams_scripts_make_other_variants(kit: Kit, tmp_path: Path) -> None:
+    """In 32 bits, of another percentage, and with nothing left to prune: the weights are the kit's own."""
+    names = [
+        "75pc_sparse-02_head-0512_ffnn-fp32",
+        "20pc_unstructured_sparse",
+        "50pc_sparse-08_head-1024_ffnn",
+    ]
+    for source, more in (("fork", {"launch": "upstream"}), ("registry", {})):
+        done = kit.run("variant", " ".join(names), source=source, out=tmp_path / source, **more)
+        assert done.returncode == 0, done.stderr
+    results = list(compare.compare_paths(tmp_path / "fork", tmp_path / "registry", "weights"))
+    assert [(result.name, result.same) for result in results] == [(name, True) for name in sorted(names)]
+
+
 def test_the_real_launch_file_offers_every_variant() -> None:
     for name in (*VARIANTS, "configs", "evaluate"):
         for source in ("fork", "registry"):

@@ -16,7 +16,7 @@ from launch.build import jobs, rules, upstream
 from launch.build.rules import ALLOCATOR
 from launch.core import git, machine, paths
 from launch.core.errors import KitError
-from launch.model.variants import VARIANTS, Variant
+from launch.model.variants import VARIANTS, Variant, find_variant
 from launch.sources.source import Fork, Registry, Source
 from launch.vscode.launch_file import parse_jsonc
 
@@ -266,6 +266,28 @@ def test_on_the_registry_the_kits_program_runs_with_the_same_arguments(file: Pat
 def test_each_tree_is_built_in_a_folder_of_its_own(file: Path, variant: Variant, source: str) -> None:
     found = jobs.load_tree("upstream", variant, rules.Selection(), SOURCES[source])
     assert found.onnx_path == paths.BUILD / "work" / variant.name / f"{variant.name}-8bit.onnx"
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_other_variants_run_from_the_configuration_of_their_kind(file: Path, source: str) -> None:
+    name, other = "75pc_sparse-08_head-2048_ffnn", "50pc_unstructured_sparse"
+    nncf = Path(load(UNSTRUCTURED, source).arguments.nncf_config or "")
+    nncf.parent.mkdir(parents=True, exist_ok=True)
+    nncf.write_text((paths.PACKAGE / "configs" / "nncf.json").read_text(encoding="utf-8"), encoding="utf-8")
+    hybrid = jobs.load_tree("upstream", find_variant(name), rules.Selection(), SOURCES[source])
+    config = json.loads(Path(hybrid.arguments.config_name or "").read_text(encoding="utf-8"))
+    assert (config["tx_block_overall_sparsity"], config["intermediate_size"]) == (0.75, 2048)
+    assert hybrid.onnx_path == paths.BUILD / "work" / name / f"{name}-8bit.onnx"
+    assert f"V: as {HYBRIDS[0]}" in hybrid.explain()
+    plain = jobs.load_tree("upstream", find_variant(other, "fp32"), rules.Selection(), SOURCES[source])
+    assert plain.onnx_path == paths.BUILD / "work" / "fp32" / other / f"{other}-fp32.onnx"
+    compression = json.loads(Path(plain.arguments.nncf_config or "").read_text(encoding="utf-8"))[
+        "compression"
+    ]
+    assert [(one["algorithm"], one["sparsity_init"]) for one in compression] == [("magnitude_sparsity", 0.5)]
+    change(file, CONFIG.format(HYBRIDS[0]), "generated/other/config.json")
+    with pytest.raises(KitError, match="the rule 'variant'"):
+        load(name, source)
 
 
 def test_a_tree_that_the_file_names_otherwise_is_refused(file: Path) -> None:
