@@ -545,8 +545,10 @@ def _qdq(given: Given) -> None:
     from .runtimes.running import NEWEST
     from .verify import tree
 
-    name = variants.find_variant(given.v).name if given.v else ""
-    places = publish.find_places(tree.choose_trees(_path(given, "out"), name), _path(given, "to"))
+    chosen = variants.find_variants(given.v) if given.v else []
+    trees = tree.choose_trees(_path(given, "out"), chosen)
+    quantized = [one for one in trees if chosen or variants.find_variant(one.name).quantized]
+    places = publish.find_places(quantized, _path(given, "to"))
     _enter(given)
     NEWEST.ensure()
     for folder, target in places:

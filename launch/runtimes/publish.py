@@ -42,9 +42,16 @@ def name_file(variant: Variant) -> str:
 def find_places(found: Sequence[Path], to: Path) -> List[Tuple[Path, Path]]:
     """Return each tree with the folder that its QDQ file appears in.
 
-    :raises KitError: it cannot be there.
+    :raises KitError: it cannot be there, or a tree is not quantized.
     """
     places = [(tree, to / tree.name) for tree in found]
+    plain = " ".join(tree.name for tree in found if not variants.find_variant(tree.name).quantized)
+    if plain or not places:
+        raise KitError(
+            "A tree of 32 bits has no quantizers: its ONNX file has standard operators already.",
+            where=f"V={plain}",
+            hint="Take that file, or name trees of 8 bits.",
+        )
     for tree, target in places:
         if tree in (to, *to.parents):
             raise KitError(
