@@ -160,7 +160,9 @@ OPTIONS: Dict[str, Option] = {
     "size": Option("full|small", "bench-pipeline: full, or small: a quick look on a two-layer model", "full"),
     "repeat": Option("<number>", "bench-pipeline: runs of each", "1"),
     "explain": Option("1|0", "show instead each part as in the file, as it runs, and by which rule", "0"),
-    "to": Option("<path>", "report: the page; package: the folder", otherwise="OUT/report.html; packages"),
+    "to": Option(
+        "<path>", "report: the page; package, qdq: the folder", otherwise="OUT/report.html; packages; qdq"
+    ),
     "format": Option("folder|tar", "package: a folder or one file", "folder"),
     "a": Option("<path>", "compare: an ONNX file, a tree or a folder of trees"),
     "b": Option("<path>", "compare: what A is compared with, of the same kind"),
@@ -520,6 +522,40 @@ def _package(given: Given) -> None:
         print(f"package  {paths.show_path(target)}", flush=True)
 
 
+@_command(
+    "qdq",
+    _TRUST,
+    "v out to python",
+    shown="[V=]",
+    v=Option("<name>", "the variant", otherwise="all that are there"),
+    out=_IN,
+    to=Option("<folder>", "the folder that the files appear in", str(paths.REPOSITORY / "qdq")),
+)
+def _qdq(given: Given) -> None:
+    """The trees in OUT, or one, in a form that every runtime reads.
+
+    <TO>/<V>/<V>-8bit-qdq.onnx has standard operators alone, where the tree's ONNX file has an
+    operator of OpenVINO's.  It appears once its weights are the tree's, and its outputs, in old and new
+    releases of ONNX Runtime and OpenVINO, those of the tree's IR.  What is current is not made again.
+
+    $ qdq
+    $ qdq --v 90pc_unstructured_sparse --to /data/qdq
+    """
+    from .runtimes import publish
+    from .runtimes.running import NEWEST
+    from .verify import tree
+
+    chosen = variants.find_variants(given.v) if given.v else []
+    trees = tree.choose_trees(_path(given, "out"), chosen)
+    quantized = [one for one in trees if chosen or variants.find_variant(one.name).quantized]
+    places = publish.find_places(quantized, _path(given, "to"))
+    _enter(given)
+    NEWEST.ensure()
+    for folder, target in places:
+        made = publish.make_qdq(folder, target)
+        print(f"qdq  {paths.show_path(target)}" + ("" if made else "  up to date"), flush=True)
+
+
 @_command("compare", _TRUST, "a b level python", required="a b")
 def _compare(given: Given) -> int:
     """Whether two trees, or folders of trees, are the same.
@@ -636,7 +672,7 @@ _WORDS = "arguments for pytest; those that begin with - after --"
 def _test(given: Given) -> None:
     """The tests, side by side.
 
-    Sets up SOURCE=registry and INPUT=hub first, on which they run.  `-n 0` after -- has them run one by one.
+    Sets up SOURCE=registry, INPUT=hub and the newest runtimes first.  `-n 0` after -- runs them one by one.
 
     $ test
     $ test tests/cli/test_cli.py
@@ -683,9 +719,10 @@ _TESTS = {
 
 def _run_tests(given: Given, *separate: Optional["Venv"]) -> None:
     from .build import hub
+    from .runtimes.running import NEWEST
 
     given.source, given.fast = "registry", OPTIONS["fast"].default
-    _set_up_alone(given, hub.ENVIRONMENT, *separate)
+    _set_up_alone(given, hub.ENVIRONMENT, NEWEST, *separate)
     _pytest(given)
 
 

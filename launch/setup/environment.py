@@ -25,6 +25,7 @@ class Venv:
     download: float  # of its bytes, where uv's cache has nothing
     smoke_test: str  # the Python code that must work before it counts as made
     base: Optional["Venv"] = None  # whose interpreter it is made with, and ready; None: one is looked for
+    versions: Tuple[str, ...] = interpreters.VERSIONS  # of Python that it may have, the best first
 
     @property
     def python(self) -> Path:
@@ -59,14 +60,14 @@ class Venv:
         own = stamp.made["python"]
         if python in ("", own):
             return True
-        found = interpreters.find_interpreter(python)
+        found = interpreters.find_interpreter(python, versions=self.versions)
         return found is not None and _same_file(Path(found.path), Path(own))
 
     def ensure(self, python: str = "") -> bool:
         """Make the environment if it is not ready, and return whether there was anything to do.
 
         :param python: the make variable ``PYTHON``: an environment of another interpreter is made again.
-        :raises KitError: the locks are not for this machine, uv or a Python 3.8 is not to be had, or a step
+        :raises KitError: the locks are not for this machine, uv or a Python is not to be had, or a step
             failed; the next call starts over.
         """
         if self.is_ready(python):
@@ -84,8 +85,8 @@ class Venv:
         known = str(self.base.python) if self.base else stamp.made["python"] if stamp and not python else ""
         if known:
             with contextlib.suppress(interpreters.Unusable):
-                return interpreters.probe_interpreter(known)
-        return interpreters.find_interpreter(python, tried)
+                return interpreters.probe_interpreter(known, self.versions)
+        return interpreters.find_interpreter(python, tried, self.versions)
 
     def _make(self, python: str, lock: int) -> None:
         machine.check_machine()
@@ -101,14 +102,14 @@ class Venv:
         steps = Steps(paths.BUILD / "log" / f"{self.folder.name.lstrip('.')}.log", lock)
         wanted = [
             *([] if uv else [f"uv, {format_size(installer.DOWNLOAD)}"]),
-            *([] if interpreter else [f"CPython 3.8, {format_size(interpreters.DOWNLOAD)}"]),
+            *([] if interpreter else [f"CPython {self.versions[0]}, {format_size(interpreters.DOWNLOAD)}"]),
             f"packages, {format_size(self.download)}, but for those in uv's cache",
         ]
         steps.say(
             f"{shown} for {self.purpose} takes {format_size(self.bytes)}; to download: {'; '.join(wanted)}"
         )
         uv = uv or installer.fetch_uv(steps)
-        interpreter = interpreter or interpreters.fetch_interpreter(uv, steps, tried)
+        interpreter = interpreter or interpreters.fetch_interpreter(uv, steps, tried, self.versions)
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
             self._stamp_file.unlink()
         if not keep:

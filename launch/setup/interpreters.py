@@ -1,8 +1,8 @@
-"""Finding the Python that the environment is made of.
+"""Finding the Python that an environment is made of.
 
-CPython 3.8 is the newest that all libraries of 2021 have wheels for.  What is called ``python3.8`` may be a
-shim of pyenv's that fails, may lack modules, or outlive what it was made of: so each candidate is run before
-it is believed.  Where none is left, uv fetches one.
+CPython 3.8 is the newest that all libraries of 2021 have wheels for; those of today need a later one.  What
+is called ``python3.8`` may be a shim of pyenv's that fails, may lack modules, or outlive what it was made of:
+so each candidate is run before it is believed.  Where none is left, uv fetches one.
 """
 
 import json
@@ -12,7 +12,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Tuple
+from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 from ..core.errors import KitError
 from ..core.progress import format_size
@@ -21,18 +21,17 @@ from .steps import Steps
 
 PROBE_SECONDS = 30.0  # for a candidate to say what it is; a start from a network drive takes some
 DOWNLOAD = 30e6  # bytes of the CPython that uv fetches, roughly
-_VERSION = "3.8"
-_NAME = f"python{_VERSION}"
+VERSIONS = ("3.8",)  # that the kit's own environment may have
 
-_PROBE = f"""
+_PROBE = """
 import json, os, platform, sys
 path = sys.executable
 if sys.prefix != sys.base_prefix:
     # An environment must not hang on another environment, which may be the one about to be replaced.
-    base = os.path.join(sys.base_prefix, "bin", "{_NAME}")
+    base = os.path.join(sys.base_prefix, "bin", "python%d.%d" % sys.version_info[:2])
     path = base if os.path.exists(base) else os.path.realpath(path)
 lacks = []
-for name in ("bz2", "ctypes", "distutils.core", "lzma", "ssl", "zlib"):
+for name in ("bz2", "ctypes", "lzma", "ssl", "zlib", *["distutils.core"][sys.version_info[:2] > (3, 8):]):
     try:
         __import__(name)
     except ImportError:
@@ -45,18 +44,18 @@ print(json.dumps(dict(
 
 
 class Interpreter(NamedTuple):
-    """A CPython 3.8 that has been run."""
+    """A CPython of a wanted version that has been run."""
 
     path: str  # of the interpreter itself; for a virtual environment's, of the one that that was made of
     version: str  # e.g. 3.8.18
 
 
 class Unusable(Exception):
-    """A candidate is not a CPython 3.8 that starts; the text completes the sentence "it ..."."""
+    """A candidate is not a wanted CPython that starts; the text completes the sentence "it ..."."""
 
 
-def probe_interpreter(path: str) -> Interpreter:
-    """Run ``path`` and return what it is; :class:`Unusable` where it is no CPython 3.8 that starts."""
+def probe_interpreter(path: str, versions: Sequence[str] = VERSIONS) -> Interpreter:
+    """Run ``path`` and return what it is; :class:`Unusable` where it is none of ``versions`` that starts."""
     try:
         answer = subprocess.run(
             [path, "-I", "-c", _PROBE],
@@ -80,7 +79,7 @@ def probe_interpreter(path: str) -> Interpreter:
         name = f"{facts['implementation']} {facts['version']}"
     except (ValueError, LookupError, TypeError):
         raise Unusable("does not answer as a Python does") from None
-    if not name.startswith(f"CPython {_VERSION}."):
+    if not name.startswith(tuple(f"CPython {version}." for version in versions)):
         raise Unusable(f"is {name}")
     if facts["lacks"]:
         raise Unusable(f"has no {' and no '.join(facts['lacks'])}")
@@ -91,34 +90,39 @@ def _lines(output: bytes) -> List[str]:
     return output.decode("utf-8", "replace").strip().splitlines()
 
 
-def find_interpreter(requested: str = "", tried: Optional[List[str]] = None) -> Optional[Interpreter]:
-    """Return the first CPython 3.8 here that starts; None where none does.
+def find_interpreter(
+    requested: str = "", tried: Optional[List[str]] = None, versions: Sequence[str] = VERSIONS
+) -> Optional[Interpreter]:
+    """Return the first CPython of ``versions``, the best first, here that starts; None where none does.
 
     :param requested: the make variable ``PYTHON``: a name on PATH or a path; nothing else is looked at then.
     :param tried: receives a line for each place that was tried.
     :raises KitError: the requested one is none.
     """
     if requested:
-        return _probe_requested(requested)
+        return _probe_requested(requested, versions)
     tried = [] if tried is None else tried
-    for origin, path in _candidates(tried):
+    for origin, path in _candidates(tried, versions):
         try:
-            return probe_interpreter(path)
+            return probe_interpreter(path, versions)
         except Unusable as reason:
             tried.append(f"{origin}: {path} {reason}")
     return None
 
 
-def fetch_interpreter(uv: str, steps: Steps, tried: List[str]) -> Interpreter:
-    """Have uv install a CPython 3.8 in its own folder; a KitError lists ``tried`` and ways out."""
+def fetch_interpreter(
+    uv: str, steps: Steps, tried: List[str], versions: Sequence[str] = VERSIONS
+) -> Interpreter:
+    """Have uv install the first of ``versions`` in its folder; a KitError lists ``tried`` and ways out."""
+    best = versions[0]
     try:
         steps.run(
-            f"fetching CPython {_VERSION}, {format_size(DOWNLOAD)}, with {uv}",
-            [uv, "python", "install", _VERSION],
+            f"fetching CPython {best}, {format_size(DOWNLOAD)}, with {uv}",
+            [uv, "python", "install", best],
             draws=True,
         )
-        for path in _managed():
-            return probe_interpreter(str(path))
+        for path in _managed([best]):
+            return probe_interpreter(str(path), [best])
         said = "none was there afterwards"
     except Unusable as reason:
         said = f"it {reason}"
@@ -126,12 +130,14 @@ def fetch_interpreter(uv: str, steps: Steps, tried: List[str]) -> Interpreter:
         words = [line.strip() for line in error.hint.splitlines() if re.match(r" *(error|cause):", line)]
         # The first says what failed, the last why.
         said = "; ".join(words[:1] + words[1:][-1:]) or error.where
+    name, wanted = f"python{best}", " or ".join(versions)
+    elsewhere = f"name one that is elsewhere: make setup PYTHON=/path/to/{name}"
     raise KitError(
-        f"There is no Python {_VERSION} here that starts, which the libraries need, and uv cannot fetch one.",
-        where="\n".join([*tried, f"uv python install {_VERSION}: {said}"]),
+        f"There is no Python {wanted} here that starts, which the libraries need, and uv cannot fetch one.",
+        where="\n".join([*tried, f"uv python install {best}: {said}"]),
         hint="Do one of these and run the command again:\n"
-        f"- name one that is elsewhere: make setup PYTHON=/path/to/{_NAME}\n"
-        f"- install one: pyenv install {_VERSION}.18, or a package of your system's\n"
+        f"- {elsewhere if versions is VERSIONS else f'put one on PATH, as {name}'}\n"
+        f"- install one: pyenv install {best}, or a package of your system's\n"
         "- check the network; behind a proxy set HTTPS_PROXY\n"
         "- name a mirror of uv's Pythons: UV_PYTHON_INSTALL_MIRROR=URL, or a list of one's own:"
         " UV_PYTHON_DOWNLOADS_JSON_URL=<file>\n"
@@ -139,10 +145,10 @@ def fetch_interpreter(uv: str, steps: Steps, tried: List[str]) -> Interpreter:
     )
 
 
-def _probe_requested(requested: str) -> Interpreter:
-    where = f"PYTHON={requested}"
+def _probe_requested(requested: str, versions: Sequence[str]) -> Interpreter:
+    where, wanted = f"PYTHON={requested}", " or ".join(versions)
     hint = (
-        f"Name a CPython {_VERSION}, such as PYTHON=/usr/bin/{_NAME},"
+        f"Name a CPython {wanted}, such as PYTHON=/usr/bin/python{versions[0]},"
         " or leave PYTHON out: the kit then looks for one."
     )
     by_path = os.sep in requested
@@ -150,39 +156,44 @@ def _probe_requested(requested: str) -> Interpreter:
     if path is None:
         raise KitError(f"There is no program called {requested!r} on PATH.", where=where, hint=hint)
     try:
-        return probe_interpreter(path)
+        return probe_interpreter(path, versions)
     except Unusable as reason:
         raise KitError(
-            f"PYTHON is not a CPython {_VERSION} that starts: {path} {reason}.", where=where, hint=hint
+            f"PYTHON is not a CPython {wanted} that starts: {path} {reason}.", where=where, hint=hint
         ) from None
 
 
-def _candidates(tried: List[str]) -> Iterator[Tuple[str, str]]:
+def _candidates(tried: List[str], versions: Sequence[str]) -> Iterator[Tuple[str, str]]:
     """Yield the interpreters to try, nearest first, with their places; ``tried`` gets those without."""
     # pyenv's shims are on PATH at best; what they stand for is here, whichever version is selected.
     pyenv = Path(os.environ.get("PYENV_ROOT") or Path(os.environ.get("HOME") or os.devnull) / ".pyenv")
-    own = [Path(sys.executable)] if sys.executable and sys.version.startswith(f"{_VERSION}.") else []
-    on_path = [Path(folder) / _NAME for folder in os.get_exec_path()]
+    own = "{}.{}".format(*sys.version_info) in versions and sys.executable
+    names = [f"python{version}" for version in versions]
+    on_path = [Path(folder) / name for name in names for folder in os.get_exec_path()]
     for origin, paths in (
-        ("the running interpreter", own),
-        (f"{_NAME} on PATH", [path for path in on_path if os.access(path, os.X_OK)]),
-        ("pyenv", _newest_first(pyenv / "versions", f"{_VERSION}.*")),
-        ("uv", _managed()),
+        ("the running interpreter", [Path(own)] if own else []),
+        (f"{' or '.join(names)} on PATH", [path for path in on_path if os.access(path, os.X_OK)]),
+        ("pyenv", _newest_first(pyenv / "versions", "", versions)),
+        ("uv", _managed(versions)),
     ):
         if not paths:
             tried.append(f"{origin}: nothing there")
         yield from ((origin, str(path)) for path in paths)
 
 
-def _managed() -> List[Path]:
-    """Return the Pythons 3.8 that uv has installed (its documentation, "Storage")."""
+def _managed(versions: Sequence[str]) -> List[Path]:
+    """Return the wanted Pythons that uv has installed (its documentation, "Storage")."""
     folder = {**os.environ, **derive_uv_settings(os.environ)}.get("UV_PYTHON_INSTALL_DIR", "")
     usual = find_uv_folder(os.environ, "XDG_DATA_HOME", ".local/share") / "python"
-    return _newest_first(Path(folder) if folder else usual, f"cpython-{_VERSION}.*")
+    return _newest_first(Path(folder) if folder else usual, "cpython-", versions)
 
 
-def _newest_first(folder: Path, names: str) -> List[Path]:
+def _newest_first(folder: Path, prefix: str, versions: Sequence[str]) -> List[Path]:
     def numbers(path: Path) -> List[int]:
         return [int(number) for number in re.findall(r"\d+", path.parent.parent.name)]
 
-    return sorted(folder.glob(f"{names}/bin/{_NAME}"), key=numbers, reverse=True)
+    found = (
+        sorted(folder.glob(f"{prefix}{version}.*/bin/python{version}"), key=numbers, reverse=True)
+        for version in versions
+    )
+    return [path for paths in found for path in paths]

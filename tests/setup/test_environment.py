@@ -27,7 +27,7 @@ from launch.setup import steps as steps_module
 from launch.setup.environment import Venv
 
 LOCK_DIRECTORY = paths.ENVIRONMENT_DATA
-ALL_LOCKS = ("installer", "runtime", "report", "dev", "sources", "mo2021", "hub")
+ALL_LOCKS = ("installer", "runtime", "report", "dev", "sources", "mo2021", "hub", "runtimes")
 
 # --- finding a Python 3.8 --------------------------------------------------------------------------------
 
@@ -85,10 +85,9 @@ def test_the_probe_on_a_real_interpreter():
     assert interpreters.probe_interpreter(found.path).path == found.path
 
 
-def test_the_probe_on_a_real_interpreter_of_another_version(monkeypatch):
-    monkeypatch.setattr(interpreters, "_VERSION", "3.4")
+def test_the_probe_on_a_real_interpreter_of_another_version():
     with pytest.raises(interpreters.Unusable, match=r"^is CPython 3\.\d+\.\d+"):
-        interpreters.probe_interpreter(REAL)
+        interpreters.probe_interpreter(REAL, ("3.4", "3.5"))
 
 
 def test_a_good_one_on_path(machine):
@@ -129,15 +128,36 @@ def uv_that_fetches(machine):
     return script(machine / "bin/uv", UV.format(have=have, folder=have.parent, ready=ready))
 
 
-def fetch(uv, tried=()):
+def fetch(uv, tried=(), versions=interpreters.VERSIONS):
     with Path(os.devnull).open() as lock:
         steps = steps_module.Steps(Path(uv).with_name("log"), lock.fileno())
-        return interpreters.fetch_interpreter(uv, steps, list(tried))
+        return interpreters.fetch_interpreter(uv, steps, list(tried), versions)
 
 
 def test_one_that_uv_has_installed(machine):
     path = fake(managed(machine), version="3.8.20")
     assert interpreters.find_interpreter() == (path, "3.8.20")
+
+
+def test_of_several_wanted_versions_the_first_is_the_best(machine, monkeypatch):
+    monkeypatch.setattr(sys, "executable", REAL)  # a 3.8, which is not wanted
+    found = {}
+    for version in ("3.8.18", "3.11.7", "3.12.1"):
+        path = pyenv(machine, version).with_name("python" + version.rpartition(".")[0])
+        found[version] = fake(path, version=version)
+    for wanted, version in ((("3.12", "3.11"), "3.12.1"), (("3.13", "3.11", "3.12"), "3.11.7")):
+        assert interpreters.find_interpreter(versions=wanted).path == found[version]
+    tried = []
+    assert interpreters.find_interpreter("", tried, ("3.14", "3.13")) is None
+    assert tried[1] == "python3.14 or python3.13 on PATH: nothing there"
+
+
+def test_where_no_later_one_is_uv_fetches_the_best(machine):
+    uv = script(machine / "bin/uv", "echo error: it is not to be had: $* >&2; exit 2")
+    with pytest.raises(KitError, match=r"no Python 3\.13 or 3\.12 here") as caught:
+        fetch(uv, ["pyenv: nothing there"], ("3.13", "3.12"))
+    assert caught.value.where.splitlines()[-1].endswith("it is not to be had: python install 3.13")
+    assert "put one on PATH, as python3.13" in caught.value.hint
 
 
 def test_no_python_at_all_lists_every_place(machine):
@@ -325,7 +345,7 @@ def steps(checkout, monkeypatch):
     monkeypatch.setattr(installer, "find_uv", lambda: "/usr/bin/uv")
     recorder.python = fake(checkout.parent / "python/python3.8")
     recorder.other = fake(checkout.parent / "other/python3.8", version="3.8.9")
-    monkeypatch.setattr(interpreters, "_candidates", lambda _: iter([("here", recorder.python)]))
+    monkeypatch.setattr(interpreters, "_candidates", lambda *_: iter([("here", recorder.python)]))
     return recorder
 
 
@@ -451,7 +471,7 @@ def test_a_lost_interpreter_is_noticed_and_replaced(steps, monkeypatch):
     Path(steps.python).unlink()
     assert not steps.venv.is_ready()
     words(steps)
-    monkeypatch.setattr(interpreters, "_candidates", lambda _: iter([("here", steps.other)]))
+    monkeypatch.setattr(interpreters, "_candidates", lambda *_: iter([("here", steps.other)]))
     assert steps.venv.ensure() is True
     assert words(steps) == NEW
 
@@ -461,7 +481,7 @@ def test_where_none_is_left_uv_fetches_one(steps, monkeypatch, capsys):
     steps.venv.ensure()
     Path(steps.python).unlink()
     words(steps)
-    monkeypatch.setattr(interpreters, "_candidates", lambda _: iter([]))
+    monkeypatch.setattr(interpreters, "_candidates", lambda *_: iter([]))
     monkeypatch.setattr(installer, "find_uv", lambda: "")
     told = []
 
@@ -908,25 +928,38 @@ def test_a_lock_has_what_its_source_asks_for(name):
         assert requirement.specifier.contains(version, prereleases=True), (str(requirement), version)
 
 
-def test_no_excluded_package_is_locked():
-    excluded = {canonicalize_name(requirement.name) for requirement in exclusions()}
+EXCLUSIONS = {
+    "runtime": "exclude.txt",
+    **{name: f"{name}-exclude.txt" for name in ("mo2021", "hub", "runtimes")},
+}
+
+
+@pytest.mark.parametrize("name", EXCLUSIONS)
+def test_no_excluded_package_is_locked(name):
+    excluded = {canonicalize_name(requirement.name) for requirement in exclusions(name)}
     assert excluded
-    assert not excluded & set(locked("runtime"))
+    assert not excluded & set(locked(name))
 
 
-def exclusions():
-    lines = (LOCK_DIRECTORY / "exclude.txt").read_text().splitlines()
+def exclusions(name):
+    lines = (LOCK_DIRECTORY / EXCLUSIONS[name]).read_text().splitlines()
     return [Requirement(line) for line in lines if line.strip() and not line.startswith("#")]
 
 
-def test_exclusions_never_apply():
-    for requirement in exclusions():
+@pytest.mark.parametrize("name", EXCLUSIONS)
+def test_exclusions_never_apply(name):
+    for requirement in exclusions(name):
         assert requirement.marker is not None
         assert not requirement.marker.evaluate(), requirement
 
 
 def test_locks_agree():
-    for one, other in (("runtime", "dev"), ("runtime", "installer"), ("dev", "installer")):
+    for one, other in (
+        ("runtime", "dev"),
+        ("runtime", "report"),
+        ("runtime", "installer"),
+        ("dev", "installer"),
+    ):
         first, second = locked(one), locked(other)
         shared = set(first) & set(second)
         assert {name: first[name] for name in shared} == {name: second[name] for name in shared}, (one, other)

@@ -14,3 +14,4 @@ resolve report.in --output-file report.lock
 resolve dev.in --output-file dev.lock
 resolve mo2021.in --override mo2021-exclude.txt --output-file mo2021.lock
 resolve hub.in --override hub-exclude.txt --output-file hub.lock
+resolve runtimes.in --python-version 3.11 --override runtimes-exclude.txt --output-file runtimes.lock

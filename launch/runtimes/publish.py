@@ -1,0 +1,213 @@
+"""``make qdq``: the folder ``TO/<V>/`` with a tree's QDQ file, what was checked of it, and checksums."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any, Dict, List, Optional, Sequence, Tuple
+
+from ..artifact import sums, trees
+from ..artifact.provenance import find_disagreements, read_provenance
+from ..build import preflight
+from ..core import files, machine, paths
+from ..core.errors import KitError
+from ..core.progress import Progress, format_size
+from ..model import variants
+from ..model.variants import Spec, Variant
+from ..setup import requirements
+from ..verify import checks as check_results
+from ..verify.checks import Check
+from ..verify.ir import AS_RUN_TOLERANCE, make_feeds, measure_difference
+from .convert import convert_apart
+from .file_checks import SLACK, Facts
+from .running import NEWEST, RUNTIMES, require_answer, run_model
+
+RECORD = "qdq.json"
+"""What the file was made from, and what was checked and measured."""
+
+FORMAT = 1
+"""The form of :data:`RECORD`."""
+
+_MEMORY = (0.4e9, 2.2)
+"""Peak bytes of the largest process: a constant, and for each byte of the tree's ONNX file.
+
+Fitted to two trees at full size, and rounded up.
+"""
+
+
+def name_file(variant: Variant) -> str:
+    """Return the name of a variant's QDQ file."""
+    return f"{variant.stem}-qdq.onnx"
+
+
+def find_places(found: Sequence[Path], to: Path) -> List[Tuple[Path, Path]]:
+    """Return each tree with the folder that its QDQ file appears in.
+
+    :raises KitError: it cannot be there, or a tree is not quantized.
+    """
+    places = [(tree, to / tree.name) for tree in found]
+    plain = " ".join(tree.name for tree in found if not variants.find_variant(tree.name).quantized)
+    if plain or not places:
+        raise KitError(
+            "A tree of 32 bits has no quantizers: its ONNX file has standard operators already.",
+            where=f"V={plain}",
+            hint="Take that file, or name trees of 8 bits.",
+        )
+    for tree, target in places:
+        if tree in (to, *to.parents):
+            raise KitError(
+                "The file would be in the tree itself.", where=f"TO={to}", hint="Set TO= to another folder."
+            )
+        _check_target(target)
+    return places
+
+
+def _check_target(target: Path) -> None:
+    if target.is_symlink() or (target.exists() and not _is_ours(target)):
+        raise KitError(
+            "Where the file is to be, there is something that the kit did not put there, or that was changed"
+            " since.",
+            where=paths.show_path(target),
+            hint="Move it away, or set TO= to another folder.",
+        )
+
+
+def _is_ours(target: Path) -> bool:
+    """Return whether a folder is an earlier result that nobody has changed."""
+    try:
+        entries = sums.read_sums(target)
+        return RECORD in entries and not sums.find_faults(target, entries, lambda _: None)
+    except (KitError, OSError):
+        return False
+
+
+def make_qdq(tree: Path, target: Path) -> bool:
+    """Make a tree's QDQ file; ``target`` appears, or is replaced, in one step, once all checks have passed.
+
+    :return: whether there was anything to do.
+    :raises KitError: the tree is not as published, a check failed, or ``target`` cannot be written.
+    """
+    provenance, entries = read_provenance(tree), sums.read_sums(tree)
+    key = _key(entries)
+    if _read_key(target) == key:
+        return False
+    variant = variants.find_variant(tree.name)
+    onnx = tree / f"{variant.stem}.onnx"
+    size = onnx.stat().st_size
+    need = preflight.Estimate(int(_MEMORY[0] + _MEMORY[1] * size), size // 4 + SLACK, 0, 0, 0)
+    preflight.check_memory(f"The QDQ file of {variant.name}", need)
+    try:
+        machine.check_disk(f"The QDQ file of {variant.name}", target.parent, need.disk)
+    except KitError as error:
+        hint = "Free disk space, or set TO= to a folder on another disk."
+        raise KitError(error.what, where=error.where, hint=hint) from None
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        trees.recover_tree(target.parent, variant)
+        _check_target(target)
+        with files.hold_folder(target.parent), Progress(f"{variant.name} qdq", None) as progress:
+            _check_tree(tree, provenance, entries, progress)
+            _make(tree, provenance, target, key, progress)
+    except OSError as error:
+        raise KitError(
+            f"The QDQ file cannot be made: {error.strerror or error}.",
+            where=str(error.filename or paths.show_path(target)),
+            hint="Free disk space, or correct the permissions.  An earlier one is untouched.",
+        ) from None
+    return True
+
+
+def _key(entries: Dict[str, str]) -> Dict[str, Any]:
+    """Return what a result depends on: the tree's files, this room, and the runtimes that it is tried in."""
+    own = Path(__file__).parent
+    return {
+        "tree": entries,
+        "kit": files.digest_files(own.glob("*.py"), own),
+        "runtimes": {lock: requirements.digest_lock(lock) for lock in ("report.lock", *NEWEST.locks)},
+    }
+
+
+def _read_key(target: Path) -> Optional[Any]:
+    """Return the key of a result that is there with its files' sizes; None where there is none."""
+    try:
+        record = trees.parse_json(files.read_bytes(target / RECORD, trees.MAX_BYTES))
+        intact = record["format"] == FORMAT and trees.is_intact(target, record["files"], by_hash=False)
+        return record["key"] if intact else None
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
+
+
+def _check_tree(tree: Path, provenance: trees.Content, entries: Dict[str, str], progress: Progress) -> None:
+    """:raises KitError: a tree is not as it was published."""
+    faults = sums.find_faults(tree, entries, lambda name: progress.tick(f"checksum of {name}"))
+    faults += find_disagreements(tree, entries, provenance)
+    if faults:
+        raise KitError(
+            f"The tree is not as it was published: {check_results.list_some(faults)}.",
+            where=paths.show_path(tree),
+            hint=f"Make it again (make variant V={tree.name}), or copy it again from where it came.",
+        )
+
+
+def _make(
+    tree: Path, provenance: trees.Content, target: Path, key: Dict[str, Any], progress: Progress
+) -> None:
+    variant = variants.find_variant(tree.name)
+    staging = target.with_name(f".{variant.name}.new")
+    try:
+        staging.mkdir()
+        made = staging / name_file(variant)
+        checks, facts = convert_apart(tree / f"{variant.stem}.onnx", made, progress.tick)
+        _require(checks, tree)
+        spec = Spec.from_model(variant.name, provenance["model"])
+        more, facts["outputs"] = check_outputs(tree / "ir" / f"{variant.stem}.xml", made, spec, progress)
+        _require(more, tree)
+        described = trees.describe_files(staging, [made.name])
+        record = {
+            "format": FORMAT,
+            "variant": variant.name,
+            "key": key,
+            "files": described,
+            "checks": [vars(check) for check in (*checks, *more)],
+            "measured": facts,
+            "processor": machine.read_processor(),
+        }
+        files.write_text(staging / RECORD, json.dumps(record, indent=2, sort_keys=True) + "\n")
+        sums.write_sums(staging, {name: entry["sha256"] for name, entry in described.items()})
+        trees.replace_tree(target, staging, target.with_name(f".{variant.name}.old"))
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    progress.done(f"{format_size(facts['bytes'])}, {len(checks) + len(more)} checks passed")
+
+
+def _require(checks: Sequence[Check], tree: Path) -> None:
+    """:raises KitError: a check failed."""
+    faults = [f"{check.name}: {check.text}" for check in checks if not check.passed]
+    if faults:
+        raise KitError(
+            "\n".join([f"The QDQ file of {tree.name} is not what it must be, and is not kept:", *faults]),
+            where=paths.show_path(tree),
+            hint=f"Measure the tree itself: make verify V={tree.name}",
+        )
+
+
+def check_outputs(ir: Path, made: Path, spec: Spec, progress: Progress) -> Tuple[List[Check], Facts]:
+    """Return the checks of a file's outputs in each runtime, and by how much they differ.
+
+    They are compared with those of the IR at ``ir`` in the runtime that trees are verified in.
+    """
+    feeds = make_feeds(spec)
+    reference = RUNTIMES[0]
+    wanted = require_answer(run_model(reference, ir, feeds, progress.tick), reference, ir)
+    checks: List[Check] = []
+    measured: Facts = {}
+    for runtime in RUNTIMES:
+        found = run_model(runtime, made, feeds, progress.tick)
+        name = f"outputs in {runtime.label}"
+        if found.error:
+            checks.append(Check(name, False, found.error[: check_results.LONGEST]))
+            continue
+        apart = measure_difference(wanted, found.outputs)
+        measured[runtime.label] = {"difference": apart, "tolerance": AS_RUN_TOLERANCE}
+        text = f"{apart:.2g} of a standard deviation from the IR's (at most {AS_RUN_TOLERANCE})"
+        checks.append(Check(name, apart <= AS_RUN_TOLERANCE, text))
+    return checks, measured
