@@ -328,7 +328,7 @@ def load_tree(launch: str, variant: Variant, selection: rules.Selection, source:
     if quantized != variant.quantized:
         raise KitError(
             f"The NNCF config {'quantizes' if quantized else 'does not quantize'}, and {variant.name}"
-            f" is {'not' if quantized else ''} quantized.".replace("  ", " "),
+            f" is {'not ' if quantized else ''}quantized.",
             where=f"{job.named('nncf_config')}={config}",
             hint="Correct the config's algorithms, or name a variant of the other precision (PRECISION=).",
         )

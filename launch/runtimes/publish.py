@@ -95,11 +95,7 @@ def make_qdq(tree: Path, target: Path) -> bool:
     size = onnx.stat().st_size
     need = preflight.Estimate(int(_MEMORY[0] + _MEMORY[1] * size), size // 4 + SLACK, 0, 0, 0)
     preflight.check_memory(f"The QDQ file of {variant.name}", need)
-    try:
-        machine.check_disk(f"The QDQ file of {variant.name}", target.parent, need.disk)
-    except KitError as error:
-        hint = "Free disk space, or set TO= to a folder on another disk."
-        raise KitError(error.what, where=error.where, hint=hint) from None
+    machine.check_disk(f"The QDQ file of {variant.name}", target.parent, need.disk, "TO")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         trees.recover_tree(target.parent, variant)
