@@ -395,42 +395,85 @@ def _configurations(given: Given) -> List[str]:
 @_command(
     "evaluate",
     _MAKE,
-    f"predictions {_RUN} weights",
-    shown="[PREDICTIONS=]",
-    validation_file=Option("<file>", "INPUT=files or PREDICTIONS: questions to evaluate on"),
+    f"v precision out predictions {_RUN} weights",
+    shown="[V=]",
+    v=Option("<names>", "variants: trees in OUT, not a model folder"),
+    validation_file=Option("<file>", "V, PREDICTIONS or INPUT=files: questions to evaluate on"),
+    model=Option("<folder>", "INPUT=files: the model folder; with V: the tokenizer's, if not the sample's"),
+    weights=Option(
+        "random|<folder>",
+        "random, drawn from the seed; with V: the checkpoint that the trees were made from",
+        otherwise="the model folder's; the sample's are random",
+    ),
 )
 def _evaluate(given: Given) -> None:
-    """Exact match and F1 of a model on questions.
+    """Exact match and F1 of a model, of published trees, or of answers, on questions.
 
     By default the full-size model on the sample, which takes some minutes: its weights are random, and
     the result says so.  A model folder's are read from model.safetensors or pytorch_model.bin, or from
-    several such files with their index.  With PREDICTIONS, answers that are there already are scored:
-    one JSON object of question ids and answers.  A question that is not in it counts 0.
+    several such files with their index.  With V, OpenVINO runs the ONNX file and the IR of the trees in
+    OUT, torch the checkpoint, if one is named, and OUT/<V>-evaluation.json is written.  With PREDICTIONS,
+    answers that are there already are scored: one JSON object of question ids and answers.  A question
+    that is not in it counts 0.
 
     $ evaluate
+    $ evaluate --v 90pc_unstructured_sparse --validation-file dev.json
     $ evaluate --input files --model my-bert --validation-file dev.json
     $ evaluate --predictions answers.json --validation-file dev.json
     """
     from .build import jobs, other_jobs
 
-    if given.predictions:
-        _score(given)
+    if given.predictions or given.v:
+        _score(given) if given.predictions else _evaluate_trees(given)
         return
+    _refuse(given, ("out", "precision"), "without V: no tree is evaluated.", ", or name trees")
     source = _source(given)
     job = jobs.load_job(given.launch, "evaluate", _selection(given), source)
     print(other_jobs.evaluate_job(job, lambda: _set_up(given, source)))
 
 
+def _refuse(given: Given, names: Sequence[str], why: str, instead: str = "") -> None:
+    """:raises KitError: one of the options ``names`` was given; ``instead``: what else to leave out."""
+    for name in given.typed:
+        if name in names:
+            raise KitError(
+                f"{name.upper()} has no meaning {why}",
+                where=f"{name.upper()}={getattr(given, name)}",
+                hint=f"Leave {name.upper()} out{instead}.",
+            )
+
+
+def _evaluate_trees(given: Given) -> None:
+    from .build import rules, tree_evaluation
+    from .verify import tree
+
+    _refuse(given, ("train_file", "seed", "launch"), "with V: the trees are there already.")
+    chosen = tree.choose_trees(_path(given, "out"), variants.find_variants(given.v, given.precision))
+    questions, model = rules.choose_questions(
+        given.input if "input" in given.typed else "files",
+        given.model,
+        given.validation_file,
+        given.hub,
+        lambda: _ready_environment(given),
+    )
+    _enter(given)
+    source = _source(given)
+    _set_up(given, source)
+    inputs = tree_evaluation.Inputs(
+        questions,
+        model,
+        _path(given, "weights") if given.weights else None,
+        machine.parse_threads(given.threads) or machine.count_torch_threads(os.environ),
+    )
+    print(tree_evaluation.format_table(tree_evaluation.evaluate_trees(chosen, inputs, source.python_path)))
+
+
 def _score(given: Given) -> None:
     from .build import other_jobs
 
-    for name in given.typed:
-        if name not in ("predictions", "validation_file", "python"):  # in PYTHON the kit itself may run
-            raise KitError(
-                f"{name.upper()} has no meaning with PREDICTIONS: no model answers.",
-                where=f"{name.upper()}={getattr(given, name)}",
-                hint=f"Leave {name.upper()} out, or PREDICTIONS.",
-            )
+    taken = ("predictions", "validation_file", "python")  # in PYTHON the kit itself may run
+    others = [name for name in COMMANDS["evaluate"].options if name not in taken]
+    _refuse(given, others, "with PREDICTIONS: no model answers.", ", or PREDICTIONS")
     if not given.validation_file:
         raise KitError(
             "PREDICTIONS needs the questions that were answered.",

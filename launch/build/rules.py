@@ -336,6 +336,32 @@ def choose_inputs(
     )
 
 
+def choose_questions(
+    kind: str, model: str, validation_file: str, listing: str, ready: Callable[[], None]
+) -> Tuple[Path, Optional[Path]]:
+    """Return the questions to evaluate trees on, and the tokenizer's folder, None if none is named.
+
+    :raises KitError: a value is not allowed, goes with another INPUT, or no questions are named.
+    """
+    assumed = str(paths.SAMPLE / "model") if kind == "files" and not model else model
+    chosen = choose_inputs(kind, assumed, "", validation_file, "", "", listing, ready)
+    questions, folder = chosen.validation_file, chosen.model if model else None
+    if kind == "sample":
+        questions, folder = paths.SAMPLE / "validation.json", paths.SAMPLE / "model"
+    elif chosen.listing is not None:
+        from . import hub  # imported where something is read from there
+
+        found = hub.fetch_local(chosen.listing, "validation", False, ready)
+        questions, folder = found.questions, found.model
+    if questions is None:
+        raise KitError(
+            "Trees are evaluated on questions, and none are named.",
+            where="VALIDATION_FILE is empty",
+            hint="Give VALIDATION_FILE=<questions in SQuAD's JSON, nested or flat>, or INPUT=hub.",
+        )
+    return questions, folder
+
+
 def _config_for(model: Path, name: str, variant: Variant, committed: Path) -> Path:
     """Return the hybrid config cut from ``model``, ``name`` in errors: the committed one if the same."""
     where, dense = str(bert_config.find_config(model)), bert_config.read_config(model, name)

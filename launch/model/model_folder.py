@@ -56,6 +56,26 @@ def find_checkpoint(folder: Path) -> Path:
     )
 
 
+def digest_checkpoint(folder: Path) -> str:
+    """Return the sha256 of a folder's weights: the file's, or one of the index and the files that it lists.
+
+    :raises KitError: errors as :func:`find_checkpoint`; or the index is none.
+    """
+    path = find_checkpoint(folder)
+    if path.suffix != ".json":
+        return files.digest_file(path)
+    content = files.read_json(path)
+    places = content.get("weight_map") if isinstance(content, dict) else None
+    listed = {str(name) for name in places.values()} if isinstance(places, dict) else set()
+    if not listed or not all((folder / name).is_file() for name in listed):
+        raise KitError(
+            "The checkpoint's index does not list files of its folder.",
+            where=str(path),
+            hint="Put all of its files there.",
+        )
+    return files.digest_files([path, *(folder / name for name in listed)], folder)
+
+
 def check_tokenizer(folder: Path, shape: BertShape, tokens: int) -> None:
     """Check the tokenizer's files, and that it fits the model and features of ``tokens`` tokens.
 

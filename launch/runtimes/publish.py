@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 from ..artifact import sums, trees
-from ..artifact.provenance import find_disagreements, read_provenance
+from ..artifact.provenance import read_provenance
 from ..build import preflight
 from ..core import files, machine, paths
 from ..core.errors import KitError
@@ -17,6 +17,7 @@ from ..setup import requirements
 from ..verify import checks as check_results
 from ..verify.checks import Check
 from ..verify.ir import AS_RUN_TOLERANCE, make_feeds, measure_difference
+from ..verify.tree import require_published
 from .convert import convert_apart
 from .file_checks import SLACK, Facts
 from .running import NEWEST, RUNTIMES, require_answer, run_model
@@ -101,7 +102,7 @@ def make_qdq(tree: Path, target: Path) -> bool:
         trees.recover_tree(target.parent, variant)
         _check_target(target)
         with files.hold_folder(target.parent), Progress(f"{variant.name} qdq", None) as progress:
-            _check_tree(tree, provenance, entries, progress)
+            require_published(tree, provenance, entries, progress.tick)
             _make(tree, provenance, target, key, progress)
     except OSError as error:
         raise KitError(
@@ -130,18 +131,6 @@ def _read_key(target: Path) -> Optional[Any]:
         return record["key"] if intact else None
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
-
-
-def _check_tree(tree: Path, provenance: trees.Content, entries: Dict[str, str], progress: Progress) -> None:
-    """:raises KitError: a tree is not as it was published."""
-    faults = sums.find_faults(tree, entries, lambda name: progress.tick(f"checksum of {name}"))
-    faults += find_disagreements(tree, entries, provenance)
-    if faults:
-        raise KitError(
-            f"The tree is not as it was published: {check_results.list_some(faults)}.",
-            where=paths.show_path(tree),
-            hint=f"Make it again (make variant V={tree.name}), or copy it again from where it came.",
-        )
 
 
 def _make(

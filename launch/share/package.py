@@ -20,7 +20,7 @@ from ..core.progress import Progress
 from ..model import variants
 from ..verify import tree as verification
 from . import make_ticker, page, report
-from .tree import Tree
+from .tree import Tree, read_evaluation
 
 FORMATS = ("folder", "tar")
 
@@ -120,7 +120,9 @@ def make_package(tree: Path, target: Path, verify: Callable[[Path], None] = veri
     provenance = read_provenance(tree)
     to = target.parent
     try:
-        contents = _contents(Tree(tree, sums.read_sums(tree), [], provenance))
+        entries = sums.read_sums(tree)
+        evaluated, stale = read_evaluation(tree, entries)
+        contents = _contents(Tree(tree, entries, [], provenance, {} if stale else evaluated))
         need = sum(_size(content) for content, _ in contents.values()) + _SLACK
         machine.check_disk(f"Packaging {tree.name}", to, need, "TO")
         to.mkdir(parents=True, exist_ok=True)

@@ -6,6 +6,7 @@ import shlex
 from pathlib import Path
 from typing import Any, Dict, List, Sequence, Tuple
 
+from ..artifact import evaluation
 from ..core.progress import format_count, format_duration, format_size
 from ..model import hub_list, variants
 from . import tables
@@ -55,7 +56,7 @@ def draw_page(trees: Sequence[Tree], missing: Sequence[str]) -> str:
             trees=trees,
             missing=missing,
             damaged=[tree for tree in trees if tree.faults],
-            tables=tables.TABLES,
+            tables=tables.choose_tables(trees),
             panels=_panels,
             colours=COLOURS,
             overall=variants.OVERALL_SPARSITY,
@@ -99,6 +100,7 @@ def _environment(**options: Any) -> Any:
         count=lambda number: f"{number:,}",
         counted=format_count,
         commands=list_commands,
+        label=evaluation.LABELS.__getitem__,
         words=lambda argv: " ".join(shlex.quote(word) if " " in word else word for word in argv),
     )
     return environment

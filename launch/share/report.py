@@ -70,7 +70,7 @@ def write_report(out: Path, target: Path) -> List[Tree]:
 def write_text(trees: Sequence[Tree]) -> str:
     """Return the page's overview for the terminal, with findings, faults and missing variants."""
     lines = []
-    for title, columns in tables.TABLES.items():
+    for title, columns in tables.choose_tables(trees).items():
         cells = [[escape_text(column.cell(tree)).replace("\n", "?") for column in columns] for tree in trees]
         flush = [place for place, column in enumerate(columns) if column.number]
         rows = align_columns([[column.heading for column in columns], *cells], flush)
@@ -80,5 +80,6 @@ def write_text(trees: Sequence[Tree]) -> str:
             kind = "warning" if finding["known"] else "NOT EXPECTED"
             lines.append(f"{kind}: {tree.name}: {finding['kind']}: {finding['text']}")
         lines += [f"DAMAGED: {tree.name}: {fault}" for fault in tree.faults]
+        lines += [f"warning: {tree.name}: {tree.evaluation_fault}"] if tree.evaluation_fault else []
     lines += [f"missing: {name}" for name in _find_missing(trees)]
     return escape_text("\n".join(lines).rstrip())

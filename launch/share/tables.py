@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, Callable, Dict, Optional, Sequence
 
+from ..artifact import evaluation
 from ..core.progress import format_duration, format_size
 from .tree import Tree
 
@@ -116,3 +117,32 @@ TABLES: Dict[str, Sequence[Column]] = {
     ),
 }
 """Columns by title."""
+
+
+def _format_result(name: str) -> Callable[[Tree], str]:
+    def text(tree: Tree) -> str:
+        found = tree.evaluation.get("results", {}).get(name)
+        return f"{found['exact_match']:.2f} / {found['f1']:.2f}" if found else NOTHING
+
+    return text
+
+
+_EVALUATION = (
+    _NAME,
+    *(Column(label, _format_result(name)) for name, label in evaluation.LABELS.items()),
+    Column("questions", lambda t: f"{t.evaluation['questions']:,}" if t.evaluation else NOTHING),
+    Column("same answers", lambda t: f"{t.evaluation['same_answers']:,}" if t.evaluation else NOTHING),
+    Column("evaluation", lambda t: _describe_state(t), number=False),
+)
+
+
+def _describe_state(tree: Tree) -> str:
+    if tree.evaluation_fault:
+        return "STALE" if tree.evaluation else "UNREADABLE"
+    return "of these files" if tree.evaluation else NOTHING
+
+
+def choose_tables(trees: Sequence[Tree]) -> Dict[str, Sequence[Column]]:
+    """Return :data:`TABLES`, and one of exact match and F1 where a tree was evaluated."""
+    evaluated = any(tree.evaluation or tree.evaluation_fault for tree in trees)
+    return {**TABLES, **({"Exact match and F1, in percent": _EVALUATION} if evaluated else {})}

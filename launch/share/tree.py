@@ -2,10 +2,11 @@
 
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
+from ..artifact import evaluation as evaluation_file
 from ..artifact import provenance as provenance_file
 from ..artifact import sums
 from ..artifact.trees import PROVENANCE
@@ -51,12 +52,17 @@ class Matrix:
 
 @dataclass(frozen=True)
 class Tree:
-    """A tree as read, its faults a line each; ``sums`` and ``provenance`` are empty if unreadable."""
+    """A tree as read, its faults a line each; ``sums`` and ``provenance`` are empty if unreadable.
+
+    :param evaluation: the one beside it, empty if there is none; ``evaluation_fault``: why it does not count.
+    """
 
     folder: Path
     sums: Dict[str, str]
     faults: Sequence[str]
     provenance: Dict[str, Any]
+    evaluation: Mapping[str, Any] = field(default_factory=dict)
+    evaluation_fault: str = ""
 
     @property
     def name(self) -> str:
@@ -139,6 +145,22 @@ def find_trees(out: Path) -> List[Path]:
     return [out / name for name in found]
 
 
+def read_evaluation(folder: Path, entries: Mapping[str, str]) -> Tuple[Dict[str, Any], str]:
+    """Return the evaluation beside a tree (empty: none), and why it does not count (empty: it does).
+
+    :param entries: the tree's checksums.
+    """
+    try:
+        found = evaluation_file.read_evaluation(folder) or {}
+    except KitError as error:
+        return {}, hidden.remove_paths(error.what)
+    stale = found and not evaluation_file.is_current(found, entries)
+    return (
+        found,
+        "The evaluation is of other files than the tree's: it was made before them." if stale else "",
+    )
+
+
 def check_tree(folder: Path) -> Tree:
     """Read a tree and check its files; faults are in the result and raise nothing."""
     faults: List[str] = []
@@ -156,4 +178,5 @@ def check_tree(folder: Path) -> Tree:
         faults += provenance_file.find_disagreements(folder, entries, provenance)
     except KitError as error:
         faults += [f"{PROVENANCE}: {line}" for line in error.what.splitlines()]
-    return Tree(folder, entries, list(map(hidden.remove_paths, faults)), provenance)
+    faults = list(map(hidden.remove_paths, faults))
+    return Tree(folder, entries, faults, provenance, *read_evaluation(folder, entries))

@@ -24,7 +24,7 @@ from ..model.variants import (
     parse_name,
 )
 from . import ir, leaks, measuring
-from .checks import Check, Finding, make_check, shorten_error
+from .checks import Check, Finding, list_some, make_check, shorten_error
 from .degeneracy import find_degeneracy
 
 Tick = Callable[[Optional[str]], None]
@@ -156,6 +156,18 @@ def check_files(tree: Path, variant: Variant, tick: Tick) -> Tuple[List[Check], 
     except KitError as error:
         checks.append(Check("files: checksums", False, shorten_error(error.what)))
     return checks, entries
+
+
+def require_published(tree: Path, content: Mapping[str, Any], entries: Mapping[str, str], tick: Tick) -> None:
+    """:raises KitError: a tree's bytes are not as its checksums and its provenance list them."""
+    faults = sums.find_faults(tree, entries, lambda name: tick(f"checksum of {name}"))
+    faults += provenance.find_disagreements(tree, entries, dict(content))
+    if faults:
+        raise KitError(
+            f"The tree is not as it was published: {list_some(faults)}.",
+            where=paths.show_path(tree),
+            hint=f"Make it again (make variant V={tree.name}), or copy it again from where it came.",
+        )
 
 
 def _is_plain(path: Path) -> bool:
