@@ -11,7 +11,7 @@ GIVEN := $(foreach name,$(.VARIABLES),$(if $(filter command,$(origin $(name))),$
 $(foreach name,$(GIVEN),$(eval export LAUNCH_$(name:LAUNCH_%=%) := $$($(name))))
 export LAUNCH_MAKE := $(MAKECMDGOALS) $(addsuffix =,$(GIVEN))
 
-COMMANDS := all variant configs command evaluate
+COMMANDS := all variant configs command evaluate train
 COMMANDS += verify report package qdq compare
 COMMANDS += third_party patches-check patch-edit patch-export
 COMMANDS += bench-pipeline

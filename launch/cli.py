@@ -28,6 +28,7 @@ from .model.variants import VARIANTS
 
 if TYPE_CHECKING:
     from .build.rules import Selection
+    from .build.training import Training
     from .setup.environment import Venv
     from .sources.source import Source
 
@@ -159,9 +160,24 @@ OPTIONS: Dict[str, Option] = {
     "fast": Option("1|0", "with the patches that make runs faster and smaller and change no byte", "1"),
     "size": Option("full|small", "bench-pipeline: full, or small: a quick look on a two-layer model", "full"),
     "repeat": Option("<number>", "bench-pipeline: runs of each", "1"),
+    "train_python": Option(
+        "<path>",
+        "train: another Python to train with, which has torch, transformers (4.9 to 5) and accelerate",
+        otherwise="that of .venv",
+    ),
+    "accelerate": Option(
+        "<arguments>|<file>", "train: start it by `accelerate launch` with these, or with this config file"
+    ),
+    "threshold": Option(
+        "global|layer", "train: one threshold for all matrices, or one for each", otherwise="global"
+    ),
+    "epochs": Option("<number>", "train: epochs of the variant's training", otherwise="30"),
+    "hyperparameters": Option("<file>", "train: JSON that changes those in launch/train/hyperparameters.py"),
     "explain": Option("1|0", "show instead each part as in the file, as it runs, and by which rule", "0"),
     "to": Option(
-        "<path>", "report: the page; package, qdq: the folder", otherwise="OUT/report.html; packages; qdq"
+        "<path>",
+        "report: the page; package, qdq, train: the folder",
+        otherwise="OUT/report.html; packages; qdq; trained/<V>",
     ),
     "format": Option("folder|tar", "package: a folder or one file", "folder"),
     "a": Option("<path>", "compare: an ONNX file, a tree or a folder of trees"),
@@ -364,12 +380,16 @@ def _print_command(given: Given) -> None:
     $ command --v evaluate --explain
     $ command --v 90pc_unstructured_sparse | sh
     """
-    from .build import jobs, preflight
+    from .build import jobs, preflight, training
+    from .build.jobs import Run
 
     explain = is_yes(given.explain, "explain")
-    source = _source(given, told=False)
-    selection, names = _selection(given), _configurations(given)
-    runs = [jobs.run_of(given.launch, name, selection, source) for name in names]
+    if given.v == training.NAME:
+        runs: List[Run] = [_training(given)]
+    else:
+        source = _source(given, told=False)
+        selection, names = _selection(given), _configurations(given)
+        runs = [jobs.run_of(given.launch, name, selection, source) for name in names]
     texts = [run.explain() if explain else run.invocation.shell() for run in runs]
     text = ("\n\n" if explain else "\n").join(texts)
     for note in filter(None, dict.fromkeys(map(preflight.find_missing, runs))):
@@ -482,6 +502,53 @@ def _score(given: Given) -> None:
         )
     predictions = _path(given, "predictions")
     print(other_jobs.score_predictions(predictions, _path(given, "validation_file")))
+
+
+@_command(
+    "train",
+    _MAKE,
+    "v model train_file validation_file to train_python accelerate threshold seed epochs hyperparameters"
+    " threads explain launch python",
+    shown="[V=]",
+    v=Option("<name>", "the variant to train", otherwise="the launch file's"),
+    model=Option(
+        "<folder>", "the dense model: config.json, tokenizer, weights", otherwise="the launch file's"
+    ),
+    train_file=Option("<file>", "questions to train on", otherwise="the launch file's"),
+    validation_file=Option("<file>", "questions to evaluate on", otherwise="the launch file's"),
+    to=Option("<folder>", "the checkpoint that is made", otherwise="trained/<V>"),
+    seed=Option("<number>", "seed of order and dropout", otherwise="the launch file's, 42"),
+)
+def _train(given: Given) -> None:
+    """A variant's checkpoint, trained from a dense model.
+
+    The dense model is fine-tuned first if it has no question-answering head.  It is cut to the variant's
+    heads and feed-forward rows, and trained with it as teacher while single weights are pruned.  TO then
+    has config, tokenizer, weights and training.json.  What was interrupted goes on from the last saved
+    state, in <TO>.work.
+
+    $ train --v 90pc_sparse-08_head-2048_ffnn --model bert --train-file train.json --validation-file dev.json
+    $ train --train-python /opt/torch/bin/python --accelerate "--num_processes 8 --mixed_precision bf16"
+    """
+    from .build import training
+    from .sources.source import Registry
+
+    if is_yes(given.explain, "explain"):
+        print(_training(given).explain())
+        return
+    read = _training(given)
+    if read.source is not None:
+        _set_up(given, Registry())
+    print(training.train(read))
+
+
+def _training(given: Given) -> "Training":
+    from .build import training
+
+    texts = {name.upper(): text for name, text in vars(given).items() if isinstance(text, str)}
+    if given.command != "train":
+        texts.pop("V")  # which has named the configuration
+    return training.read_training(given.launch, texts, machine.parse_threads(given.threads))
 
 
 _IN = Option("<folder>", "the folder that the trees are in", OPTIONS["out"].default)

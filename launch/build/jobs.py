@@ -71,19 +71,44 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Job(Run):
+class Configured(Run):
+    """One configuration whose program the kit knows.
+
+    :param configuration: its entry in the launch file, for errors; None for one of upstream's.
+    :param arguments: its command line, parsed.
+    """
+
+    configuration: Optional[Configuration]
+    arguments: Any
+
+    def local(self, path: str) -> Path:
+        """Return a path of the command line, relative ones from the working directory."""
+        return Path(self.invocation.cwd) / path
+
+    def named(self, argument: str) -> str:
+        """Return what names an argument's file, for errors: a make variable, or its place in the file."""
+        option = f"--{argument}"
+        part = next((part for part in reversed(self.parts) if read_option(part) == option), None)
+        if part is None:
+            return option
+        variable = next((rule for rule in part.rules if rule in rules.VARIABLES), None)
+        if variable or self.configuration is None or not part.before or {*part.rules} - {_FLAT}:
+            return variable or option
+        return f"{self.configuration.place(self.configuration.path('args'))}: {option}"
+
+
+@dataclass(frozen=True)
+class Job(Configured):
     """One configuration that runs the question-answering program, the kit's or upstream's.
 
     :param variant: None where it makes no tree.
-    :param configuration: its entry in the launch file, for errors; None for one of upstream's.
     :param downloaded: its inputs on the hub, see :class:`launch.build.hub.Local`; None for others.
     :param flattened: the original of each question file that was converted for upstream's script.
     """
 
     source: Source
-    variant: Optional[Variant]
     arguments: Arguments
-    configuration: Optional[Configuration] = None
+    variant: Optional[Variant]
     downloaded: Optional[Mapping[str, Any]] = None
     flattened: Mapping[str, str] = field(default_factory=dict)
 
@@ -97,25 +122,10 @@ class Job(Run):
         """Whether the program is upstream's own script."""
         return rules.is_upstreams(self.source)
 
-    def local(self, path: str) -> Path:
-        """Return a path of the command line, relative ones from the working directory."""
-        return Path(self.invocation.cwd) / path
-
     def questions(self, argument: str) -> Optional[Path]:
         """Return the file of questions given as ``argument``, before conversion; None where there is none."""
         value = getattr(self.arguments, argument)
         return None if value is None else self.local(self.flattened.get(value, value))
-
-    def named(self, argument: str) -> str:
-        """Return what names an argument's file, for errors: a make variable, or its place in the file."""
-        option = f"--{argument}"
-        part = next((part for part in reversed(self.parts) if read_option(part) == option), None)
-        if part is None:
-            return option
-        variable = next((rule for rule in part.rules if rule in rules.VARIABLES), None)
-        if variable or self.configuration is None or not part.before or {*part.rules} - {_FLAT}:
-            return variable or option
-        return f"{self.configuration.place(self.configuration.path('args'))}: {option}"
 
     def shape(self) -> BertShape:
         """Return the dimensions of the job's model.
@@ -177,18 +187,18 @@ def load_job(launch: str, name: str, selection: rules.Selection, source: Source)
 
     :param launch: the launch file's path, or ``upstream`` for that of the transformers fork.
     """
-    return _job(_read(launch, name, source), name, selection, source)
+    return _job(read_configuration(launch, name, source), name, selection, source)
 
 
 def run_of(launch: str, name: str, selection: rules.Selection, source: Source) -> Run:
     """As :func:`load_job`, but a configuration of another program is returned as the file has it."""
-    read = _read(launch, name, source)
+    read = read_configuration(launch, name, source)
     if read.configuration is None or name in _JOBS or parse_name(name) or rules.runs_the_kits(read.rewriter):
         return _job(read, name, selection, source)
     return Run(name, read.rewriter.result(), read.origin, read.rewriter.parts(), source=None)
 
 
-class _Read(NamedTuple):
+class Read(NamedTuple):
     """A configuration as VS Code runs it; one of upstream's, without ``configuration``, as it runs here.
 
     :param entry: the variant whose configuration it is, of the kind of the job's; empty where none.
@@ -200,11 +210,12 @@ class _Read(NamedTuple):
     entry: str
 
 
-def _read(launch: str, name: str, source: Source) -> _Read:
+def read_configuration(launch: str, name: str, source: Source) -> Read:
+    """Return a configuration of the launch file, or of upstream's; a KitError where there is none."""
     if launch == upstream.UPSTREAM:
         rewriter = upstream.rewrite_upstream(name, source)
         origin = f"{upstream.name_upstream(name)!r} in {paths.show_path(upstream.find_upstream_file())}"
-        return _Read(rewriter, origin, None, upstream.name_entry(rewriter))
+        return Read(rewriter, origin, None, upstream.name_entry(rewriter))
     launch_file = files.expand_path(launch, "LAUNCH")
     configuration = _find_configuration(read_launch_file(launch_file), name)
     if configuration.here.get("envFile") is None:
@@ -216,7 +227,7 @@ def _read(launch: str, name: str, source: Source) -> _Read:
     rewriter.as_written(configuration.here, variables.substitute)
     found = configuration.name
     origin = f"{found!r} in {paths.show_path(launch_file)}"
-    return _Read(rewriter, origin if found == name else f"{name!r}, by {origin}", configuration, found)
+    return Read(rewriter, origin if found == name else f"{name!r}, by {origin}", configuration, found)
 
 
 def _find_configuration(launch_file: LaunchFile, name: str) -> Configuration:
@@ -236,7 +247,7 @@ def _tell_of_env_file() -> None:
         print(f"note: {note}", file=sys.stderr, flush=True)
 
 
-def _job(read: _Read, name: str, selection: rules.Selection, source: Source) -> Job:
+def _job(read: Read, name: str, selection: rules.Selection, source: Source) -> Job:
     """Return a configuration's job; a program that takes the kit's arguments may stand in the kit's place."""
     rewriter, configuration = read.rewriter, read.configuration
     where, hint = "", 'Set "program" to one of launch/qa/, or give the configuration another name.'
@@ -272,7 +283,7 @@ def _job(read: _Read, name: str, selection: rules.Selection, source: Source) -> 
         what = f"Make runs {name!r} as the question-answering program, and this is another"
         raise KitError(f"{what}, or has wrong arguments.  {error.what}", where=where, hint=hint) from None
     run = name, rewriter.result(), read.origin, rewriter.parts(), source
-    job = Job(*run, variant, arguments, configuration, selected.downloaded)
+    job = Job(*run, configuration, arguments, variant, selected.downloaded)
     return _flattened(job, rewriter)
 
 

@@ -13,7 +13,7 @@ from ..model.variants import BertShape
 
 if TYPE_CHECKING:  # not loaded for the help, which shows estimates
     from ..vscode.invocation import Invocation
-    from .jobs import Job, Run
+    from .jobs import Configured, Run
 
 GB = 1_000_000_000
 
@@ -155,23 +155,25 @@ def read_available_memory() -> Optional[int]:
     return min([int(found.group(1)) * 1024, *(most for most in left if most is not None)])
 
 
-def check_memory(name: str, need: Estimate) -> None:
-    """:raises KitError: the variant ``name`` does not fit into memory."""
+_SMALLER = "make a smaller variant (`make` lists them), or take a larger machine"
+
+
+def check_memory(name: str, need: Estimate, smaller: str = _SMALLER) -> None:
+    """:raises KitError: what is called ``name`` does not fit into memory; ``smaller``: what needs less."""
     free = read_available_memory()
     if os.environ.get(IGNORE_MEMORY) or free is None or free >= need.memory:
         return
     raise KitError(
         f"{name} needs about {need.memory / GB:.1f} GB of memory; {free / GB:.1f} GB are free.",
         where="memory of this machine",
-        hint="Close other programs, make a smaller variant (`make` lists them), or take a larger machine.\n"
-        f"{IGNORE_MEMORY}=1 tries all the same.",
+        hint=f"Close other programs, {smaller}.\n{IGNORE_MEMORY}=1 tries all the same.",
     )
 
 
 # --- the files of a job ----------------------------------------------------------------------------------
 
 
-def check_job(job: "Job") -> None:
+def check_job(job: "Configured") -> None:
     """Check what the kit's launch file names; upstream's is rewritten to what the kit has made.
 
     :raises KitError: working directory, interpreter, program or an argument's file cannot be used.
@@ -196,7 +198,7 @@ def check_job(job: "Job") -> None:
     if key:
         raise job.configuration.error(job.configuration.path(key), what, hint)
     for name in _READ:
-        value = getattr(job.arguments, name)
+        value = getattr(job.arguments, name, None)
         path = job.local(value or "")
         reason = files.explain_special(path) or ("" if path.exists() else "it does not exist")
         if value is not None and reason:
@@ -216,20 +218,20 @@ def _can_start(invocation: "Invocation") -> bool:
 
 def find_missing(run: "Run") -> str:
     """Return in one line what keeps a printed command from running, often the setup; empty: nothing."""
-    from .jobs import Job
+    from .jobs import Configured
 
     python = run.invocation.python
     folders = (run.invocation.env.get("PYTHONPATH") or "").split(os.pathsep)
     source = ""
     missing = python if python == str(paths.VENV_PYTHON) and not _can_start(run.invocation) else ""
-    if isinstance(run, Job):
+    if run.source is not None:
         source = f" SOURCE={run.source.name}"
         if str(run.source.tree) in folders and not run.source.tree.is_dir():
             missing = missing or str(run.source.tree)
     if missing:
         return f"note: `make setup{source}` comes first: {missing} is not there yet"
     try:
-        if isinstance(run, Job):
+        if isinstance(run, Configured):
             check_job(run)
     except KitError as error:
         return f"note: this would not run: {error.what}  ({error.where})"

@@ -32,7 +32,8 @@ PYTHON = "interpreter: the kit's environment"
 
 KINDS = ("sample", "files", "hub")
 
-VARIABLES = ("MODEL", "TRAIN_FILE", "VALIDATION_FILE")  # each is the rule by which an argument is changed
+VARIABLES = ("MODEL", "TRAIN_FILE", "VALIDATION_FILE", "TO", "HYPERPARAMETERS")
+"""Each is the rule by which an argument is changed."""
 
 _OFFLINE = ("TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE")
 
@@ -70,6 +71,11 @@ def set_threads(rewriter: Rewriter, threads: Optional[int], environ: Mapping[str
         if wanted > machine.count_cores():
             # Only then: with it, MKL does not choose fewer for a small product either.
             rewriter.set_variable("MKL_DYNAMIC", "FALSE", "more threads than there are cores")
+    drop_shells(rewriter, environ)
+
+
+def drop_shells(rewriter: Rewriter, environ: Mapping[str, str]) -> None:
+    """Drop the shell's variables that change what is computed, or how, but those that are set."""
     for name in sorted(environ):
         if name.startswith(machine.NOT_INHERITED) and name not in rewriter.env:
             rewriter.set_variable(name, None, "not from the shell: it changes what is computed, or how")

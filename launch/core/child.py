@@ -27,6 +27,7 @@ STATUS_FD = "LAUNCH_STATUS_FD"
 _started = time.monotonic()
 _TICK = 0.5  # seconds between two looks at the clock
 _TAIL_LINES = 15
+_LOOKED = 1 << 16  # letters at a log's end among which an error is looked for
 _PR_SET_PDEATHSIG = 1  # prctl(2)
 
 
@@ -77,12 +78,15 @@ def run_child(
     what: str,
     tick: Callable[[Optional[str]], None],
     inherit: Sequence[int] = (),
+    status: bool = True,
 ) -> Usage:
     """Run a command with ``env`` as its whole environment, append its output to ``log``, return its usage.
 
     :param what: the stage, for the error (``making the IR``).
     :param tick: called at least twice a second with the step that the child last reported, or None.
     :param inherit: file descriptors that the child keeps open.
+    :param status: whether steps and errors come by :data:`STATUS_FD`; where its own children would report,
+        which do not inherit it, they print instead, and the error is read from the log.
     :raises KitError: it could not be started, reported an error of the user's, or failed.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -95,7 +99,7 @@ def run_child(
         try:
             child = subprocess.Popen(
                 list(argv),
-                env={**env, STATUS_FD: str(send)},
+                env={**env, STATUS_FD: str(send)} if status else dict(env),
                 cwd=str(cwd),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -125,7 +129,7 @@ def run_child(
     if reported:
         raise reported[-1]
     if code != 0:
-        raise _failure(what, code, log)
+        raise (None if status else _find_error(log)) or _failure(what, code, log)
     scale = 1 if sys.platform == "darwin" else 1024  # ru_maxrss is in bytes there, in KiB elsewhere
     return Usage(time.monotonic() - started, usage.ru_maxrss * scale, usage.ru_utime + usage.ru_stime)
 
@@ -155,6 +159,19 @@ def _listen(descriptor: int, tick: Callable[[Optional[str]], None]) -> List[KitE
                         reported.append(KitError(**message["error"]))
                     step = message.get("step", step)
         tick(step)
+
+
+_PART = "((?:.+)(?:\n {7}.+)*)"
+_ERROR = re.compile(rf"^error: {_PART}(?:\nwhere: {_PART})?(?:\nto do: {_PART})?", re.M)
+
+
+def _find_error(log: Path) -> Optional[KitError]:
+    """Return the last error that a log has in the form of :class:`KitError`; None where it has none."""
+    found = _ERROR.findall(log.read_text(encoding="utf-8", errors="replace")[-_LOOKED:])
+    if not found:
+        return None
+    what, where, hint = (part.replace("\n" + " " * 7, "\n") for part in found[-1])
+    return KitError(what, where=where, hint=hint)
 
 
 def _failure(what: str, code: int, log: Path) -> KitError:
