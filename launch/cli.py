@@ -179,6 +179,11 @@ OPTIONS: Dict[str, Option] = {
         "report: the page; package, qdq, train: the folder",
         otherwise="OUT/report.html; packages; qdq; trained/<V>",
     ),
+    "trained": Option(
+        "<folder>",
+        "report: a checkpoint, or a folder of them, whose training.json has the curves of trees made from it",
+        str(paths.REPOSITORY / "trained"),
+    ),
     "format": Option("folder|tar", "package: a folder or one file", "folder"),
     "a": Option("<path>", "compare: an ONNX file, a tree or a folder of trees"),
     "b": Option("<path>", "compare: what A is compared with, of the same kind"),
@@ -581,7 +586,7 @@ def _verify(given: Given) -> int:
 @_command(
     "report",
     _TRUST,
-    "out to python",
+    "out to trained python",
     shown="[TO=]",
     out=_IN,
     to=Option("<file>", "the page", otherwise="report.html beside the trees"),
@@ -597,7 +602,7 @@ def _report(given: Given) -> int:
     out = _path(given, "out")
     target = report.find_target(out, given.to)
     _enter(given)
-    trees = report.write_report(out, target)
+    trees = report.write_report(out, target, [_path(given, "trained")])
     print(report.write_text(trees))
     print(f"\nreport  {paths.show_path(target)}  ({format_size(target.stat().st_size)})")
     return 1 if any(tree.faults for tree in trees) else 0

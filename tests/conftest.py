@@ -97,8 +97,8 @@ def derived_source() -> Path:
 def write_launch_file(folder: Path) -> Path:
     """Write the kit's launch file with its products below ``folder``, so that no real build is disturbed."""
     text = paths.LAUNCH_FILE.read_text(encoding="utf-8")
-    for product in ("work", "evaluate"):
-        text = text.replace("${workspaceFolder}/build/" + product, str(folder / product))
+    for product in ("build/work", "build/evaluate", "trained"):
+        text = text.replace("${workspaceFolder}/" + product, str(folder / Path(product).name))
     path = folder / "launch.json"
     path.write_text(text, encoding="utf-8")
     return path

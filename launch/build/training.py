@@ -48,7 +48,7 @@ OLDEST = {
     "python": (3, 8),
     "torch": (1, 9),
     "transformers": (4, 9),
-    "accelerate": (1, 0),
+    "accelerate": (0, 20),
     "safetensors": (0, 3),
 }
 """Of what a Python must have to run the program; the first of each is what the kit's own environment has."""

@@ -1,8 +1,9 @@
 """Checks of a model folder: transformers can read its checkpoint and tokenizer, and reads them as meant."""
 
+import functools
 import re
 from pathlib import Path
-from typing import Any, Dict
+from typing import Any, Dict, List
 
 from ..core import files
 from ..core.errors import KitError
@@ -56,24 +57,47 @@ def find_checkpoint(folder: Path) -> Path:
     )
 
 
-def digest_checkpoint(folder: Path) -> str:
-    """Return the sha256 of a folder's weights: the file's, or one of the index and the files that it lists.
+def list_checkpoint(folder: Path) -> List[Path]:
+    """Return the files of a folder's weights: one, or those that an index lists; errors as above.
 
-    :raises KitError: errors as :func:`find_checkpoint`; or the index is none.
+    :raises KitError: there are none, the index is broken, or a file is not there or a git-lfs pointer.
     """
     path = find_checkpoint(folder)
     if path.suffix != ".json":
-        return files.digest_file(path)
+        return [path]
     content = files.read_json(path)
     places = content.get("weight_map") if isinstance(content, dict) else None
-    listed = {str(name) for name in places.values()} if isinstance(places, dict) else set()
-    if not listed or not all((folder / name).is_file() for name in listed):
+    if not isinstance(places, dict) or not places:
         raise KitError(
-            "The checkpoint's index does not list files of its folder.",
+            "The checkpoint's index has no weight_map, which says where its tensors are.",
             where=str(path),
-            hint="Put all of its files there.",
+            hint="Give the index as transformers' save_pretrained writes it.",
         )
-    return files.digest_files([path, *(folder / name for name in listed)], folder)
+    found = [path.parent / str(name) for name in sorted(set(map(str, places.values())))]
+    for file in found:
+        if file.name not in places.values() or not file.is_file():
+            raise KitError(
+                "The checkpoint's index names a file that is not in its folder.",
+                where=f"{path}: {file.name}",
+                hint="Put all of the checkpoint's files there.",
+            )
+        files.check_no_pointer(file)
+    return found
+
+
+def digest_checkpoint(folder: Path) -> str:
+    """Return the sha256 of a folder's weights; of several files, that of their names' and sums' list."""
+    found = list_checkpoint(folder)
+    sums = [_digest_once(path, path.stat().st_size, path.stat().st_mtime_ns) for path in found]
+    if len(found) == 1:
+        return sums[0]
+    return files.digest_value([[path.name, digest] for path, digest in zip(found, sums)])
+
+
+@functools.lru_cache(maxsize=None)
+def _digest_once(path: Path, size: int, changed: int) -> str:
+    """Return the sha256 of a file, read once while its size and time are these."""
+    return files.digest_file(path)
 
 
 def check_tokenizer(folder: Path, shape: BertShape, tokens: int) -> None:

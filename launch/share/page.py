@@ -11,6 +11,7 @@ from ..core.progress import format_count, format_duration, format_size
 from ..model import hub_list, variants
 from . import tables
 from .tables import format_percent
+from .training import draw_curve
 from .tree import COLUMNS, Tree
 
 MARK = '<meta name="generator" content="sparse BERT reproduction kit">'
@@ -101,6 +102,7 @@ def _environment(**options: Any) -> Any:
         counted=format_count,
         commands=list_commands,
         label=evaluation.LABELS.__getitem__,
+        curve=lambda pair: draw_curve(*pair),
         words=lambda argv: " ".join(shlex.quote(word) if " " in word else word for word in argv),
     )
     return environment

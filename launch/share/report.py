@@ -56,13 +56,14 @@ def _find_missing(trees: Sequence[Tree]) -> List[str]:
     return missing if len(missing) < len(variants.VARIANTS) else []
 
 
-def write_report(out: Path, target: Path) -> List[Tree]:
+def write_report(out: Path, target: Path, trained: Sequence[Path] = ()) -> List[Tree]:
     """Check the trees in ``out``, write the page to ``target`` and return the trees.
 
+    :param trained: as :func:`.check_tree` has it; what is beside the trees is looked at, too.
     :raises KitError: there is no tree.
     :raises OSError: the page cannot be written; an earlier one is untouched.
     """
-    trees = [check_tree(folder) for folder in find_trees(out)]
+    trees = [check_tree(folder, [*trained, out]) for folder in find_trees(out)]
     files.write_text(target, page.draw_page(trees, _find_missing(trees)))
     return trees
 

@@ -14,6 +14,7 @@ from ..core import hidden
 from ..core.errors import KitError
 from ..model import variants
 from . import make_ticker
+from .training import Training, find_training
 
 COLUMNS = ("query", "key", "value", "attention output", "intermediate", "output")
 """Names of a transformer block's matrices: the columns of a heat map."""
@@ -55,6 +56,7 @@ class Tree:
     """A tree as read, its faults a line each; ``sums`` and ``provenance`` are empty if unreadable.
 
     :param evaluation: the one beside it, empty if there is none; ``evaluation_fault``: why it does not count.
+    :param training: of its weights, if it is known.
     """
 
     folder: Path
@@ -63,6 +65,7 @@ class Tree:
     provenance: Dict[str, Any]
     evaluation: Mapping[str, Any] = field(default_factory=dict)
     evaluation_fault: str = ""
+    training: Optional[Training] = None
 
     @property
     def name(self) -> str:
@@ -161,8 +164,11 @@ def read_evaluation(folder: Path, entries: Mapping[str, str]) -> Tuple[Dict[str,
     )
 
 
-def check_tree(folder: Path) -> Tree:
-    """Read a tree and check its files; faults are in the result and raise nothing."""
+def check_tree(folder: Path, trained: Sequence[Path] = ()) -> Tree:
+    """Read a tree and check its files; faults are in the result and raise nothing.
+
+    :param trained: checkpoints, or folders with checkpoints, that may be its weights.
+    """
     faults: List[str] = []
     entries: Dict[str, str] = {}
     provenance: Dict[str, Any] = {}
@@ -179,4 +185,5 @@ def check_tree(folder: Path) -> Tree:
     except KitError as error:
         faults += [f"{PROVENANCE}: {line}" for line in error.what.splitlines()]
     faults = list(map(hidden.remove_paths, faults))
-    return Tree(folder, entries, faults, provenance, *read_evaluation(folder, entries))
+    training = find_training(provenance["weights"], trained) if provenance else None
+    return Tree(folder, entries, faults, provenance, *read_evaluation(folder, entries), training)

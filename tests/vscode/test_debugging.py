@@ -33,7 +33,7 @@ from ..editor import ADDED, entries, launch_request
 
 PYTHON = str(paths.VENV_PYTHON)
 QA = paths.PACKAGE / "qa"
-SCRIPTS = {UNSTRUCTURED: "run_qa.py", "evaluate": "run_qa.py"}
+SCRIPTS = {UNSTRUCTURED: "run_qa.py", "evaluate": "run_qa.py", "train": "train_qa.py"}
 
 VSCODE = {
     "PATH": ":".join(
@@ -169,11 +169,12 @@ def started_as(session: Session, program: Path) -> List[Any]:
     return state
 
 
-@pytest.mark.parametrize("name", ["configs", "evaluate", *VARIANTS])
+@pytest.mark.parametrize("name", ["configs", "evaluate", "train", *VARIANTS])
 def test_f5_starts_what_make_command_prints(
     name: str, launch_file: Path, debug: Debug, tmp_path: Path
 ) -> None:
-    program = QA / SCRIPTS.get(name, "gen_hybrid_sparse_qa.py")
+    folder = paths.PACKAGE / "train" if name == "train" else QA
+    program = folder / SCRIPTS.get(name, "gen_hybrid_sparse_qa.py")
     session = debug(f5(launch_file, name), {program: [first_line(program)]})
     started = started_as(session, program)
     assert_same(started, printed(tmp_path, name, f"LAUNCH={launch_file}", "SOURCE=registry"), [str(program)])

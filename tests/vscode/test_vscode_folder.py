@@ -70,7 +70,7 @@ def test_the_menu_has_the_variants_first_and_every_job() -> None:
     shown = sorted(
         found, key=lambda name: (found[name]["presentation"]["group"], found[name]["presentation"]["order"])
     )
-    assert shown == [*VARIANTS, "configs", "evaluate", "tests"]
+    assert shown == [*VARIANTS, "configs", "evaluate", "train", "tests"]
     places = {tuple(sorted(entry["presentation"].items())) for entry in found.values()}
     assert len(places) == len(found)
     for entry in found.values():
