@@ -1,23 +1,27 @@
 """``make evaluate V=…``: exact match and F1 of published trees, of the ONNX file and the IR themselves."""
 
+import contextlib
 import json
 import os
 import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Sequence
+from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 from ..artifact import evaluation, provenance, sums, trees
 from ..artifact.trees import Content
 from ..core import child, files, machine, paths
 from ..core.errors import KitError
 from ..core.files import hold_lock
-from ..core.progress import Progress, align_columns
+from ..core.progress import Progress, align_columns, format_size
 from ..model import model_folder, squad, variants
 from ..model.variants import Spec
 from ..verify.tree import require_published
 from . import preflight, rules
+
+TRAINED = paths.REPOSITORY / "trained"
+"""Where ``make train`` leaves checkpoints, each in a folder with the variant's name."""
 
 _STRIDE = 128
 """``--doc_stride`` of a tree whose provenance has none."""
@@ -37,7 +41,8 @@ class Inputs:
     """What trees are evaluated with.
 
     :param model: the folder of the tokenizer; None: the sample's or the checkpoint's, whichever fits.
-    :param checkpoint: a model folder with the weights that the trees were made from; None: is not evaluated.
+    :param checkpoint: a model folder with the weights that the trees were made from; None: that in
+        :data:`TRAINED`, if it is theirs.
     """
 
     questions: Path
@@ -62,8 +67,9 @@ def evaluate_trees(found: Sequence[Path], inputs: Inputs, python_path: Sequence[
             with Progress(f"[{number}/{len(jobs)}] {job.tree.name} evaluate", None) as progress:
                 record = job.find_current()
                 if record is None:
-                    record = job.run(python_path, progress, lock)
-                    progress.done(paths.show_path(evaluation.find_path(job.tree)))
+                    record, usage = job.run(python_path, progress, lock)
+                    where = paths.show_path(evaluation.find_path(job.tree))
+                    progress.done(f"{where}, peak memory {format_size(usage.peak_bytes)}")
                 else:
                     progress.done(f"{paths.show_path(evaluation.find_path(job.tree))}  up to date")
             records.append(record)
@@ -97,9 +103,9 @@ class _Job:
         self.provenance, self.entries = provenance.read_provenance(tree), sums.read_sums(tree)
         self.variant = variants.find_variant(tree.name)
         self.spec = Spec.from_model(tree.name, self.provenance["model"])
+        self.checkpoint = self._find_checkpoint()
         self.tokenizer = self._find_tokenizer()
         model_folder.check_tokenizer(self.tokenizer, self.spec, self.spec.sequence_length)
-        self._check_checkpoint()
         size = (tree / f"{self.variant.stem}.onnx").stat().st_size
         need = preflight.Estimate(int(_MEMORY[0] + _MEMORY[1] * size), 0, 0, 0, 0)
         preflight.check_memory(f"The evaluation of {tree.name}", need)
@@ -110,7 +116,7 @@ class _Job:
             "tokenizer": {name: files.digest_file(self.tokenizer / name) for name in names},
             "sequence_length": self.spec.sequence_length,
             "doc_stride": self.provenance["onnx_key"]["arguments"].get("doc_stride", _STRIDE),
-            "checkpoint": inputs.checkpoint and model_folder.digest_checkpoint(inputs.checkpoint),
+            "checkpoint": self.checkpoint and model_folder.digest_checkpoint(self.checkpoint),
             "program": files.digest_files((paths.PACKAGE / "qa").glob("*.py"), paths.PACKAGE),
         }
 
@@ -122,9 +128,7 @@ class _Job:
         recorded = self.provenance["inputs"]
         wanted = recorded.get("tokenizer_name", recorded.get("model_name_or_path", ""))
         named = self.inputs.model
-        candidates: List[Optional[Path]] = (
-            [named] if named else [paths.SAMPLE / "model", self.inputs.checkpoint]
-        )
+        candidates: List[Optional[Path]] = [named] if named else [paths.SAMPLE / "model", self.checkpoint]
         for folder in filter(None, candidates):
             if folder.is_dir() and self._is_tokenizer(folder, wanted):
                 return folder
@@ -151,10 +155,14 @@ class _Job:
             files.digest_file(folder / name) == downloaded[name] for name in there
         )
 
-    def _check_checkpoint(self) -> None:
+    def _find_checkpoint(self) -> Optional[Path]:
+        """Return the folder of the checkpoint that the tree was made from, if it is named, or is there."""
         folder, weights = self.inputs.checkpoint, self.provenance["weights"]
         if folder is None:
-            return
+            there = TRAINED / self.variant.base
+            with contextlib.suppress(KitError, OSError):
+                return there if weights.get("sha256") == model_folder.digest_checkpoint(there) else None
+            return None
         model_folder.find_checkpoint(folder)
         if weights["kind"] == model_folder.RANDOM:
             raise KitError(
@@ -169,6 +177,7 @@ class _Job:
                 hint="Name the folder that it was made from, or leave WEIGHTS out:"
                 f" {trees.PROVENANCE} has the sha256 of its weights.",
             )
+        return folder
 
     def find_current(self) -> Optional[Content]:
         """Return the evaluation that is there, if it is of this job; another checkpoint's is none."""
@@ -178,8 +187,8 @@ class _Job:
             return None
         return found if found and found["key"] == self.key else None
 
-    def run(self, python_path: Sequence[Path], progress: Progress, lock: int) -> Content:
-        """Check the tree's bytes, evaluate its files, write and return the record."""
+    def run(self, python_path: Sequence[Path], progress: Progress, lock: int) -> Tuple[Content, child.Usage]:
+        """Check the tree's bytes, evaluate its files, write and return the record, and what that took."""
         require_published(self.tree, self.provenance, self.entries, progress.tick)
         stem, (first, *_, last) = self.variant.stem, self.provenance["verification"]["onnx"]["outputs"]
         names = evaluation.list_files(stem)
@@ -191,7 +200,7 @@ class _Job:
             content = {
                 "files": {name: str(self.tree / names[name]) for name in ("onnx", "ir")},
                 "outputs": [first["name"], last["name"]],
-                "checkpoint": self.inputs.checkpoint and str(self.inputs.checkpoint),
+                "checkpoint": self.checkpoint and str(self.checkpoint),
                 "tokenizer": str(self.tokenizer),
                 "questions": str(self.inputs.questions),
                 "max_seq_length": self.key["sequence_length"],
@@ -201,7 +210,7 @@ class _Job:
                 "result": str(result),
             }
             request.write_text(json.dumps(content), encoding="utf-8")
-            child.run_child(
+            usage = child.run_child(
                 [str(paths.VENV_PYTHON), "-m", "launch.qa.evaluate_files", str(request)],
                 env=_environment(python_path, self.inputs.threads),
                 cwd=paths.REPOSITORY,
@@ -229,7 +238,7 @@ class _Job:
                 where=paths.show_path(evaluation.find_path(self.tree)),
                 hint="Free disk space, or make the folder writable.",
             ) from None
-        return record
+        return record, usage
 
 
 def _environment(python_path: Sequence[Path], threads: int) -> Dict[str, str]:

@@ -23,6 +23,8 @@ from . import hidden, paths
 from .errors import EXIT_INTERRUPTED, EXIT_USER_ERROR, KitError
 
 STATUS_FD = "LAUNCH_STATUS_FD"
+WITH_PARENT = "LAUNCH_WITH_PARENT"
+"""Set for the children of a child, which are to end with it, too."""
 
 _started = time.monotonic()
 _TICK = 0.5  # seconds between two looks at the clock
@@ -99,7 +101,7 @@ def run_child(
         try:
             child = subprocess.Popen(
                 list(argv),
-                env={**env, STATUS_FD: str(send)} if status else dict(env),
+                env={**env, **({STATUS_FD: str(send)} if status else {WITH_PARENT: "1"})},
                 cwd=str(cwd),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -207,6 +209,8 @@ def report_step(name: str) -> None:
 
 def run_body(body: Any, *arguments: Any) -> int:
     """Run ``body`` and return its exit status; a :class:`KitError` is reported and becomes status 2."""
+    if os.environ.get(WITH_PARENT):
+        die_with_parent()
     try:
         return int(body(*arguments) or 0)
     except KitError as problem:

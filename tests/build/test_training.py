@@ -1,10 +1,12 @@
 """``make train``: what the entry becomes by its variables, what is refused first, and a whole training."""
 
+import contextlib
 import json
 import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Tuple
 
@@ -242,3 +244,28 @@ def test_an_error_is_found_in_a_log(tmp_path: Path) -> None:
     log.write_text("nothing")
     assert child._find_error(log) is None
     assert training.read_step(log) is None
+
+
+def test_what_accelerate_has_started_ends_with_the_kit(argv: Argv, tmp_path: Path) -> None:
+    words = argv(accelerate="--cpu --num_processes 1", epochs=500)
+    with subprocess.Popen(
+        [sys.executable, "-m", "launch", *words], cwd=str(paths.REPOSITORY), stderr=subprocess.PIPE, text=True
+    ) as kit:
+        assert kit.stderr is not None
+        assert any("training: step" in line for line in kit.stderr)
+        assert find_programs(tmp_path)
+        kit.kill()
+    deadline = time.monotonic() + 20
+    while find_programs(tmp_path) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not find_programs(tmp_path)
+    assert not (tmp_path / "to").exists()
+
+
+def find_programs(folder: Path) -> List[str]:
+    """The processes whose command line names a folder."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            found += [text for text in [path.read_bytes().decode("utf-8", "replace")] if f"{folder}/" in text]
+    return found
