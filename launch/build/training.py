@@ -6,6 +6,7 @@ import math
 import os
 import re
 import shlex
+import shutil
 import subprocess
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -115,8 +116,7 @@ def read_training(launch: str, given: Mapping[str, str], threads: Optional[int] 
     for name, value in chosen.items():
         rewriter.set(_OPTIONS[name], value, name)
     if given.get("TRAIN_PYTHON"):
-        python = str(Path(given["TRAIN_PYTHON"]).expanduser().absolute())
-        rewriter.set_python(python, "TRAIN_PYTHON")
+        rewriter.set_python(_find_python(given["TRAIN_PYTHON"]), "TRAIN_PYTHON")
         rewriter.set_variable("PYTHONPATH", None, "TRAIN_PYTHON: its own transformers")
     words = _read_accelerate(given.get("ACCELERATE", ""))
     if words:
@@ -149,6 +149,18 @@ def _set_variant(rewriter: Rewriter, name: str) -> None:
         variant = variants.find_variant(name).base
         rewriter.map_words(lambda word: word.replace(entry, variant) if entry else word, "V")
         rewriter.set("--variant", variant, "V")
+
+
+def _find_python(text: str) -> str:
+    """Return the path of a program, by its path or its name; links stay, by which an environment is known."""
+    found = shutil.which(str(Path(text).expanduser().absolute()) if os.sep in text else text)
+    if found is None:
+        raise KitError(
+            "There is no such program, or it cannot be run.",
+            where=f"TRAIN_PYTHON={text}",
+            hint="Name a Python with torch, transformers and accelerate: <environment>/bin/python.",
+        )
+    return str(Path(found).absolute())
 
 
 def _read_accelerate(text: str) -> List[str]:
