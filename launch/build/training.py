@@ -17,8 +17,8 @@ from ..core import child, files, hidden, machine, paths
 from ..core.errors import KitError
 from ..core.files import Stamp
 from ..core.progress import Progress, align_columns
-from ..model import model_folder, squad, variants
-from ..model.variants import BertShape
+from ..model import bert_config, model_folder, squad, variants
+from ..model.variants import BertShape, Variant
 from ..setup import requirements
 from ..sources.source import Registry
 from ..train import program
@@ -261,12 +261,16 @@ def check_training(training: Training) -> None:
     }
     args = replace(args, **places, work_dir=str(training.local(str(args.work))))
     with _naming(training):
-        run = program.Run(replace(training.request, arguments=args))
-        model_folder.find_checkpoint(run.model.folder)
+        shape = _check_model(Path(args.model_name_or_path), variants.find_variant(args.variant), args)
         squad.check_trainable(squad.read_questions(Path(args.train_file), "--train_file"))
         squad.check_scorable(squad.read_questions(Path(args.validation_file), "--validation_file"))
-    found = ask_python(training)
-    shape, given = run.model.dense, training.request.hyperparameters
+        if args.output.is_file() or (args.output.is_dir() and any(args.output.iterdir())):
+            raise KitError(
+                "The folder is there, made from something else, and nothing is overwritten.",
+                where=f"--output_dir={args.output_dir}",
+                hint="Name another folder, or remove it.",
+            )
+    found, given = ask_python(training), training.request.hyperparameters
     disk = (2 * _STATES + 4 + 4) * _count_weights(shape)  # two states, teacher, result
     machine.check_disk(f"Training {args.variant}", args.work, disk, "TO")
     if not found.gpus:
@@ -274,6 +278,22 @@ def check_training(training: Training) -> None:
         need = estimate_memory(shape, batch, args.max_seq_length, _count_processes(training))
         smaller = "take a GPU, a smaller batch_size, or --gradient_accumulation_steps in the launch file"
         preflight.check_memory(f"Training {args.variant}", preflight.Estimate(need, disk, 0, 0, 0), smaller)
+
+
+def _check_model(folder: Path, variant: Variant, args: Arguments) -> BertShape:
+    """Return the dimensions of the dense model in a folder.
+
+    :raises KitError: its files are at fault, or the variant cannot be cut from it.
+    """
+    config, where = bert_config.read_config(folder, "--model_name_or_path"), f"{folder / 'config.json'}"
+    bert_config.check_graph(config, where)
+    shape = bert_config.read_shape(config, where)
+    bert_config.check_length(shape, args.max_seq_length, where)
+    model_folder.check_tokenizer(folder, shape, args.max_seq_length)
+    if variant.hybrid:
+        bert_config.make_hybrid(config, variant, where)
+    model_folder.find_checkpoint(folder)
+    return shape
 
 
 _READ = ("model_name_or_path", "train_file", "validation_file", "output_dir", "hyperparameters")

@@ -15,6 +15,7 @@ import pytest
 from launch.build import hub, preflight, training
 from launch.core import child, paths
 from launch.core.errors import KitError
+from launch.share.training import read_training
 
 from ..conftest import assert_user_error, call, write_launch_file, write_model
 
@@ -110,6 +111,8 @@ def test_a_variants_checkpoint_is_made_once(argv: Argv, tmp_path: Path) -> None:
     assert lines[3] == ["trained", f"{scores['result']['exact_match']:.2f}", f"{scores['result']['f1']:.2f}"]
     assert [words[0] for words in lines[1:3]] == ["dense", "cut,"]
     assert f"make variant V={VARIANT} WEIGHTS=" in done.stdout
+    curves = read_training(to / "training.json").curves
+    assert [len(points) > 1 for points in curves.values()] == [True] * 3
     before = (to / "training.json").stat().st_mtime_ns
     again = call(argv())
     assert (again.returncode, again.stdout) == (0, done.stdout)
