@@ -70,10 +70,13 @@ except Exception:
 print("\\n" + json.dumps(found))
 """
 
-# Bytes on a CPU, fitted to trainings of BERTs of several sizes (tests/README.md), and rounded up.
-_BASE = 0.7 * preflight.GB
-_PER_WEIGHT = 30  # teacher, model, gradient, AdamW's two moments, and what pruning sorts
-_PER_TOKEN = (80, 16)  # in a layer: each hidden value, and each head's row of scores for each token
+# Bytes of what a training on a CPU holds in 32 bits; an estimate, not measured at full size.
+_BASE = 0.7 * preflight.GB  # the libraries
+_PER_WEIGHT = 32  # teacher, model, gradient, AdamW's two moments, and what pruning compares and sorts
+_PER_TOKEN = (68, 10)
+"""In a layer, for each hidden value, and for each head and token of a row of scores: twice the 34 and 5 that
+Korthikanti et al. 2022, "Reducing Activation Recomputation in Large Transformer Models", count in 16 bits."""
+
 _STATES = 12  # of disk: weights and moments; two states exist while one replaces the other
 
 

@@ -26,8 +26,12 @@ TRAINED = paths.REPOSITORY / "trained"
 _STRIDE = 128
 """``--doc_stride`` of a tree whose provenance has none."""
 
-_MEMORY = (0.9 * preflight.GB, 3.0)
-"""Peak bytes: a constant, and for each byte of the tree's ONNX file.  Fitted to two trees, and rounded up."""
+_MEMORY = (0.7 * preflight.GB, 1.9, 2.5)
+"""Peak bytes: a constant, for each byte of the tree's ONNX file, and for each of a checkpoint.
+
+The first two are fitted to the runtime's memory for the smallest and the largest of the five, and rounded up;
+the third is an estimate: the tensors, the model, and its activations.
+"""
 
 _TOKENIZER = (
     *("vocab.txt", "tokenizer.json"),
@@ -107,7 +111,9 @@ class _Job:
         self.tokenizer = self._find_tokenizer()
         model_folder.check_tokenizer(self.tokenizer, self.spec, self.spec.sequence_length)
         size = (tree / f"{self.variant.stem}.onnx").stat().st_size
-        need = preflight.Estimate(int(_MEMORY[0] + _MEMORY[1] * size), 0, 0, 0, 0)
+        weights = sum(map(_measure, model_folder.list_checkpoint(self.checkpoint))) if self.checkpoint else 0
+        peak = sum(each * count for each, count in zip(_MEMORY, (1, size, weights)))
+        need = preflight.Estimate(int(peak), 0, 0, 0, 0)
         preflight.check_memory(f"The evaluation of {tree.name}", need)
         names = (name for name in _TOKENIZER if (self.tokenizer / name).is_file())
         self.key = {
@@ -239,6 +245,10 @@ class _Job:
                 hint="Free disk space, or make the folder writable.",
             ) from None
         return record, usage
+
+
+def _measure(path: Path) -> int:
+    return path.stat().st_size
 
 
 def _environment(python_path: Sequence[Path], threads: int) -> Dict[str, str]:
