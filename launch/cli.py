@@ -532,8 +532,8 @@ def _train(given: Given) -> None:
     has config, tokenizer, weights and training.json.  What was interrupted goes on from the last saved
     state, in <TO>.work.
 
-    $ train --v 90pc_sparse-08_head-2048_ffnn --model bert --train-file train.json --validation-file dev.json
-    $ train --train-python /opt/torch/bin/python --accelerate "--num_processes 8 --mixed_precision bf16"
+    $ train --model my-bert --train-file train.json --validation-file dev.json
+    $ train --v 90pc_unstructured_sparse --train-python /opt/torch/bin/python --accelerate gpus.yaml
     """
     from .build import training
     from .sources.source import Registry

@@ -107,14 +107,14 @@ def test_only_what_is_exported_as_the_kits_is_taken_from_the_shell(told) -> None
         ),
         (
             "report SEED=3",
-            ("SEED means nothing to make report", "takes OUT, TO, PYTHON", "make all, variant"),
+            ("SEED means nothing to make report", "takes OUT, TO, TRAINED, PYTHON", "make all, variant"),
         ),
         ("report LAUNCH_SEED=3", ("SEED means nothing to make report",)),
         ("all fast=secret", ("There is no variable fast", "make all fast=\n", "Did you mean 'FAST'?")),
         ("all OTU=secret", ("There is no variable OTU", "make all OTU=\n", "Did you mean 'OUT'?")),
         (
             "report modle=secret",
-            ("There is no variable modle", "Did you mean 'MODEL'?", "takes OUT, TO, PYTHON"),
+            ("There is no variable modle", "Did you mean 'MODEL'?", "takes OUT, TO, TRAINED, PYTHON"),
         ),
         ("all HF_TOKEN=secret", ("There is no variable HF_TOKEN", "make all takes OUT,")),
         (f"V={HYBRID}", ("V means nothing to make help", "make variant")),
