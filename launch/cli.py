@@ -533,7 +533,7 @@ def _train(given: Given) -> None:
     state, in <TO>.work.
 
     $ train --model my-bert --train-file train.json --validation-file dev.json
-    $ train --v 90pc_unstructured_sparse --train-python /opt/torch/bin/python --accelerate gpus.yaml
+    $ train --train-python /opt/torch/bin/python --accelerate gpus.yaml
     """
     from .build import training
     from .sources.source import Registry
