@@ -12,7 +12,7 @@ $(foreach name,$(GIVEN),$(eval export LAUNCH_$(name:LAUNCH_%=%) := $$($(name))))
 export LAUNCH_MAKE := $(MAKECMDGOALS) $(addsuffix =,$(GIVEN))
 
 COMMANDS := all variant configs command evaluate train
-COMMANDS += verify report package qdq compare
+COMMANDS += verify report package qdq bench compare
 COMMANDS += third_party patches-check patch-edit patch-export
 COMMANDS += bench-pipeline
 COMMANDS += setup test test-long test-forks lint lock clean distclean

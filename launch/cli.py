@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from .build.rules import Selection
     from .build.training import Training
     from .setup.environment import Venv
+    from .share.page import Speed
     from .sources.source import Source
 
 PROG = "python -m launch"
@@ -176,14 +177,19 @@ OPTIONS: Dict[str, Option] = {
     "explain": Option("1|0", "show instead each part as in the file, as it runs, and by which rule", "0"),
     "to": Option(
         "<path>",
-        "report: the page; package, qdq, train: the folder",
-        otherwise="OUT/report.html; packages; qdq; trained/<V>",
+        "report: the page; package, qdq, bench, train: the folder",
+        otherwise="OUT/report.html; packages; qdq; OUT/bench; trained/<V>",
     ),
     "trained": Option(
         "<folder>",
         "report: a checkpoint, or a folder of them, whose training.json has the curves of trees made from it",
         str(paths.REPOSITORY / "trained"),
     ),
+    "runtimes": Option("<names>", "bench: which of openvino-2022.1, openvino, onnxruntime", otherwise="all"),
+    "seq": Option("<number>", "bench: tokens of a sequence", otherwise="the exported length, 384"),
+    "batch": Option("<number>", "bench: sequences of a run, for throughput", "1"),
+    "seconds": Option("<number>", "bench: what one measurement takes", "1"),
+    "base": Option("<file>", "bench: the bench.json of an earlier run to compare with"),
     "format": Option("folder|tar", "package: a folder or one file", "folder"),
     "a": Option("<path>", "compare: an ONNX file, a tree or a folder of trees"),
     "b": Option("<path>", "compare: what A is compared with, of the same kind"),
@@ -602,10 +608,24 @@ def _report(given: Given) -> int:
     out = _path(given, "out")
     target = report.find_target(out, given.to)
     _enter(given)
-    trees = report.write_report(out, target, [_path(given, "trained")])
+    trees = report.write_report(out, target, _read_speed(out), [_path(given, "trained")])
     print(report.write_text(trees))
     print(f"\nreport  {paths.show_path(target)}  ({format_size(target.stat().st_size)})")
     return 1 if any(tree.faults for tree in trees) else 0
+
+
+def _read_speed(out: Path) -> Optional["Speed"]:
+    """Return what the page shows of an earlier `bench` of the same folder."""
+    from .runtimes import bench, bench_figures, bench_plots
+    from .share.page import Speed
+
+    path = out / bench.FOLDER / bench.NAMES[0]
+    if not path.is_file():
+        return None
+    found = bench_figures.read_results(path)
+    lines = (*found.warnings(), *found.failed)
+    drawn = list(bench_plots.draw_figures(found).values())
+    return Speed(found.content["finished"], found.tables(), found.notes(), lines, drawn, bench_plots.STYLE)
 
 
 @_command(
@@ -644,7 +664,7 @@ def _package(given: Given) -> None:
     shown="[V=]",
     v=Option("<name>", "the variant", otherwise="all that are there"),
     out=_IN,
-    to=Option("<folder>", "the folder that the files appear in", str(paths.REPOSITORY / "qdq")),
+    to=Option("<folder>", "the folder that the files appear in", str(paths.QDQ)),
 )
 def _qdq(given: Given) -> None:
     """The trees in OUT, or one, in a form that every runtime reads.
@@ -669,6 +689,48 @@ def _qdq(given: Given) -> None:
     for folder, target in places:
         made = publish.make_qdq(folder, target)
         print(f"qdq  {paths.show_path(target)}" + ("" if made else "  up to date"), flush=True)
+
+
+@_command(
+    "bench",
+    _TRUST,
+    "v runtimes seq batch threads seconds base out to python",
+    shown="[BASE=]",
+    v=Option("<names>", "the variants", otherwise="all that are there"),
+    threads=Option("<number>", "threads of a runtime", otherwise="one for each core of the process"),
+    base=Option("<file>", "the bench.json of an earlier run to compare with"),
+    out=_IN,
+    to=Option("<folder>", "the folder that the results appear in", otherwise="bench beside the trees"),
+)
+def _bench(given: Given) -> int:
+    """How fast the trees in OUT run, and what sparsity has to do with it.
+
+    Latency and throughput in OpenVINO 2022.1, the newest OpenVINO and ONNX Runtime: a table,
+    and <TO>/bench.json with everything, latency.svg and runtimes.svg, which `report` shows when they are
+    in OUT/bench.  With a dense tree in OUT (V=00pc_sparse-16_head-4096_ffnn), and its 32-bit form, the
+    others are compared with them.  Ends with 1 where a runtime does not take a model.
+
+    $ bench
+    $ bench --v 90pc_unstructured_sparse --runtimes openvino --seconds 5
+    $ bench --base gen_hybrid_sparse/bench/bench.json --to /tmp/bench
+    """
+    from .runtimes import bench
+    from .verify import tree
+
+    settings = bench.read_settings(given.runtimes, given.seq, given.batch, given.threads, given.seconds)
+    out = _path(given, "out")
+    to = _path(given, "to") if given.to else out / bench.FOLDER
+    folders = tree.choose_trees(out, variants.find_variants(given.v) if given.v else [])
+    bench.check_target(to, folders)
+    _enter(given)
+    from .runtimes import bench_figures, bench_plots
+
+    base = bench_figures.read_results(_path(given, "base"), "BASE") if given.base else None
+    figures = bench_figures.Figures(bench.measure_trees(folders, settings))
+    bench.write_results(to, figures.content, bench_plots.draw_files(figures))
+    print(bench_figures.write_text(figures, base))
+    print(f"\nbench  {paths.show_path(to)}")
+    return 1 if figures.failed else 0
 
 
 @_command("compare", _TRUST, "a b level python", required="a b")
@@ -856,7 +918,7 @@ def _pytest(given: Given) -> NoReturn:
     v=Option("<name>", "the variant", otherwise="all five"),
     to=Option("<folder>", "the folder that the results appear in", str(paths.BUILD / "bench")),
 )
-def _bench(given: Given) -> int:
+def _bench_pipeline(given: Given) -> int:
     """The recipe by hand and the kit in turn: time, processor, memory, ratios.
 
     With the submodules checked out, against upstream's recipe; else the releases with the set fast

@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import unicodedata
 from pathlib import Path
-from typing import Any, Dict, Mapping, Optional, Set
+from typing import Any, Dict, List, Mapping, Optional, Set
 
 from . import paths
 from .errors import KitError
@@ -56,6 +56,20 @@ def read_processor() -> str:
     except OSError:
         return ""
     return found.group(1) if found else ""
+
+
+INSTRUCTIONS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8")
+"""Instruction sets that matter to 8-bit products, as ``/proc/cpuinfo`` calls them."""
+
+
+def read_instructions() -> List[str]:
+    """Return which of :data:`INSTRUCTIONS` the processor has; none where ``/proc/cpuinfo`` does not say."""
+    try:
+        text = _CPUINFO.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return []
+    found = re.search(r"^flags\s*:(.*)", text, re.M)
+    return [name for name in INSTRUCTIONS if found and name in found.group(1).split()]
 
 
 def read_python_version(python: str) -> str:

@@ -19,6 +19,7 @@ ENVIRONMENT_DATA = PACKAGE / "setup" / "locks"
 SAMPLE = PACKAGE / "sample"
 PATCHES = REPOSITORY / "patches"
 
+QDQ = REPOSITORY / "qdq"  # where `make qdq` puts its files
 VENV = REPOSITORY / ".venv"
 VENV_PYTHON = VENV / "bin" / "python"
 

@@ -78,6 +78,11 @@ class Progress:
         """Seconds since the stage began."""
         return time.monotonic() - self.started
 
+    @property
+    def step(self) -> Optional[str]:
+        """The step that is shown."""
+        return self._step
+
     def tick(self, step: Optional[str]) -> None:
         """Show the time and the step; without a terminal, only for a new step or after a minute."""
         now = time.monotonic()

@@ -25,6 +25,9 @@ from .running import NEWEST, RUNTIMES, require_answer, run_model
 RECORD = "qdq.json"
 """What the file was made from, and what was checked and measured."""
 
+MADE_BY = ("convert", "file_checks", "publish", "qdq", "running", "worker")
+"""The modules of this room that a file, or a check of it, depends on."""
+
 FORMAT = 1
 """The form of :data:`RECORD`."""
 
@@ -81,6 +84,14 @@ def _is_ours(target: Path) -> bool:
         return False
 
 
+def is_current(tree: Path, target: Path) -> bool:
+    """Return whether ``target`` has the QDQ file that :func:`make_qdq` would make of ``tree``.
+
+    :raises KitError: the tree has no checksums.
+    """
+    return bool(_read_key(target) == _key(sums.read_sums(tree)))
+
+
 def make_qdq(tree: Path, target: Path) -> bool:
     """Make a tree's QDQ file; ``target`` appears, or is replaced, in one step, once all checks have passed.
 
@@ -114,11 +125,11 @@ def make_qdq(tree: Path, target: Path) -> bool:
 
 
 def _key(entries: Dict[str, str]) -> Dict[str, Any]:
-    """Return what a result depends on: the tree's files, this room, and the runtimes that it is tried in."""
+    """Return what a result depends on: the tree's files, the code, and the runtimes that it is tried in."""
     own = Path(__file__).parent
     return {
         "tree": entries,
-        "kit": files.digest_files(own.glob("*.py"), own),
+        "kit": files.digest_files([own / f"{name}.py" for name in MADE_BY], own),
         "runtimes": {lock: requirements.digest_lock(lock) for lock in ("report.lock", *NEWEST.locks)},
     }
 

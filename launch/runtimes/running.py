@@ -45,14 +45,22 @@ class Runtime(NamedTuple):
 RUNTIMES = tuple(Runtime(module, environment) for environment in (KIT, NEWEST) for module in _PRODUCTS)
 """The first is the one that trees are verified in."""
 
+BENCHED = dict(zip(("openvino-2022.1", "", "openvino", "onnxruntime"), RUNTIMES))
+"""Those that ``make bench`` measures, as RUNTIMES= names them."""
+del BENCHED[""]  # ONNX Runtime of the kit's environment, the oldest that reads the models
+
 Arrays = Dict[str, Any]
 
 
 class Answer(NamedTuple):
-    """What a runtime gave for a model: its outputs by name for each run, or its error."""
+    """What a runtime gave for a model: its outputs by name for each run, or its error.
+
+    :param measured: what the worker's ``measure`` returns; empty where nothing was to be timed, or an error.
+    """
 
     outputs: List[Arrays]
     error: str
+    measured: Dict[str, Any]
 
 
 def run_model(
@@ -61,10 +69,18 @@ def run_model(
     feeds: Sequence[Mapping[str, Any]],
     tick: Callable[[Optional[str]], None],
     threads: int = 0,
+    shape: Sequence[int] = (),
+    timing: Optional[Mapping[str, Any]] = None,
+    reference: Sequence[Mapping[str, Any]] = (),
+    inherit: Sequence[int] = (),
 ) -> Answer:
     """Run a model on inputs, arrays by name for each run.
 
     :param threads: how many it may use, 0 for the runtime's choice.
+    :param shape: of the inputs, if OpenVINO is to give them another than the model's.
+    :param timing: how it is timed, for the worker's ``measure``.
+    :param reference: outputs that it must have before it is timed.
+    :param inherit: file descriptors that ``timing`` names.
     :raises KitError: the process ended before it answered.
     """
     import numpy
@@ -73,9 +89,17 @@ def run_model(
     with tempfile.TemporaryDirectory(prefix="runtime-") as name:
         scratch = Path(name)
         files = {key: str(scratch / file) for key, file in _FILES.items()}
-        request = {"model": str(model), "runtime": runtime.module, "threads": threads, "memory": MAX_BYTES}
+        request = {
+            "model": str(model),
+            "runtime": runtime.module,
+            "threads": threads,
+            "memory": MAX_BYTES,
+            "shape": list(shape),
+            "timing": {**timing, "reference": files["reference"] if reference else ""} if timing else {},
+        }
         (scratch / "request.json").write_text(json.dumps({**request, **files}), encoding="utf-8")
         numpy.savez(files["feeds"], **_flatten(feeds))
+        numpy.savez(files["reference"], **_flatten(reference))
         child.run_child(
             [str(runtime.environment.python), "-I", str(WORKER), str(scratch / "request.json")],
             env=machine.inherit_variables(os.environ),
@@ -83,6 +107,7 @@ def run_model(
             log=scratch / "log",
             what=doing,
             tick=lambda _: tick(doing),
+            inherit=inherit,
         )
         result = json.loads((scratch / _FILES["result"]).read_text(encoding="utf-8"))
         with numpy.load(files["outputs"]) as found:
@@ -90,10 +115,15 @@ def run_model(
             for key in found.files:
                 number, _, output = key.partition(":")
                 outputs[int(number)][output] = found[key]
-    return Answer(outputs, result["error"])
+    return Answer(outputs, result.pop("error"), result)
 
 
-_FILES = {"feeds": "feeds.npz", "outputs": "outputs.npz", "result": "result.json"}
+_FILES = {
+    "feeds": "feeds.npz",
+    "reference": "reference.npz",
+    "outputs": "outputs.npz",
+    "result": "result.json",
+}
 
 
 def _flatten(feeds: Sequence[Mapping[str, Any]]) -> Arrays:

@@ -4,7 +4,7 @@ import json
 import re
 import shlex
 from pathlib import Path
-from typing import Any, Dict, List, Sequence, Tuple
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 from ..artifact import evaluation
 from ..core.progress import format_count, format_duration, format_size
@@ -48,7 +48,22 @@ class Markdown(str):
     """Text that is Markdown already."""
 
 
-def draw_page(trees: Sequence[Tree], missing: Sequence[str]) -> str:
+class Speed(NamedTuple):
+    """What was measured of the trees: tables of text by title, headings first, and lines below them.
+
+    :param warnings: and failures.
+    :param figures: SVG elements, which ``style`` is for.
+    """
+
+    finished: str
+    tables: Dict[str, List[List[str]]]
+    notes: Sequence[str]
+    warnings: Sequence[str]
+    figures: Sequence[str]
+    style: str
+
+
+def draw_page(trees: Sequence[Tree], missing: Sequence[str], speed: Optional[Speed] = None) -> str:
     """Return the page on ``trees``, one self-contained HTML file; ``missing`` are variants without a tree."""
     return str(
         _environment(autoescape=True)
@@ -56,6 +71,7 @@ def draw_page(trees: Sequence[Tree], missing: Sequence[str]) -> str:
         .render(
             trees=trees,
             missing=missing,
+            speed=speed,
             damaged=[tree for tree in trees if tree.faults],
             tables=tables.choose_tables(trees),
             panels=_panels,

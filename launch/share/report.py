@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import List, Sequence
+from typing import List, Optional, Sequence
 
 from ..core import files, paths
 from ..core.errors import KitError
@@ -56,15 +56,18 @@ def _find_missing(trees: Sequence[Tree]) -> List[str]:
     return missing if len(missing) < len(variants.VARIANTS) else []
 
 
-def write_report(out: Path, target: Path, trained: Sequence[Path] = ()) -> List[Tree]:
+def write_report(
+    out: Path, target: Path, speed: Optional[page.Speed] = None, trained: Sequence[Path] = ()
+) -> List[Tree]:
     """Check the trees in ``out``, write the page to ``target`` and return the trees.
 
+    :param speed: what was measured of them.
     :param trained: as :func:`.check_tree` has it; what is beside the trees is looked at, too.
     :raises KitError: there is no tree.
     :raises OSError: the page cannot be written; an earlier one is untouched.
     """
     trees = [check_tree(folder, [*trained, out]) for folder in find_trees(out)]
-    files.write_text(target, page.draw_page(trees, _find_missing(trees)))
+    files.write_text(target, page.draw_page(trees, _find_missing(trees), speed))
     return trees
 
 

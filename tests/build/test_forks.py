@@ -78,7 +78,7 @@ def test_upstreams_launch_file_reads_the_hub(forked: Kit, place: Place, tmp_path
 def test_upstreams_scripts_make_other_variants(kit: Kit, tmp_path: Path) -> None:
     """In 32 bits, of another percentage, and with nothing left to prune: the weights are the kit's own."""
     names = [
-        "75pc_sparse-02_head-0512_ffnn-fp32",
+        "80pc_sparse-02_head-0512_ffnn-fp32",
         "20pc_unstructured_sparse",
         "50pc_sparse-08_head-1024_ffnn",
     ]

@@ -1,5 +1,6 @@
 """The report in a real browser: how it reads on a phone and a desk, light and dark, and printed."""
 
+import json
 import os
 import re
 import shutil
@@ -11,7 +12,7 @@ import pytest
 from launch import cli
 from launch.model.variants import VARIANTS
 
-from .. import sample_trees
+from .. import sample_bench, sample_trees
 from ..conftest import HYBRID, UNSTRUCTURED
 
 pytestmark = pytest.mark.browser
@@ -105,6 +106,9 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> Dict[str, Path]:
             if name != "alone" or variant.name == HYBRID:
                 content = sample_trees.document(variant, sample_trees.spec(variant, LAYERS))
                 sample_trees.write(out, variant, content)
+        if name == "sound":
+            (out / "bench").mkdir()
+            (out / "bench/bench.json").write_text(json.dumps(sample_bench.make_content()))
         if name == "damaged":
             sample_trees.damage(out / HYBRID / f"{HYBRID}-8bit.onnx")
             (out / HYBRID / ("a_long_name_" * 12)).write_text("")
@@ -203,10 +207,12 @@ def test_every_variant_has_a_heading_and_a_cell_for_each_matrix(opened: Any, siz
         heading = page.page.get_by_role("heading", name=name, exact=True, level=2)
         assert heading.count() == 1
         assert heading.is_visible()
-    assert page.page.locator("figure").count() == len(VARIANTS)
+    plots = page.page.locator("svg.plot").count()
+    assert plots == 2  # of speed
+    assert page.page.locator("figure").count() == len(VARIANTS) + plots
     assert page.page.locator("svg .cell").count() == len(VARIANTS) * 2 * LAYERS * 6
     widths = page.js("() => [...document.querySelectorAll('.panel svg')].map(one => one.clientWidth)")
-    assert len(widths) == 2 * len(VARIANTS)
+    assert len(widths) == 2 * len(VARIANTS) + plots
     assert all(width >= 300 for width in widths)
     sizes = page.js(
         """() => [...document.querySelectorAll('svg text')].map(one =>
