@@ -174,3 +174,17 @@ def check_scorable(examples: Sequence[Example]) -> None:
             seen.add(example.id)
             continue
         raise KitError(problem, where=where, hint=hint)
+
+
+def check_trainable(examples: Sequence[Example]) -> None:
+    """:raises KitError: a question has no answer, or one that does not stand where it says in the context."""
+    for example in examples:
+        odd = [(t, s) for t, s in example.answers if not t or s < 0 or not example.context.startswith(t, s)]
+        if example.answers and not odd:
+            continue
+        problem, hint = "A question has no answer, so nothing is learnt from it.", "Take it out."
+        if odd:
+            text, start = odd[0]
+            problem = f"Answer {files.show_value(text)} is not in its context at answer_start {start}."
+            hint = "Give the answer as the context has it, and the place of its first character, from 0."
+        raise KitError(problem, where=example.where, hint=hint)

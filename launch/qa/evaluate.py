@@ -44,7 +44,7 @@ def _write(path: Path, content: Any, sort_keys: bool) -> None:
         files.write_text(path, json.dumps(content, indent=4, sort_keys=sort_keys) + "\n")
 
 
-def _gpu_works() -> bool:
+def gpu_works() -> bool:
     """Return whether torch can compute on the GPU: it knows none that is newer than itself."""
     import torch
 
@@ -161,7 +161,7 @@ def evaluate_model(args: Arguments, config: Any, examples: Sequence[squad.Exampl
     import numpy as np
     from accelerate import Accelerator
 
-    accelerator = Accelerator(cpu=not _gpu_works())
+    accelerator = Accelerator(cpu=not gpu_works())
     main = accelerator.is_main_process
 
     def say(text: str) -> None:

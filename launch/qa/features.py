@@ -5,8 +5,9 @@ import hashlib
 import inspect
 import json
 import os
+from bisect import bisect_left, bisect_right
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence
+from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
 
 from ..core import files, paths
 from ..core.errors import KitError
@@ -76,48 +77,81 @@ def tokenize_examples(
     :param limit: use at most so many examples, and then at most so many features, as upstream does.
     :raises KitError: a question leaves too little of a feature to its context.
     """
+    chosen = examples[:limit]
+    columns = _columns(chosen)
+    with _explaining(chosen, tokenizer, args):
+        length, stride = args.max_seq_length, args.doc_stride
+        kept = len(chosen) >= WORTH
+        name = digest_features(columns, tokenizer, length=length, stride=stride) if kept else ""
+        features = _mapped(columns, lambda batch: _encode(batch, tokenizer, args), name)
+    return features if limit is None else features.select(range(min(limit, len(features))))
+
+
+def encode_examples(
+    examples: Sequence[squad.Example], tokenizer: Any, args: Arguments
+) -> Dict[str, List[Any]]:
+    """As :func:`tokenize_examples`, but the columns are lists, and no package ``datasets`` is needed."""
+    with _explaining(examples, tokenizer, args):
+        return _encode(_columns(examples), tokenizer, args)
+
+
+def label_window(
+    ids: Sequence[int], offsets: Sequence[Sequence[int]], answer: Tuple[str, int], cls: int
+) -> Tuple[int, int]:
+    """Return the first and the last token of an answer; the token ``cls``, twice, where it is not all there.
+
+    :param offsets: of the tokens ``ids``, as :func:`tokenize_examples` has them.
+    """
+    text, start = answer
+    end = start + len(text)
+    tokens = [token for token, pair in enumerate(offsets) if pair]
+    if not tokens or offsets[tokens[0]][0] > start or offsets[tokens[-1]][1] < end:
+        return ids.index(cls), ids.index(cls)
+    first = bisect_right([offsets[token][0] for token in tokens], start) - 1
+    last = bisect_left([offsets[token][1] for token in tokens], end)
+    return tokens[first], tokens[max(first, last)]
+
+
+def _encode(batch: Dict[str, List[str]], tokenizer: Any, args: Arguments) -> Dict[str, Any]:
     length = args.max_seq_length
     question_first = tokenizer.padding_side == "right"
     context_part = 1 if question_first else 0
+    first, second = ("question", "context") if question_first else ("context", "question")
+    encoded = tokenizer(
+        batch[first],
+        batch[second],
+        truncation="only_second" if question_first else "only_first",
+        max_length=length,
+        stride=args.doc_stride,
+        return_overflowing_tokens=True,
+        return_offsets_mapping=True,
+        padding="max_length",
+    )
+    # A tokenizer without token types (XLM-R) leaves them to the model: BERT takes zeros.
+    encoded.setdefault("token_type_ids", [[0] * length for _ in encoded["input_ids"]])
+    owners = encoded.pop("overflow_to_sample_mapping")
+    encoded["example_id"] = [batch["id"][owner] for owner in owners]
+    encoded["offset_mapping"] = [
+        [pair if part == context_part else [] for pair, part in zip(offsets, encoded.sequence_ids(index))]
+        for index, offsets in enumerate(encoded["offset_mapping"])
+    ]
+    return dict(encoded)
 
-    def windows(batch: Dict[str, List[str]]) -> Dict[str, Any]:
-        first, second = ("question", "context") if question_first else ("context", "question")
-        encoded = tokenizer(
-            batch[first],
-            batch[second],
-            truncation="only_second" if question_first else "only_first",
-            max_length=length,
-            stride=args.doc_stride,
-            return_overflowing_tokens=True,
-            return_offsets_mapping=True,
-            padding="max_length",
-        )
-        # A tokenizer without token types (XLM-R) leaves them to the model: BERT takes zeros.
-        encoded.setdefault("token_type_ids", [[0] * length for _ in encoded["input_ids"]])
-        owners = encoded.pop("overflow_to_sample_mapping")
-        encoded["example_id"] = [batch["id"][owner] for owner in owners]
-        encoded["offset_mapping"] = [
-            [pair if part == context_part else [] for pair, part in zip(offsets, encoded.sequence_ids(index))]
-            for index, offsets in enumerate(encoded["offset_mapping"])
-        ]
-        return dict(encoded)
 
-    chosen = examples[:limit]
-    columns = _columns(chosen)
+@contextlib.contextmanager
+def _explaining(examples: Sequence[squad.Example], tokenizer: Any, args: Arguments) -> Iterator[None]:
+    """Raise the error of the first question that cannot be tokenized in place of what the library raises."""
     try:
-        kept = len(chosen) >= WORTH
-        name = digest_features(columns, tokenizer, length=length, stride=args.doc_stride) if kept else ""
-        features = _mapped(columns, windows, name)
+        yield
     except BaseException as error:
         _check_is_of_a_question(error)
-        for example in chosen:
+        for example in examples:
             try:
-                windows(_columns([example]))
+                _encode(_columns([example]), tokenizer, args)
             except BaseException as own:
                 _check_is_of_a_question(own)
                 raise _too_long(example, own, tokenizer, args) from None
         raise
-    return features if limit is None else features.select(range(min(limit, len(features))))
 
 
 def _columns(examples: Sequence[squad.Example]) -> Dict[str, List[str]]:

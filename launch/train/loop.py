@@ -1,0 +1,287 @@
+"""The training loop: batches, loss, pruning, saved states from which a killed run goes on, progress."""
+
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Callable, Dict, List, Mapping, Optional
+
+import torch
+from torch.nn import functional
+
+from ..core import child, files
+from ..core.errors import KitError
+from ..core.progress import format_duration
+from .arguments import Arguments
+from .pruning import Schedule, Tensors, apply_pruned, block_weights, choose_pruned
+from .questions import Batch, Order, Windows
+
+_SAY_SECONDS = 5.0
+_POINTS = 200  # of the curve: about so many
+
+_NO_DECAY = ("bias", "LayerNorm.weight")
+
+
+class Progress:
+    """How far a training is, as accelerate saves it beside weights, optimizer and random numbers.
+
+    :ivar curve: points: step, mean loss since the last, sparsity of the blocks, learning rate.
+    :ivar scores: step, exact match and F1 of each evaluation on the way.
+    """
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """Begin another training."""
+        self.step, self.loss, self.losses = 0, 0.0, 0
+        self.seconds = 0.0
+        self.curve: List[Dict[str, float]] = []
+        self.scores: List[Dict[str, float]] = []
+        self.pruned: Tensors = {}
+
+    def state_dict(self) -> Dict[str, Any]:
+        """Return all of it, for torch.save."""
+        return {
+            **vars(self),
+            "loss": float(self.loss),
+            "pruned": {n: one.cpu() for n, one in self.pruned.items()},
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a saved one."""
+        vars(self).update(state)
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One training.
+
+    :param name: what progress calls it.
+    :param folder: where its states are saved.
+    :param share: of ``steps`` with a rising learning rate; ``final``: of the highest, the last.
+    :param teacher: a model on the accelerator's device; None: learn from the answers alone.
+    :param schedule: None: prune nothing.
+    :param evaluate: is called every ``eval_steps`` steps with the model.
+    """
+
+    name: str
+    folder: Path
+    windows: Windows
+    steps: int
+    learning_rate: float
+    teacher: Any = None
+    schedule: Optional[Schedule] = None
+    evaluate: Optional[Callable[[Any], Dict[str, float]]] = None
+    eval_steps: int = 0
+
+
+class Trainer:
+    """Trains models, one after the other, on accelerate's processes.
+
+    :raises KitError: the batch does not divide into the processes' parts.
+    """
+
+    def __init__(self, accelerator: Any, args: Arguments, hyperparameters: Mapping[str, float]) -> None:
+        self.accelerator, self.args, self.given = accelerator, args, hyperparameters
+        self.progress = Progress()
+        accelerator.register_for_checkpointing(self.progress)
+        self.parts = accelerator.num_processes * args.gradient_accumulation_steps
+        if hyperparameters["batch_size"] % self.parts:
+            raise KitError(
+                f"{hyperparameters['batch_size']} windows do not divide into {self.parts} equal parts.",
+                where=f"batch_size; {accelerator.num_processes} processes, "
+                f"--gradient_accumulation_steps {args.gradient_accumulation_steps}",
+                hint="Change the batch size, the number of processes, or the parts of each.",
+            )
+
+    def say(self, text: str) -> None:
+        """Report a step, once for all processes."""
+        if self.accelerator.is_main_process:
+            child.report_step(text)
+
+    def train(self, model: Any, phase: Phase) -> None:
+        """Train a model in place; from the last saved state, if there is one.
+
+        :raises KitError: the loss is no longer a finite number.
+        """
+        accelerator, progress = self.accelerator, self.progress
+        accelerator.free_memory()
+        progress.reset()
+        if self.args.gradient_checkpointing:
+            _set_checkpointing(model, True)
+        optimizer = torch.optim.AdamW(_group_parameters(model, self.given["weight_decay"]), lr=0.0)
+        model.train()
+        wrapped, optimizer = accelerator.prepare(model.to(accelerator.device), optimizer)
+        model = accelerator.unwrap_model(wrapped)
+        weights = block_weights(model)
+        state = _last_state(phase.folder)
+        if state is not None:
+            accelerator.load_state(str(state))
+            progress.pruned = {name: gone.to(accelerator.device) for name, gone in progress.pruned.items()}
+            self.say(f"{phase.name}: going on at step {progress.step:,} of {phase.steps:,}")
+        order = Order(len(phase.windows), self.args.seed)
+        started, first, said = time.monotonic() - progress.seconds, progress.step, 0.0
+        began = time.monotonic()
+        while True:
+            step = progress.step
+            if step % self.args.save_steps == 0 and step > first:
+                progress.seconds = time.monotonic() - started
+                self._save(phase.folder)
+            if phase.schedule is not None and phase.schedule.is_due(step):
+                progress.pruned = choose_pruned(weights, phase.schedule.count(step), self.args.threshold)
+                apply_pruned(weights, progress.pruned)
+            if phase.evaluate and 0 < step < phase.steps and step % phase.eval_steps == 0:
+                progress.scores.append({"step": step, **phase.evaluate(model)})
+            if step >= phase.steps:
+                break
+            rate = self._rate(phase, step)
+            loss = self._step(wrapped, optimizer, weights, phase, order, rate)
+            progress.loss, progress.losses, progress.step = (
+                progress.loss + loss,
+                progress.losses + 1,
+                step + 1,
+            )
+            self._note(phase, weights, rate)
+            now = time.monotonic()
+            if now - said >= _SAY_SECONDS and accelerator.is_main_process:
+                said = now
+                left = (now - began) / (progress.step - first) * (phase.steps - progress.step)
+                child.report_step(
+                    f"{phase.name}: step {progress.step:,} of {phase.steps:,}, loss {float(loss):.3f}, "
+                    f"sparsity {_sparsity(weights, progress.pruned):.3f}, learning rate {rate:.1e}, "
+                    f"{format_duration(left)} left"
+                )
+        progress.seconds = time.monotonic() - started
+        if self.args.gradient_checkpointing:
+            _set_checkpointing(model, False)
+
+    def _rate(self, phase: Phase, step: int) -> float:
+        """Return the learning rate: linear from 0 up, then linear down (Devlin et al. 2019)."""
+        warm = int(phase.steps * self.given["warmup"])
+        if step < warm:
+            return phase.learning_rate * (step + 1) / warm
+        final = self.given["final_learning_rate"]
+        return phase.learning_rate * (1 - (1 - final) * (step - warm) / max(1, phase.steps - warm))
+
+    def _step(
+        self, model: Any, optimizer: Any, weights: Tensors, phase: Phase, order: Order, rate: float
+    ) -> torch.Tensor:
+        """Make one step and return the loss of this process's share, a mean over its windows."""
+        accelerator, progress = self.accelerator, self.progress
+        size = int(self.given["batch_size"])
+        rows = order.take(progress.step * size, size)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        total = torch.zeros((), dtype=torch.float64, device=accelerator.device)
+        for part in range(self.args.gradient_accumulation_steps):
+            mine = rows[part * accelerator.num_processes + accelerator.process_index :: self.parts]
+            batch = phase.windows.batch(mine, rows, accelerator.device)
+            with accelerator.accumulate(model):
+                loss = self._loss(model, phase.teacher, batch)
+                accelerator.backward(loss)
+                if accelerator.sync_gradients:
+                    apply_pruned(weights, progress.pruned)  # pruned weights' gradients are not to count
+                    accelerator.clip_grad_norm_(model.parameters(), self.given["clip"])
+                optimizer.step()
+                optimizer.zero_grad()
+            total += loss.detach().double() / self.args.gradient_accumulation_steps
+        apply_pruned(weights, progress.pruned)
+        return total
+
+    def _loss(self, model: Any, teacher: Any, batch: Batch) -> torch.Tensor:
+        labels = [batch.pop(f"{which}_positions") for which in ("start", "end")]
+        hardness, hidden = (self.given[name] if teacher else 0.0 for name in ("hardness", "hidden_weight"))
+        output = model(**batch, output_hidden_states=hidden > 0)
+        logits = [output.start_logits.float(), output.end_logits.float()]
+        loss = logits[0].new_zeros(())
+        if hardness < 1:
+            for own, label in zip(logits, labels):
+                loss = loss + (1 - hardness) / 2 * functional.cross_entropy(own, label)
+        if teacher is not None and (hardness or hidden):
+            with torch.no_grad(), self.accelerator.autocast():
+                wanted = teacher(**batch, output_hidden_states=hidden > 0)
+            heat = self.given["temperature"]
+            for own, other in zip(logits, (wanted.start_logits.float(), wanted.end_logits.float())):
+                far = functional.kl_div(
+                    functional.log_softmax(own / heat, -1),
+                    functional.softmax(other / heat, -1),
+                    reduction="batchmean",
+                )
+                # Gradients shrink with the temperature's square (Hinton et al. 2015, section 2).
+                loss = loss + hardness / 2 * heat**2 * far
+            if hidden:
+                loss = loss + hidden * _compare_hidden(output.hidden_states, wanted.hidden_states, batch)
+        return loss
+
+    def _note(self, phase: Phase, weights: Tensors, rate: float) -> None:
+        """Add a point to the curve where one is due."""
+        progress = self.progress
+        if progress.step % max(1, phase.steps // _POINTS) and progress.step < phase.steps:
+            return
+        mean = float(self.accelerator.reduce(progress.loss / progress.losses, reduction="mean"))
+        if mean - mean != 0:  # infinite or no number
+            raise KitError(
+                f"The loss is no finite number at step {progress.step:,}: the training has diverged.",
+                where=f"{phase.name}: learning rate {rate:g}",
+                hint="Take a smaller learning rate or more warm-up, or bf16 in place of fp16.",
+            )
+        sparsity = _sparsity(weights, progress.pruned)
+        progress.curve.append(
+            {"step": progress.step, "loss": mean, "sparsity": sparsity, "learning_rate": rate}
+        )
+        progress.loss, progress.losses = 0.0, 0
+
+    def _save(self, folder: Path) -> None:
+        """Save the state, whole or not at all, in place of the last."""
+        step, part = self.progress.step, folder / "part"
+        if self.accelerator.is_main_process:
+            shutil.rmtree(str(part), ignore_errors=True)
+            part.mkdir(parents=True)
+        self.accelerator.wait_for_everyone()
+        self.accelerator.save_state(str(part))
+        self.accelerator.wait_for_everyone()
+        if self.accelerator.is_main_process:
+            files.flush_tree(part)
+            part.rename(folder / f"step-{step:09}")
+            for old in sorted(folder.glob("step-*"))[:-1]:
+                shutil.rmtree(str(old))
+        self.accelerator.wait_for_everyone()
+
+
+def _last_state(folder: Path) -> Optional[Path]:
+    return max(folder.glob("step-*"), default=None)
+
+
+def _sparsity(weights: Tensors, pruned: Tensors) -> float:
+    """Return the pruned share of the block weights."""
+    gone = sum(int(one.sum()) for one in pruned.values())
+    return float(gone / sum(weight.numel() for weight in weights.values()))
+
+
+def _group_parameters(model: Any, decay: float) -> List[Dict[str, Any]]:
+    named = list(model.named_parameters())
+    return [
+        {"params": [one for name, one in named if not name.endswith(_NO_DECAY)], "weight_decay": decay},
+        {"params": [one for name, one in named if name.endswith(_NO_DECAY)], "weight_decay": 0.0},
+    ]
+
+
+def _compare_hidden(own: Any, wanted: Any, batch: Batch) -> torch.Tensor:
+    """Return the mean squared difference of hidden states, over layers, windows, tokens and dimensions."""
+    mask = batch["attention_mask"].float()
+    total = mask.new_zeros(())
+    for one, other in zip(own, wanted):
+        square = (one.float() - other.float()).pow(2).mean(-1)
+        total = total + ((square * mask).sum(1) / mask.sum(1)).mean()
+    return total / len(own)
+
+
+def _set_checkpointing(model: Any, on: bool) -> None:
+    """Have activations computed again in the backward pass, or kept; transformers 4.9 has a key for it."""
+    if not hasattr(model, "gradient_checkpointing_enable"):
+        model.config.gradient_checkpointing = on
+    elif on:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    else:
+        model.gradient_checkpointing_disable()

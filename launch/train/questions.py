@@ -1,0 +1,138 @@
+"""Questions as batches, and a model's answers to them."""
+
+from typing import Any, Dict, Iterator, List, Sequence
+
+import numpy as np
+import torch
+
+from ..core import child
+from ..core.errors import KitError
+from ..model import metric, squad
+from ..qa.arguments import Arguments
+from ..qa.evaluate import find_best_spans
+from ..qa.features import MODEL_INPUTS, encode_examples, label_window
+
+Batch = Dict[str, torch.Tensor]
+
+_TOGETHER = 500  # questions that are tokenized at a time: lists take a hundred times the memory of arrays
+
+
+class Windows:
+    """The windows of some questions, as arrays: inputs, and either answers (to train) or places (to answer).
+
+    :param labelled: whether each window gets its answer's first and last token.
+    :raises KitError: a question leaves too little of a window to its context.
+    """
+
+    def __init__(
+        self, examples: Sequence[squad.Example], tokenizer: Any, args: Arguments, *, labelled: bool
+    ) -> None:
+        self.examples = examples
+        self.owners: List[str] = []
+        answers = {example.id: example.answers[0] for example in examples if example.answers}
+        parts: Dict[str, List[Any]] = {}
+        for first in range(0, len(examples), _TOGETHER):
+            if first:
+                child.report_step(f"tokenizing: {first:,} of {len(examples):,} questions")
+            columns = encode_examples(examples[first : first + _TOGETHER], tokenizer, args)
+            offsets, owners = columns["offset_mapping"], columns["example_id"]
+            self.owners += owners
+            made = {name: columns[name] for name in MODEL_INPUTS}
+            if labelled:
+                labels = [
+                    label_window(ids, places, answers[owner], tokenizer.cls_token_id)
+                    for ids, places, owner in zip(columns["input_ids"], offsets, owners)
+                ]
+                made["start_positions"], made["end_positions"] = map(list, zip(*labels))
+            else:
+                made["places"] = [[pair or (-1, -1) for pair in places] for places in offsets]
+            for name, values in made.items():
+                parts.setdefault(name, []).append(np.array(values, dtype=np.int32))
+        self.columns = {name: np.concatenate(arrays) for name, arrays in parts.items()}
+
+    def __len__(self) -> int:
+        return len(self.owners)
+
+    def batch(self, rows: Any, among: Any, device: Any) -> Batch:
+        """Return the model's inputs of some rows, without what is padding in all rows of ``among``.
+
+        Those are the rows of all processes: the loss is over padding, too, and depends on its length.
+        """
+        used = self.columns["attention_mask"][among].any(0).nonzero()[0][-1] + 1
+        chosen = {
+            name: values[rows][:, :used] if name in MODEL_INPUTS else values[rows]
+            for name, values in self.columns.items()
+            if name != "places"
+        }
+        return {name: torch.from_numpy(values).long().to(device) for name, values in chosen.items()}
+
+    def places(self) -> Iterator[Dict[str, Any]]:
+        """Yield each window's question and character positions, as :func:`.find_best_spans` takes them."""
+        for owner, row in zip(self.owners, self.columns["places"]):
+            offsets = [pair if pair[0] >= 0 else [] for pair in row.tolist()]
+            yield {"example_id": owner, "offset_mapping": offsets}
+
+
+class Order:
+    """The endless order in which rows are drawn: one permutation after the other, by the seed."""
+
+    def __init__(self, count: int, seed: int) -> None:
+        self.count, self.seed = count, seed
+        self._epoch, self._rows = -1, np.empty(0, dtype=np.int64)
+
+    def take(self, first: int, count: int) -> Any:
+        """Return the rows at places ``first`` to ``first + count``."""
+        taken = []
+        while count:
+            epoch, place = divmod(first, self.count)
+            if epoch != self._epoch:
+                drawn = torch.Generator().manual_seed((self.seed + epoch * 1_000_003) % 2**63)
+                self._epoch, self._rows = epoch, torch.randperm(self.count, generator=drawn).numpy()
+            part = self._rows[place : place + count]
+            taken.append(part)
+            first, count = first + len(part), count - len(part)
+        return np.concatenate(taken)
+
+
+def evaluate(
+    accelerator: Any, model: Any, windows: Windows, size: int, args: Arguments, say: Any
+) -> Dict[str, float]:
+    """Return ``exact_match`` and ``f1`` of a model, in percent, in each process; they share the work.
+
+    :param model: as it is before accelerate wraps it, on the accelerator's device.
+    :param size: windows of a process that are computed together.
+    :raises KitError: the model's scores are not all finite.
+    """
+    total, tokens = windows.columns["input_ids"].shape
+    logits = np.full((2, total, tokens), -np.inf, dtype=np.float32)
+    ranks, rank = accelerator.num_processes, accelerator.process_index
+    # The longest first: each batch is as long as its longest, and memory that is too small shows at once.
+    order = np.argsort(-windows.columns["attention_mask"].sum(1), kind="stable")
+    training = model.training
+    model.eval()
+    with torch.no_grad():
+        for first in range(0, total, size * ranks):
+            rows = order[np.arange(first, first + size * ranks) % total]
+            say(lambda done=first: f"{done:,} of {total:,} windows")
+            mine = windows.batch(rows[rank::ranks], rows, accelerator.device)
+            with accelerator.autocast():
+                output = model(**mine)
+            made = torch.full((len(rows[rank::ranks]), 2, tokens), float("-inf"), device=accelerator.device)
+            width = output.start_logits.shape[1]
+            made[:, 0, :width], made[:, 1, :width] = output.start_logits.float(), output.end_logits.float()
+            gathered = accelerator.gather(made).cpu().numpy()
+            for other in range(ranks):
+                logits[:, rows[other::ranks]] = gathered[
+                    other * len(made) : (other + 1) * len(made)
+                ].swapaxes(0, 1)
+    model.train(training)
+    if not np.isfinite(logits[:, windows.columns["attention_mask"] == 1]).all():
+        raise KitError(
+            "The model's scores are not all finite numbers: its training has diverged.",
+            where="learning_rate",
+            hint="Take a smaller learning rate or more warm-up, or bf16 in place of fp16.",
+        )
+    answers = find_best_spans(
+        windows.examples, windows.places(), logits[0], logits[1], args.n_best_size, args.max_answer_length
+    )
+    return metric.score_answers({example.id: example.gold for example in windows.examples}, answers)
