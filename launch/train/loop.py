@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Callable, Dict, List, Mapping, Optional
 
 import torch
+from accelerate.utils import set_seed
 from torch.nn import functional
 
 from ..core import child, files
@@ -108,6 +109,7 @@ class Trainer:
         accelerator, progress = self.accelerator, self.progress
         accelerator.free_memory()
         progress.reset()
+        set_seed(self.args.seed, device_specific=True)  # dropout is to differ between processes
         if self.args.gradient_checkpointing:
             _set_checkpointing(model, True)
         optimizer = torch.optim.AdamW(_group_parameters(model, self.given["weight_decay"]), lr=0.0)
@@ -234,19 +236,29 @@ class Trainer:
 
     def _save(self, folder: Path) -> None:
         """Save the state, whole or not at all, in place of the last."""
-        step, part = self.progress.step, folder / "part"
-        if self.accelerator.is_main_process:
+        accelerator, part = self.accelerator, folder / "part"
+        if accelerator.is_main_process:
             shutil.rmtree(str(part), ignore_errors=True)
             part.mkdir(parents=True)
-        self.accelerator.wait_for_everyone()
-        self.accelerator.save_state(str(part))
-        self.accelerator.wait_for_everyone()
-        if self.accelerator.is_main_process:
-            files.flush_tree(part)
-            part.rename(folder / f"step-{step:09}")
-            for old in sorted(folder.glob("step-*"))[:-1]:
-                shutil.rmtree(str(old))
-        self.accelerator.wait_for_everyone()
+        accelerator.wait_for_everyone()
+        try:
+            accelerator.save_state(str(part))
+            accelerator.wait_for_everyone()
+            if accelerator.is_main_process:
+                files.flush_tree(part)
+                part.rename(folder / f"step-{self.progress.step:09}")
+                for old in sorted(folder.glob("step-*"))[:-1]:
+                    shutil.rmtree(str(old))
+        except (OSError, RuntimeError) as error:
+            free = shutil.disk_usage(str(folder)).free
+            if isinstance(error, RuntimeError) and free > 1e8:  # torch reports a full disk as one
+                raise
+            raise KitError(
+                f"The state cannot be saved: {getattr(error, 'strerror', '') or error}.",
+                where=f"{folder}: {free / 1e9:.1f} GB free",
+                hint="Free disk space, or name another --work_dir.",
+            ) from None
+        accelerator.wait_for_everyone()
 
 
 def _last_state(folder: Path) -> Optional[Path]:

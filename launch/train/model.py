@@ -1,0 +1,118 @@
+"""The dense model that is given, what the variant is cut to, and checkpoints as they are written."""
+
+import contextlib
+import os
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Dict, Iterator
+
+from ..core import files
+from ..core.errors import KitError
+from ..model import bert_config, model_folder
+from ..model.variants import Variant
+from ..qa.checkpoint import HEAD, fit_checkpoint, read_checkpoint
+
+_TOKENIZER = (
+    *("vocab.txt", "tokenizer.json", "tokenizer_config.json"),
+    *("special_tokens_map.json", "added_tokens.json"),
+)
+
+
+class DenseModel:
+    """A dense BERT's folder, read and checked, and the config and dimensions of one of its variants.
+
+    :ivar dense: the dimensions of the model; ``shape``: those of the variant.
+    :ivar has_head: whether the checkpoint answers questions already.
+    :raises KitError: config, tokenizer or checkpoint is at fault, or the variant cannot be cut from it.
+    """
+
+    def __init__(self, folder: Path, variant: Variant, tokens: int) -> None:
+        self.folder, self.variant = folder, variant
+        where = str(bert_config.find_config(folder))
+        self.config = bert_config.read_config(folder, "--model_name_or_path")
+        bert_config.check_graph(self.config, where)
+        self.dense = bert_config.read_shape(self.config, where)
+        if self.config.get("pruned_heads") or "tx_block_overall_sparsity" in self.config:
+            raise KitError(
+                "The model to train from is not dense: structure has been removed from it.",
+                where=f"{where}: pruned_heads, tx_block_overall_sparsity",
+                hint="Give the dense model: the variant's heads and neurons are chosen from all.",
+            )
+        bert_config.check_length(self.dense, tokens, where)
+        model_folder.check_tokenizer(folder, self.dense, tokens)
+        self.variant_config = self.config
+        if variant.hybrid:
+            self.variant_config = bert_config.make_hybrid(self.config, variant, where)
+        shape = bert_config.read_shape(self.variant_config, where)
+        self.shape = replace(shape, overall_sparsity=variant.overall_sparsity)
+        self._state = read_checkpoint(folder)
+        fit_checkpoint(self._state, self.dense, str(folder), head_may_lack=True)
+        self.has_head = HEAD[0] in self._state
+
+    def digest(self) -> Dict[str, str]:
+        """Return digests of config and tokenizer, and of the checkpoint's files."""
+        path = model_folder.find_checkpoint(self.folder)
+        parts = self.folder.glob("*.safetensors" if "safetensors" in path.name else "*.bin")
+        return {
+            "config": files.digest_model_folder(self.folder),
+            "checkpoint": files.digest_files(parts, self.folder),
+        }
+
+    def build(self, seed: int) -> Any:
+        """Return the model; a head that the checkpoint lacks is drawn from ``seed``."""
+        from transformers import BertConfig, BertForQuestionAnswering, set_seed
+
+        set_seed(seed)
+        model = BertForQuestionAnswering(
+            BertConfig.from_dict({**self.config, "gradient_checkpointing": False})
+        )
+        model.load_state_dict(self._state, strict=False)  # fit_checkpoint has compared the names
+        return model
+
+    def write_teacher(self, model: Any, folder: Path) -> None:
+        """Write a model of the dense config into a new folder."""
+        _write_checkpoint(model, self.config, folder)
+
+    def write_variant(self, model: Any, folder: Path) -> None:
+        """Write a model of the variant, with the tokenizer's files, into a new folder."""
+        config = dict(self.variant_config)
+        if self.variant.hybrid:
+            config["pruned_heads"] = {str(layer): gone for layer, gone in model.config.pruned_heads.items()}
+        _write_checkpoint(model, config, folder)
+        for name in _TOKENIZER:
+            if (self.folder / name).is_file():
+                shutil.copyfile(str(self.folder / name), str(folder / name))
+
+
+def _write_checkpoint(model: Any, config: Dict[str, Any], folder: Path) -> None:
+    from safetensors.numpy import save_file
+
+    named = {name: one for name, one in model.state_dict().items() if not name.endswith("position_ids")}
+    tensors = {name: one.detach().cpu().float().contiguous().numpy() for name, one in named.items()}
+    save_file(tensors, str(folder / "model.safetensors"), metadata={"format": "pt"})
+    kept = {key: value for key, value in config.items() if not key.startswith("_")}  # _name_or_path
+    kept["architectures"] = ["BertForQuestionAnswering"]
+    files.write_text(folder / "config.json", bert_config.format_config(kept))
+
+
+@contextlib.contextmanager
+def make_folder(folder: Path) -> Iterator[Path]:
+    """Yield a new folder, which becomes ``folder`` by a rename once the block succeeds.
+
+    :raises KitError: it cannot be written.
+    """
+    part = folder.with_name(f".{folder.name}.{os.urandom(8).hex()}.part")
+    try:
+        part.mkdir(parents=True)
+        yield part
+        files.flush_tree(part)
+        part.rename(folder)
+    except OSError as error:
+        raise KitError(
+            f"The folder cannot be written: {error.strerror or error}.",
+            where=str(folder),
+            hint="Free disk space or correct the permissions, and run the same command again: it resumes.",
+        ) from None
+    finally:
+        shutil.rmtree(str(part), ignore_errors=True)

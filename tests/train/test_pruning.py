@@ -1,0 +1,116 @@
+"""Schedule and choice of pruned weights, windows with answers, and the order of data."""
+
+import importlib
+
+import numpy as np
+import pytest
+
+from launch.core import paths
+from launch.model import squad
+from launch.model.variants import find_variant, make_bert_large
+from launch.qa.arguments import Arguments
+from launch.train import hyperparameters, pruning
+
+torch = pytest.importorskip("torch")
+
+
+def test_the_schedule_is_cubic_and_ends_at_the_very_number():
+    schedule = pruning.Schedule(initial=100, final=1000, begin=10, end=50, every=7)
+    assert [step for step in range(60) if schedule.is_due(step)] == [10, 17, 24, 31, 38, 45, 50]
+    assert [schedule.count(step) for step in (9, 10, 30, 50, 59)] == [0, 100, 888, 1000, 1000]
+    assert schedule.count(20) == 1000 - int(900 * 0.75**3)
+    at_once = pruning.Schedule(initial=2000, final=1000, begin=4, end=4, every=7)
+    assert [at_once.count(step) for step in (3, 4)] == [0, 1000]
+    assert at_once.is_due(4)
+
+
+def test_the_compressions_threshold_would_prune_as_many():
+    """NNCF sorts the weights and takes the one at int((n - 1) · s); up to it, all are pruned."""
+    shape = make_bert_large(find_variant("90pc_sparse-06_head-1536_ffnn"))
+    zeros = pruning.count_zeros(shape)
+    assert zeros == int((shape.kept_weights - 1) * shape.unstructured_sparsity) + 1
+    values = torch.cat([torch.zeros(zeros), torch.ones(10)])
+    assert values.sort().values[zeros - 1] == 0
+
+
+def test_the_smallest_normed_weights_go():
+    weights = {"a": torch.tensor([[3.0, -1.0], [0.5, 2.0]]), "b": torch.tensor([[30.0, -10.0, 5.0, 21.0]])}
+    normed = torch.cat([(one.abs() / one.norm()).flatten() for one in weights.values()])
+    for count in range(9):
+        chosen = pruning.choose_pruned(weights, count, "global")
+        flat = torch.cat([one.flatten() for one in chosen.values()])
+        assert int(flat.sum()) == count
+        assert set(normed[flat].tolist()) <= set(normed.sort().values[:count].tolist())
+    chosen = pruning.choose_pruned(weights, 4, "layer")
+    assert [int(one.sum()) for one in chosen.values()] == [2, 2]
+    assert chosen["a"].tolist() == [[False, True], [True, False]]
+
+
+def test_of_equal_weights_the_first_go_and_what_is_pruned_stays_pruned():
+    weights = {"a": torch.ones(2, 3), "b": torch.zeros(2, 2)}
+    chosen = pruning.choose_pruned(weights, 6, "global")
+    assert [one.int().tolist() for one in chosen.values()] == [[[1, 1, 0], [0, 0, 0]], [[1, 1], [1, 1]]]
+    pruning.apply_pruned(weights, chosen)
+    again = pruning.choose_pruned(weights, 7, "global")
+    assert all(bool((again[name] | ~gone).all()) for name, gone in chosen.items())
+
+
+@pytest.fixture(scope="module")
+def tokenized(derived_source):
+    """The sample's training questions, cut into short windows."""
+    transformers = importlib.import_module("transformers")
+    from launch.train.questions import Windows
+
+    model = str(paths.SAMPLE / "model")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(model, use_fast=True)
+    examples = squad.read_questions(paths.SAMPLE / "train.json", "TRAIN_FILE")
+    args = Arguments(model, "unused", max_seq_length=64, doc_stride=16)
+    return tokenizer, examples, [Windows(examples, tokenizer, args, labelled=yes) for yes in (True, False)]
+
+
+def test_labels_are_the_answers(tokenized):
+    _, examples, (labelled, placed) = tokenized
+    answers = {example.id: example.answers[0][0] for example in examples}
+    contexts = {example.id: example.context for example in examples}
+    found = set()
+    columns = labelled.columns
+    for row, owner in enumerate(labelled.owners):
+        first, last = columns["start_positions"][row], columns["end_positions"][row]
+        if (first, last) == (0, 0):
+            continue
+        places = placed.columns["places"][row]
+        text = contexts[owner][places[first][0] : places[last][1]]
+        assert answers[owner] in text
+        assert len(text) <= len(answers[owner]) + 12  # whole tokens
+        found.add(owner)
+    assert found == set(answers)  # each is whole in one window at least
+    assert len(labelled) > len(answers)
+
+
+def test_batches_are_as_long_as_the_longest_of_all_processes(tokenized):
+    labelled = tokenized[2][0]
+    lengths = labelled.columns["attention_mask"].sum(1)
+    short, long = int(lengths.argmin()), int(lengths.argmax())
+    assert lengths[short] < lengths[long]
+    batch = labelled.batch(np.array([short]), np.array([short]), "cpu")
+    assert batch["input_ids"].shape == (1, lengths[short])
+    batch = labelled.batch(np.array([short]), np.array([short, long]), "cpu")
+    assert batch["input_ids"].shape == (1, lengths[long])
+    assert batch["input_ids"].dtype == torch.long
+
+
+def test_the_order_is_permutations_and_does_not_depend_on_where_it_is_entered():
+    from launch.train.questions import Order
+
+    rows = Order(10, 3).take(0, 30)
+    assert [sorted(rows[first : first + 10]) for first in (0, 10, 20)] == [list(range(10))] * 3
+    assert list(rows[:10]) != list(rows[10:20])
+    assert np.array_equal(Order(10, 3).take(7, 16), rows[7:23])
+    assert not np.array_equal(Order(10, 4).take(0, 30), rows)
+
+
+def test_each_hyperparameter_has_a_source_and_a_default_that_fits():
+    for name, one in hyperparameters.HYPERPARAMETERS.items():
+        assert one.source
+        assert one.meaning
+        hyperparameters.check_value(name, one.default, name)
