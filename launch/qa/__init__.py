@@ -1,1 +1,1 @@
-"""What upstream's two scripts do, on released packages; torch is imported in functions only."""
+"""What upstream's two scripts do, on released packages; torch is imported in functions, and in ``cut``."""

@@ -87,12 +87,12 @@ class Trainer:
         self.accelerator, self.args, self.given = accelerator, args, hyperparameters
         self.progress = Progress()
         accelerator.register_for_checkpointing(self.progress)
-        self.parts = accelerator.num_processes * args.gradient_accumulation_steps
+        self.rounds = accelerator.gradient_accumulation_steps  # accelerate's config may say it, too
+        self.parts = accelerator.num_processes * self.rounds
         if hyperparameters["batch_size"] % self.parts:
             raise KitError(
                 f"{hyperparameters['batch_size']} windows do not divide into {self.parts} equal parts.",
-                where=f"batch_size; {accelerator.num_processes} processes, "
-                f"--gradient_accumulation_steps {args.gradient_accumulation_steps}",
+                where=f"batch_size; {accelerator.num_processes} processes, {self.rounds} parts of each",
                 hint="Change the batch size, the number of processes, or the parts of each.",
             )
 
@@ -176,7 +176,7 @@ class Trainer:
         for group in optimizer.param_groups:
             group["lr"] = rate
         total = torch.zeros((), dtype=torch.float64, device=accelerator.device)
-        for part in range(self.args.gradient_accumulation_steps):
+        for part in range(self.rounds):
             mine = rows[part * accelerator.num_processes + accelerator.process_index :: self.parts]
             batch = phase.windows.batch(mine, rows, accelerator.device)
             with accelerator.accumulate(model):
@@ -187,7 +187,7 @@ class Trainer:
                     accelerator.clip_grad_norm_(model.parameters(), self.given["clip"])
                 optimizer.step()
                 optimizer.zero_grad()
-            total += loss.detach().double() / self.args.gradient_accumulation_steps
+            total += loss.detach().double() / self.rounds
         apply_pruned(weights, progress.pruned)
         return total
 

@@ -5,7 +5,6 @@ that was killed goes on from what it finds there.  The output folder appears who
 """
 
 import contextlib
-import copy
 import json
 import os
 import platform
@@ -101,7 +100,7 @@ class Run:
             "arguments": {name: getattr(args, name) for name in names},
             "hyperparameters": {name: self.given[name] for name in _OF_TEACHER},
             "precision": accelerator.mixed_precision,
-            "parts": [accelerator.num_processes, args.gradient_accumulation_steps, accelerator.device.type],
+            "parts": [accelerator.num_processes, self.trainer.rounds, accelerator.device.type],
             "versions": _list_versions(),
         }
 
@@ -132,7 +131,9 @@ class Run:
         folder = self.args.work / f"{self.variant.base}-{files.digest_value(self.key)[:16]}"
         teacher = self._make_teacher().to(self.accelerator.device)
         scores = {"teacher": self._evaluate(teacher, "teacher")}
-        student = copy.deepcopy(teacher)
+        student = self.dense.build(self.args.seed)  # a copy would call what accelerate has wrapped
+        student.load_state_dict(teacher.state_dict())
+        student.to(self.accelerator.device)
         if self.variant.hybrid:
             self._cut(student, folder / "structure.json")
             scores["cut"] = self._evaluate(student, "cut, before training")
@@ -250,11 +251,12 @@ class Run:
 
         args, accelerator = self.args, self.accelerator
         cuda = accelerator.device.type == "cuda"
-        recorded = ("threshold", "seed", "max_seq_length", "doc_stride", "gradient_accumulation_steps")
+        recorded = ("threshold", "seed", "max_seq_length", "doc_stride", "gradient_checkpointing")
         digests = self.teacher_key
         return {
             "variant": self.variant.base,
-            **{name: getattr(args, name) for name in (*recorded, "gradient_checkpointing")},
+            **{name: getattr(args, name) for name in recorded},
+            "gradient_accumulation_steps": self.trainer.rounds,
             "hyperparameters": self.given,
             "model": {"name": self.dense.folder.resolve().name, **digests["model"]},
             "questions": {
