@@ -138,12 +138,13 @@ def parse_arguments(argv: Sequence[str]) -> Request:
     changed.update(
         {name: check_value(name, value, f"--{name}") for name, value in given.items() if value is not None}
     )
-    problems = [
-        f"--{field.name} {getattr(args, field.name)} is less than 1"
+    numbers = [
+        (field.name, getattr(args, field.name))
         for field in fields(Arguments)
-        if field.type in (int, Optional[int])
-        and field.name != "seed"
-        and (getattr(args, field.name) or 1) < 1
+        if field.type in (int, Optional[int]) and field.name != "seed"
+    ]
+    problems = [
+        f"--{name} {value} is less than 1" for name, value in numbers if value is not None and value < 1
     ]
     if not 0 <= args.seed < 2**32:
         problems.append(f"--seed {args.seed} is not from 0 to 4294967295")
