@@ -52,7 +52,7 @@ def _safetensors(tensors: Tensors, path: Path) -> None:
     """Write the format itself: a length of 8 bytes, JSON, and the tensors' bytes."""
     import torch
 
-    kinds = {"float32": "F32", "float16": "F16", "bfloat16": "BF16", "int64": "I64"}
+    kinds = {"float32": "F32", "float16": "F16", "bfloat16": "BF16", "int64": "I64", "float64": "F64"}
     header: Dict[str, Any] = {"__metadata__": {"format": "pt"}}
     body = b""
     for name, tensor in tensors.items():

@@ -12,6 +12,7 @@ from ..core.errors import KitError
 from ..model import bert_config, model_folder
 from ..model.variants import BertShape
 from .arguments import Arguments, parse_arguments
+from .checkpoint import name_some
 
 _HEAD = "qa_outputs."
 
@@ -63,17 +64,12 @@ def load_model(
     model, lacking, unused = _read(args, config)
     weights = "checkpoint"
     if lacking:
-        say(f"not in the checkpoint, and drawn from seed {args.seed}: {_some(lacking)}")
+        say(f"not in the checkpoint, and drawn from seed {args.seed}: {name_some(lacking)}")
         weights += f", {_HEAD[:-1]} random, seed {args.seed}"
     if unused:
-        say(f"not used of the checkpoint: {_some(unused)}")
+        say(f"not used of the checkpoint: {name_some(unused)}")
         weights += f", {len(unused)} of its tensors not used"
     return model, weights
-
-
-def _some(names: List[str]) -> str:
-    more = len(names) - 3
-    return ", ".join(names[:3]) + (f" and {more} more" if more > 0 else "")
 
 
 def _read(args: Arguments, config: Any) -> Tuple[Any, List[str], List[str]]:
