@@ -1,8 +1,9 @@
 """Checks of a model folder: transformers can read its checkpoint and tokenizer, and reads them as meant."""
 
+import functools
 import re
 from pathlib import Path
-from typing import Any, Dict
+from typing import Any, Dict, List
 
 from ..core import files
 from ..core.errors import KitError
@@ -17,6 +18,9 @@ CHECKPOINTS = (
 
 RANDOM = "random"
 """``--weights random``: weights are drawn, and no checkpoint is read."""
+
+TRAINED = ".weights.json"
+"""Beside an ONNX file of trained weights: what a provenance has of them, but where they are from."""
 
 ORIGIN = "eval_weights.txt"
 """Beside the results of upstream's script: one line that says where the weights are from."""
@@ -44,6 +48,9 @@ def find_checkpoint(folder: Path) -> Path:
         if (folder / name).is_file():
             files.check_no_pointer(folder / name)
             return folder / name
+    if not folder.is_dir():
+        what = "The model folder is no folder." if folder.exists() else "The model folder does not exist."
+        raise KitError(what, where=str(folder), hint="Name the folder that holds the model's checkpoint.")
     others = sorted({path.name for pattern in _OTHERS for path in folder.glob(pattern)})
     problem = "weights, but none under a name that is read" if others else "no weights"
     raise KitError(
@@ -54,6 +61,49 @@ def find_checkpoint(folder: Path) -> Path:
             " WEIGHTS=random, which is --weights random in a launch file."
         ),
     )
+
+
+def list_checkpoint(folder: Path) -> List[Path]:
+    """Return the files of a folder's weights: one, or those that an index lists; errors as above.
+
+    :raises KitError: there are none, the index is broken, or a file is not there or a git-lfs pointer.
+    """
+    path = find_checkpoint(folder)
+    if path.suffix != ".json":
+        return [path]
+    content = files.read_json(path)
+    places = content.get("weight_map") if isinstance(content, dict) else None
+    if not isinstance(places, dict) or not places:
+        raise KitError(
+            "The checkpoint's index has no weight_map, which says where its tensors are.",
+            where=str(path),
+            hint="Give the index as transformers' save_pretrained writes it.",
+        )
+    found = [path.parent / str(name) for name in sorted(set(map(str, places.values())))]
+    for file in found:
+        if file.name not in places.values() or not file.is_file():
+            raise KitError(
+                "The checkpoint's index names a file that is not in its folder.",
+                where=f"{path}: {file.name}",
+                hint="Put all of the checkpoint's files there.",
+            )
+        files.check_no_pointer(file)
+    return found
+
+
+def digest_checkpoint(folder: Path) -> str:
+    """Return the sha256 of a folder's weights; of several files, that of their names' and sums' list."""
+    found = list_checkpoint(folder)
+    sums = [_digest_once(path, path.stat().st_size, path.stat().st_mtime_ns) for path in found]
+    if len(found) == 1:
+        return sums[0]
+    return files.digest_value([[path.name, digest] for path, digest in zip(found, sums)])
+
+
+@functools.lru_cache(maxsize=None)
+def _digest_once(path: Path, size: int, changed: int) -> str:
+    """Return the sha256 of a file, read once while its size and time are these."""
+    return files.digest_file(path)
 
 
 def check_tokenizer(folder: Path, shape: BertShape, tokens: int) -> None:
