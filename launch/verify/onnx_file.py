@@ -187,7 +187,7 @@ class _Matrices:
             found, total = zeros.get(parameter, 0), total + due["zeros"]
             if kept and self.places.get(parameter) != due["places"]:
                 faults.append(
-                    f"{parameter}: {found:,} zeros, not the checkpoint's {due['zeros']:,} or not where they were"
+                    f"{parameter}: {found:,} zeros, {due['zeros']:,} in the checkpoint, or elsewhere"
                 )
             elif found < due["zeros"]:
                 faults.append(f"{parameter}: {found:,} zeros, {due['zeros']:,} in the checkpoint")
