@@ -133,9 +133,16 @@ OPTIONS: Dict[str, Option] = {
     "predictions": Option("<file>", "evaluate: answers to score, without a model"),
     "seed": Option("<number>", "seed of the random weights, 0 to 2³² − 1", otherwise="the launch file's, 42"),
     "weights": Option(
-        "random",
-        "evaluate: random, drawn from the seed",
-        otherwise="the model folder's; the sample's are random",
+        "random|<folder>",
+        "trees: the folder with a trained checkpoint, and its config and tokenizer unless MODEL has them;"
+        " random: drawn from the seed",
+        otherwise="random for trees; evaluate: the model folder's, but the sample's are random",
+    ),
+    "heads": Option(
+        "importance|first",
+        "of a dense checkpoint: which heads and feed-forward rows stay, those that count most for the answers"
+        " to TRAIN_FILE, or the first",
+        otherwise="importance",
     ),
     "threads": Option(
         "<number>",
@@ -310,6 +317,7 @@ def _selection(given: Given) -> "Selection":
         given.weights,
         given.hub,
         lambda: _ready_environment(given),
+        given.heads,
     )
     return replace(chosen, threads=machine.parse_threads(given.threads))
 
@@ -331,7 +339,7 @@ def _make(given: Given, chosen: Sequence[variants.Variant]) -> None:
     print(pipeline.format_table(build.run()))
 
 
-@_command("all", _MAKE, f"out precision {_RUN} mo")
+@_command("all", _MAKE, f"out precision {_RUN} weights heads mo")
 def _all(given: Given) -> None:
     """The five artifact trees.
 
@@ -345,7 +353,9 @@ def _all(given: Given) -> None:
     _make(given, variants.find_variants(" ".join(VARIANTS), given.precision))
 
 
-@_command("variant", _MAKE, f"v precision out {_RUN} mo", required="v", shown="[PRECISION=]", v=_V)
+@_command(
+    "variant", _MAKE, f"v precision out {_RUN} weights heads mo", required="v", shown="[PRECISION=]", v=_V
+)
 def _variant(given: Given) -> None:
     """The trees of variants by name.
 
@@ -354,6 +364,7 @@ def _variant(given: Given) -> None:
     $ variant --v 90pc_unstructured_sparse
     $ variant --v "75pc_sparse-08_head-2048_ffnn 50pc_unstructured_sparse"
     $ variant --v 00pc_sparse-16_head-4096_ffnn --precision fp32
+    $ variant --v 90pc_sparse-08_head-2048_ffnn --weights my-bert --train-file a.json
     """
     _make(given, variants.find_variants(given.v, given.precision))
 
@@ -375,7 +386,7 @@ def _configs(given: Given) -> int:
 @_command(
     "command",
     _MAKE,
-    f"v precision explain {_RUN} weights",
+    f"v precision explain {_RUN} weights heads",
     required="v",
     shown="[EXPLAIN=1]",
     v=Option("<name>", "the configuration: variants, configs, evaluate, or another of the file"),
@@ -401,7 +412,7 @@ def _print_command(given: Given) -> None:
         source = _source(given, told=False)
         selection, names = _selection(given), _configurations(given)
         runs = [jobs.run_of(given.launch, name, selection, source) for name in names]
-    texts = [run.explain() if explain else run.invocation.shell() for run in runs]
+    texts = [run.explain() if explain else run.shell() for run in runs]
     text = ("\n\n" if explain else "\n").join(texts)
     for note in filter(None, dict.fromkeys(map(preflight.find_missing, runs))):
         print(note, file=sys.stderr, flush=True)

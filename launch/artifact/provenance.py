@@ -123,6 +123,8 @@ def _contradictions(content: Content) -> Iterator[str]:
         return
     if arguments.get("seed") != content["weights"]["seed"]:
         yield "$.onnx_key.arguments.seed: not $.weights.seed"
+    if str(arguments.get("weights", "")).rpartition(":")[2] != content["weights"].get("sha256", ""):
+        yield "$.onnx_key.arguments.weights: not $.weights.sha256"
     if arguments.get("max_seq_length") != model["sequence_length"]:
         yield "$.onnx_key.arguments.max_seq_length: not $.model.sequence_length"
     for argument, value in content["inputs"].items():

@@ -12,7 +12,7 @@ from ..core import files, hidden, paths
 from ..core.errors import KitError
 from ..model import bert_config, model_folder
 from ..model.variants import QUANTIZED, BertShape, Spec, Variant, parse_name
-from ..qa.arguments import Arguments, parse_arguments
+from ..qa.arguments import IMPORTANCE, Arguments, parse_arguments
 from ..setup import requirements
 from ..sources.source import Source
 from ..vscode.invocation import Invocation, Part, Rewriter, format_parts, read_option
@@ -40,9 +40,14 @@ _UNREAD = (
 )
 """Arguments that an ONNX file does not depend on."""
 
+_WEIGHTS = ".weights.bin"
+"""Beside the ONNX file: the trained weights that upstream's script reads."""
+
 _QUESTIONS = ("train_file", "validation_file")
 
 _FLAT = "the flat form, which upstream's script reads"  # the rule by which a question file is converted
+
+_CUT = "as the kit's own step has read and cut it, which comes before upstream's script"
 
 _UNKEYED_VARIABLES = ("PATH", "TORCH_EXTENSIONS_DIR", "HF_HOME")  # they lead to tools
 
@@ -69,6 +74,10 @@ class Run:
         source = f"\non source {self.source.describe()}" if self.source else ""
         return f"{self.origin}{source}\n\n{format_parts(list(self.parts))}"
 
+    def shell(self) -> str:
+        """Return a POSIX shell command that does the same."""
+        return self.invocation.shell()
+
 
 @dataclass(frozen=True)
 class Configured(Run):
@@ -92,9 +101,14 @@ class Configured(Run):
         if part is None:
             return option
         variable = next((rule for rule in part.rules if rule in rules.VARIABLES), None)
-        if variable or self.configuration is None or not part.before or {*part.rules} - {_FLAT}:
+        if variable or self.configuration is None or not part.before or {*part.rules} - {_FLAT, _CUT}:
             return variable or option
         return f"{self.configuration.place(self.configuration.path('args'))}: {option}"
+
+    @property
+    def checkpoint(self) -> Optional[Path]:
+        """Folder of the trained weights that go into a tree; None where there are none."""
+        return None
 
 
 @dataclass(frozen=True)
@@ -103,19 +117,36 @@ class Job(Configured):
 
     :param variant: None where it makes no tree.
     :param downloaded: its inputs on the hub, see :class:`launch.build.hub.Local`; None for others.
-    :param flattened: the original of each question file that was converted for upstream's script.
+    :param originals: what each file or folder that is made for upstream's script is made of.
+    :param asked: the arguments before; None where nothing was made for upstream's script.
     """
 
     source: Source
     arguments: Arguments
     variant: Optional[Variant]
     downloaded: Optional[Mapping[str, Any]] = None
-    flattened: Mapping[str, str] = field(default_factory=dict)
+    originals: Mapping[str, str] = field(default_factory=dict)
+    asked: Optional[Arguments] = None
 
     @property
     def made(self) -> Optional[Path]:
         """The ONNX file that the run makes, as its arguments have it; None where it makes none."""
         return self.arguments.name_onnx(self.variant.precision if self.variant else QUANTIZED)
+
+    @property
+    def preparation(self) -> Optional[Invocation]:
+        """The kit's program that reads a checkpoint for upstream's script and runs before it; else None."""
+        if self.asked is None or self.asked.checkpoint is None:
+            return None
+        words = [self.originals.get(word, word) for word in self.invocation.args]
+        heads = ["--heads", self.asked.heads] if self.asked.heads else []
+        args = (str(self.arguments.weights), *words, *heads)
+        return replace(self.invocation, target=("-m", "launch.qa.write_weights"), args=args)
+
+    def shell(self) -> str:
+        """Return a POSIX shell command that does the same."""
+        before = self.preparation
+        return (f"{before.shell()} && \\\n" if before else "") + self.invocation.shell()
 
     @property
     def upstreams_script(self) -> bool:
@@ -125,7 +156,12 @@ class Job(Configured):
     def questions(self, argument: str) -> Optional[Path]:
         """Return the file of questions given as ``argument``, before conversion; None where there is none."""
         value = getattr(self.arguments, argument)
-        return None if value is None else self.local(self.flattened.get(value, value))
+        return None if value is None else self.local(self.originals.get(value, value))
+
+    @property
+    def checkpoint(self) -> Optional[Path]:
+        folder = (self.asked or self.arguments).checkpoint
+        return None if folder is None else self.local(str(folder))
 
     def shape(self) -> BertShape:
         """Return the dimensions of the job's model.
@@ -284,12 +320,20 @@ def _job(read: Read, name: str, selection: rules.Selection, source: Source) -> J
         raise KitError(f"{what}, or has wrong arguments.  {error.what}", where=where, hint=hint) from None
     run = name, rewriter.result(), read.origin, rewriter.parts(), source
     job = Job(*run, configuration, arguments, variant, selected.downloaded)
-    return _flattened(job, rewriter)
+    return _converted(job, rewriter)
 
 
-def _flattened(job: Job, rewriter: Rewriter) -> Job:
-    """Return a job with its questions in the flat form, if it runs upstream's script."""
+def _converted(job: Job, rewriter: Rewriter) -> Job:
+    """Return a job with questions and weights in the form that upstream's script reads, if it runs that.
+
+    The weights are written when it runs, beside the ONNX file.
+    """
     made = {}
+    if job.upstreams_script and job.checkpoint and job.made:
+        cut = str(job.made.parent / _WEIGHTS)
+        made[cut] = str(job.arguments.weights)
+        rewriter.set("--weights", cut, _CUT)
+        rewriter.drop("--heads", _CUT)
     for name in _QUESTIONS if job.upstreams_script else ():
         path = job.questions(name)
         if path is not None and paths.SAMPLE not in path.parents:
@@ -297,7 +341,7 @@ def _flattened(job: Job, rewriter: Rewriter) -> Job:
             made[flat] = str(path)
             rewriter.set(f"--{name}", flat, _FLAT)
     changed = {"invocation": rewriter.result(), "parts": rewriter.parts(), "arguments": _arguments(rewriter)}
-    return replace(job, **changed, flattened=made) if made else job  # type: ignore[arg-type]
+    return replace(job, **changed, originals=made, asked=job.arguments) if made else job  # type: ignore[arg-type]
 
 
 def _arguments(rewriter: Rewriter) -> Arguments:
@@ -363,10 +407,14 @@ def make_onnx_key(job: TreeJob) -> Dict[str, Any]:
     arguments = {
         name: _content(job.local(value), value, job.named(name)) if name in _FILES else _recorded(value)
         for name, value in vars(job.arguments).items()
-        if name not in _UNREAD and value is not None
+        if name not in (*_UNREAD, "weights", "heads") and value is not None
     }
-    # Upstream's scripts are part of the source; the report on zeros is the kit's on either.
-    rooms = _PROGRAM[:-1] if job.upstreams_script else _PROGRAM
+    if job.checkpoint is not None:
+        arguments["weights"] = "file:" + model_folder.digest_checkpoint(job.checkpoint)
+        arguments["heads"] = (job.asked or job.arguments).heads or IMPORTANCE
+    # Upstream's scripts are part of the source; the report on zeros is the kit's on either, and so is reading
+    # a checkpoint.
+    rooms = _PROGRAM[:-1] if job.upstreams_script and job.checkpoint is None else _PROGRAM
     program = [path for room in rooms for path in sorted((paths.PACKAGE / room).glob("*.py"))]
     return {
         "arguments": arguments,

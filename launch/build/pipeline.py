@@ -1,11 +1,12 @@
 """One variant, from its launch configuration to its published tree: stages onnx, ir, verify, publish."""
 
+import json
 import os
 import re
 import shutil
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Callable, List, NamedTuple, Optional, Sequence
@@ -16,7 +17,7 @@ from ..core import child, files, git, hidden, machine, paths
 from ..core.errors import KitError
 from ..core.files import Stamp, hold_lock
 from ..core.progress import Progress, align_columns, format_duration, format_size
-from ..model import squad
+from ..model import model_folder, squad
 from ..model.variants import Spec, Variant
 from ..setup import requirements
 from ..sources.source import Source
@@ -30,6 +31,9 @@ _LATEST = 253402300799  # the last second of the year 9999
 
 _MARK = ".kit-work"
 """In every folder that the kit may empty; it never touches others."""
+
+_OF_THE_PROGRAM = ("structure", "zeros", "matrices")
+"""What a provenance's ``weights`` has from the program that read the checkpoint."""
 
 _UNSOUND = (
     "Do not use these files. Run the same command again; if it ends here again, this is a defect of the"
@@ -143,6 +147,9 @@ class Build:
     def _estimate(self, job: TreeJob) -> preflight.Estimate:
         return preflight.estimate_need(
             job.shape(),
+            checkpoint=sum(path.stat().st_size for path in model_folder.list_checkpoint(job.checkpoint))
+            if job.checkpoint
+            else 0,
             quantized=job.variant.quantized,
             fast=job.source.fast,
             upstreams_script=job.upstreams_script,
@@ -201,6 +208,11 @@ class Build:
         onnx = self._run_stage(job, stage)
         ir_key = convert.make_ir_key(onnx["files"][onnx_files[0]]["sha256"], self.optimizer)
         title, result = f"{label} IR", "{} of weights"
+        weights = _describe_weights(job, onnx.get("weights", {}))
+        if job.checkpoint:
+            spec = replace(spec, trained=weights)
+            done = f"structure: {weights['structure']}; zeros: {weights['zeros']}"
+            _say(f"{label} weights of {weights['source']}; {done}")
         stage = _Stage("ir", title, ir_key, work / "ir", ir_files, need.ir_seconds, run_optimizer, result)
         ir = self._run_stage(job, stage)
         # Imported where something is measured: a look at what is current does without.
@@ -215,6 +227,7 @@ class Build:
         made = {
             **facts,
             **_describe_job(job, spec, key),
+            "weights": weights,
             "ir_key": record_key(ir_key),
             "files": {**onnx["files"], **ir["files"]},
             "seconds": {name: stage["seconds"] for name, stage in stages.items()},
@@ -254,6 +267,8 @@ class Build:
             usage = stage.run(progress)
             files = trees.describe_files(work, stage.files)
             made = {"files": files, "seconds": round(usage.seconds, 1), "peak_bytes": usage.peak_bytes}
+            if stage.name == "onnx" and job.checkpoint:
+                made["weights"] = json.loads((work / model_folder.TRAINED).read_text(encoding="utf-8"))
             size = format_size(files[stage.files[0]]["bytes"])
             progress.done(stage.result.format(size, format_size(usage.peak_bytes)))
         Stamp(stage.key, made).write(path)
@@ -271,13 +286,16 @@ class Build:
                 for name in stage.files
             }
             seconds, peak = float(found["seconds"][stage.name]), int(found["peak_bytes"][stage.name])
+            weights = {}
+            if stage.name == "onnx" and job.checkpoint:
+                weights = {"weights": {part: found["weights"][part] for part in _OF_THE_PROGRAM}}
         except (KeyError, TypeError, ValueError, OverflowError):
             return None
         if not trees.is_intact(tree, files, by_hash=True):
             return None
         for name in stage.files:
             trees.link_file(tree / name, job.work / name)
-        return {"files": files, "seconds": round(seconds, 1), "peak_bytes": peak}
+        return {"files": files, "seconds": round(seconds, 1), "peak_bytes": peak, **weights}
 
 
 def _say(text: str) -> None:
@@ -380,11 +398,6 @@ def _describe_job(job: TreeJob, spec: Spec, onnx_key: Content) -> Content:
         "variant": job.variant.name,
         "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(read_epoch())),
         "model": spec.model(),
-        "weights": {
-            "kind": "random",
-            "seed": job.arguments.seed,
-            "threads": int(invocation.env[machine.THREADS[0]] or 0),  # as the rules have set it
-        },
         "command": {
             "argv": [_shown(word) for word in invocation.argv()],
             "environment": {name: _shown(value) for name, value in environment.items()},
@@ -395,12 +408,23 @@ def _describe_job(job: TreeJob, spec: Spec, onnx_key: Content) -> Content:
         "inputs": {
             name: value
             for name, value in key["arguments"].items()
-            if isinstance(value, str) and name != "model_revision"
+            if isinstance(value, str) and name not in ("model_revision", "heads")
         },
         **({"hub": dict(job.downloaded)} if job.downloaded else {}),
         "host": machine.describe_host(invocation.python),
         "onnx_key": key,
     }
+
+
+def _describe_weights(job: TreeJob, found: Content) -> Content:
+    """Return ``weights`` of a provenance; ``found`` is what the program says of a checkpoint."""
+    threads = int(job.invocation.env[machine.THREADS[0]] or 0)  # as the rules have set it
+    drawn = {"kind": "random", "seed": job.arguments.seed, "threads": threads}
+    if job.checkpoint is None:
+        return drawn
+    sha256 = model_folder.digest_checkpoint(job.checkpoint)
+    # Not its config's _name_or_path, which names what it was trained from.
+    return {**drawn, "kind": "trained", "source": job.checkpoint.name, "sha256": sha256, **found}
 
 
 def _shown(word: str) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Iterator, Optional, Sequence, Tuple
 
 from ..core import files, hidden, paths
 from ..core.errors import KitError
+from ..model import model_folder
 from ..model.variants import BertShape
 
 if TYPE_CHECKING:  # not loaded for the help, which shows estimates
@@ -36,6 +37,10 @@ _DISK_SHARE = 1.27  # of the ONNX file: itself, the IR, reports
 # the layers.  Fitted to models of 2, 8 and 24 layers; it also writes the weights twice before it is done.
 _OLD_IR_SECONDS = (4.0, 4.0, 0.225, 5.0e-8)  # each layer, its square, each byte
 _OLD_DISK_SHARE = 1.55
+
+# Reading a checkpoint: each byte of it, and of its tensors in 32 bits.  Finding what counts in a dense one:
+# each byte of that model, twice, and each of its layers' hidden units; the seconds are each block weight's.
+_READ_BYTES, _SCORE_BYTES, _SCORE_SECONDS = (0.6 * GB, 1, 1), (0.6 * GB, 2, 80_000), 1.6e-6
 
 # In 32 bits nothing is calibrated, the IR has the weights as they are, and the runtime copies of them.
 _PLAIN_ONNX_SHARE, _PLAIN_DISK_SHARE, _PLAIN_VERIFY_BYTES = 0.6, 2.1, (0.9 * GB, 4.0)
@@ -68,10 +73,12 @@ def estimate_need(
     fast: bool = True,
     upstreams_script: bool = False,
     old_optimizer: bool = False,
+    checkpoint: int = 0,
 ) -> Estimate:
     """Return the estimate for a model; ``old_optimizer``: Model Optimizer 2021.4 makes its IR.
 
     :param quantized: False for 32 bits.
+    :param checkpoint: bytes of the trained weights that are read; 0 where weights are drawn.
     """
     embeddings = (shape.vocab_size + shape.max_positions + 2) * shape.hidden
     kept, layers = shape.kept_weights, shape.layers
@@ -85,6 +92,13 @@ def estimate_need(
     if upstreams_script and shape.pruned and not fast:
         disk += 1  # the checkpoint that it saves
     memory = max(_sum_up(_ONNX_BYTES[fast], kept, embeddings), _sum_up(verify, onnx_bytes))
+    if checkpoint:
+        dense = 4 * (shape.dense_block_weights + embeddings)
+        memory = max(memory, _sum_up(_READ_BYTES, checkpoint, dense))
+        disk += upstreams_script  # what it reads of the checkpoint
+        if shape.pruned:
+            memory = max(memory, _sum_up(_SCORE_BYTES, dense, layers * shape.hidden))
+            onnx_seconds += _SCORE_SECONDS * shape.dense_block_weights
     return Estimate(
         memory=int(memory),
         disk=int(onnx_bytes * disk),
@@ -178,6 +192,8 @@ def check_job(job: "Configured") -> None:
 
     :raises KitError: working directory, interpreter, program or an argument's file cannot be used.
     """
+    if job.checkpoint is not None:
+        model_folder.list_checkpoint(job.checkpoint)
     if job.configuration is None:
         return
     invocation = job.invocation

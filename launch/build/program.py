@@ -12,7 +12,12 @@ from .jobs import Job
 
 _DRAWINGS = ("original_graph.dot", "compressed_graph.dot")  # NNCF's, beside the tree, for upstream's script
 
-_NAMED = ("model_name_or_path", "train_file", "validation_file")  # arguments that a program's errors name
+_NAMED = (
+    "model_name_or_path",
+    "train_file",
+    "validation_file",
+    "weights",
+)  # arguments that a program's errors name
 
 _SCRIPT = "upstream's script"
 
@@ -77,6 +82,8 @@ def _steps(job: Job) -> List[Step]:
     steps, made = [], job.made
     if made is None and not job.arguments.gen_sparse_cfg and job.arguments.weights is None:
         steps.append(_kits(job, "looking at the checkpoint", "qa.model", *job.invocation.args))
+    if job.preparation is not None:
+        steps.append(("reading the checkpoint", job.preparation.argv()))
     steps.append((_SCRIPT, job.invocation.argv()))
     if made is not None:
         steps.append(_kits(job, "counting zeros", "model.sparsity", str(job.local(str(made)))))
@@ -90,5 +97,5 @@ def _kits(job: Job, name: str, module: str, *arguments: str) -> Step:
 
 def cause_step(job: Job) -> Step:
     """Return the step that looks for what is wrong with the inputs of a script that failed."""
-    words = [job.flattened.get(word, word) for word in job.invocation.args]
+    words = [job.originals.get(word, word) for word in job.invocation.args]
     return _kits(job, "looking for the cause", "qa.program", *words)

@@ -1,7 +1,7 @@
 """What turns a launch file's invocation into the one that runs: the source, the threads, the inputs.
 
 A person chooses by make's variables: SOURCE, FAST, THREADS, INPUT, HUB, MODEL, TRAIN_FILE, VALIDATION_FILE,
-SEED, WEIGHTS.
+SEED, WEIGHTS, HEADS.
 """
 
 import json
@@ -15,6 +15,7 @@ from ..core import files, hidden, machine, paths
 from ..core.errors import KitError, make_unknown_error
 from ..model import bert_config, hub_list, model_folder, squad
 from ..model.variants import PLAIN, Variant
+from ..qa.arguments import HEADS
 from ..sources.source import Fork, Registry, Source
 from ..vscode.invocation import Rewriter
 from ..vscode.launch_file import parse_jsonc
@@ -32,7 +33,7 @@ PYTHON = "interpreter: the kit's environment"
 
 KINDS = ("sample", "files", "hub")
 
-VARIABLES = ("MODEL", "TRAIN_FILE", "VALIDATION_FILE", "TO", "HYPERPARAMETERS")
+VARIABLES = ("MODEL", "TRAIN_FILE", "VALIDATION_FILE", "WEIGHTS", "TO", "HYPERPARAMETERS")
 """Each is the rule by which an argument is changed."""
 
 _OFFLINE = ("TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE")
@@ -245,7 +246,9 @@ def write_elsewhere(rewriter: Rewriter, source: Source) -> None:
 class Selection:
     """What the user chose; None and empty leave what the launch file says.
 
-    :param weights: of an evaluation: ``random``, or empty.
+    :param weights: ``random``, or empty.
+    :param checkpoint: of trees: the folder with their trained weights.
+    :param heads: of trees with a checkpoint: ``importance`` or ``first``, or empty.
     :param threads: None for as many as torch would take.
     :param listing: for ``hub``: what to download; ``ready`` makes the kit's environment for it.
     :param downloaded: for ``hub``, once the files are here: see :class:`launch.build.hub.Local`.
@@ -257,6 +260,8 @@ class Selection:
     validation_file: Optional[Path] = None
     seed: Optional[int] = None
     weights: str = ""
+    checkpoint: Optional[Path] = None
+    heads: str = ""
     threads: Optional[int] = None
     listing: Optional[hub_list.Listing] = None
     ready: Optional[Callable[[], None]] = None
@@ -289,12 +294,27 @@ def choose_inputs(
     weights: str = "",
     listing: str = "",
     ready: Optional[Callable[[], None]] = None,
+    heads: str = "",
 ) -> Selection:
     """Return the selection for the texts of make's variables; empty: not given; ``listing``: ``HUB=``.
+
+    A checkpoint brings its model with it, unless ``MODEL`` or the hub has it: ``INPUT=files`` is implied.
 
     :raises KitError: a value is not allowed, or goes with another INPUT.
     """
     check_kind(kind)
+    checkpoint = None
+    if weights not in ("", model_folder.RANDOM):
+        checkpoint = files.expand_path(weights, "WEIGHTS")
+        weights, kind = "", "files" if kind == "sample" else kind
+        if kind == "files":
+            model = model or str(_check_checkpoint(checkpoint))
+    if heads and (checkpoint is None or heads not in HEADS):
+        raise KitError(
+            f"HEADS is {' or '.join(HEADS)}, and says how a checkpoint is cut.",
+            where=f"HEADS={heads}",
+            hint="Correct HEADS, and add WEIGHTS=<folder with a checkpoint>, or leave HEADS out.",
+        )
     given = {"MODEL": model, "TRAIN_FILE": train_file, "VALIDATION_FILE": validation_file}
     for name, value in (("HUB", listing), *given.items()):
         belongs = "hub" if name == "HUB" else "files"
@@ -314,12 +334,6 @@ def choose_inputs(
     if seed and not (re.fullmatch("[0-9]{1,10}", seed) and int(seed) < 2**32):
         what = "The seed is not a whole number from 0 to 4294967295."
         raise KitError(what, where=f"SEED={seed}", hint="Correct SEED.")
-    if weights not in ("", model_folder.RANDOM):
-        raise KitError(
-            f"There are no weights {weights!r}.",
-            where=f"WEIGHTS={weights}",
-            hint=f"Set WEIGHTS={model_folder.RANDOM} to draw them; without it the model folder's are read.",
-        )
     places = {name: files.expand_path(value, name) if value else None for name, value in given.items()}
     for name, place in places.items():
         reason = files.explain_special(place) if place else ""  # the reader says what else is wrong
@@ -337,6 +351,8 @@ def choose_inputs(
         places["VALIDATION_FILE"],
         seed=int(seed) if seed else None,
         weights=weights,
+        checkpoint=checkpoint,
+        heads=heads,
         listing=hub_list.read_hub_list(hub_file) if kind == "hub" else None,
         ready=ready if kind == "hub" else None,
     )
@@ -368,9 +384,28 @@ def choose_questions(
     return questions, folder
 
 
-def _config_for(model: Path, name: str, variant: Variant, committed: Path) -> Path:
-    """Return the hybrid config cut from ``model``, ``name`` in errors: the committed one if the same."""
+def _check_checkpoint(folder: Path) -> Path:
+    """Return the folder of a checkpoint that has its model's config; a KitError for another."""
+    if (folder / "config.json").is_file():
+        return folder
+    if folder.is_dir():
+        what, hint = "has no config.json", "Name the folder of its model: MODEL=<folder>."
+    else:
+        what, hint = "is no folder" if folder.exists() else "does not exist", "Correct WEIGHTS."
+    raise KitError(
+        f"The checkpoint's folder {what}.",
+        where=f"WEIGHTS={folder}",
+        hint=f"{hint} WEIGHTS={model_folder.RANDOM} draws weights.",
+    )
+
+
+def _config_for(model: Path, name: str, variant: Variant, committed: Path, cut: bool) -> Path:
+    """Return the hybrid config cut from ``model``, ``name`` in errors: the committed one if the same.
+
+    :param cut: whether the model may be a hybrid's, which is one of the same dense model as ``variant``.
+    """
     where, dense = str(bert_config.find_config(model)), bert_config.read_config(model, name)
+    dense = bert_config.make_dense(dense) if cut else dense
     hybrid = bert_config.make_hybrid(dense, variant, where)
     bert_config.read_shape(hybrid, where)
     text = bert_config.format_config(hybrid)
@@ -404,7 +439,9 @@ def apply_selection(
         rewriter.set("--seed", str(selection.seed), "SEED")
     rule = f"INPUT={selection.kind}"
     evaluates = variant is None and rewriter.has("--do_eval") and not rewriter.has("--gen_sparse_cfg")
-    if evaluates and selection.weights:
+    if variant is not None and (selection.checkpoint or selection.weights):
+        _choose_weights(rewriter, selection)
+    elif evaluates and selection.weights:
         rewriter.set("--weights", selection.weights, "WEIGHTS")
     elif evaluates and selection.kind != "sample":
         rewriter.drop("--weights", f"{rule}: the model's own weights")
@@ -412,9 +449,15 @@ def apply_selection(
         rewriter.set("--weights", model_folder.RANDOM, f"{rule}: it comes without weights")
     elif selection.weights:
         raise KitError(
-            "WEIGHTS has no meaning here: an evaluation alone reads weights.",
+            "WEIGHTS has no meaning here: no weights are read.",
             where=f"WEIGHTS={selection.weights}",
             hint="Leave WEIGHTS out.",
+        )
+    if variant is None and selection.checkpoint:
+        raise KitError(
+            "A folder of weights is for trees; an evaluation reads the model folder's, or random ones.",
+            where=f"WEIGHTS={selection.checkpoint}",
+            hint="Name the folder with INPUT=files MODEL=<folder>.",
         )
     if upstreams_script or not sample_is_default:
         for name in _OFFLINE:
@@ -435,6 +478,17 @@ def apply_selection(
     return selection
 
 
+def _choose_weights(rewriter: Rewriter, selection: Selection) -> None:
+    """Let a tree's weights be trained ones or, in place of those that the launch file names, drawn."""
+    if selection.checkpoint is None:
+        rewriter.drop("--weights", "WEIGHTS")
+        rewriter.drop("--heads", "WEIGHTS")
+        return
+    rewriter.set("--weights", str(selection.checkpoint), "WEIGHTS")
+    if selection.heads:
+        rewriter.set("--heads", selection.heads, "HEADS")
+
+
 def _cut_hybrid(rewriter: Rewriter, selection: Selection, variant: Variant) -> None:
     """Let a hybrid's config follow from the dense model that an invocation names."""
     option, config, dense = "--config_name", rewriter.value("--config_name"), "--model_name_or_path"
@@ -443,7 +497,8 @@ def _cut_hybrid(rewriter: Rewriter, selection: Selection, variant: Variant) -> N
         return
     own = selection.kind != "sample"
     model = folder / (rewriter.value(dense) or "")
-    wanted = _config_for(model, "MODEL" if own else dense, variant, folder / config)
+    name, trained = "MODEL" if own else dense, selection.checkpoint is not None
+    wanted = _config_for(model, name, variant, folder / config, trained)
     if wanted != folder / config:
         rule = selection.rule("MODEL") if own else "V: cut from the dense model"
         rewriter.set(option, str(wanted), rule)
@@ -468,6 +523,8 @@ def _read_files(
 ) -> None:
     assert selection.model is not None
     train = selection.train_file, selection.rule("TRAIN_FILE")
+    if selection.checkpoint and variant is not None and train[0] is None:
+        train = paths.SAMPLE / "train.json", "WEIGHTS: calibrated on the sample's questions"
     validation = selection.validation_file, selection.rule("VALIDATION_FILE")
     writes_configs = rewriter.has("--gen_sparse_cfg")
     _check_model_folder(selection.model)

@@ -249,6 +249,17 @@ def check_length(found: BertShape, tokens: int, where: str) -> None:
         )
 
 
+def make_dense(config: Dict[str, Any]) -> Dict[str, Any]:
+    """Return the config of the model that ``config``, a hybrid's or a dense one, is cut from."""
+    cut = ("pruned_heads", "tx_block_overall_sparsity")
+    if not any(config.get(key) for key in cut):
+        return config
+    return {
+        **{key: value for key, value in config.items() if key not in cut},
+        "intermediate_size": 4 * config["hidden_size"],
+    }
+
+
 def make_hybrid(dense: Dict[str, Any], variant: Variant, where: str) -> Dict[str, Any]:
     """Return the config of a hybrid of the model that ``dense`` describes: each layer's first heads stay.
 

@@ -19,6 +19,9 @@ CHECKPOINTS = (
 RANDOM = "random"
 """``--weights random``: weights are drawn, and no checkpoint is read."""
 
+TRAINED = ".weights.json"
+"""Beside an ONNX file of trained weights: what a provenance has of them, but where they are from."""
+
 ORIGIN = "eval_weights.txt"
 """Beside the results of upstream's script: one line that says where the weights are from."""
 
@@ -45,6 +48,9 @@ def find_checkpoint(folder: Path) -> Path:
         if (folder / name).is_file():
             files.check_no_pointer(folder / name)
             return folder / name
+    if not folder.is_dir():
+        what = "The model folder is no folder." if folder.exists() else "The model folder does not exist."
+        raise KitError(what, where=str(folder), hint="Name the folder that holds the model's checkpoint.")
     others = sorted({path.name for pattern in _OTHERS for path in folder.glob(pattern)})
     problem = "weights, but none under a name that is read" if others else "no weights"
     raise KitError(

@@ -1,10 +1,11 @@
 """The report on the share of zeros in each weight matrix of an ONNX file: upstream's and parameter names."""
 
 import csv
+import hashlib
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Iterator, List, Tuple
+from typing import Any, Iterator, List, Tuple
 
 from ..core import child
 from ..core.errors import KitError
@@ -53,6 +54,13 @@ def measure_rows(onnx_path: Path) -> Iterator[Row]:
             # Compared first: numpy counts what is true many times faster than what is a number.
             nnz=int(numpy.count_nonzero(values != 0)),
         )
+
+
+def digest_places(zero: Any) -> str:
+    """Return a digest of where a matrix is zero, of its rows and columns' array of bool."""
+    import numpy
+
+    return hashlib.sha256(numpy.packbits(zero).tobytes()).hexdigest()
 
 
 def write_report(onnx_path: Path) -> None:

@@ -6,7 +6,7 @@ A *hybrid* loses heads and feed-forward rows, then single weights; *unstructured
 import difflib
 import math
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Dict, List, Mapping, Optional, Tuple
 
@@ -219,6 +219,16 @@ class BertShape:
         return self.kept_weights != self.dense_block_weights
 
     @property
+    def dense_intermediate_size(self) -> int:
+        """Rows of the dense model's feed-forward matrices."""
+        return (self.dense_block_weights // self.layers - 4 * self.hidden**2) // (2 * self.hidden)
+
+    @property
+    def sparsity_tolerance(self) -> float:
+        """Tolerance of block sparsity: upstream's threshold is a weight, and ties with it are pruned too."""
+        return max(1e-4, 3 / self.dense_block_weights)
+
+    @property
     def unstructured_sparsity(self) -> float:
         """Share of :attr:`kept_weights` to prune so that :attr:`overall_sparsity` is reached."""
         # In upstream's order: the result selects an order statistic, and another rounding could move it.
@@ -231,10 +241,14 @@ class BertShape:
 
 @dataclass(frozen=True)
 class Spec(BertShape):
-    """What the tree of ``variant`` must be; ``sequence_length`` is the tokens of a feature."""
+    """What the tree of ``variant`` must be; ``sequence_length`` is the tokens of a feature.
+
+    :param trained: ``weights`` of the provenance, where they are a checkpoint's; None for random ones.
+    """
 
     variant: str
     sequence_length: int
+    trained: Optional[Mapping[str, Any]] = field(default=None, compare=False)
 
     @classmethod
     def of(cls, variant: Variant, shape: BertShape, sequence_length: int = 384) -> "Spec":
@@ -242,14 +256,17 @@ class Spec(BertShape):
         return cls(**vars(shape), variant=variant.name, sequence_length=sequence_length)
 
     @classmethod
-    def from_model(cls, variant: str, model: Mapping[str, Any]) -> "Spec":
-        """Return the spec in the ``model`` of a valid provenance."""
-        return cls(variant=variant, **{**model, "heads": tuple(model["heads"])})
+    def from_model(
+        cls, variant: str, model: Mapping[str, Any], weights: Optional[Mapping[str, Any]] = None
+    ) -> "Spec":
+        """Return the spec in ``model`` and ``weights`` of a valid provenance; by default these are random."""
+        trained = weights if weights and weights["kind"] == "trained" else None
+        return cls(variant=variant, trained=trained, **{**model, "heads": tuple(model["heads"])})
 
     def model(self) -> Dict[str, Any]:
         """Return the dimensions as a provenance has them."""
         content = {**vars(self), "heads": list(self.heads)}
-        del content["variant"]
+        del content["variant"], content["trained"]
         return content
 
     def describe(self) -> str:
@@ -285,11 +302,6 @@ class Spec(BertShape):
             return f"{self.variant} has all heads and rows of its dense model"
         return None
 
-    @property
-    def dense_intermediate_size(self) -> int:
-        """Rows of the dense model's feed-forward matrices."""
-        return (self.dense_block_weights // self.layers - 4 * self.hidden**2) // (2 * self.hidden)
-
     def matrices(self) -> Dict[str, Tuple[int, int]]:
         """Return rows and columns of each weight matrix, by parameter, in the graph's order."""
         rows = {"word": self.vocab_size, "token_type": 2, "position": self.max_positions}
@@ -320,11 +332,6 @@ class Spec(BertShape):
         variant = parse_name(self.variant)
         return variant is None or variant.quantized
 
-    @property
-    def sparsity_tolerance(self) -> float:
-        """Tolerance of block sparsity: upstream's threshold is a weight, and ties with it are pruned too."""
-        return max(1e-4, 3 / self.dense_block_weights)
-
     # Numbers of the graph that upstream's scripts export of 2, 3 and 24 layers at the pinned commits.
     @property
     def nodes(self) -> int:
@@ -343,7 +350,7 @@ class Spec(BertShape):
         return [str(first + number) for number in (0, 1)]
 
     def expected_zeros(self) -> Dict[str, float]:
-        """Return the expected share of zeros in each transformer-block matrix of random weights.
+        """Return the expected share of zeros in each transformer-block matrix, if weights are random.
 
         torch draws a layer's n weights uniformly around zero, so ‖W‖₂ = bound·√(n/3).  NNCF (``normed_abs``)
         prunes where |w| / ‖W‖₂ is at most one threshold t for all: a share min(1, t·√(n/3)) of each matrix.
@@ -352,7 +359,7 @@ class Spec(BertShape):
         sizes = {
             name: rows * columns
             for name, (rows, columns) in self.matrices().items()
-            if name.startswith(BLOCK_PREFIX)
+            if name.startswith(BLOCK_PREFIX) and self.trained is None
         }
         wanted = self.unstructured_sparsity * self.kept_weights
         low, high = 0.0, 1.0
@@ -377,6 +384,13 @@ def make_bert_large(variant: Variant) -> Spec:
         overall_sparsity=variant.overall_sparsity,
     )
     return Spec.of(variant, shape)
+
+
+def is_block_matrix(parameter: str) -> bool:
+    """Return whether a parameter is a matrix of a transformer block, which are what is pruned."""
+    return (
+        parameter.startswith(BLOCK_PREFIX) and parameter.endswith("weight") and "LayerNorm" not in parameter
+    )
 
 
 def is_feed_forward(parameter: str) -> bool:

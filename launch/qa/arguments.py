@@ -8,6 +8,9 @@ from typing import Any, List, NoReturn, Optional, Sequence
 from ..core.errors import KitError
 from ..model import model_folder
 
+HEADS = (IMPORTANCE, FIRST) = ("importance", "first")
+"""What heads and feed-forward rows stay of a dense checkpoint: what counts most, or as upstream's configs."""
+
 
 @dataclass(frozen=True)
 class Arguments:
@@ -18,7 +21,8 @@ class Arguments:
     :param dataset_name: is refused: a run asks no hub.
     :param max_seq_length: tokens of a feature, padding included.
     :param doc_stride: tokens that two windows over one long context share.
-    :param weights: ``random``: evaluate drawn weights, and read no checkpoint.
+    :param weights: a tree's: the folder of a trained checkpoint; ``random``, in an evaluation, too: drawn.
+    :param heads: what stays of a dense checkpoint: ``importance`` (the default) or ``first``.
     :param to_onnx: the ONNX file; that of a hybrid has a name of its own (:meth:`name_onnx`).
     """
 
@@ -46,6 +50,7 @@ class Arguments:
     do_eval: bool = False
     overwrite_output_dir: bool = False
     weights: Optional[str] = None
+    heads: Optional[str] = None
     nncf_config: Optional[str] = None
     to_onnx: Optional[str] = None
 
@@ -58,6 +63,12 @@ class Arguments:
     def tokenizer_source(self) -> str:
         """Folder of the tokenizer."""
         return self.tokenizer_name or self.model_name_or_path
+
+    @property
+    def checkpoint(self) -> Optional[Path]:
+        """Folder of a tree's trained weights; None where they are drawn."""
+        drawn = self.to_onnx is None or self.weights in (None, model_folder.RANDOM)
+        return None if drawn else Path(str(self.weights))
 
     def name_onnx(self, precision: str) -> Optional[Path]:
         """Return the ONNX file that the run makes, or None.
@@ -116,8 +127,8 @@ def _make_parser(prog: str) -> argparse.ArgumentParser:
             made.add_argument(option, type=_boolean, nargs="?", const=True, default=False)
         elif field.name == "seed":
             made.add_argument(option, type=_seed, default=field.default)
-        elif field.name == "weights":
-            made.add_argument(option, choices=[model_folder.RANDOM], default=None)
+        elif field.name == "heads":
+            made.add_argument(option, choices=HEADS, default=None)
         elif kind in (int, Optional[int]):
             made.add_argument(option, type=_positive, default=field.default)
         else:
@@ -134,6 +145,10 @@ def parse_arguments(prog: str, argv: Sequence[str]) -> Arguments:
         problems.append("--gen_hybrid_sparse_model needs --config_name and --to_onnx")
     if args.to_onnx and not args.nncf_config:
         problems.append("--to_onnx needs --nncf_config")
+    if args.weights not in (None, model_folder.RANDOM) and not args.to_onnx:
+        problems.append("--weights <folder> is for --to_onnx; an evaluation reads the model folder's")
+    if args.heads and not args.checkpoint:
+        problems.append("--heads says how a checkpoint is cut, and --weights names none")
     if args.doc_stride >= args.max_seq_length:
         problems.append(
             f"--doc_stride {args.doc_stride} is not less than --max_seq_length {args.max_seq_length}"

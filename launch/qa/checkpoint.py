@@ -40,10 +40,9 @@ def read_checkpoint(folder: Path, say: Callable[[str], None] = child.report_step
 
     :raises KitError: there is none, it is damaged, would run code, or holds what is no finite number.
     """
-    path = model_folder.find_checkpoint(folder)
     found: Dict[str, Any] = {}
     unused = []
-    for file in _list_files(path):
+    for file in model_folder.list_checkpoint(folder):
         tensors = _read_file(file)
         for old in list(tensors):
             tensor, name = tensors.pop(old), _rename(old)
@@ -139,24 +138,6 @@ def _rename(name: str) -> str:
     if place.endswith("LayerNorm"):
         name = f"{place}.{_OLD_NAMES.get(last, last)}"
     return f"bert.{name}" if name.startswith(_BARE) else name
-
-
-def _list_files(path: Path) -> List[Path]:
-    """Return the files of a checkpoint: ``path``, or those that it lists if it is an index."""
-    if path.suffix != ".json":
-        return [path]
-    content = files.read_json(path)
-    places = content.get("weight_map") if isinstance(content, dict) else None
-    if not isinstance(places, dict) or not places:
-        what = "The checkpoint's index has no weight_map, which says where its tensors are."
-        raise KitError(what, where=str(path), hint=_HINT)
-    found = [path.parent / str(name) for name in sorted(set(map(str, places.values())))]
-    for file in found:
-        if file.name not in places.values() or not file.is_file():
-            what = "The checkpoint's index names a file that is not in its folder."
-            raise KitError(what, where=f"{path}: {file.name}", hint="Put all of its files there.")
-        files.check_no_pointer(file)
-    return found
 
 
 def _read_file(path: Path) -> Dict[str, Any]:

@@ -1,7 +1,9 @@
-"""Weights are drawn, pruned, quantized and exported, in upstream's order: random numbers depend on it."""
+"""Weights, drawn or trained, are pruned, quantized and exported, in upstream's order: random numbers depend
+on it.
+"""
 
 from pathlib import Path
-from typing import Any, Dict, List, Tuple
+from typing import Any, Dict, List, Optional, Tuple
 
 from ..core import files
 from ..core.child import report_step
@@ -10,6 +12,7 @@ from ..model.variants import PLAIN, QUANTIZED, BertShape
 from .arguments import Arguments
 from .features import MODEL_INPUTS
 from .model import build_model
+from .weights import Trained
 
 _PRUNING = "magnitude_sparsity"
 
@@ -82,6 +85,16 @@ def read_calibration_samples(nncf_config: Any) -> int:
         return 0
     initializer = _algorithm(nncf_config, "quantization").get("initializer", {})
     return int(initializer.get("range", {}).get("num_init_samples", 256))  # 256 is NNCF's default
+
+
+def name_precision(nncf_config: Any) -> str:
+    """Return what the ONNX file's name ends in."""
+    return QUANTIZED if is_quantized(nncf_config) else PLAIN
+
+
+def read_sparsity(nncf_config: Any) -> float:
+    """Return the share of single weights that a config has pruned."""
+    return float(_algorithm(nncf_config, _PRUNING).get("sparsity_init", 0))  # 0 is NNCF's default
 
 
 def make_calibration_loader(features: Any, needed: int, args: Arguments) -> Any:
@@ -159,17 +172,30 @@ def export_onnx(controller: Any, path: Path) -> None:
         ) from None
 
 
-def make_onnx(args: Arguments, nncf_config: Any, shape: BertShape, config: Any, features: Any) -> Path:
+def make_onnx(
+    args: Arguments,
+    nncf_config: Any,
+    shape: BertShape,
+    config: Any,
+    features: Any,
+    trained: Optional[Trained] = None,
+) -> Path:
     """Draw, compress and export one variant, calibrated on ``features``; return the file.
+
+    :param trained: the weights to put in the drawn ones' place; its tensors are released.
 
     :raises KitError: there are too few features, or the file cannot be written.
     """
-    path = args.name_onnx(QUANTIZED if is_quantized(nncf_config) else PLAIN)
+    path = args.name_onnx(name_precision(nncf_config))
     assert path is not None
     loader = make_calibration_loader(features, read_calibration_samples(nncf_config), args)
     report_step("drawing weights")
     model = draw_model(args, config)
-    if args.gen_hybrid_sparse_model:
+    if trained is not None:
+        _algorithm(nncf_config, _PRUNING)["sparsity_init"] = trained.sparsity
+        model.load_state_dict(trained.state, strict=False)  # a buffer alone is not in it
+        trained.state.clear()
+    elif args.gen_hybrid_sparse_model:
         _algorithm(nncf_config, _PRUNING)["sparsity_init"] = shape.unstructured_sparsity
     more = ", inserting quantizers, calibrating activation ranges" if is_quantized(nncf_config) else ""
     report_step(f"pruning{more}")

@@ -44,12 +44,15 @@ def _run(args: Arguments) -> None:
     gc.freeze()
     gc.enable()
     if args.to_onnx is not None:
-        from .compress import make_onnx, read_nncf_config
+        from .compress import make_onnx, name_precision, read_nncf_config, read_sparsity
+        from .weights import prepare_weights
 
         nncf_config = read_nncf_config(args)
+        share, precision = read_sparsity(nncf_config), name_precision(nncf_config)
+        trained = prepare_weights(args, config, shape, tokenizer, share, precision)
         child.report_step("tokenizing calibration questions")
         features = tokenize_examples(load_examples(args, "train"), tokenizer, args, args.max_train_samples)
-        onnx_path = make_onnx(args, nncf_config, shape, config, features)
+        onnx_path = make_onnx(args, nncf_config, shape, config, features, trained)
         child.report_step("counting zeros")
         sparsity.write_report(onnx_path)
     else:

@@ -1,7 +1,7 @@
 """What is done with finished trees: compare, report, package."""
 
 import time
-from typing import Callable
+from typing import Any, Callable, Dict
 
 from ..core import child
 
@@ -20,3 +20,11 @@ def make_ticker(what: str) -> Callable[[str], None]:
             child.report_step(f"{what} {name}")
 
     return tick
+
+
+def describe_weights(provenance: Dict[str, Any]) -> str:
+    """Return in a few words where the weights of a tree with this provenance are from."""
+    weights = provenance["weights"]
+    if weights["kind"] == "random":
+        return f"random, seed {weights['seed']}"
+    return f"trained, {weights['source']}, sha256 {weights['sha256']}"

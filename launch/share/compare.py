@@ -18,6 +18,7 @@ from ..core.progress import format_count
 from ..model import variants
 from ..model.onnx_model import Model
 from ..verify import measuring
+from . import describe_weights
 from .onnx_diff import compare_models
 
 LEVELS = ("bytes", "weights", "structure")
@@ -138,12 +139,23 @@ def _compare_trees(name: str, a: _Tree, b: _Tree, level: str) -> Result:
         return Result(name, True, "same bytes (the ONNX file)")
     child.report_step(f"{name}: reading both ONNX files")
     found = compare_models(name, Model(a.onnx), Model(b.onnx))
+    weights = [_describe_weights(tree) for tree in (a, b)]
+    other_weights = f" (weights: A {weights[0]}; B {weights[1]})" if weights[0] != weights[1] else ""
     # A damaged file's names may hold anything; a result is one line.
-    text = "".join(letter if letter.isprintable() else "?" for letter in found.text)
+    text = "".join(letter if letter.isprintable() else "?" for letter in found.text + other_weights)
     if other_files:
         return Result(name, False, f"differs: {other_files}; {text}")
     same = not found.structure and (level == "structure" or found.same_weights)
     return Result(name, same, text if same else f"differs: {text}")
+
+
+def _describe_weights(tree: _Tree) -> str:
+    """Return where the weights of a tree are from; they are random where nothing tells."""
+    try:
+        found = trees.read_some_provenance(tree.onnx.parent) if tree.whole else {}
+        return describe_weights(found) if found["weights"]["kind"] == "trained" else "random"
+    except (KeyError, TypeError):
+        return "random"
 
 
 def _compare_files(a: _Tree, b: _Tree, same_onnx: bool) -> Tuple[int, str]:

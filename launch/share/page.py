@@ -9,7 +9,7 @@ from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 from ..artifact import evaluation
 from ..core.progress import format_count, format_duration, format_size
 from ..model import hub_list, variants
-from . import tables
+from . import describe_weights, tables
 from .tables import format_percent
 from .training import draw_curve
 from .tree import COLUMNS, Tree
@@ -119,6 +119,7 @@ def _environment(**options: Any) -> Any:
         commands=list_commands,
         label=evaluation.LABELS.__getitem__,
         curve=lambda pair: draw_curve(*pair),
+        weights=describe_weights,
         words=lambda argv: " ".join(shlex.quote(word) if " " in word else word for word in argv),
     )
     return environment
@@ -189,6 +190,7 @@ def list_commands(provenance: Dict[str, Any]) -> List[str]:
         f"SEED={provenance['weights']['seed']}",
         f"THREADS={provenance['weights']['threads']}",
         *_inputs(provenance),
+        *_weights(provenance),
         f"MO={provenance['model_optimizer']}",
     ]
     launch = provenance["command"]["launch"]
@@ -199,6 +201,13 @@ def list_commands(provenance: Dict[str, Any]) -> List[str]:
     before = [f"git checkout {shlex.quote(commit)}"] if commit else []
     before += ["make third_party"] if provenance["source"]["name"] == "fork" else []
     return [*before, " ".join(["make", "variant", *map(shlex.quote, words)])]
+
+
+def _weights(provenance: Dict[str, Any]) -> List[str]:
+    if provenance["weights"]["kind"] == "random":
+        return []
+    heads = provenance["onnx_key"]["arguments"].get("heads")
+    return [f"WEIGHTS=<{provenance['weights']['source']}>", *([f"HEADS={heads}"] if heads == "first" else [])]
 
 
 def _inputs(provenance: Dict[str, Any]) -> List[str]:
@@ -213,4 +222,5 @@ def _inputs(provenance: Dict[str, Any]) -> List[str]:
     values += [word for word in words if word.split("=", 1)[0] in _READ and "=" in word]
     if values and all(_SAMPLE in value for value in values):
         return ["INPUT=sample"]
-    return ["INPUT=files", "MODEL=<folder>", "TRAIN_FILE=<questions.json>"]
+    sample = provenance["weights"]["kind"] == "trained" and any(_SAMPLE in value for value in values)
+    return ["INPUT=files", "MODEL=<folder>", *([] if sample else ["TRAIN_FILE=<questions.json>"])]

@@ -81,6 +81,7 @@ TABLES: Dict[str, Sequence[Column]] = {
     "Dimensions and sparsity": (
         _NAME,
         Column("kind", lambda t: t.kind, number=False),
+        Column("weights", lambda t: str(t.provenance["weights"]["kind"]), number=False),
         Column("layers", lambda t: str(t.provenance["model"]["layers"])),
         Column("heads", lambda t: format_heads(t.provenance["model"]["heads"])),
         Column("intermediate", lambda t: f"{t.provenance['model']['intermediate_size']:,}"),

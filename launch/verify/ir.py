@@ -265,9 +265,10 @@ def find_constant(runs: List[Facts]) -> List[str]:
     return found
 
 
-def _answer(folder: str, variant: str, model: str, result: str) -> int:
+def _answer(folder: str, variant: str, model: str, result: str, weights: str = "") -> int:
     limit_memory()
-    checks, facts = check_ir(Path(folder), Spec.from_model(variant, json.loads(model)))
+    trained = json.loads(Path(weights).read_text(encoding="utf-8")) if weights else None
+    checks, facts = check_ir(Path(folder), Spec.from_model(variant, json.loads(model), trained))
     content = {"checks": [vars(check) for check in checks], "facts": facts}
     Path(result).write_text(json.dumps(content), encoding="utf-8")
     return 0

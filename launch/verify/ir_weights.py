@@ -62,6 +62,7 @@ class Weights:
     ) -> None:
         self.count = len(ir)
         self.zeros: Dict[str, int] = {}
+        self.lost: Dict[str, int] = {}
         self.beyond: Dict[str, int] = {}
         self.faults: List[str] = []
         self.strangers: List[str] = []
@@ -76,11 +77,12 @@ class Weights:
         # numpy lets go of the interpreter while it computes.
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             compared = pool.map(lambda pair: _compare(*pair), pairs)
-            for number, (parameter, zeros, beyond, fault) in enumerate(compared, start=1):
+            for number, (parameter, zeros, lost, beyond, fault) in enumerate(compared, start=1):
                 if number % 40 == 0:
                     child.report_step(f"compared {number} of {len(parameters)} weight matrices")
                 if zeros is not None:
                     self.zeros[parameter] = zeros
+                self.lost[parameter] = lost
                 self.beyond[parameter] = beyond
                 self.faults += [fault] if fault else []
 
@@ -111,15 +113,15 @@ class Weights:
         return found
 
     def check_zeros(self, zeros: Mapping[str, int]) -> Check:
-        """Check that no matrix has fewer zeros than in the ONNX file."""
+        """Check that what is zero in the ONNX file is zero; small weights become zero, too."""
         known = [(name, self.zeros[name], count) for name, count in zeros.items() if name in self.zeros]
         faults = [
-            f"{name}: {found:,} zeros, {count:,} in the ONNX file"
+            f"{name}: {found:,} zeros, {self.lost[name]:,} of {count:,} in the ONNX file are none"
             for name, found, count in known
-            if found < count
+            if self.lost[name]
         ]
         total, before = sum(found for _, found, _ in known), sum(count for *_, count in known)
-        text = f"{total:,} in {len(known)} matrices, {before:,} in the ONNX file; in none fewer"
+        text = f"{total:,} in {len(known)} matrices, with all {before:,} of the ONNX file"
         return make_check("IR: zeros", faults, text)
 
 
@@ -136,8 +138,9 @@ def find_operation(matrix: Stored, quantized: Quantized) -> Any:
 
 def _compare(
     parameter: str, matrix: Stored, quantized: Quantized
-) -> Tuple[str, Optional[int], int, Optional[str]]:
-    """Return parameter, zeros in the IR or None, how many weights are beyond the range, and the fault.
+) -> Tuple[str, Optional[int], int, int, Optional[str]]:
+    """Return parameter, zeros in the IR or None, the ONNX file's that are none there, how many weights are
+    beyond the range, and the fault.
 
     The IR's values must be the ONNX file's, clipped to the input range and moved to the output range as its
     quantizer does (FakeQuantize of OpenVINO's opset1), up to rounding.
@@ -145,7 +148,7 @@ def _compare(
     import numpy
 
     if matrix.scale is None:
-        return parameter, None, 0, f"{parameter} is not dequantized by a scale"
+        return parameter, None, 0, 0, f"{parameter} is not dequantized by a scale"
     # As the ONNX file has them.
     stored, zero, scale = (
         part if part is None or matrix.transposed == quantized.transposed else part.T
@@ -153,8 +156,8 @@ def _compare(
     )
     if stored.shape != quantized.values.shape:
         shapes = f"{stored.shape} in the IR and {quantized.values.shape} in the ONNX file"
-        return parameter, None, 0, f"{parameter} is {shapes}"
-    there = beyond = differ = 0
+        return parameter, None, 0, 0, f"{parameter} is {shapes}"
+    there = lost = beyond = differ = 0
     low, high, out_low, out_high = quantized.ends
     with numpy.errstate(all="ignore"):
         gain = (out_high - out_low) / (high - low)
@@ -168,7 +171,10 @@ def _compare(
             if zero is not None:
                 numbers -= _rows(zero, rows)
             numbers *= _rows(scale, rows)
-            there += int(numpy.count_nonzero(numbers != 0))
+            other = numbers != 0
+            there += int(numpy.count_nonzero(other))
+            other &= values == 0
+            lost += int(numpy.count_nonzero(other))
 
             def apart(wanted: Any, numbers: Any = numbers, rows: slice = rows) -> int:
                 if moved:
@@ -186,7 +192,7 @@ def _compare(
                 beyond += int(inside.size - numpy.count_nonzero(inside))
                 differ += apart(numpy.clip(values, _rows(low, rows), _rows(high, rows)))
     fault = f"{parameter}: {differ:,} of {stored.size:,} values differ" if differ else None
-    return parameter, int(stored.size - there), beyond, fault
+    return parameter, int(stored.size - there), lost, beyond, fault
 
 
 def _blocks(shape: Tuple[int, ...]) -> Iterator[slice]:

@@ -36,7 +36,10 @@ def measure_apart(
     with tempfile.TemporaryDirectory(prefix="verify-") as name:
         scratch = Path(name)
         result = scratch / "result.json"
-        words = str(folder), spec.variant, json.dumps(spec.model()), str(result)
+        words = [str(folder), spec.variant, json.dumps(spec.model()), str(result)]
+        if spec.trained is not None:
+            words.append(str(scratch / "weights.json"))
+            Path(words[-1]).write_text(json.dumps(spec.trained), encoding="utf-8")
         usage = child.run_child(
             [str(python), "-m", f"{__package__}.ir", *words],
             env={**machine.inherit_variables(env), "PYTHONPATH": str(paths.REPOSITORY)},

@@ -4,10 +4,11 @@ import math
 import os
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Collection, Dict, Iterator, List, Tuple
+from typing import Any, Collection, Dict, Iterator, List, Mapping, Tuple
 
 from ..core import child
 from ..model.onnx_model import AT_ONCE, Model, name_type, strip_prefix
+from ..model.sparsity import digest_places
 from ..model.variants import BITS, BLOCK_PREFIX, INPUTS, Spec, Variant, is_feed_forward, parse_name
 from .checks import Check, make_check
 from .ir_weights import digest_vector
@@ -73,7 +74,7 @@ def check_onnx(model: Model, spec: Spec) -> Tuple[List[Check], Facts]:
         *([widths] if spec.quantized else []),
         found.check_shapes(),
         found.check_sparsity(),
-        found.check_each_sparsity(),
+        found.check_each_sparsity() if spec.trained is None else found.check_places(spec.trained),
         make_check("ONNX: no machine paths", _paths(model), "none in names, documentation and metadata"),
     ]
     return checks, facts
@@ -101,9 +102,13 @@ class _Matrices:
                 matrices[parameter] = model.matrix(constant)
         self.shapes: Dict[str, Tuple[int, ...]] = {name: values.shape for name, values in matrices.items()}
         child.report_step("counting zeros")
+        self.places: Dict[str, str] = {}
         # numpy lets go of the interpreter while it computes.
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             counts = list(pool.map(_count, matrices.values()))
+            if spec.trained is not None:
+                digests = pool.map(lambda values: digest_places(values == 0), matrices.values())
+                self.places = dict(zip(matrices, digests))
         for (parameter, shape), (nonzero, finite) in zip(self.shapes.items(), counts):
             size, dense = math.prod(shape), spec.dense_size(parameter)
             if finite < size:
@@ -173,6 +178,27 @@ class _Matrices:
                 faults.append(f"{parameter}: {measured:.3f} zero, {share:.3f} ± {allowed:.3f} expected")
         text = "each block matrix as one threshold over random weights leaves it"
         return make_check("ONNX: sparsity by matrix", faults, text)
+
+    def check_places(self, trained: Mapping[str, Any]) -> Check:
+        """Check each block matrix for the checkpoint's zeros: these alone, or these and what was pruned."""
+        zeros, kept = {row["parameter"]: row["zeros"] for row in self.rows}, trained["zeros"] == "kept"
+        faults, total = [], 0
+        for parameter, due in trained["matrices"].items():
+            found, total = zeros.get(parameter, 0), total + due["zeros"]
+            if kept and self.places.get(parameter) != due["places"]:
+                faults.append(
+                    f"{parameter}: {found:,} zeros, {due['zeros']:,} in the checkpoint, or elsewhere"
+                )
+            elif found < due["zeros"]:
+                faults.append(f"{parameter}: {found:,} zeros, {due['zeros']:,} in the checkpoint")
+        missing = {name for name in self.expected if name.startswith(BLOCK_PREFIX)} - set(trained["matrices"])
+        faults += [f"nothing is known of {parameter} in the checkpoint" for parameter in sorted(missing)]
+        text = (
+            f"the checkpoint's {total:,}, where they were"
+            if kept
+            else f"{total:,} of the checkpoint, and more"
+        )
+        return make_check("ONNX: the checkpoint's zeros", faults, text)
 
 
 def _count(values: Any) -> Tuple[int, int]:

@@ -133,7 +133,7 @@ def _spec(tree: Path, variant: Variant) -> Spec:
     """Return the spec by the model in the tree's provenance; BERT-large's if that cannot be read."""
     content = trees.read_some_provenance(tree)
     try:
-        spec = Spec.from_model(variant.name, content["model"])
+        spec = Spec.from_model(variant.name, content["model"], content["weights"])
         spec.contradiction()
     except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError):
         return make_bert_large(variant)

@@ -212,7 +212,10 @@ SHA = "0123456789abcdef" * 4
         (_set("finished", "yesterday"), "$.finished: 'yesterday' does not match"),
         (_set("finished", "2021-01-01T00:00:00Z\n"), "$.finished: "),
         (_set("format", 4), "$.format: 3 was expected"),
-        (_set("weights.kind", "trained"), "$.weights.kind: 'random' was expected"),
+        (_set("weights.kind", "odd"), "$.weights.kind: 'odd' is not one of"),
+        (_set("weights.kind", "trained"), "$.weights: 'sha256' is a required property"),
+        (_set("weights.source", "bert"), "$.weights: "),
+        (_set("onnx_key.arguments.weights", "file:" + SHA), "$.onnx_key.arguments.weights: not $.weights"),
         (_set("verification.block_sparsity", 1.5), "$.verification.block_sparsity: 1.5 is greater than"),
         # what a schema cannot say
         (_set("variant", "90pc_other"), "$.variant: there is no variant '90pc_other'"),

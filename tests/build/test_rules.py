@@ -196,18 +196,26 @@ def test_weights_are_drawn_for_the_sample_and_who_asks(
             assert rule(job, "--weights") == "WEIGHTS"
 
 
-@pytest.mark.parametrize("name", [HYBRID, "configs"])
-def test_what_reads_no_weights_refuses_them(name: str) -> None:
+def test_what_reads_no_weights_refuses_them(tmp_path: Path) -> None:
     with pytest.raises(KitError, match="WEIGHTS has no meaning") as caught:
-        load("kit", name, "registry", rules.Selection(weights="random"))
+        load("kit", "configs", "registry", rules.Selection(weights="random"))
     assert caught.value.where == "WEIGHTS=random"
+    for name in ("configs", "evaluate"):
+        with pytest.raises(KitError, match="is for trees") as caught:
+            load("kit", name, "registry", rules.Selection(checkpoint=tmp_path))
+        assert caught.value.where == f"WEIGHTS={tmp_path}"
 
 
-def test_other_weights_than_random_are_refused() -> None:
-    with pytest.raises(KitError, match="no weights 'my-bert'") as caught:
-        rules.choose_inputs("sample", "", "", "", "", "my-bert")
-    assert caught.value.where == "WEIGHTS=my-bert"
-    assert "WEIGHTS=random" in caught.value.hint
+@pytest.mark.parametrize("source", SOURCES)
+@pytest.mark.parametrize("launch", LAUNCHES)
+def test_random_weights_are_the_default_of_trees(launch: str, source: str) -> None:
+    for name in (HYBRID, UNSTRUCTURED):
+        usual, asked = (
+            load(launch, name, source, rules.Selection(weights=weights)) for weights in ("", "random")
+        )
+        assert usual.invocation == asked.invocation
+        assert usual.checkpoint is None
+        assert not {"weights", "heads"} & set(jobs.make_onnx_key(asked)["arguments"])  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("source", SOURCES)

@@ -17,6 +17,7 @@ from launch.cli import COMMANDS, OPTIONS
 from launch.core import child, paths
 from launch.core.errors import KitError
 from launch.model import model_folder, variants
+from launch.qa.arguments import HEADS
 from launch.share import compare, package
 from launch.sources import source
 
@@ -280,7 +281,7 @@ def test_the_words_to_choose_from_are_those_that_are_acted_on() -> None:
         "mo": tuple(convert.OPTIMIZERS),
         "level": compare.LEVELS,
         "format": package.FORMATS,
-        "weights": (model_folder.RANDOM,),
+        "heads": HEADS,
     }
     for command in COMMANDS.values():
         for name, words in acted_on.items():
@@ -288,6 +289,8 @@ def test_the_words_to_choose_from_are_those_that_are_acted_on() -> None:
             chosen = [word for word in option.value.split("|") if word[0] != "<"]
             assert chosen == list(words)
             assert option.default in ("", words[0])
+    assert OPTIONS["weights"].value.split("|")[0] == model_folder.RANDOM
+    assert COMMANDS["evaluate"].options["weights"].value == model_folder.RANDOM
     assert convert.DEFAULT.name == OPTIONS["mo"].default
     assert set(cli._OTHERS) == {preflight.IGNORE_MEMORY, child.STATUS_FD}
 

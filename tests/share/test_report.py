@@ -184,9 +184,9 @@ def test_the_overview_says_what_was_measured(out: Path) -> None:
         columns = next(columns for name, columns in tables.TABLES.items() if name.startswith(title))
         return [column.cell(trees[name]) for column in columns[1:]]
 
-    assert row(HYBRID, "Dimensions") == ["hybrid", "2", "2", "512", "90.00 %", "12.00 %", "24.00 %"]
+    assert row(HYBRID, "Dimensions") == ["hybrid", "random", "2", "2", "512", "90.00 %", "12.00 %", "24.00 %"]
     assert row(UNSTRUCTURED, "Dimensions") == [
-        *("unstructured", "2", "16", "4,096"),
+        *("unstructured", "random", "2", "16", "4,096"),
         *("90.00 %", "70.00 %", "100 %"),
     ]
     assert row(HYBRID, "Quantizers") == ["16", "29", "8", "388", "11", "219", "17", "16"]
