@@ -160,6 +160,7 @@ class Job(Configured):
 
     @property
     def checkpoint(self) -> Optional[Path]:
+        """Folder of the trained weights that go into the tree; None where they are drawn."""
         folder = (self.asked or self.arguments).checkpoint
         return None if folder is None else self.local(str(folder))
 

@@ -290,7 +290,6 @@ def test_the_words_to_choose_from_are_those_that_are_acted_on() -> None:
             assert chosen == list(words)
             assert option.default in ("", words[0])
     assert OPTIONS["weights"].value.split("|")[0] == model_folder.RANDOM
-    assert COMMANDS["evaluate"].options["weights"].value == model_folder.RANDOM
     assert convert.DEFAULT.name == OPTIONS["mo"].default
     assert set(cli._OTHERS) == {preflight.IGNORE_MEMORY, child.STATUS_FD}
 
