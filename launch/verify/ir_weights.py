@@ -19,7 +19,12 @@ SATURATED = 0.05
 """Share of values beyond a range from which it counts as saturated; measured on the five: up to 0.007."""
 
 VANISHED = 0.25
-"""Largest share of nonzero weights that may be zero in int8; on the five: at most 0.07, in embeddings."""
+"""Largest share of nonzero weights that may be zero in int8; on the five: at most 0.07, in embeddings.
+
+Of trained weights more may, where one is far larger than the others: then the range ends with it."""
+
+WIDE = 2.1
+"""How often the largest weight a range's end may be: NNCF uses half a range, lest sums overflow 16 bits."""
 
 STEP_TOLERANCE = 0.01
 """Steps of 8 bits by which an int8 weight may be beyond the half step of rounding."""
@@ -64,6 +69,7 @@ class Weights:
         self.zeros: Dict[str, int] = {}
         self.lost: Dict[str, int] = {}
         self.beyond: Dict[str, int] = {}
+        self.vanished: Dict[str, int] = {}
         self.faults: List[str] = []
         self.strangers: List[str] = []
         self.missing = set(parameters.values())
@@ -77,13 +83,13 @@ class Weights:
         # numpy lets go of the interpreter while it computes.
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             compared = pool.map(lambda pair: _compare(*pair), pairs)
-            for number, (parameter, zeros, lost, beyond, fault) in enumerate(compared, start=1):
+            for number, (parameter, zeros, lost, beyond, vanished, fault) in enumerate(compared, start=1):
                 if number % 40 == 0:
                     child.report_step(f"compared {number} of {len(parameters)} weight matrices")
                 if zeros is not None:
                     self.zeros[parameter] = zeros
                 self.lost[parameter] = lost
-                self.beyond[parameter] = beyond
+                self.beyond[parameter], self.vanished[parameter] = beyond, vanished
                 self.faults += [fault] if fault else []
 
     def check_count(self, spec: Spec) -> Check:
@@ -105,10 +111,10 @@ class Weights:
         found = []
         for row in matrices:
             name, left = row["parameter"], math.prod(row["shape"]) - row["zeros"]
-            beyond, gone = self.beyond.get(name, 0), self.zeros.get(name, 0) - row["zeros"]
+            beyond, gone = self.beyond.get(name, 0), self.vanished.get(name, 0)
             if beyond > SATURATED * left:
                 found.append(f"{beyond / max(1, left):.0%} of the weights of {name} are beyond their range")
-            if gone > VANISHED * left:
+            if gone:
                 found.append(f"{gone / left:.0%} of the weights of {name} vanish in its range")
         return found
 
@@ -138,9 +144,9 @@ def find_operation(matrix: Stored, quantized: Quantized) -> Any:
 
 def _compare(
     parameter: str, matrix: Stored, quantized: Quantized
-) -> Tuple[str, Optional[int], int, int, Optional[str]]:
+) -> Tuple[str, Optional[int], int, int, int, Optional[str]]:
     """Return parameter, zeros in the IR or None, the ONNX file's that are none there, how many weights are
-    beyond the range, and the fault.
+    beyond the range, how many are zero because it is too wide, and the fault.
 
     The IR's values must be the ONNX file's, clipped to the input range and moved to the output range as its
     quantizer does (FakeQuantize of OpenVINO's opset1), up to rounding.
@@ -148,7 +154,7 @@ def _compare(
     import numpy
 
     if matrix.scale is None:
-        return parameter, None, 0, 0, f"{parameter} is not dequantized by a scale"
+        return parameter, None, 0, 0, 0, f"{parameter} is not dequantized by a scale"
     # As the ONNX file has them.
     stored, zero, scale = (
         part if part is None or matrix.transposed == quantized.transposed else part.T
@@ -156,8 +162,8 @@ def _compare(
     )
     if stored.shape != quantized.values.shape:
         shapes = f"{stored.shape} in the IR and {quantized.values.shape} in the ONNX file"
-        return parameter, None, 0, 0, f"{parameter} is {shapes}"
-    there = lost = beyond = differ = 0
+        return parameter, None, 0, 0, 0, f"{parameter} is {shapes}"
+    there = before = lost = beyond = differ = 0
     low, high, out_low, out_high = quantized.ends
     with numpy.errstate(all="ignore"):
         gain = (out_high - out_low) / (high - low)
@@ -171,9 +177,10 @@ def _compare(
             if zero is not None:
                 numbers -= _rows(zero, rows)
             numbers *= _rows(scale, rows)
-            other = numbers != 0
+            other, zeros = numbers != 0, values == 0
             there += int(numpy.count_nonzero(other))
-            other &= values == 0
+            before += int(numpy.count_nonzero(zeros))
+            other &= zeros
             lost += int(numpy.count_nonzero(other))
 
             def apart(wanted: Any, numbers: Any = numbers, rows: slice = rows) -> int:
@@ -192,7 +199,19 @@ def _compare(
                 beyond += int(inside.size - numpy.count_nonzero(inside))
                 differ += apart(numpy.clip(values, _rows(low, rows), _rows(high, rows)))
     fault = f"{parameter}: {differ:,} of {stored.size:,} values differ" if differ else None
-    return parameter, int(stored.size - there), lost, beyond, fault
+    vanished = stored.size - there - before
+    if vanished <= VANISHED * (stored.size - before) or not _is_wide(quantized.values, high):
+        vanished = 0
+    return parameter, int(stored.size - there), lost, beyond, int(vanished), fault
+
+
+def _is_wide(values: Any, high: Any) -> bool:
+    """Return whether a range, of all rows or of any, ends far beyond the largest weight that it is for."""
+    largest = abs(values).max(axis=1, keepdims=True)
+    largest = largest.max(keepdims=True) if high.size == 1 else largest
+    if high.size != largest.size:
+        return True
+    return bool((high.reshape(largest.shape) > WIDE * largest)[largest > 0].any())
 
 
 def _blocks(shape: Tuple[int, ...]) -> Iterator[slice]:
