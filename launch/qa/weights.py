@@ -11,7 +11,7 @@ from ..model import model_folder, sparsity
 from ..model.variants import BertShape, is_block_matrix
 from .arguments import FIRST, IMPORTANCE, Arguments
 from .checkpoint import fit_checkpoint, list_parameters, read_checkpoint
-from .features import MODEL_INPUTS, load_examples, tokenize_examples
+from .features import MODEL_INPUTS, label_window, load_examples, tokenize_examples
 from .model import build_model
 
 SCORED = 64
@@ -159,17 +159,12 @@ def find_batches(args: Arguments, tokenizer: Any) -> Iterator[Dict[str, Any]]:
         example for example in load_examples(args, "train")[: args.max_train_samples] if example.answers
     ]
     chosen = examples[:: max(1, len(examples) // SCORED)][:SCORED]
-    spans = {}
-    for example in chosen:
-        text, first = example.answers[0]
-        spans[example.id] = first, first + len(text)
+    answers = {example.id: example.answers[0] for example in chosen}
     done = set()
     for feature in tokenize_examples(chosen, tokenizer, args, None) if chosen else ():
-        identity, place = (
-            feature["example_id"],
-            _place(feature["offset_mapping"], spans[feature["example_id"]]),
-        )
-        if identity not in done and place is not None:
+        identity, offsets = feature["example_id"], feature["offset_mapping"]
+        place = label_window(feature["input_ids"], offsets, answers[identity], tokenizer.cls_token_id)
+        if identity not in done and offsets[place[0]]:  # else the window has not the whole answer
             done.add(identity)
             inputs = {name: torch.tensor([feature[name]]) for name in MODEL_INPUTS}
             ends = zip(("start_positions", "end_positions"), place)
@@ -181,13 +176,3 @@ def find_batches(args: Arguments, tokenizer: Any) -> Iterator[Dict[str, Any]]:
             hint="Give questions with their answers' places, or keep the first heads and rows: HEADS=first,"
             " which is --heads first in a launch file.",
         )
-
-
-def _place(offsets: List[List[int]], span: Tuple[int, int]) -> Optional[Tuple[int, int]]:
-    """Return the tokens in which an answer begins and ends, None where the window has not both."""
-    first, last = span[0], max(span[0], span[1] - 1)
-    tokens = [
-        next((token for token, pair in enumerate(offsets) if pair and pair[0] <= letter < pair[1]), None)
-        for letter in (first, last)
-    ]
-    return None if None in tokens else (tokens[0], tokens[1])  # type: ignore[return-value]
