@@ -22,7 +22,8 @@ def run(folder: Path, fast: bool = True, *words: str, **env: str) -> None:
     python.chmod(0o755)
     argv = ["--model_name_or_path=m", f"--output_dir={folder}", "--nncf_config=n", "--train_file=t", *words]
     invocation = Invocation(str(python), ("run_qa.py",), tuple(argv), dict(env), str(folder))
-    job = Job("n", invocation, "", [], Fork(fast), None, arguments.parse_arguments("run_qa.py", argv))
+    given = arguments.parse_arguments("run_qa.py", argv)
+    job = Job("n", invocation, "", [], Fork(fast), None, given, None)
     with Path(os.devnull).open("w") as nowhere:
         program.run_job(job, "test", "a test", Progress("", None), nowhere.fileno())
 
