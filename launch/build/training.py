@@ -17,14 +17,15 @@ from ..core import child, files, hidden, machine, paths
 from ..core.errors import KitError
 from ..core.files import Stamp
 from ..core.progress import Progress, align_columns
-from ..model import bert_config, model_folder, squad, variants
-from ..model.variants import BertShape, Variant
+from ..model import model_folder, squad, variants
+from ..model.variants import BertShape
 from ..setup import requirements
 from ..sources.source import Registry
 from ..train import program
 from ..train.arguments import Arguments, Request, parse_arguments
+from ..train.model import read_dense
 from ..vscode.invocation import Rewriter
-from . import jobs, preflight, rules
+from . import jobs, preflight, rules, upstream
 
 NAME = "train"
 """Of the entry in the launch file."""
@@ -95,7 +96,7 @@ def read_training(launch: str, given: Mapping[str, str], threads: Optional[int] 
     :raises KitError: the launch file, or a value, is at fault.
     """
     source = Registry()
-    if launch == "upstream":
+    if launch == upstream.UPSTREAM:
         raise KitError(
             "Upstream's launch file has no configuration that trains.",
             where="LAUNCH=upstream",
@@ -264,7 +265,9 @@ def check_training(training: Training) -> None:
     }
     args = replace(args, **places, work_dir=str(training.local(str(args.work))))
     with _naming(training):
-        shape = _check_model(Path(args.model_name_or_path), variants.find_variant(args.variant), args)
+        folder, variant = Path(args.model_name_or_path), variants.find_variant(args.variant)
+        _, shape, _ = read_dense(folder, variant, args.max_seq_length)
+        model_folder.find_checkpoint(folder)
         squad.check_trainable(squad.read_questions(Path(args.train_file), "--train_file"))
         squad.check_scorable(squad.read_questions(Path(args.validation_file), "--validation_file"))
         if args.output.is_file() or (args.output.is_dir() and any(args.output.iterdir())):
@@ -281,22 +284,6 @@ def check_training(training: Training) -> None:
         need = estimate_memory(shape, batch, args.max_seq_length, _count_processes(training))
         smaller = "take a GPU, a smaller batch_size, or --gradient_accumulation_steps in the launch file"
         preflight.check_memory(f"Training {args.variant}", preflight.Estimate(need, disk, 0, 0, 0), smaller)
-
-
-def _check_model(folder: Path, variant: Variant, args: Arguments) -> BertShape:
-    """Return the dimensions of the dense model in a folder.
-
-    :raises KitError: its files are at fault, or the variant cannot be cut from it.
-    """
-    config, where = bert_config.read_config(folder, "--model_name_or_path"), f"{folder / 'config.json'}"
-    bert_config.check_graph(config, where)
-    shape = bert_config.read_shape(config, where)
-    bert_config.check_length(shape, args.max_seq_length, where)
-    model_folder.check_tokenizer(folder, shape, args.max_seq_length)
-    if variant.hybrid:
-        bert_config.make_hybrid(config, variant, where)
-    model_folder.find_checkpoint(folder)
-    return shape
 
 
 _READ = ("model_name_or_path", "train_file", "validation_file", "output_dir", "hyperparameters")

@@ -33,12 +33,6 @@ The first two are fitted to the runtime's memory for the smallest and the larges
 the third is an estimate: the tensors, the model, and its activations.
 """
 
-_TOKENIZER = (
-    *("vocab.txt", "tokenizer.json"),
-    *("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
-)
-"""The files of a tokenizer; one of the first two has its words."""
-
 
 @dataclass(frozen=True)
 class Inputs:
@@ -115,7 +109,7 @@ class _Job:
         peak = sum(each * count for each, count in zip(_MEMORY, (1, size, weights)))
         need = preflight.Estimate(int(peak), 0, 0, 0, 0)
         preflight.check_memory(f"The evaluation of {tree.name}", need)
-        names = (name for name in _TOKENIZER if (self.tokenizer / name).is_file())
+        names = (name for name in model_folder.TOKENIZER if (self.tokenizer / name).is_file())
         self.key = {
             "files": {name: self.entries[name] for name in evaluation.list_files(self.variant.stem).values()},
             "questions": {"name": inputs.questions.name, "sha256": files.digest_file(inputs.questions)},
@@ -156,7 +150,7 @@ class _Job:
         if wanted == "folder:" + files.digest_model_folder(folder):
             return True
         downloaded = self.provenance.get("hub", {}).get("files", {})
-        there = [name for name in _TOKENIZER if name in downloaded and (folder / name).is_file()]
+        there = [name for name in model_folder.TOKENIZER if name in downloaded and (folder / name).is_file()]
         return bool({"vocab.txt", "tokenizer.json"} & {*there}) and all(
             files.digest_file(folder / name) == downloaded[name] for name in there
         )

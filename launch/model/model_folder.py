@@ -33,6 +33,12 @@ _OBJECTS = (
 )
 _VOCABULARY = "vocab.txt"
 
+TOKENIZER = (
+    *(_VOCABULARY, "tokenizer.json"),
+    *("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
+)
+"""The files of a tokenizer; one of the first two has its words."""
+
 _SPECIAL = {f"{name}_token": f"[{name.upper()}]" for name in ("unk", "cls", "sep", "pad", "mask")}
 """A BERT tokenizer's special words, by the keys that may name others instead."""
 

@@ -5,18 +5,35 @@ import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Dict, Iterator
+from typing import Any, Dict, Iterator, Tuple
 
 from ..core import files
 from ..core.errors import KitError
 from ..model import bert_config, model_folder
-from ..model.variants import Variant
+from ..model.variants import BertShape, Variant
 from ..qa.checkpoint import HEAD, fit_checkpoint, read_checkpoint
 
-_TOKENIZER = (
-    *("vocab.txt", "tokenizer.json", "tokenizer_config.json"),
-    *("special_tokens_map.json", "added_tokens.json"),
-)
+
+def read_dense(
+    folder: Path, variant: Variant, tokens: int
+) -> Tuple[Dict[str, Any], BertShape, Dict[str, Any]]:
+    """Return the config of a dense model's folder, its dimensions, and the config of one of its variants.
+
+    :raises KitError: config or tokenizer is at fault, or the variant cannot be cut from the model.
+    """
+    where = str(bert_config.find_config(folder))
+    config = bert_config.read_config(folder, "--model_name_or_path")
+    bert_config.check_graph(config, where)
+    dense = bert_config.read_shape(config, where)
+    if config.get("pruned_heads") or "tx_block_overall_sparsity" in config:
+        raise KitError(
+            "The model to train from is not dense: structure has been removed from it.",
+            where=f"{where}: pruned_heads, tx_block_overall_sparsity",
+            hint="Give the dense model: the variant's heads and neurons are chosen from all.",
+        )
+    bert_config.check_length(dense, tokens, where)
+    model_folder.check_tokenizer(folder, dense, tokens)
+    return config, dense, bert_config.make_hybrid(config, variant, where) if variant.hybrid else config
 
 
 class DenseModel:
@@ -29,22 +46,8 @@ class DenseModel:
 
     def __init__(self, folder: Path, variant: Variant, tokens: int) -> None:
         self.folder, self.variant = folder, variant
-        where = str(bert_config.find_config(folder))
-        self.config = bert_config.read_config(folder, "--model_name_or_path")
-        bert_config.check_graph(self.config, where)
-        self.dense = bert_config.read_shape(self.config, where)
-        if self.config.get("pruned_heads") or "tx_block_overall_sparsity" in self.config:
-            raise KitError(
-                "The model to train from is not dense: structure has been removed from it.",
-                where=f"{where}: pruned_heads, tx_block_overall_sparsity",
-                hint="Give the dense model: the variant's heads and neurons are chosen from all.",
-            )
-        bert_config.check_length(self.dense, tokens, where)
-        model_folder.check_tokenizer(folder, self.dense, tokens)
-        self.variant_config = self.config
-        if variant.hybrid:
-            self.variant_config = bert_config.make_hybrid(self.config, variant, where)
-        shape = bert_config.read_shape(self.variant_config, where)
+        self.config, self.dense, self.variant_config = read_dense(folder, variant, tokens)
+        shape = bert_config.read_shape(self.variant_config, str(bert_config.find_config(folder)))
         self.shape = replace(shape, overall_sparsity=variant.overall_sparsity)
         self._state = read_checkpoint(folder)
         fit_checkpoint(self._state, self.dense, str(folder), head_may_lack=True)
@@ -52,11 +55,9 @@ class DenseModel:
 
     def digest(self) -> Dict[str, str]:
         """Return digests of config and tokenizer, and of the checkpoint's files."""
-        path = model_folder.find_checkpoint(self.folder)
-        parts = self.folder.glob("*.safetensors" if "safetensors" in path.name else "*.bin")
         return {
             "config": files.digest_model_folder(self.folder),
-            "checkpoint": files.digest_files(parts, self.folder),
+            "checkpoint": model_folder.digest_checkpoint(self.folder),
         }
 
     def build(self, seed: int) -> Any:
@@ -80,7 +81,7 @@ class DenseModel:
         if self.variant.hybrid:
             config["pruned_heads"] = {str(layer): gone for layer, gone in model.config.pruned_heads.items()}
         _write_checkpoint(model, config, folder)
-        for name in _TOKENIZER:
+        for name in model_folder.TOKENIZER:
             if (self.folder / name).is_file():
                 shutil.copyfile(str(self.folder / name), str(folder / name))
 

@@ -4,16 +4,14 @@ from typing import Any, Dict
 
 import torch
 
-from ..model.variants import ATTENTION, BLOCK_PREFIX, FEED_FORWARD, BertShape
+from ..model.variants import BertShape, is_block_matrix
 
 Tensors = Dict[str, torch.Tensor]
 
 
 def block_weights(model: Any) -> Tensors:
     """Return the weight matrices of the transformer blocks by parameter name."""
-    ends = tuple(f".{name}.weight" for name in (*ATTENTION, *FEED_FORWARD))
-    named = dict(model.named_parameters())
-    return {name: one for name, one in named.items() if name.startswith(BLOCK_PREFIX) and name.endswith(ends)}
+    return {name: one for name, one in model.named_parameters() if is_block_matrix(name)}
 
 
 def count_zeros(shape: BertShape) -> int:
