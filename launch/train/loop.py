@@ -20,6 +20,9 @@ from .questions import Batch, Order, Windows
 _SAY_SECONDS = 5.0
 _POINTS = 200  # of the curve: about so many
 
+_NEVER = -1e4
+"""A logit whose probability is 0; finite, as 0 times infinity is no number."""
+
 _NO_DECAY = ("bias", "LayerNorm.weight")
 
 
@@ -61,7 +64,8 @@ class Phase:
     :param name: what progress calls it.
     :param folder: where its states are saved.
     :param share: of ``steps`` with a rising learning rate; ``final``: of the highest, the last.
-    :param teacher: a model on the accelerator's device; None: learn from the answers alone.
+    :param logits: the teacher's, of all windows, (2, windows, tokens); None: learn from the answers alone.
+    :param teacher: a model on the accelerator's device, for its hidden states; None: without these.
     :param schedule: None: prune nothing.
     :param evaluate: is called every ``eval_steps`` steps with the model.
     """
@@ -71,6 +75,7 @@ class Phase:
     windows: Windows
     steps: int
     learning_rate: float
+    logits: Any = None
     teacher: Any = None
     schedule: Optional[Schedule] = None
     evaluate: Optional[Callable[[Any], Dict[str, float]]] = None
@@ -122,7 +127,7 @@ class Trainer:
             accelerator.load_state(str(state))
             progress.pruned = {name: gone.to(accelerator.device) for name, gone in progress.pruned.items()}
             self.say(f"{phase.name}: going on at step {progress.step:,} of {phase.steps:,}")
-        order = Order(len(phase.windows), self.args.seed)
+        order = Order(phase.windows.lengths(), int(self.given["batch_size"]), self.args.seed)
         started, first, said = time.monotonic() - progress.seconds, progress.step, 0.0
         began = time.monotonic()
         while True:
@@ -171,16 +176,14 @@ class Trainer:
     ) -> torch.Tensor:
         """Make one step and return the loss of this process's share, a mean over its windows."""
         accelerator, progress = self.accelerator, self.progress
-        size = int(self.given["batch_size"])
-        rows = order.take(progress.step * size, size)
+        rows = order.rows(progress.step)
         for group in optimizer.param_groups:
             group["lr"] = rate
         total = torch.zeros((), dtype=torch.float64, device=accelerator.device)
         for part in range(self.rounds):
             mine = rows[part * accelerator.num_processes + accelerator.process_index :: self.parts]
-            batch = phase.windows.batch(mine, rows, accelerator.device)
             with accelerator.accumulate(model):
-                loss = self._loss(model, phase.teacher, batch)
+                loss = self._loss(model, phase, mine)
                 accelerator.backward(loss)
                 if accelerator.sync_gradients:
                     apply_pruned(weights, progress.pruned)  # pruned weights' gradients are not to count
@@ -191,29 +194,35 @@ class Trainer:
         apply_pruned(weights, progress.pruned)
         return total
 
-    def _loss(self, model: Any, teacher: Any, batch: Batch) -> torch.Tensor:
+    def _loss(self, model: Any, phase: Phase, rows: Any) -> torch.Tensor:
+        device = self.accelerator.device
+        batch = phase.windows.batch(rows, device)
         labels = [batch.pop(f"{which}_positions") for which in ("start", "end")]
-        hardness, hidden = (self.given[name] if teacher else 0.0 for name in ("hardness", "hidden_weight"))
-        output = model(**batch, output_hidden_states=hidden > 0)
-        logits = [output.start_logits.float(), output.end_logits.float()]
+        padding = batch["attention_mask"] == 0
+        hardness = 0.0 if phase.logits is None else self.given["hardness"]
+        output = model(**batch, output_hidden_states=phase.teacher is not None)
+        logits = [
+            one.float().masked_fill(padding, _NEVER) for one in (output.start_logits, output.end_logits)
+        ]
         loss = logits[0].new_zeros(())
         if hardness < 1:
             for own, label in zip(logits, labels):
                 loss = loss + (1 - hardness) / 2 * functional.cross_entropy(own, label)
-        if teacher is not None and (hardness or hidden):
-            with torch.no_grad(), self.accelerator.autocast():
-                wanted = teacher(**batch, output_hidden_states=hidden > 0)
+        if hardness:
             heat = self.given["temperature"]
-            for own, other in zip(logits, (wanted.start_logits.float(), wanted.end_logits.float())):
+            for own, of_all in zip(logits, phase.logits):
+                wanted = torch.from_numpy(of_all[rows, : own.shape[1]]).to(device).masked_fill(padding, _NEVER)
                 far = functional.kl_div(
                     functional.log_softmax(own / heat, -1),
-                    functional.softmax(other / heat, -1),
+                    functional.softmax(wanted / heat, -1),
                     reduction="batchmean",
                 )
                 # Gradients shrink with the temperature's square (Hinton et al. 2015, section 2).
                 loss = loss + hardness / 2 * heat**2 * far
-            if hidden:
-                loss = loss + hidden * _compare_hidden(output.hidden_states, wanted.hidden_states, batch)
+        if phase.teacher is not None:
+            with torch.no_grad(), self.accelerator.autocast():
+                wanted = phase.teacher(**batch, output_hidden_states=True).hidden_states
+            loss = loss + self.given["hidden_weight"] * _compare_hidden(output.hidden_states, wanted, batch)
         return loss
 
     def _note(self, phase: Phase, weights: Tensors, rate: float) -> None:

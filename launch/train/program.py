@@ -6,6 +6,7 @@ that was killed goes on from what it finds there.  The output folder appears who
 
 import contextlib
 import json
+import math
 import os
 import platform
 import resource
@@ -137,6 +138,9 @@ class Run:
         if self.variant.hybrid:
             self._cut(student, folder / "structure.json")
             scores["cut"] = self._evaluate(student, "cut, before training")
+        logits = self._answer(teacher) if self.given["hardness"] else None
+        if not self.given["hidden_weight"]:
+            teacher = None  # its memory is free
         zeros, steps = count_zeros(self.dense.shape), self._count_steps(self.given["epochs"])
         share = steps / self.given["epochs"] if steps else 0.0
         schedule = Schedule(
@@ -152,6 +156,7 @@ class Run:
             windows=self.windows,
             steps=steps,
             learning_rate=self.given["learning_rate"],
+            logits=logits,
             teacher=teacher,
             schedule=schedule,
             evaluate=lambda model: self._evaluate(model, "on the way"),
@@ -180,11 +185,19 @@ class Run:
         print(f"{_format_scores(scores['result'])}; {self.args.output}")
 
     def _count_steps(self, epochs: float) -> int:
-        steps = int(-(-epochs * len(self.windows) // self.given["batch_size"]))
+        steps = math.ceil(epochs * (len(self.windows) // self.given["batch_size"]))
         return steps if self.args.max_steps is None else min(steps, self.args.max_steps)
 
     def _evaluate(self, model: Any, what: str) -> Dict[str, float]:
-        from .questions import evaluate
+        from .questions import score_logits
+
+        logits = self._compute_logits(model, self.validation, f"evaluating ({what})")
+        scores = score_logits(self.validation, logits, self.qa)
+        self.trainer.say(f"{what}: {_format_scores(scores)}")
+        return scores
+
+    def _compute_logits(self, model: Any, windows: Any, what: str) -> Any:
+        from .questions import compute_logits
 
         said = time.monotonic()
 
@@ -192,13 +205,26 @@ class Run:
             nonlocal said
             if time.monotonic() - said > _SAY_SECONDS:
                 said = time.monotonic()
-                self.trainer.say(f"evaluating ({what}): {text()}")
+                self.trainer.say(f"{what}: {text()}")
 
-        self.trainer.say(f"evaluating ({what})")
-        size = self.args.eval_batch_size
-        scores = evaluate(self.accelerator, model, self.validation, size, self.qa, say)
-        self.trainer.say(f"{what}: {_format_scores(scores)}")
-        return scores
+        self.trainer.say(what)
+        return compute_logits(self.accelerator, model, windows, self.args.eval_batch_size, say)
+
+    def _answer(self, teacher: Any) -> Any:
+        """Return the teacher's logits of all training windows, which are computed once for all variants."""
+        import numpy as np
+
+        path = self._teacher_folder() / "logits.npy"
+        if not path.exists():
+            made = self._compute_logits(teacher, self.windows, "computing the teacher's answers")
+            if self.accelerator.is_main_process:
+                with files.replace_file(path) as part, part.open("wb") as file:
+                    np.save(file, made)
+            self.accelerator.wait_for_everyone()
+        return np.load(str(path), mmap_mode="r")
+
+    def _teacher_folder(self) -> Path:
+        return self.args.work / f"teacher-{files.digest_value(self.teacher_key)[:16]}"
 
     def _make_teacher(self) -> Any:
         """Return the dense model, fine-tuned if it is to be; what was fine-tuned once is read again."""
@@ -209,7 +235,7 @@ class Run:
         steps = self._count_steps(self.given["teacher_epochs"])
         if not steps:
             return model
-        folder = self.args.work / f"teacher-{files.digest_value(self.teacher_key)[:16]}"
+        folder = self._teacher_folder()
         made = folder / "model"
         if made.is_dir():
             self.trainer.say("reading the teacher, which was fine-tuned before")
@@ -228,7 +254,7 @@ class Run:
     def _cut(self, model: Any, path: Path) -> None:
         """Cut a model to the variant's structure, which one process chooses and the file keeps."""
         from ..qa.cut import Structure, choose_structure, cut_model, score_structure
-        from .questions import Order
+        from .questions import permute
 
         heads, rows = self.variant.heads, self.variant.intermediate_size
         assert heads is not None
@@ -236,9 +262,9 @@ class Run:
         if self.accelerator.is_main_process and not path.exists():
             self.trainer.say("scoring heads and neurons")
             count, size = len(self.windows), self.args.eval_batch_size
-            drawn = Order(count, self.args.seed).take(0, min(int(self.given["importance_windows"]), count))
+            drawn = permute(count, self.args.seed)[: int(self.given["importance_windows"])]
             parts = [drawn[first : first + size] for first in range(0, len(drawn), size)]
-            batches = (self.windows.batch(part, part, self.accelerator.device) for part in parts)
+            batches = (self.windows.batch(part, self.accelerator.device) for part in parts)
             kept = choose_structure(score_structure(model, batches), heads, rows)
             files.write_text(path, json.dumps(kept._asdict()) + "\n")
         self.accelerator.wait_for_everyone()

@@ -53,18 +53,19 @@ class Windows:
     def __len__(self) -> int:
         return len(self.owners)
 
-    def batch(self, rows: Any, among: Any, device: Any) -> Batch:
-        """Return the model's inputs of some rows, without what is padding in all rows of ``among``.
-
-        Those are the rows of all processes: the loss is over padding, too, and depends on its length.
-        """
-        used = self.columns["attention_mask"][among].any(0).nonzero()[0][-1] + 1
+    def batch(self, rows: Any, device: Any) -> Batch:
+        """Return the model's inputs of some rows, without what is padding in all of them."""
+        used = self.columns["attention_mask"][rows].any(0).nonzero()[0][-1] + 1
         chosen = {
             name: values[rows][:, :used] if name in MODEL_INPUTS else values[rows]
             for name, values in self.columns.items()
             if name != "places"
         }
         return {name: torch.from_numpy(values).long().to(device) for name, values in chosen.items()}
+
+    def lengths(self) -> Any:
+        """Return each window's number of tokens."""
+        return self.columns["attention_mask"].sum(1)
 
     def places(self) -> Iterator[Dict[str, Any]]:
         """Yield each window's question and character positions, as :func:`.find_best_spans` takes them."""
@@ -73,50 +74,67 @@ class Windows:
             yield {"example_id": owner, "offset_mapping": offsets}
 
 
+def permute(count: int, seed: int) -> Any:
+    """Return the numbers below ``count`` in an order that the seed gives."""
+    return torch.randperm(count, generator=torch.Generator().manual_seed(seed % 2**63)).numpy()
+
+
 class Order:
-    """The endless order in which rows are drawn: one permutation after the other, by the seed."""
+    """The endless order of batches, by the seed: each epoch has all windows but for an incomplete batch.
 
-    def __init__(self, count: int, seed: int) -> None:
-        self.count, self.seed = count, seed
-        self._epoch, self._rows = -1, np.empty(0, dtype=np.int64)
+    Windows of like lengths come together, so that little is padding: those of 50 batches are sorted, and the
+    batches mixed again (as transformers' ``group_by_length`` does).  The very first batch has the longest
+    window: memory that is too small shows at once.
 
-    def take(self, first: int, count: int) -> Any:
-        """Return the rows at places ``first`` to ``first + count``."""
-        taken = []
-        while count:
-            epoch, place = divmod(first, self.count)
-            if epoch != self._epoch:
-                drawn = torch.Generator().manual_seed((self.seed + epoch * 1_000_003) % 2**63)
-                self._epoch, self._rows = epoch, torch.randperm(self.count, generator=drawn).numpy()
-            part = self._rows[place : place + count]
-            taken.append(part)
-            first, count = first + len(part), count - len(part)
-        return np.concatenate(taken)
+    :param lengths: of the windows, in tokens.
+    """
+
+    def __init__(self, lengths: Any, size: int, seed: int) -> None:
+        self.lengths, self.size, self.seed = lengths, size, seed
+        self.steps = len(lengths) // size
+        self._epoch, self._batches = -1, np.empty((0, size), dtype=np.int64)
+
+    def rows(self, step: int) -> Any:
+        """Return the windows of a step, counted from 0."""
+        epoch, place = divmod(step, self.steps)
+        if epoch != self._epoch:
+            seed = self.seed + epoch * 1_000_003
+            drawn = permute(len(self.lengths), seed)
+            if epoch == 0:  # an incomplete batch must not leave the longest out
+                longest = int((drawn == self.lengths.argmax()).argmax())
+                drawn[[0, longest]] = drawn[[longest, 0]]
+            drawn = drawn[: self.steps * self.size]
+            groups = np.split(drawn, range(50 * self.size, len(drawn), 50 * self.size))
+            batches = np.concatenate([one[np.argsort(-self.lengths[one], kind="stable")] for one in groups])
+            self._batches = batches.reshape(-1, self.size)[permute(self.steps, seed + 1)]
+            if epoch == 0:
+                first = int((self._batches == drawn[0]).any(1).argmax())
+                self._batches[[0, first]] = self._batches[[first, 0]]
+            self._epoch = epoch
+        return self._batches[place]
 
 
-def evaluate(
-    accelerator: Any, model: Any, windows: Windows, size: int, args: Arguments, say: Any
-) -> Dict[str, float]:
-    """Return ``exact_match`` and ``f1`` of a model, in percent, in each process; they share the work.
+def compute_logits(accelerator: Any, model: Any, windows: Windows, size: int, say: Any) -> Any:
+    """Return a model's logits, float32 (2, windows, tokens), in each process; they share the work.
 
-    :param model: as it is before accelerate wraps it, on the accelerator's device.
+    :param model: as it is before accelerate wraps it, on the accelerator's device; its dropout is off.
     :param size: windows of a process that are computed together.
-    :raises KitError: the model's scores are not all finite.
+    :raises KitError: not all are finite.
     """
     total, tokens = windows.columns["input_ids"].shape
     logits = np.full((2, total, tokens), -np.inf, dtype=np.float32)
     ranks, rank = accelerator.num_processes, accelerator.process_index
     # The longest first: each batch is as long as its longest, and memory that is too small shows at once.
-    order = np.argsort(-windows.columns["attention_mask"].sum(1), kind="stable")
+    order = np.argsort(-windows.lengths(), kind="stable")
     training = model.training
     model.eval()
     with torch.no_grad():
         for first in range(0, total, size * ranks):
             rows = order[np.arange(first, first + size * ranks) % total]
             say(lambda done=first: f"{done:,} of {total:,} windows")
-            mine = windows.batch(rows[rank::ranks], rows, accelerator.device)
+            mine = windows.batch(rows[rank::ranks], accelerator.device)
             with accelerator.autocast():
-                output = model(**mine)
+                output = model(**{name: mine[name] for name in MODEL_INPUTS})
             made = torch.full((len(rows[rank::ranks]), 2, tokens), float("-inf"), device=accelerator.device)
             width = output.start_logits.shape[1]
             made[:, 0, :width], made[:, 1, :width] = output.start_logits.float(), output.end_logits.float()
@@ -132,6 +150,11 @@ def evaluate(
             where="learning_rate",
             hint="Take a smaller learning rate or more warm-up, or bf16 in place of fp16.",
         )
+    return logits
+
+
+def score_logits(windows: Windows, logits: Any, args: Arguments) -> Dict[str, float]:
+    """Return ``exact_match`` and ``f1``, in percent, of :func:`compute_logits`'s answers."""
     answers = find_best_spans(
         windows.examples, windows.places(), logits[0], logits[1], args.n_best_size, args.max_answer_length
     )

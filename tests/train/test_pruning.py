@@ -87,26 +87,42 @@ def test_labels_are_the_answers(tokenized):
     assert len(labelled) > len(answers)
 
 
-def test_batches_are_as_long_as_the_longest_of_all_processes(tokenized):
+def test_batches_are_as_long_as_their_longest_window(tokenized):
     labelled = tokenized[2][0]
-    lengths = labelled.columns["attention_mask"].sum(1)
+    lengths = labelled.lengths()
     short, long = int(lengths.argmin()), int(lengths.argmax())
     assert lengths[short] < lengths[long]
-    batch = labelled.batch(np.array([short]), np.array([short]), "cpu")
-    assert batch["input_ids"].shape == (1, lengths[short])
-    batch = labelled.batch(np.array([short]), np.array([short, long]), "cpu")
-    assert batch["input_ids"].shape == (1, lengths[long])
+    assert labelled.batch(np.array([short]), "cpu")["input_ids"].shape == (1, lengths[short])
+    batch = labelled.batch(np.array([short, long]), "cpu")
+    assert batch["input_ids"].shape == (2, lengths[long])
     assert batch["input_ids"].dtype == torch.long
 
 
-def test_the_order_is_permutations_and_does_not_depend_on_where_it_is_entered():
+def test_each_epoch_has_all_windows_once_wherever_it_is_entered():
     from launch.train.questions import Order
 
-    rows = Order(10, 3).take(0, 30)
-    assert [sorted(rows[first : first + 10]) for first in (0, 10, 20)] == [list(range(10))] * 3
-    assert list(rows[:10]) != list(rows[10:20])
-    assert np.array_equal(Order(10, 3).take(7, 16), rows[7:23])
-    assert not np.array_equal(Order(10, 4).take(0, 30), rows)
+    lengths = np.arange(30) % 7
+    order = Order(lengths, 5, 3)
+    batches = [list(order.rows(step)) for step in range(18)]
+    epochs = [sum(batches[first : first + 6], []) for first in (0, 6, 12)]
+    assert [sorted(rows) for rows in epochs] == [list(range(30))] * 3
+    assert epochs[0] != epochs[1] != epochs[2]
+    assert list(Order(lengths, 5, 3).rows(13)) == batches[13]
+    assert list(Order(lengths, 5, 4).rows(13)) != batches[13]
+
+
+def test_windows_of_like_lengths_come_together_and_the_longest_first():
+    from launch.train.questions import Order
+
+    lengths = np.random.default_rng(0).integers(20, 257, size=4003)
+    lengths[17] = 300
+    order = Order(lengths, 16, 42)
+    assert order.steps == 250
+    batches = [lengths[order.rows(step)] for step in range(order.steps)]
+    assert batches[0].max() == 300
+    assert sum(batch.max() * 16 for batch in batches) < 1.1 * sum(batch.sum() for batch in batches)
+    longest = [batch.max() for batch in batches]
+    assert abs(np.corrcoef(longest, range(order.steps))[0, 1]) < 0.2  # no longer and longer batches
 
 
 def test_each_hyperparameter_has_a_source_and_a_default_that_fits():
