@@ -218,6 +218,7 @@ class Run:
         if not path.exists():
             made = self._compute_logits(teacher, self.windows, "computing the teacher's answers")
             if self.accelerator.is_main_process:
+                path.parent.mkdir(parents=True, exist_ok=True)
                 with files.replace_file(path) as part, part.open("wb") as file:
                     np.save(file, made)
             self.accelerator.wait_for_everyone()
