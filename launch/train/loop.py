@@ -211,10 +211,10 @@ class Trainer:
         if hardness:
             heat = self.given["temperature"]
             for own, of_all in zip(logits, phase.logits):
-                wanted = torch.from_numpy(of_all[rows, : own.shape[1]]).to(device).masked_fill(padding, _NEVER)
+                other = torch.from_numpy(of_all[rows, : own.shape[1]]).to(device)
                 far = functional.kl_div(
                     functional.log_softmax(own / heat, -1),
-                    functional.softmax(wanted / heat, -1),
+                    functional.softmax(other.masked_fill(padding, _NEVER) / heat, -1),
                     reduction="batchmean",
                 )
                 # Gradients shrink with the temperature's square (Hinton et al. 2015, section 2).

@@ -104,7 +104,7 @@ def test_each_epoch_has_all_windows_once_wherever_it_is_entered():
     lengths = np.arange(30) % 7
     order = Order(lengths, 5, 3)
     batches = [list(order.rows(step)) for step in range(18)]
-    epochs = [sum(batches[first : first + 6], []) for first in (0, 6, 12)]
+    epochs = [[row for batch in batches[first : first + 6] for row in batch] for first in (0, 6, 12)]
     assert [sorted(rows) for rows in epochs] == [list(range(30))] * 3
     assert epochs[0] != epochs[1] != epochs[2]
     assert list(Order(lengths, 5, 3).rows(13)) == batches[13]
