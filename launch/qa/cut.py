@@ -27,6 +27,15 @@ class Structure(NamedTuple):
     rows: Indices
 
 
+_NEVER = -1e4
+"""A logit whose probability is 0; finite, as 0 times infinity is no number."""
+
+
+def mask_padding(logits: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+    """Return logits in 32 bits, in which padding has no probability."""
+    return logits.float().masked_fill(attention_mask == 0, _NEVER)
+
+
 def score_structure(model: Any, batches: Iterable[Mapping[str, torch.Tensor]]) -> Scores:
     """Return each part's importance for the answers to questions, the mean over all questions of ``batches``.
 
@@ -52,12 +61,18 @@ def score_structure(model: Any, batches: Iterable[Mapping[str, torch.Tensor]]) -
     try:
         for batch in batches:
             inputs.clear()
-            loss = model(**{name: tensor.to(device) for name, tensor in batch.items()})[0]
+            given = {name: tensor.to(device) for name, tensor in batch.items()}
+            labels = [given.pop(f"{which}_positions") for which in ("start", "end")]
+            output = model(**given)
+            loss = torch.zeros((), device=device)
+            for logits, label in zip((output.start_logits, output.end_logits), labels):
+                masked = mask_padding(logits, given["attention_mask"])
+                loss = loss + torch.nn.functional.cross_entropy(masked, label) / 2
             gradients = torch.autograd.grad(loss, inputs)
             count = len(gradients[0])  # the loss is a mean over the batch
             gates = [
-                count * (given.detach().double() * gradient.double()).sum(1)
-                for given, gradient in zip(inputs, gradients)
+                count * (one.detach().double() * gradient.double()).sum(1)
+                for one, gradient in zip(inputs, gradients)
             ]
             of_heads = torch.stack(gates[0::2]).reshape(len(layers), count, -1, head_size).sum(-1)
             heads = heads + of_heads.abs().sum(1).cpu()

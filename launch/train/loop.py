@@ -13,15 +13,13 @@ from torch.nn import functional
 from ..core import child, files
 from ..core.errors import KitError
 from ..core.progress import format_duration
+from ..qa.cut import mask_padding
 from .arguments import Arguments
 from .pruning import Schedule, Tensors, apply_pruned, block_weights, choose_pruned
 from .questions import Batch, Order, Windows
 
 _SAY_SECONDS = 5.0
 _POINTS = 200  # of the curve: about so many
-
-_NEVER = -1e4
-"""A logit whose probability is 0; finite, as 0 times infinity is no number."""
 
 _NO_DECAY = ("bias", "LayerNorm.weight")
 
@@ -198,12 +196,10 @@ class Trainer:
         device = self.accelerator.device
         batch = phase.windows.batch(rows, device)
         labels = [batch.pop(f"{which}_positions") for which in ("start", "end")]
-        padding = batch["attention_mask"] == 0
+        mask = batch["attention_mask"]
         hardness = 0.0 if phase.logits is None else self.given["hardness"]
         output = model(**batch, output_hidden_states=phase.teacher is not None)
-        logits = [
-            one.float().masked_fill(padding, _NEVER) for one in (output.start_logits, output.end_logits)
-        ]
+        logits = [mask_padding(one, mask) for one in (output.start_logits, output.end_logits)]
         loss = logits[0].new_zeros(())
         if hardness < 1:
             for own, label in zip(logits, labels):
@@ -214,7 +210,7 @@ class Trainer:
                 other = torch.from_numpy(of_all[rows, : own.shape[1]]).to(device)
                 far = functional.kl_div(
                     functional.log_softmax(own / heat, -1),
-                    functional.softmax(other.masked_fill(padding, _NEVER) / heat, -1),
+                    functional.softmax(mask_padding(other, mask) / heat, -1),
                     reduction="batchmean",
                 )
                 # Gradients shrink with the temperature's square (Hinton et al. 2015, section 2).

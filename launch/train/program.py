@@ -130,7 +130,7 @@ class Run:
         from .pruning import Schedule, block_weights, count_zeros
 
         folder = self.args.work / f"{self.variant.base}-{files.digest_value(self.key)[:16]}"
-        teacher = self._make_teacher().to(self.accelerator.device)
+        teacher = self._make_teacher().to(self.accelerator.device).eval()
         scores = {"teacher": self._evaluate(teacher, "teacher")}
         student = self.dense.build(self.args.seed)  # a copy would call what accelerate has wrapped
         student.load_state_dict(teacher.state_dict())
