@@ -384,7 +384,12 @@ def read_step(log: Path) -> Optional[str]:
     return None
 
 
-_SCORES = {"teacher": "dense model", "cut": "cut, not trained", "result": "trained"}
+_SCORES = {
+    "teacher": "dense model",
+    "cut": "cut, not trained",
+    "pruned": "cut and pruned at once, not trained",
+    "result": "trained",
+}
 
 
 def format_scores(to: Path) -> str:

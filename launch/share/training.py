@@ -17,7 +17,12 @@ Points = List[Tuple[float, float]]
 WIDTH, HEIGHT = 300.0, 90.0
 """Of a drawing, in units of its own."""
 
-_SCORES = {"teacher": "dense model", "cut": "cut, not trained", "result": "trained"}
+_SCORES = {
+    "teacher": "dense model",
+    "cut": "cut, not trained",
+    "pruned": "cut and pruned at once, not trained",
+    "result": "trained",
+}
 
 
 @dataclass(frozen=True)

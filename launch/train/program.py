@@ -127,7 +127,7 @@ class Run:
 
     def _execute(self) -> None:
         from .loop import Phase
-        from .pruning import Schedule, block_weights, count_zeros
+        from .pruning import Schedule, apply_pruned, block_weights, choose_pruned, count_zeros
 
         folder = self.args.work / f"{self.variant.base}-{files.digest_value(self.key)[:16]}"
         teacher = self._make_teacher().to(self.accelerator.device).eval()
@@ -142,6 +142,12 @@ class Run:
         if not self.given["hidden_weight"]:
             teacher = None  # its memory is free
         zeros, steps = count_zeros(self.dense.shape), self._count_steps(self.given["epochs"])
+        weights = block_weights(student)
+        kept = {name: weight.detach().clone() for name, weight in weights.items()}
+        apply_pruned(weights, choose_pruned(weights, zeros, self.args.threshold))
+        scores["pruned"] = self._evaluate(student, "pruned at once, before training")
+        student.load_state_dict(kept, strict=False)
+        del kept
         share = steps / self.given["epochs"] if steps else 0.0
         schedule = Schedule(
             initial=int(self.given["initial_sparsity"] * self.dense.shape.kept_weights),

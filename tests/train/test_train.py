@@ -166,7 +166,7 @@ def test_exactly_the_zeros_that_the_compression_would_prune_are_there(whole):
 
 def test_the_report_has_curves_and_scores_and_no_path(whole, folder):
     content = report(whole[0])
-    assert set(content["scores"]) == {"teacher", "cut", "result"}
+    assert set(content["scores"]) == {"teacher", "cut", "pruned", "result"}
     sparsity = [point["sparsity"] for point in content["curve"]]
     assert sparsity[0] == 0
     assert sparsity == sorted(sparsity)
