@@ -1,12 +1,13 @@
 """Checks of a model folder: transformers can read its checkpoint and tokenizer, and reads them as meant."""
 
-import functools
+import contextlib
 import re
 from pathlib import Path
 from typing import Any, Dict, List
 
-from ..core import files
+from ..core import child, files, paths
 from ..core.errors import KitError
+from ..core.files import Stamp
 from .bert_config import READER
 from .variants import BertShape
 
@@ -24,6 +25,10 @@ TRAINED = ".weights.json"
 
 ORIGIN = "eval_weights.txt"
 """Beside the results of upstream's script: one line that says where the weights are from."""
+
+_SUMS = paths.BUILD / "cache" / "checkpoints.json"
+_LARGE = 100 << 20
+"""Bytes that may take a second to read."""
 
 _OTHERS = ("*.safetensors", "*.bin", "*.h5", "*.msgpack", "*.ckpt*", "*.gguf", "*.onnx")
 
@@ -100,16 +105,26 @@ def list_checkpoint(folder: Path) -> List[Path]:
 def digest_checkpoint(folder: Path) -> str:
     """Return the sha256 of a folder's weights; of several files, that of their names' and sums' list."""
     found = list_checkpoint(folder)
-    sums = [_digest_once(path, path.stat().st_size, path.stat().st_mtime_ns) for path in found]
+    sums = list(map(_digest_once, found))
     if len(found) == 1:
         return sums[0]
     return files.digest_value([[path.name, digest] for path, digest in zip(found, sums)])
 
 
-@functools.lru_cache(maxsize=None)
-def _digest_once(path: Path, size: int, changed: int) -> str:
-    """Return the sha256 of a file, read once while its size and time are these."""
-    return files.digest_file(path)
+def _digest_once(path: Path) -> str:
+    """Return the sha256 of a file, read once while its place, number, size and times are these."""
+    status, place = path.stat(), str(path.resolve())
+    state = [status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns]
+    stamp = Stamp.read(_SUMS)
+    known: Dict[str, Any] = stamp.made if stamp else {}
+    if place not in known or known[place][0] != state:
+        if status.st_size > _LARGE:
+            child.report_step(f"checksum of {path.name}")
+        known[place] = [state, files.digest_file(path)]
+        there = {name: found for name, found in known.items() if Path(name).is_file()}
+        with contextlib.suppress(OSError):  # it is read again then
+            Stamp(None, there).write(_SUMS)
+    return str(known[place][1])
 
 
 def check_tokenizer(folder: Path, shape: BertShape, tokens: int) -> None:

@@ -1,13 +1,14 @@
 """Tokenizers as people have them: encodings, lengths, vocabularies, and questions that do not fit."""
 
 import dataclasses
+import hashlib
 import json
 from pathlib import Path
 from typing import Any, Dict, List
 
 import pytest
 
-from launch.core import paths
+from launch.core import files, paths
 from launch.core.errors import KitError
 from launch.model import bert_config, model_folder, squad
 from launch.qa import features
@@ -103,6 +104,27 @@ def test_a_pointer_of_git_lfs_is_named(model: Path, name: str) -> None:
         model_folder.find_checkpoint(model) if name == "pytorch_model.bin" else check(model)
     assert str(model / name) in caught.value.where
     assert "git lfs pull" in caught.value.hint
+
+
+def test_a_checkpoint_is_hashed_once(
+    model: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """By whichever command is the first, which says so of a large one; another file is hashed anew."""
+    place = model / "model.safetensors"
+    monkeypatch.setattr(model_folder, "_LARGE", 2)
+    found = []
+    for content in (b"one", b"two"):
+        new = model / "new"
+        new.write_bytes(content)
+        new.replace(place)
+        found.append(model_folder.digest_checkpoint(model))
+        assert found[-1] == hashlib.sha256(content).hexdigest()
+        assert "checksum of model.safetensors" in capfd.readouterr().err
+        with monkeypatch.context() as patch:
+            patch.setattr(files, "digest_file", None)
+            assert model_folder.digest_checkpoint(model) == found[-1]
+        assert capfd.readouterr().err == ""
+    assert files.digest_file(place) == found[-1]
 
 
 def test_an_empty_vocabulary_is_refused(model: Path) -> None:
