@@ -184,6 +184,24 @@ def convert_to_qdq(model: Model) -> Any:
     return made
 
 
+def remove_rounding(proto: Any) -> None:
+    """Let the quantizers of a QDQ model, an ``onnx.ModelProto``, clip to their ranges and not round."""
+    import numpy
+    from onnx import numpy_helper
+
+    nodes, constants = proto.graph.node, {one.name: one for one in proto.graph.initializer}
+    back = {node.input[0]: node for node in nodes if node.op_type == "DequantizeLinear"}
+    for node in [one for one in nodes if one.op_type == "QuantizeLinear"]:
+        scale, zero = (numpy_helper.to_array(constants[name]).astype("f4") for name in node.input[1:])
+        for place, level in enumerate((0, LEVELS - 1), start=1):
+            end = numpy_helper.from_array(numpy.array((level - zero) * scale, "f4"), f"{node.name}_{place}")
+            proto.graph.initializer.append(end)
+            node.input[place] = end.name
+        follower = back[node.output[0]]
+        node.op_type, node.output[0] = "Clip", follower.output[0]
+        nodes.remove(follower)
+
+
 def _add_weights(graph: _Graph, user: Any, quantizer: Any, levels: Any, scale: Any) -> None:
     """Add a weight matrix for the node that uses it: transposed for a product, or a table of embeddings."""
     import numpy

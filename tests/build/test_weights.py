@@ -13,6 +13,7 @@ from launch.artifact import sums, trees
 from launch.build import jobs, preflight, rules
 from launch.core import files, paths
 from launch.core.errors import KitError
+from launch.core.progress import Progress
 from launch.model import bert_config, variants
 from launch.model.onnx_model import Model
 from launch.model.variants import find_variant, is_block_matrix, make_bert_large
@@ -20,9 +21,10 @@ from launch.qa import cut, weights
 from launch.qa.arguments import Arguments
 from launch.qa.checkpoint import list_parameters
 from launch.qa.features import load_tokenizer
+from launch.runtimes import publish
 from launch.sources.source import Fork, Registry
 
-from .. import checkpoints
+from .. import checkpoints, hub_server
 from ..conftest import Kit, assert_user_error, call, run, write_model
 
 V, U = "70pc_sparse-02_head-0256_ffnn", "70pc_unstructured_sparse"
@@ -196,6 +198,41 @@ def test_what_the_tree_depends_on(made: Kit, dense: Path, pruned: Path, tmp_path
     assert len(set(of)) == 3
     recorded = provenance_of(made.tree(V))["onnx_key"]["arguments"]
     assert of[0] == (recorded["weights"], recorded["heads"])
+
+
+def test_the_hub_brings_config_and_tokenizer(
+    made: Kit, pruned: Path, place: hub_server.Place, tmp_path: Path
+) -> None:
+    """To a folder with a checkpoint alone: the run is that of the folder with all of it."""
+    place.server.files["config.json"] = (pruned / "config.json").read_bytes()
+    place.list_all()
+    options: Dict[str, Any] = {"model": None, "train_file": None, "validation_file": None}
+    options.update(input="hub", hub=place.list, out=made.folder / "pruned")
+    done = made.run("variant", V, weights=tmp_path / "alone", **options)
+    assert_user_error(done, "does not exist", str(tmp_path / "alone"))
+    (tmp_path / "alone").mkdir()
+    shutil.copy(str(pruned / "pytorch_model.bin"), str(tmp_path / "alone"))
+    done = made.run("variant", V, weights=tmp_path / "alone", **options)
+    assert "(up to date)" in done.stdout, done.stderr
+    assert place.server.asked("GET", "config.json")
+    assert not place.server.asked("GET", "model.safetensors")
+
+
+def test_they_have_a_form_that_every_runtime_reads(
+    made: Kit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also if their outputs depend on rounding: here, if they are to be nearer than 8 bits bring them."""
+    done = call(["qdq", f"--v={V}", f"--out={made.out}", f"--to={tmp_path}"])
+    assert done.returncode == 0, done.stderr
+    tree, stem = made.tree(V), find_variant(V).stem
+    spec = variants.Spec.from_model(V, provenance_of(tree)["model"])
+    monkeypatch.setattr(publish, "AS_RUN_TOLERANCE", 0.0005)
+    with Progress("outputs", None) as progress:
+        file = tmp_path / V / f"{stem}-qdq.onnx"
+        _, facts = publish.check_outputs(tree / "ir" / f"{stem}.xml", file, spec, progress)
+    far = [one for one in facts.values() if one["difference"] > 0.0005]
+    assert min(one["without_rounding"] for one in far) < 0.0005
+    assert sums.find_faults(tmp_path / V, sums.read_sums(tmp_path / V), lambda _: None) == []
 
 
 def test_a_launch_files_own_weights(made: Kit, pruned: Path, tmp_path: Path) -> None:
