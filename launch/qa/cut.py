@@ -67,12 +67,12 @@ def score_structure(model: Any, batches: Iterable[Mapping[str, torch.Tensor]]) -
             loss = torch.zeros((), device=device)
             for logits, label in zip((output.start_logits, output.end_logits), labels):
                 masked = mask_padding(logits, given["attention_mask"])
-                loss = loss + torch.nn.functional.cross_entropy(masked, label) / 2
+                # The sum over the batch: a question's gradients are as large as they are without the others.
+                loss = loss + torch.nn.functional.cross_entropy(masked, label, reduction="sum") / 2
             gradients = torch.autograd.grad(loss, inputs)
-            count = len(gradients[0])  # the loss is a mean over the batch
+            count = len(gradients[0])
             gates = [
-                count * (one.detach().double() * gradient.double()).sum(1)
-                for one, gradient in zip(inputs, gradients)
+                (one.detach().double() * gradient.double()).sum(1) for one, gradient in zip(inputs, gradients)
             ]
             of_heads = torch.stack(gates[0::2]).reshape(len(layers), count, -1, head_size).sum(-1)
             heads = heads + of_heads.abs().sum(1).cpu()

@@ -145,6 +145,21 @@ def test_scores_do_not_depend_on_batches_and_leave_the_model_as_it_was(model):
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
+def test_padding_does_not_count(model):
+    """A ragged batch scores what its windows score alone, each without padding."""
+    model.double()
+    batch, lengths = questions(5), [16, 9, 5, 12, 7]
+    alone = []
+    for row, length in enumerate(lengths):
+        batch["attention_mask"][row, length:] = 0
+        for name in ("start_positions", "end_positions"):
+            batch[name][row] %= length
+        alone.append({name: one[row : row + 1] for name, one in batch.items()})
+        alone[-1].update({name: one[:, :length] for name, one in alone[-1].items() if one.dim() == 2})
+    for one, other in zip(cut.score_structure(model, [batch]), cut.score_structure(model, alone)):
+        torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-9)
+
+
 def test_the_most_important_are_kept_and_the_first_of_equals():
     scores = cut.Scores(torch.tensor([[1.0, 5, 3, 4], [2, 2, 2, 2]]), torch.tensor([[0.0, 2, 1], [3, 1, 2]]))
     assert cut.choose_structure(scores, 2, 2) == (((1, 3), (0, 1)), ((1, 2), (0, 2)))
