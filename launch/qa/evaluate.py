@@ -5,6 +5,7 @@ As upstream's run_qa.py with ``--do_eval``.  On several processes answers are th
 """
 
 import json
+import os
 import tempfile
 import time
 from contextlib import contextmanager
@@ -45,13 +46,14 @@ def _write(path: Path, content: Any, sort_keys: bool) -> None:
 
 
 def gpu_works() -> bool:
-    """Return whether torch can compute on the GPU: it knows none that is newer than itself."""
+    """Return whether torch can compute on this process's GPU: it knows none that is newer than itself."""
     import torch
 
     if not torch.cuda.is_available():
         return False
+    own = int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count()  # as accelerate shares them
     try:
-        return bool((torch.ones(1, device="cuda") + 1).item() == 2)
+        return bool((torch.ones(1, device=f"cuda:{own}") + 1).item() == 2)
     except RuntimeError:
         return False
 
