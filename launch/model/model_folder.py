@@ -23,6 +23,17 @@ RANDOM = "random"
 TRAINED = ".weights.json"
 """Beside an ONNX file of trained weights: what a provenance has of them, but where they are from."""
 
+TRAINING = "training.json"
+"""In a folder that the training program has made: its report."""
+
+TRAINING_SCORES = {
+    "teacher": "dense model",
+    "cut": "cut, not trained",
+    "pruned": "cut and pruned at once, not trained",
+    "result": "trained",
+}
+"""What a training's report has exact match and F1 of, in order, and what that is called."""
+
 ORIGIN = "eval_weights.txt"
 """Beside the results of upstream's script: one line that says where the weights are from."""
 

@@ -9,20 +9,11 @@ from ..core import files
 from ..core.errors import KitError
 from ..model import model_folder
 
-NAME = "training.json"
-
 Points = List[Tuple[float, float]]
 """Step and value."""
 
 WIDTH, HEIGHT = 300.0, 90.0
 """Of a drawing, in units of its own."""
-
-_SCORES = {
-    "teacher": "dense model",
-    "cut": "cut, not trained",
-    "pruned": "cut and pruned at once, not trained",
-    "result": "trained",
-}
 
 
 @dataclass(frozen=True)
@@ -42,7 +33,7 @@ def find_training(weights: Mapping[str, Any], folders: Sequence[Path]) -> Option
     if weights.get("kind") == model_folder.RANDOM:
         return None
     for folder in folders:
-        for path in sorted([folder / NAME, *folder.glob(f"*/{NAME}")]):
+        for path in sorted([folder / model_folder.TRAINING, *folder.glob(f"*/{model_folder.TRAINING}")]):
             try:
                 if model_folder.digest_checkpoint(path.parent) == weights.get("sha256"):
                     return read_training(path)
@@ -68,7 +59,7 @@ def read_training(path: Path) -> Training:
     }
     scores = {
         label: (float(content["scores"][name]["exact_match"]), float(content["scores"][name]["f1"]))
-        for name, label in _SCORES.items()
+        for name, label in model_folder.TRAINING_SCORES.items()
         if name in content["scores"]
     }
     return Training({title: found for title, found in curves.items() if found}, scores)
