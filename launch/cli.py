@@ -547,7 +547,7 @@ def _train(given: Given) -> None:
     The dense model is fine-tuned first if it has no question-answering head.  It is cut to the variant's
     heads and feed-forward rows, and trained with it as teacher while single weights are pruned.  TO then
     has config, tokenizer, weights and training.json.  What was interrupted goes on from the last saved
-    state, in <TO>.work.
+    state, in .work beside TO.
 
     $ train --model my-bert --train-file train.json --validation-file dev.json
     $ train --train-python /opt/torch/bin/python --accelerate gpus.yaml

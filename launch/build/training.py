@@ -21,28 +21,26 @@ from ..model import model_folder, squad, variants
 from ..model.variants import BertShape
 from ..setup import requirements
 from ..sources.source import Registry
-from ..train import program
 from ..train.arguments import Arguments, Request, parse_arguments
-from ..train.model import read_dense
+from ..train.model import describe_work, read_dense
 from ..vscode.invocation import Rewriter
 from . import jobs, preflight, rules, upstream
 
 NAME = "train"
 """Of the entry in the launch file."""
 
-_OPTIONS = {
+_PATHS = {
     "MODEL": "--model_name_or_path",
     "TRAIN_FILE": "--train_file",
     "VALIDATION_FILE": "--validation_file",
     "TO": "--output_dir",
     "HYPERPARAMETERS": "--hyperparameters",
-    "THRESHOLD": "--threshold",
-    "SEED": "--seed",
-    "EPOCHS": "--epochs",
 }
-"""The program's options by the variables that set them; the first five are paths."""
+_OPTIONS = {**_PATHS, "THRESHOLD": "--threshold", "SEED": "--seed", "EPOCHS": "--epochs"}
+"""The program's options by the variables that set them."""
 
-_PATHS = ("MODEL", "TRAIN_FILE", "VALIDATION_FILE", "TO", "HYPERPARAMETERS")
+_PLACES = (*(option[2:] for option in _PATHS.values()), "work_dir")
+"""The program's arguments that are paths."""
 
 _ACCELERATE = ("-m", "accelerate.commands.launch")
 
@@ -259,23 +257,14 @@ def check_training(training: Training) -> None:
     :raises KitError: one of them is at fault.
     """
     preflight.check_job(training)
-    args = training.arguments
-    places: Dict[str, Any] = {
-        name: str(training.local(getattr(args, name))) for name in _READ if getattr(args, name)
-    }
-    args = replace(args, **places, work_dir=str(training.local(str(args.work))))
+    args = _locate(training)
     with _naming(training):
         folder, variant = Path(args.model_name_or_path), variants.find_variant(args.variant)
         _, shape, _ = read_dense(folder, variant, args.max_seq_length)
         model_folder.find_checkpoint(folder)
         squad.check_trainable(squad.read_questions(Path(args.train_file), "--train_file"))
         squad.check_scorable(squad.read_questions(Path(args.validation_file), "--validation_file"))
-        if args.output.is_file() or (args.output.is_dir() and any(args.output.iterdir())):
-            raise KitError(
-                "The folder is there, made from something else, and nothing is overwritten.",
-                where=f"--output_dir={args.output_dir}",
-                hint="Name another folder, or remove it.",
-            )
+        args.check_output()
     found, given = ask_python(training), training.request.hyperparameters
     disk = (2 * _STATES + 4 + 4) * _count_weights(shape)  # two states, teacher, result
     machine.check_disk(f"Training {args.variant}", args.work, disk, "TO")
@@ -286,7 +275,13 @@ def check_training(training: Training) -> None:
         preflight.check_memory(f"Training {args.variant}", preflight.Estimate(need, disk, 0, 0, 0), smaller)
 
 
-_READ = ("model_name_or_path", "train_file", "validation_file", "output_dir", "hyperparameters")
+def _locate(training: Training) -> Arguments:
+    """Return the program's arguments, with paths as this process can open them."""
+    args = training.arguments
+    found: Dict[str, Any] = {
+        name: str(training.local(getattr(args, name))) for name in _PLACES if getattr(args, name)
+    }
+    return replace(args, **found)
 
 
 def _count_processes(training: Training) -> int:
@@ -301,7 +296,7 @@ def _naming(training: Training) -> Any:
     try:
         yield
     except KitError as error:
-        for name in _READ:
+        for name in _PLACES:
             error.where = error.where.replace(f"--{name}=", f"{training.named(name)}=")
         raise
 
@@ -317,7 +312,7 @@ def make_key(training: Training) -> Dict[str, Any]:
     ]
     model = training.local(args.model_name_or_path)
     return {
-        "arguments": {name: value for name, value in vars(args).items() if name not in (*_READ, "work_dir")},
+        "arguments": {name: value for name, value in vars(args).items() if name not in _PLACES},
         "hyperparameters": training.request.hyperparameters,
         "model": [files.digest_model_folder(model), model_folder.digest_checkpoint(model)],
         "questions": [
@@ -336,8 +331,8 @@ def train(training: Training) -> str:
 
     :raises KitError: an input is at fault, or the program fails.
     """
-    args = training.arguments
-    to = training.local(args.output_dir)
+    args = _locate(training)
+    to = args.output
     stamp = to.with_name(f".{to.name}.stamp.json")
     progress = Progress(f"train {args.variant}", None)
     with contextlib.suppress(KitError, OSError):  # the checks say what is wrong
@@ -368,6 +363,7 @@ def train(training: Training) -> str:
         raise
     made = trees.describe_files(to, sorted(path.name for path in to.iterdir() if path.is_file()))
     Stamp(key, made).write(stamp)
+    progress.note(describe_work(args.work))
     progress.done(paths.show_path(to))
     return format_scores(to)
 
@@ -384,19 +380,11 @@ def read_step(log: Path) -> Optional[str]:
     return None
 
 
-_SCORES = {
-    "teacher": "dense model",
-    "cut": "cut, not trained",
-    "pruned": "cut and pruned at once, not trained",
-    "result": "trained",
-}
-
-
 def format_scores(to: Path) -> str:
     """Return exact match and F1 in the report of a training as a table."""
-    report: Dict[str, Any] = files.read_json(to / program.REPORT)
+    report: Dict[str, Any] = files.read_json(to / model_folder.TRAINING)
     lines: List[Sequence[str]] = [["", "exact match", "F1"]]
-    for name, label in _SCORES.items():
+    for name, label in model_folder.TRAINING_SCORES.items():
         if name in report["scores"]:
             score = report["scores"][name]
             lines.append([label, f"{score['exact_match']:.2f}", f"{score['f1']:.2f}"])

@@ -33,9 +33,10 @@ class Arguments:
     :param doc_stride: tokens that two windows over one long context share.
     :param max_train_samples: take the first so many questions; ``max_eval_samples`` likewise.
     :param max_steps: end the variant's training after so many steps, and the teacher's, phases in proportion.
-    :param save_steps: steps between two saved states, from which a killed run goes on.
+    :param save_steps: steps between two saved states, from which a killed run goes on; by default an epoch's.
     :param eval_steps: steps between two evaluations of the variant; by default an epoch's.
-    :param work_dir: folder of teachers and states; by default ``<output_dir>.work``.
+    :param work_dir: folder of teachers and states; by default ``.work`` beside ``output_dir``, where variants
+        side by side find one teacher.
     :param mixed_precision: by default what accelerate's config says.
     :param gradient_accumulation_steps: parts in which each process computes its share of a step.
     :param eval_batch_size: windows of a process that are evaluated together.
@@ -54,7 +55,7 @@ class Arguments:
     max_train_samples: Optional[int] = None
     max_eval_samples: Optional[int] = None
     max_steps: Optional[int] = None
-    save_steps: int = 500
+    save_steps: Optional[int] = None
     eval_steps: Optional[int] = None
     work_dir: Optional[str] = None
     mixed_precision: Optional[str] = None
@@ -72,11 +73,16 @@ class Arguments:
     @property
     def work(self) -> Path:
         """The folder of teachers and states, absolute."""
-        return (
-            Path(self.work_dir).absolute()
-            if self.work_dir
-            else self.output.with_name(f"{self.output.name}.work")
-        )
+        return Path(self.work_dir).absolute() if self.work_dir else self.output.with_name(".work")
+
+    def check_output(self) -> None:
+        """:raises KitError: the folder to make is there already, and not empty."""
+        if self.output.exists() and not (self.output.is_dir() and not any(self.output.iterdir())):
+            raise KitError(
+                "The output folder exists, and nothing is overwritten.",
+                where=f"--output_dir={self.output_dir}",
+                hint="Name another folder, or remove it.",
+            )
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """The training loop: batches, loss, pruning, saved states from which a killed run goes on, progress."""
 
+import inspect
 import shutil
 import time
 from dataclasses import dataclass
@@ -7,7 +8,7 @@ from pathlib import Path
 from typing import Any, Callable, Dict, List, Mapping, Optional
 
 import torch
-from accelerate.utils import set_seed
+from accelerate.utils import broadcast, broadcast_object_list, set_seed
 from torch.nn import functional
 
 from ..core import child, files
@@ -15,6 +16,7 @@ from ..core.errors import KitError
 from ..core.progress import format_duration
 from ..qa.cut import mask_padding
 from .arguments import Arguments
+from .errors import explain_writing
 from .pruning import Schedule, Tensors, apply_pruned, block_weights, choose_pruned
 from .questions import Batch, Order, Windows
 
@@ -92,6 +94,7 @@ class Trainer:
         accelerator.register_for_checkpointing(self.progress)
         self.rounds = accelerator.gradient_accumulation_steps  # accelerate's config may say it, too
         self.parts = accelerator.num_processes * self.rounds
+        self._scaler = accelerator.scaler and accelerator.scaler.state_dict()  # fp16's, as it begins
         if hyperparameters["batch_size"] % self.parts:
             raise KitError(
                 f"{hyperparameters['batch_size']} windows do not divide into {self.parts} equal parts.",
@@ -104,14 +107,33 @@ class Trainer:
         if self.accelerator.is_main_process:
             child.report_step(text)
 
+    def decide(self, find: Callable[[], Any]) -> Any:
+        """Return in each process what the main process finds; they wait for it.
+
+        :raises KitError: in each process, what ``find`` raises.
+        """
+        found: List[Any] = [None]
+        if self.accelerator.is_main_process:
+            try:
+                found = [find()]
+            except KitError as error:
+                if self.accelerator.num_processes == 1:
+                    raise
+                found = [KitError(**error.as_dict())]
+        broadcast_object_list(found)
+        if isinstance(found[0], KitError):
+            raise found[0]
+        return found[0]
+
     def train(self, model: Any, phase: Phase) -> None:
         """Train a model in place; from the last saved state, if there is one.
 
-        :raises KitError: the loss is no longer a finite number.
+        :raises KitError: the loss is no longer a finite number, or a state cannot be saved.
         """
         accelerator, progress = self.accelerator, self.progress
-        accelerator.free_memory()
         progress.reset()
+        if self._scaler:
+            accelerator.scaler.load_state_dict(self._scaler)
         set_seed(self.args.seed, device_specific=True)  # dropout is to differ between processes
         if self.args.gradient_checkpointing:
             _set_checkpointing(model, True)
@@ -120,21 +142,23 @@ class Trainer:
         wrapped, optimizer = accelerator.prepare(model.to(accelerator.device), optimizer)
         model = accelerator.unwrap_model(wrapped)
         weights = block_weights(model)
-        state = _last_state(phase.folder)
+        state = self.decide(lambda: max(phase.folder.glob("step-*"), default=None))
         if state is not None:
             accelerator.load_state(str(state))
             progress.pruned = {name: gone.to(accelerator.device) for name, gone in progress.pruned.items()}
             self.say(f"{phase.name}: going on at step {progress.step:,} of {phase.steps:,}")
         order = Order(phase.windows.lengths(), int(self.given["batch_size"]), self.args.seed)
+        save_steps = self.args.save_steps or order.steps
         started, first, said = time.monotonic() - progress.seconds, progress.step, 0.0
         began = time.monotonic()
         while True:
             step = progress.step
-            if step % self.args.save_steps == 0 and step > first:
+            if step % save_steps == 0 and step > first:
+                self._mean_loss(phase, weights)
                 progress.seconds = time.monotonic() - started
                 self._save(phase.folder)
             if phase.schedule is not None and phase.schedule.is_due(step):
-                progress.pruned = choose_pruned(weights, phase.schedule.count(step), self.args.threshold)
+                progress.pruned = self.choose(weights, phase.schedule.count(step))
                 apply_pruned(weights, progress.pruned)
             if phase.evaluate and 0 < step < phase.steps and step % phase.eval_steps == 0:
                 progress.scores.append({"step": step, **phase.evaluate(model)})
@@ -160,6 +184,9 @@ class Trainer:
         progress.seconds = time.monotonic() - started
         if self.args.gradient_checkpointing:
             _set_checkpointing(model, False)
+        model.zero_grad(set_to_none=True)
+        del wrapped, optimizer
+        accelerator.free_memory()
 
     def _rate(self, phase: Phase, step: int) -> float:
         """Return the learning rate: linear from 0 up, then linear down (Devlin et al. 2019)."""
@@ -221,18 +248,38 @@ class Trainer:
             loss = loss + self.given["hidden_weight"] * _compare_hidden(output.hidden_states, wanted, batch)
         return loss
 
+    def choose(self, weights: Tensors, count: int) -> Tensors:
+        """Return what is pruned: the main process chooses, so that no rounding makes processes differ."""
+        if self.accelerator.num_processes == 1:
+            return choose_pruned(weights, count, self.args.threshold)
+        if self.accelerator.is_main_process:
+            chosen = choose_pruned(weights, count, self.args.threshold)
+        else:
+            chosen = {name: torch.empty_like(one, dtype=torch.bool) for name, one in weights.items()}
+        return {name: broadcast(gone.byte()).bool() for name, gone in chosen.items()}
+
+    def _mean_loss(self, phase: Phase, weights: Tensors) -> float:
+        """Return the mean loss since the curve's last point, over all processes; 0 right after a point.
+
+        :raises KitError: it, or a weight, is no finite number.
+        """
+        progress = self.progress
+        loss = torch.as_tensor(progress.loss, dtype=torch.float64, device=self.accelerator.device)
+        mean = float(self.accelerator.reduce(loss / max(1, progress.losses), reduction="mean"))
+        if mean - mean != 0 or not all(bool(torch.isfinite(one).all()) for one in weights.values()):
+            raise KitError(
+                f"Loss or weights are not finite at step {progress.step:,}: the training has diverged.",
+                where=f"{phase.name}: learning rate {self._rate(phase, progress.step - 1):g}",
+                hint="Take a smaller learning rate or more warm-up, or bf16 in place of fp16.",
+            )
+        return mean
+
     def _note(self, phase: Phase, weights: Tensors, rate: float) -> None:
         """Add a point to the curve where one is due."""
         progress = self.progress
         if progress.step % max(1, phase.steps // _POINTS) and progress.step < phase.steps:
             return
-        mean = float(self.accelerator.reduce(progress.loss / progress.losses, reduction="mean"))
-        if mean - mean != 0:  # infinite or no number
-            raise KitError(
-                f"The loss is no finite number at step {progress.step:,}: the training has diverged.",
-                where=f"{phase.name}: learning rate {rate:g}",
-                hint="Take a smaller learning rate or more warm-up, or bf16 in place of fp16.",
-            )
+        mean = self._mean_loss(phase, weights)
         sparsity = _sparsity(weights, progress.pruned)
         progress.curve.append(
             {"step": progress.step, "loss": mean, "sparsity": sparsity, "learning_rate": rate}
@@ -246,7 +293,7 @@ class Trainer:
             shutil.rmtree(str(part), ignore_errors=True)
             part.mkdir(parents=True)
         accelerator.wait_for_everyone()
-        try:
+        with explain_writing(part):
             accelerator.save_state(str(part))
             accelerator.wait_for_everyone()
             if accelerator.is_main_process:
@@ -254,20 +301,7 @@ class Trainer:
                 part.rename(folder / f"step-{self.progress.step:09}")
                 for old in sorted(folder.glob("step-*"))[:-1]:
                     shutil.rmtree(str(old))
-        except (OSError, RuntimeError) as error:
-            free = shutil.disk_usage(str(folder)).free
-            if isinstance(error, RuntimeError) and free > 1e8:  # torch reports a full disk as one
-                raise
-            raise KitError(
-                f"The state cannot be saved: {getattr(error, 'strerror', '') or error}.",
-                where=f"{folder}: {free / 1e9:.1f} GB free",
-                hint="Free disk space, or name another --work_dir.",
-            ) from None
         accelerator.wait_for_everyone()
-
-
-def _last_state(folder: Path) -> Optional[Path]:
-    return max(folder.glob("step-*"), default=None)
 
 
 def _sparsity(weights: Tensors, pruned: Tensors) -> float:
@@ -299,6 +333,8 @@ def _set_checkpointing(model: Any, on: bool) -> None:
     if not hasattr(model, "gradient_checkpointing_enable"):
         model.config.gradient_checkpointing = on
     elif on:
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        enable = model.gradient_checkpointing_enable
+        options = {"gradient_checkpointing_kwargs": {"use_reentrant": False}}  # transformers 4.35 has it
+        enable(**{name: one for name, one in options.items() if name in inspect.signature(enable).parameters})
     else:
         model.gradient_checkpointing_disable()

@@ -7,11 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Dict, Iterator, Tuple
 
-from ..core import files
+from ..core import files, paths
 from ..core.errors import KitError
 from ..model import bert_config, model_folder
 from ..model.variants import BertShape, Variant
 from ..qa.checkpoint import HEAD, fit_checkpoint, read_checkpoint
+from .errors import explain_writing
 
 
 def read_dense(
@@ -87,33 +88,37 @@ class DenseModel:
 
 
 def _write_checkpoint(model: Any, config: Dict[str, Any], folder: Path) -> None:
+    from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
     named = {name: one for name, one in model.state_dict().items() if not name.endswith("position_ids")}
     tensors = {name: one.detach().cpu().float().contiguous().numpy() for name, one in named.items()}
-    save_file(tensors, str(folder / "model.safetensors"), metadata={"format": "pt"})
-    kept = {key: value for key, value in config.items() if not key.startswith("_")}  # _name_or_path
-    kept["architectures"] = ["BertForQuestionAnswering"]
+    try:
+        save_file(tensors, str(folder / "model.safetensors"), metadata={"format": "pt"})
+    except SafetensorError as error:  # of a full disk
+        raise OSError(str(error)) from None
+    kept = {key: value for key, value in config.items() if key != "dtype" and not key.startswith("_")}
+    kept.update(architectures=["BertForQuestionAnswering"], torch_dtype="float32")
     files.write_text(folder / "config.json", bert_config.format_config(kept))
+
+
+def describe_work(folder: Path) -> str:
+    """Return in a line what a work folder keeps after a training."""
+    return f"{paths.show_path(folder)} keeps the teacher for other variants: remove it when none is to come"
 
 
 @contextlib.contextmanager
 def make_folder(folder: Path) -> Iterator[Path]:
     """Yield a new folder, which becomes ``folder`` by a rename once the block succeeds.
 
-    :raises KitError: it cannot be written.
+    :raises OwnError: it cannot be written.
     """
     part = folder.with_name(f".{folder.name}.{os.urandom(8).hex()}.part")
     try:
-        part.mkdir(parents=True)
-        yield part
-        files.flush_tree(part)
-        part.rename(folder)
-    except OSError as error:
-        raise KitError(
-            f"The folder cannot be written: {error.strerror or error}.",
-            where=str(folder),
-            hint="Free disk space or correct the permissions, and run the same command again: it resumes.",
-        ) from None
+        with explain_writing(folder):
+            part.mkdir(parents=True)
+            yield part
+            files.flush_tree(part)
+            part.rename(folder)
     finally:
         shutil.rmtree(str(part), ignore_errors=True)

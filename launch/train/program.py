@@ -1,7 +1,8 @@
 """The training program: checks, teacher, structure, pruning with distillation, evaluation, publishing.
 
-The work folder has a folder for each teacher and each variant, named after all that they depend on; a run
-that was killed goes on from what it finds there.  The output folder appears whole, after its evaluation.
+The work folder has a folder for each teacher and each variant, named after all that they depend on, with a
+lock for each: two variants may train at once.  A run that was killed goes on from what it finds there.  The
+output folder appears whole, after its evaluation.
 """
 
 import contextlib
@@ -14,17 +15,16 @@ import shutil
 import sys
 import time
 from pathlib import Path
-from typing import Any, Callable, Dict, List
+from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 
 from ..core import child, files
 from ..core.errors import EXIT_USER_ERROR, KitError
-from ..model import squad
+from ..model import model_folder, squad
 from ..model.variants import find_variant
 from ..qa import arguments as qa
 from .arguments import Arguments, Request, parse_arguments
-from .model import DenseModel, make_folder
-
-REPORT = "training.json"
+from .errors import OwnError, explain_memory, explain_writing
+from .model import DenseModel, describe_work, make_folder
 
 _SAY_SECONDS = 5.0
 
@@ -49,12 +49,7 @@ class Run:
         self.variant = find_variant(args.variant)
         for folder in (args.output.parent, args.work):
             _check_writable(folder)
-        if args.output.exists() and not (args.output.is_dir() and not any(args.output.iterdir())):
-            raise KitError(
-                "The output folder exists, and nothing is overwritten.",
-                where=f"--output_dir={args.output_dir}",
-                hint="Name another folder, or remove it.",
-            )
+        args.check_output()
         self.qa = qa.Arguments(**{name: value for name, value in vars(args).items() if name in _SHARED})
         examples = []
         for split, check, limit in (
@@ -66,12 +61,21 @@ class Run:
         self.dense = DenseModel(Path(args.model_name_or_path), self.variant, args.max_seq_length)
         if self.dense.has_head and "teacher_epochs" not in request.changed:
             self.given["teacher_epochs"] = 0.0
+        untrained = not self.dense.has_head and not self.given["teacher_epochs"]
+        if untrained and self.given["epochs"]:
+            raise KitError(
+                "The model has no question-answering head, and a teacher without one has nothing to teach.",
+                where=f"--model_name_or_path={args.model_name_or_path}: teacher_epochs 0",
+                hint="Set teacher_epochs above 0, or give a model that answers questions.",
+            )
         child.report_step("loading libraries")
         from .loop import Trainer
         from .questions import Windows
 
         self.accelerator = _make_accelerator(args)
         self.trainer = Trainer(self.accelerator, args, self.given)
+        if untrained:
+            self.trainer.say("nothing is trained, the question-answering head neither: it is drawn")
         tokenizer = load_tokenizer(self.qa, self.dense.dense.vocab_size)
         self.trainer.say("tokenizing questions")
         self.windows = Windows(examples[0], tokenizer, self.qa, labelled=True)
@@ -83,11 +87,15 @@ class Run:
                 hint="Give more questions, or a smaller batch_size.",
             )
         self.teacher_key = self._teacher_key()
+        self.scoring = {
+            "validation": files.digest_file(Path(args.validation_file)),
+            "arguments": [args.max_eval_samples, args.n_best_size, args.max_answer_length],
+        }
         self.key = {
             "teacher": self.teacher_key,
             "variant": self.variant.base,
-            "validation": files.digest_file(Path(args.validation_file)),
-            "arguments": [args.threshold, args.eval_steps, args.max_eval_samples],
+            "scoring": self.scoring,
+            "arguments": [args.threshold, args.eval_steps],
             "hyperparameters": self.given,
         }
 
@@ -98,6 +106,7 @@ class Run:
         return {
             "model": self.dense.digest(),
             "train": files.digest_file(Path(args.train_file)),
+            "windows": self.windows.digest(),
             "arguments": {name: getattr(args, name) for name in names},
             "hyperparameters": {name: self.given[name] for name in _OF_TEACHER},
             "precision": accelerator.mixed_precision,
@@ -106,46 +115,50 @@ class Run:
         }
 
     def execute(self) -> None:
-        """Train, evaluate and publish; with a lock on the work folder.
+        """Train, evaluate and publish, with a lock on the folder of the variant's states.
 
         :raises KitError: the training diverges, memory is too small, or something cannot be written.
         """
-        main = self.accelerator.is_main_process
-        lock = self.args.work / "lock"
-        with files.hold_lock(lock, str(lock.parent)) if main else contextlib.nullcontext():
-            try:
-                self._execute()
-            except RuntimeError as error:
-                if "memory" not in str(error):  # torch: "out of memory", "can't allocate memory"
-                    raise
-                raise KitError(
-                    f"The memory is too small: {' '.join(str(error).split())[:200]}",
-                    where=f"batch_size {self.given['batch_size']}, {self.trainer.parts} parts",
-                    hint="Raise --gradient_accumulation_steps, add --gradient_checkpointing, or lower"
-                    " --max_seq_length.",
-                ) from None
-
-    def _execute(self) -> None:
-        from .loop import Phase
-        from .pruning import Schedule, apply_pruned, block_weights, choose_pruned, count_zeros
-
         folder = self.args.work / f"{self.variant.base}-{files.digest_value(self.key)[:16]}"
-        teacher = self._make_teacher().to(self.accelerator.device).eval()
-        scores = {"teacher": self._evaluate(teacher, "teacher")}
+        with self._hold(folder):
+            self.trainer.decide(self.args.check_output)  # who held the lock may have made it
+            self._execute(folder)
+
+    @contextlib.contextmanager
+    def _hold(self, folder: Path) -> Iterator[None]:
+        """Hold a folder's lock, which the main process takes for all."""
+        lock = files.hold_lock(folder / "lock", str(folder))
+        with lock if self.accelerator.is_main_process else contextlib.nullcontext():
+            self.accelerator.wait_for_everyone()
+            yield
+
+    def _execute(self, folder: Path) -> None:
+        from .loop import Phase
+        from .pruning import Schedule, apply_pruned, block_weights, count_zeros
+
+        teacher, score, logits = self._make_teacher()
+        scores = {"teacher": score}
         student = self.dense.build(self.args.seed)  # a copy would call what accelerate has wrapped
         student.load_state_dict(teacher.state_dict())
         student.to(self.accelerator.device)
         if self.variant.hybrid:
             self._cut(student, folder / "structure.json")
-            scores["cut"] = self._evaluate(student, "cut, before training")
-        logits = self._answer(teacher) if self.given["hardness"] else None
+            scores["cut"] = self._score(student, "cut, before training", folder / "cut.json")
         if not self.given["hidden_weight"]:
             teacher = None  # its memory is free
         zeros, steps = count_zeros(self.dense.shape), self._count_steps(self.given["epochs"])
+        found = sum(_count_zeros(student).values())
+        if found > zeros:
+            raise KitError(
+                f"The dense model has more zeros than the variant: {found:,} of the block weights that are"
+                f" kept are zero, and {zeros:,} are wanted.",
+                where=f"--model_name_or_path={self.args.model_name_or_path}, --variant={self.args.variant}",
+                hint="Give a dense checkpoint, or name a variant of a higher sparsity.",
+            )
         weights = block_weights(student)
         kept = {name: weight.detach().clone() for name, weight in weights.items()}
-        apply_pruned(weights, choose_pruned(weights, zeros, self.args.threshold))
-        scores["pruned"] = self._evaluate(student, "pruned at once, before training")
+        apply_pruned(weights, self.trainer.choose(weights, zeros))
+        scores["pruned"] = self._score(student, "pruned at once, before training", folder / "pruned.json")
         student.load_state_dict(kept, strict=False)
         del kept
         share = steps / self.given["epochs"] if steps else 0.0
@@ -170,25 +183,28 @@ class Run:
         )
         self.trainer.train(student, phase)
         scores["result"] = self._evaluate(student, "result")
-        if not self.accelerator.is_main_process:
-            return
         progress = self.trainer.progress
-        found = {name: int((weight == 0).sum()) for name, weight in block_weights(student).items()}
+        matrices = _count_zeros(student)
         report = {
             "scores": scores,
-            "zeros": {"wanted": zeros, "found": sum(found.values()), "matrices": found},
+            "zeros": {"wanted": zeros, "found": sum(matrices.values()), "matrices": matrices},
             "steps": {"all": steps, "pruning_begins": schedule.begin, "mask_fixed": schedule.end},
             "curve": progress.curve,
             "evaluations": progress.scores,
             "seconds": progress.seconds,
             **self._describe(),
         }
+        self.trainer.decide(lambda: self._publish(student, report))
+        if self.accelerator.is_main_process:
+            shutil.rmtree(str(folder), ignore_errors=True)
+            print(f"{_format_scores(scores['result'])}; {self.args.output}")
+            print(describe_work(self.args.work))
+
+    def _publish(self, model: Any, report: Dict[str, Any]) -> None:
         with make_folder(self.args.output) as part:
-            self.dense.write_variant(student, part)
+            self.dense.write_variant(model, part)
             text = json.dumps(report, indent=2, sort_keys=True)
-            files.write_text(part / REPORT, text + "\n")
-        shutil.rmtree(str(folder), ignore_errors=True)
-        print(f"{_format_scores(scores['result'])}; {self.args.output}")
+            files.write_text(part / model_folder.TRAINING, text + "\n")
 
     def _count_steps(self, epochs: float) -> int:
         steps = math.ceil(epochs * (len(self.windows) // self.given["batch_size"]))
@@ -216,24 +232,40 @@ class Run:
         self.trainer.say(what)
         return compute_logits(self.accelerator, model, windows, self.args.eval_batch_size, say)
 
-    def _answer(self, teacher: Any) -> Any:
-        """Return the teacher's logits of all training windows, which are computed once for all variants."""
+    def _score(self, model: Any, what: str, path: Path) -> Dict[str, float]:
+        """Return a model's scores on the validation questions, computed once: the file keeps them."""
+        kept: Optional[Dict[str, float]]
+        kept = self.trainer.decide(lambda: files.read_json(path) if path.exists() else None)
+        if kept is not None:
+            self.trainer.say(f"{what}, evaluated before: {_format_scores(kept)}")
+            return kept
+        scores = self._evaluate(model, what)
+        self.trainer.decide(lambda: _write_json(path, scores))
+        return scores
+
+    def _make_teacher(self) -> Tuple[Any, Dict[str, float], Any]:
+        """Return the teacher, its scores, and its logits of all training windows; None if none are wanted.
+
+        Its folder keeps them for all variants, and is locked while they are made.
+        """
         import numpy as np
 
-        path = self._teacher_folder() / "logits.npy"
-        if not path.exists():
-            made = self._compute_logits(teacher, self.windows, "computing the teacher's answers")
-            if self.accelerator.is_main_process:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                with files.replace_file(path) as part, part.open("wb") as file:
-                    np.save(file, made)
-            self.accelerator.wait_for_everyone()
-        return np.load(str(path), mmap_mode="r")
+        folder = self.args.work / f"teacher-{files.digest_value(self.teacher_key)[:16]}"
+        path = folder / "logits.npy"
+        with self._hold(folder):
+            model = self._tune(folder).to(self.accelerator.device).eval()
+            name = f"scores-{files.digest_value(self.scoring)[:16]}.json"
+            scores = self._score(model, "teacher", folder / name)
+            if not self.given["hardness"]:
+                return model, scores, None
+            if self.trainer.decide(path.exists):
+                self.trainer.say("reading the teacher's answers, which were computed before")
+            else:
+                made = self._compute_logits(model, self.windows, "computing the teacher's answers")
+                self.trainer.decide(lambda: _save_array(path, made))
+        return model, scores, np.load(str(path), mmap_mode="r")
 
-    def _teacher_folder(self) -> Path:
-        return self.args.work / f"teacher-{files.digest_value(self.teacher_key)[:16]}"
-
-    def _make_teacher(self) -> Any:
+    def _tune(self, folder: Path) -> Any:
         """Return the dense model, fine-tuned if it is to be; what was fine-tuned once is read again."""
         from ..qa.checkpoint import read_checkpoint
         from .loop import Phase
@@ -242,40 +274,49 @@ class Run:
         steps = self._count_steps(self.given["teacher_epochs"])
         if not steps:
             return model
-        folder = self._teacher_folder()
         made = folder / "model"
-        if made.is_dir():
+        if self.trainer.decide(made.is_dir):
             self.trainer.say("reading the teacher, which was fine-tuned before")
             model.load_state_dict(read_checkpoint(made), strict=False)
             return model
         rate = self.given["teacher_learning_rate"]
         self.trainer.train(model, Phase("fine-tuning the teacher", folder, self.windows, steps, rate))
-        if self.accelerator.is_main_process:
+
+        def publish() -> None:
             with make_folder(made) as part:
                 self.dense.write_teacher(model, part)
             for state in folder.glob("step-*"):
                 shutil.rmtree(str(state))
-        self.accelerator.wait_for_everyone()
+
+        self.trainer.decide(publish)
         return model
 
     def _cut(self, model: Any, path: Path) -> None:
         """Cut a model to the variant's structure, which one process chooses and the file keeps."""
+        import numpy as np
+
         from ..qa.cut import Structure, choose_structure, cut_model, score_structure
         from .questions import permute
 
-        heads, rows = self.variant.heads, self.variant.intermediate_size
-        assert heads is not None
-        assert rows is not None
-        if self.accelerator.is_main_process and not path.exists():
+        def choose() -> Any:
+            if path.exists():
+                return files.read_json(path)
+            heads, rows = self.variant.heads, self.variant.intermediate_size
+            assert heads is not None
+            assert rows is not None
             self.trainer.say("scoring heads and neurons")
             count, size = len(self.windows), self.args.eval_batch_size
             drawn = permute(count, self.args.seed)[: int(self.given["importance_windows"])]
+            drawn = drawn[np.argsort(-self.windows.lengths()[drawn], kind="stable")]  # little is padding
             parts = [drawn[first : first + size] for first in range(0, len(drawn), size)]
             batches = (self.windows.batch(part, self.accelerator.device) for part in parts)
-            kept = choose_structure(score_structure(model, batches), heads, rows)
-            files.write_text(path, json.dumps(kept._asdict()) + "\n")
-        self.accelerator.wait_for_everyone()
-        found = json.loads(path.read_text(encoding="utf-8"))
+            with self.accelerator.autocast():
+                scores = score_structure(model, batches)
+            kept = choose_structure(scores, heads, rows)._asdict()
+            _write_json(path, kept)
+            return kept
+
+        found = self.trainer.decide(choose)
         cut_model(model, Structure(*(tuple(map(tuple, found[name])) for name in Structure._fields)))
 
     def _describe(self) -> Dict[str, Any]:
@@ -294,7 +335,7 @@ class Run:
             "model": {"name": self.dense.folder.resolve().name, **digests["model"]},
             "questions": {
                 "train": {"count": len(self.windows.examples), "sha256": digests["train"]},
-                "validation": {"count": len(self.validation.examples), "sha256": self.key["validation"]},
+                "validation": {"count": len(self.validation.examples), "sha256": self.scoring["validation"]},
             },
             "windows": len(self.windows),
             "processes": accelerator.num_processes,
@@ -329,16 +370,37 @@ def _check_writable(folder: Path) -> None:
         ) from None
 
 
+def _write_json(path: Path, content: Any) -> None:
+    with explain_writing(path):
+        files.write_text(path, json.dumps(content) + "\n")
+
+
+def _save_array(path: Path, values: Any) -> None:
+    import numpy as np
+
+    with explain_writing(path), files.replace_file(path) as part, part.open("wb") as file:
+        np.save(file, values)
+
+
+def _count_zeros(model: Any) -> Dict[str, int]:
+    """Return the zeros of each block matrix."""
+    from .pruning import block_weights
+
+    return {name: int((weight == 0).sum()) for name, weight in block_weights(model).items()}
+
+
 def _format_scores(scores: Dict[str, float]) -> str:
     return f"exact match {scores['exact_match']:.2f}, F1 {scores['f1']:.2f}"
 
 
 def _list_versions() -> Dict[str, str]:
     import accelerate
+    import tokenizers
     import torch
     import transformers
 
-    found = {one.__name__: str(one.__version__) for one in (torch, transformers, accelerate)}
+    packages = (torch, transformers, tokenizers, accelerate)
+    found = {one.__name__: str(one.__version__) for one in packages}
     return {"python": platform.python_version(), **found}
 
 
@@ -366,6 +428,13 @@ def _make_accelerator(args: Arguments) -> Any:
             where="accelerate's config: distributed_type",
             hint="Take one process, MULTI_GPU or MULTI_CPU: pruning compares the weights of the whole model.",
         )
+    backend = str(getattr(made.state.dynamo_plugin.backend, "value", "NO"))
+    if backend.upper() != "NO":
+        raise KitError(
+            f"accelerate is set up to compile the model ({backend.lower()}), whose weights get other names.",
+            where="accelerate's config: dynamo_backend",
+            hint="Take dynamo_backend no: pruning and checkpoints name the weights as the model does.",
+        )
     return made
 
 
@@ -374,9 +443,12 @@ def _main(argv: List[str]) -> int:
     for name in ("TRANSFORMERS_OFFLINE", "HF_HUB_OFFLINE"):
         os.environ.setdefault(name, "1")
     try:
-        Run(parse_arguments(argv)).execute()
-    except KitError:
-        if int(os.environ.get("RANK", "0")):  # all processes find it, and the first one tells
+        request = parse_arguments(argv)
+        with explain_memory(request):
+            Run(request).execute()
+    except KitError as error:
+        # What all processes find, the first one of each machine tells.
+        if int(os.environ.get("LOCAL_RANK", "0")) and not isinstance(error, OwnError):
             return EXIT_USER_ERROR
         raise
     return 0

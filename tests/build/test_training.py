@@ -102,6 +102,7 @@ def test_a_variants_checkpoint_is_made_once(argv: Argv, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert f"train {VARIANT}  0:" in done.stderr
     assert "sparsity 0." in done.stderr
+    assert ".work keeps the teacher for other variants" in done.stderr
     to = tmp_path / "to"
     assert {"config.json", "model.safetensors", "training.json", "vocab.txt"} <= {
         p.name for p in to.iterdir()

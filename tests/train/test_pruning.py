@@ -91,11 +91,32 @@ def test_batches_are_as_long_as_their_longest_window(tokenized):
     labelled = tokenized[2][0]
     lengths = labelled.lengths()
     short, long = int(lengths.argmin()), int(lengths.argmax())
-    assert lengths[short] < lengths[long]
-    assert labelled.batch(np.array([short]), "cpu")["input_ids"].shape == (1, lengths[short])
+    assert lengths[short] + 8 < lengths[long] == 64
+    assert labelled.batch(np.array([short]), "cpu")["input_ids"].shape == (1, -(-lengths[short] // 8) * 8)
     batch = labelled.batch(np.array([short, long]), "cpu")
-    assert batch["input_ids"].shape == (2, lengths[long])
+    assert batch["input_ids"].shape == (2, 64)
     assert batch["input_ids"].dtype == torch.long
+
+
+def test_other_windows_have_another_digest(tokenized):
+    labelled, placed = tokenized[2]
+    assert labelled.digest() == labelled.digest() != placed.digest()
+
+
+def test_checkpointing_takes_what_the_models_function_takes():
+    from launch.train import loop
+
+    class Old:
+        def gradient_checkpointing_enable(self):
+            self.given = {}
+
+    class New:
+        def gradient_checkpointing_enable(self, gradient_checkpointing_kwargs=None):
+            self.given = gradient_checkpointing_kwargs
+
+    for model, given in ((Old(), {}), (New(), {"use_reentrant": False})):
+        loop._set_checkpointing(model, True)
+        assert model.given == given
 
 
 def test_each_epoch_has_all_windows_once_wherever_it_is_entered():

@@ -48,6 +48,8 @@ USUAL = {
     "hardness": 0.5,
 }
 
+FEW = {"max_train_samples": 8, "max_eval_samples": 1}
+
 
 def make_dense(folder: Path, head: bool, **changes: Any) -> Path:
     """Make a model folder of two layers, 4 heads and 128 neurons."""
@@ -75,7 +77,7 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def headless(transformers, folder):
     """A model that was trained for no task."""
-    return make_dense(folder / "headless", head=False)
+    return make_dense(folder / "headless", head=False, torch_dtype="float16", dtype="float16")
 
 
 @pytest.fixture(scope="module")
@@ -153,7 +155,9 @@ def test_the_result_is_a_checkpoint_of_the_variant(whole, headless, transformers
     model = transformers.BertForQuestionAnswering.from_pretrained(str(out))
     assert model.bert.encoder.layer[0].attention.self.query.weight.shape == (16, 32)
     assert all(torch.equal(state[name], one) for name, one in model.state_dict().items() if is_block(name))
+    assert {config[name] for name in ("torch_dtype", "dtype") if name in config} == {"float32"}
     assert "exact match" in said
+    assert "keeps the teacher for other variants" in said
 
 
 def test_exactly_the_zeros_that_the_compression_would_prune_are_there(whole):
@@ -184,45 +188,102 @@ def test_progress_says_loss_sparsity_and_time_left(whole):
     assert all(word in line for word in ("loss", "sparsity", "learning rate", "left")), line
 
 
-def test_a_second_variant_reads_the_teacher(whole, loaded, headless, folder):
-    out = folder / "second"
-    options = {"teacher_epochs": 2, "work_dir": folder / "work", "threshold": "layer"}
-    said = train(loaded, headless, out, variant=UNSTRUCTURED, **options)
-    assert "reading the teacher" in said
-    assert report(out)["scores"]["teacher"] == report(whole[0])["scores"]["teacher"]
-    state = read_checkpoint(out)
-    shares = [float((one == 0).float().mean()) for name, one in state.items() if is_block(name)]
-    assert max(shares) - min(shares) < 0.002  # one threshold for each matrix
-    assert "pruned_heads" not in bert_config.read_config(out)
-    assert not list((folder / "work").glob("*/step-*"))
-
-
 def await_state(process: subprocess.Popen, work: Path, name: str) -> None:
-    for _ in range(3000):
-        if list(work.glob(name)) or process.poll() is not None:
-            break
+    deadline = time.monotonic() + 600
+    while not list(work.glob(name)) and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.02)
     assert process.poll() is None, process.communicate()[0]
+    assert list(work.glob(name))
 
 
-def check_resumed(model: Path, out: Path, python: str, whole: Path, **options: Any) -> None:
-    """Kill a run as it trains, run it again, and compare with one that nobody killed."""
+def check_resumed(
+    model: Path, out: Path, python: str, whole: Path, meanwhile: Any = None, **options: Any
+) -> None:
+    """Kill a run as it trains, run it again twice at once, and compare with one that nobody killed."""
     words = words_of(model, out, **options)
     process = start(words, [], python)
-    await_state(process, out.with_name(f"{out.name}.work"), "75pc*/step-*")
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
+    await_state(process, out.with_name(".work"), "75pc*/step-*")
+    process.send_signal(signal.SIGSTOP)
+    try:
+        if meanwhile:
+            meanwhile()
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
     assert not out.exists()
-    said = run(words, [], python)
-    assert "going on at step" in said
+    both = [start(words, [], python) for _ in range(2)]
+    texts = [one.communicate(timeout=600)[0] for one in both]
+    made, refused = sorted(zip([one.returncode for one in both], texts))
+    assert (made[0], refused[0]) == (0, 2), texts
+    assert "going on at step" in made[1]
+    assert "nothing is overwritten" in refused[1]
+    assert not list(out.with_name(".work").glob("*/step-*"))
     assert files.digest_file(out / "model.safetensors") == files.digest_file(whole / "model.safetensors")
     for key in ("curve", "evaluations", "scores", "zeros"):
         assert report(out)[key] == report(whole)[key]
 
 
-def test_a_killed_run_goes_on_to_the_same_bytes(whole, headless, folder):
-    options = {"teacher_epochs": 2, "hidden_weight": 0.1}
+def test_a_killed_run_goes_on_to_the_same_bytes(whole, loaded, headless, folder):
+    """Also: while it trains, another variant does, with its teacher."""
+
+    def train_another() -> None:
+        out = folder / "second"
+        said = train(loaded, headless, out, variant=UNSTRUCTURED, teacher_epochs=2, threshold="layer")
+        assert "reading the teacher, which" in said
+        assert "reading the teacher's answers" in said
+        assert "evaluating (teacher)" not in said
+        assert report(out)["scores"]["teacher"] == report(whole[0])["scores"]["teacher"]
+        state = read_checkpoint(out)
+        shares = [float((one == 0).float().mean()) for name, one in state.items() if is_block(name)]
+        assert max(shares) - min(shares) < 0.002  # one threshold for each matrix
+        assert "pruned_heads" not in bert_config.read_config(out)
+
+    options = {"teacher_epochs": 2, "hidden_weight": 0.1, "meanwhile": train_another}
     check_resumed(headless, folder / "killed", sys.executable, whole[0], **options)
+
+
+FAILING = f"""
+import sys
+sys.path.insert(0, {str(paths.REPOSITORY)!r})
+from launch.core.errors import KitError
+from launch.train import loop, program
+
+evaluate, train = program.Run._evaluate, loop.Trainer.train
+
+def fail(run, model, what):
+    if what == "result":
+        raise KitError("It cannot be evaluated.", where="a test", hint="Leave it.")
+    return evaluate(run, model, what)
+
+def look(trainer, model, phase):
+    train(trainer, model, phase)
+    print("dropout of the teacher:", any(part.training for part in phase.teacher.modules()))
+
+program.Run._evaluate, loop.Trainer.train = fail, look
+program.start_program()
+"""
+
+
+def test_nothing_is_published_that_cannot_be_evaluated(whole, loaded, headless, folder):
+    """Also: the next run computes nothing of what is there, and the teacher has no dropout."""
+    out, work = folder / "evaluated", folder / "work"
+    options = {"teacher_epochs": 2, "hidden_weight": 0.1, "work_dir": work, "save_steps": 6}
+    answers = [(path, path.stat().st_mtime_ns) for path in work.glob("teacher-*/logits.npy")]
+    words = ["-c", FAILING, *words_of(headless, out, **options)[1:]]
+    done = loaded.run("transformers.models.bert.modeling_bert", words, folder)
+    assert_user_error(done, "It cannot be evaluated.")
+    assert "dropout of the teacher: False" in done.stdout
+    assert not out.exists()
+    assert not list(folder.glob(".evaluated*"))
+    said = train(loaded, headless, out, **options)
+    assert "going on at step 12 of 12" in said
+    assert "evaluating (teacher)" not in said
+    assert "evaluating (cut" not in said
+    assert "evaluating (pruned" not in said
+    assert files.digest_file(out / "model.safetensors") == files.digest_file(whole[0] / "model.safetensors")
+    assert report(out)["scores"] == report(whole[0])["scores"]
+    assert [(path, path.stat().st_mtime_ns) for path in work.glob("teacher-*/logits.npy")] == answers
+    assert len(answers) == 1
 
 
 @pytest.fixture(scope="module")
@@ -264,9 +325,10 @@ def test_what_saves_memory_gives_the_same_result(one_process, loaded, exact, fol
     check_close(out, one_process)
 
 
-def test_no_epochs_prune_at_once(loaded, exact, folder):
+def test_no_epochs_prune_at_once(loaded, headless, folder):
     out = folder / "at_once"
-    train(loaded, exact, out, epochs=0, dense_epochs=0, fixed_epochs=0)
+    none = dict.fromkeys(("teacher_epochs", "epochs", "dense_epochs", "fixed_epochs"), 0)
+    assert "nothing is trained" in train(loaded, headless, out, **none, **FEW)
     assert report(out)["steps"]["all"] == 0
     assert report(out)["zeros"]["found"] == report(out)["zeros"]["wanted"]
 
@@ -317,11 +379,51 @@ def refuse(loaded, model: Path, tmp_path: Path, *expected: str, **options: Any) 
         ({"save_steps": 0}, "--save_steps 0 is less than 1"),
         ({"mixed_precision": "bf16"}, "accelerate cannot be started"),
         ({"train_file": "nowhere.json"}, "does not exist"),
-        ({"learning_rate": 1, "warmup": 0, "weight_decay": 1e30}, "diverged"),
     ],
 )
 def test_wrong_values(loaded, exact, tmp_path, options, expected):
     refuse(loaded, exact, tmp_path, expected, **options)
+
+
+def test_no_state_is_saved_that_is_not_finite(loaded, exact, tmp_path):
+    options = {"learning_rate": 1, "warmup": 0, "weight_decay": 1e39, "save_steps": 1}
+    refuse(loaded, exact, tmp_path, "not finite at step 1", "has diverged", **{**FEW, **options})
+    assert not list((tmp_path / ".work").glob("*/step-*"))
+
+
+def test_a_teacher_must_have_a_head(loaded, headless, tmp_path):
+    refuse(loaded, headless, tmp_path, "no question-answering head", "teacher_epochs", teacher_epochs=0)
+
+
+def test_a_dense_model_has_no_more_zeros_than_the_variant(loaded, exact, tmp_path):
+    model = tmp_path / "model"
+    shutil.copytree(str(exact), str(model))
+    state = read_checkpoint(exact)
+    for name, one in state.items():
+        if is_block(name):
+            one.masked_fill_(torch.rand(one.shape, generator=torch.Generator().manual_seed(0)) < 0.9, 0.0)
+    checkpoints.safetensors(state, model)
+    refuse(loaded, model, tmp_path, "more zeros than the variant", "are wanted", VARIANT, **FEW)
+
+
+def test_a_compiled_model_is_refused(loaded, exact, tmp_path):
+    words = words_of(exact, tmp_path / "out")
+    given = {"ACCELERATE_DYNAMO_BACKEND": "EAGER"}
+    done = loaded.run("transformers.models.bert.modeling_bert", words, tmp_path, **given)
+    assert_user_error(done, "set up to compile the model (eager)", "dynamo_backend")
+
+
+@pytest.mark.parametrize(("limit", "name"), [(10_000, "logits.npy"), (100_000, "out")])
+def test_a_full_disk_is_no_traceback(loaded, exact, tmp_path, limit, name):
+    """A limit on the size of files has the system refuse as a full disk does."""
+    script = (
+        f"import resource, runpy; resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}));"
+        f"runpy.run_path({str(PROGRAM)!r}, run_name='__main__')"
+    )
+    words = ["-c", script, *words_of(exact, tmp_path / "out", **{**FEW, "max_steps": 1})[1:]]
+    done = loaded.run("transformers.models.bert.modeling_bert", words, tmp_path)
+    assert_user_error(done, "cannot be written", f"{name}: ", "GB free")
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_model_without_tokenizer(loaded, exact, tmp_path):
