@@ -109,8 +109,8 @@ def test_a_variants_checkpoint_is_made_once(argv: Argv, tmp_path: Path) -> None:
     }
     scores = json.loads((to / "training.json").read_text())["scores"]
     lines = [line.split() for line in done.stdout.splitlines()]
-    assert lines[3] == ["trained", f"{scores['result']['exact_match']:.2f}", f"{scores['result']['f1']:.2f}"]
-    assert [words[0] for words in lines[1:3]] == ["dense", "cut,"]
+    assert lines[4] == ["trained", f"{scores['result']['exact_match']:.2f}", f"{scores['result']['f1']:.2f}"]
+    assert [words[0] for words in lines[1:4]] == ["dense", "cut,", "cut"]
     assert f"make variant V={VARIANT} WEIGHTS=" in done.stdout
     curves = read_training(to / "training.json").curves
     assert [len(points) > 1 for points in curves.values()] == [True] * 3
