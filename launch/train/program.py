@@ -142,7 +142,7 @@ class Run:
         student.load_state_dict(teacher.state_dict())
         student.to(self.accelerator.device)
         if self.variant.hybrid:
-            self._cut(student, folder / "structure.json")
+            self._cut(student)
             scores["cut"] = self._score(student, "cut, before training", folder / "cut.json")
         if not self.given["hidden_weight"]:
             teacher = None  # its memory is free
@@ -250,7 +250,7 @@ class Run:
         """
         import numpy as np
 
-        folder = self.args.work / f"teacher-{files.digest_value(self.teacher_key)[:16]}"
+        folder = self._teacher_folder()
         path = folder / "logits.npy"
         with self._hold(folder):
             model = self._tune(folder).to(self.accelerator.device).eval()
@@ -291,33 +291,41 @@ class Run:
         self.trainer.decide(publish)
         return model
 
-    def _cut(self, model: Any, path: Path) -> None:
-        """Cut a model to the variant's structure, which one process chooses and the file keeps."""
+    def _cut(self, model: Any) -> None:
+        """Cut a model to the variant's structure, by scores that one process computes, once for all variants."""
         import numpy as np
+        import torch
 
-        from ..qa.cut import Structure, choose_structure, cut_model, score_structure
+        from ..qa.cut import Scores, choose_structure, cut_model, score_structure
         from .questions import permute
 
-        def choose() -> Any:
+        heads, rows = self.variant.heads, self.variant.intermediate_size
+        assert heads is not None
+        assert rows is not None
+        count = min(int(self.given["importance_windows"]), len(self.windows))
+        path = self._teacher_folder() / f"importance-{count}.json"
+
+        def score() -> Any:
             if path.exists():
                 return files.read_json(path)
-            heads, rows = self.variant.heads, self.variant.intermediate_size
-            assert heads is not None
-            assert rows is not None
             self.trainer.say("scoring heads and neurons")
-            count, size = len(self.windows), self.args.eval_batch_size
-            drawn = permute(count, self.args.seed)[: int(self.given["importance_windows"])]
+            size = self.args.eval_batch_size
+            drawn = permute(len(self.windows), self.args.seed)[:count]
             drawn = drawn[np.argsort(-self.windows.lengths()[drawn], kind="stable")]  # little is padding
-            parts = [drawn[first : first + size] for first in range(0, len(drawn), size)]
+            parts = [drawn[first : first + size] for first in range(0, count, size)]
             batches = (self.windows.batch(part, self.accelerator.device) for part in parts)
             with self.accelerator.autocast():
-                scores = score_structure(model, batches)
-            kept = choose_structure(scores, heads, rows)._asdict()
-            _write_json(path, kept)
-            return kept
+                found = score_structure(model, batches)
+            made = {name: one.tolist() for name, one in found._asdict().items()}
+            _write_json(path, made)
+            return made
 
-        found = self.trainer.decide(choose)
-        cut_model(model, Structure(*(tuple(map(tuple, found[name])) for name in Structure._fields)))
+        found = self.trainer.decide(score)
+        scores = Scores(*(torch.tensor(found[name], dtype=torch.float64) for name in Scores._fields))
+        cut_model(model, choose_structure(scores, heads, rows))
+
+    def _teacher_folder(self) -> Path:
+        return self.args.work / f"teacher-{files.digest_value(self.teacher_key)[:16]}"
 
     def _describe(self) -> Dict[str, Any]:
         """Return what the result was made from and on, for the report: no path of this machine."""
