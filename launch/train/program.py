@@ -292,7 +292,7 @@ class Run:
         return model
 
     def _cut(self, model: Any) -> None:
-        """Cut a model to the variant's structure, by scores that one process computes, once for all variants."""
+        """Cut a model to the variant's structure, by scores that are computed once, for all variants."""
         import numpy as np
         import torch
 
