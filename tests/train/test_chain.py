@@ -1,8 +1,8 @@
 """The whole chain on a real encoder and real questions: train, make the tree, evaluate it; README's commands.
 
 The encoder is all-MiniLM-L6-v2 (6 layers, hidden size 384), which a package of the index carries; the
-questions are SQuAD's, from a folder beside the checkout.  A slice of them, a few dozen steps: it shows that the
-parts fit, not how good a model gets.
+questions are SQuAD's, from a folder beside the checkout.  A slice of them, a few dozen steps: it shows that
+the parts fit, not how good a model gets.
 """
 
 import json
