@@ -17,7 +17,7 @@ from ..core import child, files, git, hidden, machine, paths
 from ..core.errors import KitError
 from ..core.files import Stamp, hold_lock
 from ..core.progress import Progress, align_columns, format_duration, format_size
-from ..model import model_folder, squad
+from ..model import model_folder, residual, squad
 from ..model.variants import Spec, Variant
 from ..setup import requirements
 from ..sources.source import Source
@@ -265,6 +265,9 @@ class Build:
             progress.done("unchanged, taken from the published tree")
         else:
             usage = stage.run(progress)
+            if stage.name == "onnx" and job.checkpoint and job.variant.quantized:
+                progress.note("sums of residual branches: in 32 bits")
+                residual.remove_residual_quantizers(work / stage.files[0])
             files = trees.describe_files(work, stage.files)
             made = {"files": files, "seconds": round(usage.seconds, 1), "peak_bytes": usage.peak_bytes}
             if stage.name == "onnx" and job.checkpoint:

@@ -336,12 +336,19 @@ class Spec(BertShape):
     @property
     def nodes(self) -> int:
         """Nodes of the ONNX graph."""
-        return 62 + 163 * self.layers if self.quantized else 36 + 94 * self.layers
+        if not self.quantized:
+            return 36 + 94 * self.layers
+        return 62 + 163 * self.layers - 3 * self.removed_quantizers  # each with two constants
 
     @property
     def activation_quantizers(self) -> int:
         """FakeQuantize nodes that quantize no constant."""
-        return 3 + 13 * self.layers if self.quantized else 0
+        return 3 + 13 * self.layers - self.removed_quantizers if self.quantized else 0
+
+    @property
+    def removed_quantizers(self) -> int:
+        """Quantizers around the two sums of each layer, which :mod:`.residual` takes out of trained models."""
+        return 4 * self.layers if self.trained is not None else 0
 
     @property
     def outputs(self) -> List[str]:
