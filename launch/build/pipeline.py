@@ -265,8 +265,8 @@ class Build:
             progress.done("unchanged, taken from the published tree")
         else:
             usage = stage.run(progress)
-            if stage.name == "onnx" and job.checkpoint and job.variant.quantized:
-                progress.note("sums of residual branches: in 32 bits")
+            if stage.name == "onnx" and job.checkpoint and job.variant.quantized and job.upstreams_script:
+                progress.note("sums of residual branches: in 32 bits")  # the kit's own program does it itself
                 residual.remove_residual_quantizers(work / stage.files[0])
             files = trees.describe_files(work, stage.files)
             made = {"files": files, "seconds": round(usage.seconds, 1), "peak_bytes": usage.peak_bytes}

@@ -1,8 +1,8 @@
 """Trained weights: the sums of residual branches are computed in 32 bits.
 
-A trained BERT has a few dimensions in these sums that are a hundred times as large as the others, so that one
-range in 8 bits leaves the others no levels (Bondarenko et al. 2021, "Understanding and Overcoming the Challenges
-of Efficient Transformer Quantization").  tests/README.md has what that costs.
+A trained BERT has a few dimensions in these sums that are a hundred times as large as the others, so that
+one range in 8 bits leaves the others no levels (Bondarenko et al. 2021, "Understanding and Overcoming the
+Challenges of Efficient Transformer Quantization").  tests/README.md has what that costs.
 """
 
 from pathlib import Path

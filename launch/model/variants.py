@@ -347,7 +347,7 @@ class Spec(BertShape):
 
     @property
     def removed_quantizers(self) -> int:
-        """Quantizers around the two sums of each layer, which :mod:`.residual` takes out of trained models."""
+        """Quantizers around each layer's two sums, which :mod:`.residual` takes out of trained models."""
         return 4 * self.layers if self.trained is not None else 0
 
     @property

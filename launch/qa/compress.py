@@ -8,6 +8,7 @@ from typing import Any, Dict, List, Optional, Tuple
 from ..core import files
 from ..core.child import report_step
 from ..core.errors import KitError
+from ..model.residual import remove_residual_quantizers
 from ..model.variants import PLAIN, QUANTIZED, BertShape
 from .arguments import Arguments
 from .features import MODEL_INPUTS
@@ -202,4 +203,6 @@ def make_onnx(
     controller = compress_model(model, nncf_config, loader)
     report_step("baking masks in, exporting ONNX")
     export_onnx(controller, path)
+    if trained is not None and is_quantized(nncf_config):
+        remove_residual_quantizers(path)
     return path
