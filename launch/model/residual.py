@@ -12,8 +12,8 @@ from ..core import files
 from .onnx_model import QUANTIZER, Graph
 
 
-def remove_residual_quantizers(path: Path) -> int:
-    """Take the quantizers around each block's two sums out of an ONNX file; return how many there were.
+def remove_residual_quantizers(path: Path) -> None:
+    """Take the quantizers around each block's two sums out of an ONNX file.
 
     They are that of a dense layer's output, which is added, and that of the sum, which the layer norm reads.
     The residual input stays quantized: its quantizer is that of the next matrices' input.
@@ -40,7 +40,6 @@ def remove_residual_quantizers(path: Path) -> int:
         proto.graph.node.remove(node)
     with files.replace_file(path) as part:
         onnx.save(proto, str(part))
-    return len(gone)
 
 
 def _is_dense(graph: Graph, name: str) -> bool:

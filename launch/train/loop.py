@@ -63,7 +63,6 @@ class Phase:
 
     :param name: what progress calls it.
     :param folder: where its states are saved.
-    :param share: of ``steps`` with a rising learning rate; ``final``: of the highest, the last.
     :param logits: the teacher's, of all windows, (2, windows, tokens); None: learn from the answers alone.
     :param teacher: a model on the accelerator's device, for its hidden states; None: without these.
     :param schedule: None: prune nothing.
