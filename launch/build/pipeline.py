@@ -17,7 +17,7 @@ from ..core import child, files, git, hidden, machine, paths
 from ..core.errors import KitError
 from ..core.files import Stamp, hold_lock
 from ..core.progress import Progress, align_columns, format_duration, format_size
-from ..model import model_folder, residual, squad
+from ..model import model_folder, squad, trained_quantizers
 from ..model.variants import Spec, Variant
 from ..setup import requirements
 from ..sources.source import Source
@@ -266,8 +266,8 @@ class Build:
         else:
             usage = stage.run(progress)
             if stage.name == "onnx" and job.checkpoint and job.variant.quantized and job.upstreams_script:
-                progress.note("sums of residual branches: in 32 bits")  # the kit's own program does it itself
-                residual.remove_residual_quantizers(work / stage.files[0])
+                progress.note("refining the quantizers")  # the kit's own program does it itself
+                trained_quantizers.refine_quantizers(work / stage.files[0])
             files = trees.describe_files(work, stage.files)
             made = {"files": files, "seconds": round(usage.seconds, 1), "peak_bytes": usage.peak_bytes}
             if stage.name == "onnx" and job.checkpoint:

@@ -347,13 +347,15 @@ class Spec(BertShape):
 
     @property
     def removed_quantizers(self) -> int:
-        """Quantizers around each layer's two sums, which :mod:`.residual` takes out of trained models."""
-        return 4 * self.layers if self.trained is not None else 0
+        """Quantizers that :mod:`.trained_quantizers` takes out of a trained model."""
+        return 2 + 5 * self.layers if self.trained is not None else 0
 
     @property
     def outputs(self) -> List[str]:
         """Names of the outputs, start and end logits: the exporter numbers what has no name."""
         first = 104 + 275 * self.layers if self.quantized else 51 + 136 * self.layers
+        if self.quantized and self.trained is not None:
+            first += 21  # three more quantizers, which are taken out, in the sum of the embeddings
         return [str(first + number) for number in (0, 1)]
 
     def expected_zeros(self) -> Dict[str, float]:

@@ -8,7 +8,7 @@ from typing import Any, Dict, List, Optional, Tuple
 from ..core import files
 from ..core.child import report_step
 from ..core.errors import KitError
-from ..model.residual import remove_residual_quantizers
+from ..model.trained_quantizers import refine_quantizers
 from ..model.variants import PLAIN, QUANTIZED, BertShape
 from .arguments import Arguments
 from .features import MODEL_INPUTS
@@ -204,5 +204,5 @@ def make_onnx(
     report_step("baking masks in, exporting ONNX")
     export_onnx(controller, path)
     if trained is not None and is_quantized(nncf_config):
-        remove_residual_quantizers(path)
+        refine_quantizers(path)
     return path
