@@ -21,7 +21,8 @@ def refine_quantizers(path: Path) -> None:
 
     * Only what matrix products read is quantized: sums, norms and softmax get what was computed, in 32 bits.
       A product's result is in 32 bits, too, so that this costs no time.
-    * Each row of a table of embeddings has a range of its own, which ends with its largest value.
+    * The range of a table of embeddings ends with its largest value.  NNCF's is twice as wide, lest sums of
+      products overflow 16 bits; a table is in no product.
     """
     import onnx
 
@@ -30,7 +31,7 @@ def refine_quantizers(path: Path) -> None:
     for node in [one for one in proto.graph.node if one.op_type == QUANTIZER]:
         users = graph.consumers[node.output[0]]
         if [user.op_type for user in users] == ["Gather"]:
-            _quantize_rows(graph, node)
+            _tighten_range(graph, node)
             continue
         others = [user for user in users if not _reaches_product(graph, user)]
         for user in others:
@@ -51,14 +52,13 @@ def _reaches_product(graph: Graph, node: Any) -> bool:
     return bool(node.op_type == "MatMul")
 
 
-def _quantize_rows(graph: Graph, quantizer: Any) -> None:
-    """Give each row of a quantizer's table a range of its own, of 8 bits around zero as NNCF has them."""
+def _tighten_range(graph: Graph, quantizer: Any) -> None:
+    """End a quantizer's range with the largest value of its constant, around zero as NNCF has it."""
     import numpy as np
     from onnx import numpy_helper
 
     table, low, high = (graph.producer[name].attribute[0].t for name in quantizer.input[:3])
-    largest = abs(numpy_helper.to_array(table)).max(axis=1, keepdims=True)
-    largest[largest == 0] = 1
     levels = next(one.i for one in quantizer.attribute if one.name == "levels")
-    for end, values in ((low, largest * np.float32(-levels / (levels - 2))), (high, largest)):
-        end.CopyFrom(numpy_helper.from_array(values, end.name))
+    largest = abs(numpy_helper.to_array(table)).max() or 1
+    for end, value in ((low, -largest * levels / (levels - 2)), (high, largest)):
+        end.CopyFrom(numpy_helper.from_array(np.array([value], np.float32), end.name))
