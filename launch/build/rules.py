@@ -453,8 +453,6 @@ def apply_selection(
             where=f"WEIGHTS={selection.weights}",
             hint="Leave WEIGHTS out.",
         )
-    if variant is not None and rewriter.value("--weights") not in (None, model_folder.RANDOM):
-        _change_compression(rewriter, _calibrate_trained, "WEIGHTS: NNCF's preset mixed")
     if variant is None and selection.checkpoint:
         raise KitError(
             "A folder of weights is for trees; an evaluation reads the model folder's, or random ones.",
@@ -489,16 +487,6 @@ def _choose_weights(rewriter: Rewriter, selection: Selection) -> None:
     rewriter.set("--weights", str(selection.checkpoint), "WEIGHTS")
     if selection.heads:
         rewriter.set("--heads", selection.heads, "HEADS")
-
-
-def _calibrate_trained(algorithm: Dict[str, Any]) -> Dict[str, Any]:
-    """Let ranges of activations have two ends of their own, as NNCF's preset "mixed" does for the others'.
-
-    Around zero, half of the levels of what GELU gives would be for values that it never gives.
-    """
-    if algorithm["algorithm"] != _QUANTIZATION:
-        return algorithm
-    return {"preset": "mixed", **algorithm}
 
 
 def _cut_hybrid(rewriter: Rewriter, selection: Selection, variant: Variant) -> None:

@@ -15,7 +15,7 @@ from .features import MODEL_INPUTS
 from .model import build_model
 from .weights import Trained
 
-_PRUNING = "magnitude_sparsity"
+_PRUNING, _QUANTIZATION = "magnitude_sparsity", "quantization"
 
 
 def draw_model(args: Arguments, config: Any) -> Any:
@@ -68,7 +68,7 @@ def read_nncf_config(args: Arguments) -> Any:
 
 def is_quantized(nncf_config: Any) -> bool:
     """Return whether a config has the model quantized, and not only pruned."""
-    return any(one.get("algorithm") == "quantization" for one in _algorithms(nncf_config))
+    return any(one.get("algorithm") == _QUANTIZATION for one in _algorithms(nncf_config))
 
 
 def _algorithms(nncf_config: Any) -> List[Dict[str, Any]]:
@@ -84,7 +84,7 @@ def read_calibration_samples(nncf_config: Any) -> int:
     """Return the number of features that calibrate the activation ranges."""
     if not is_quantized(nncf_config):
         return 0
-    initializer = _algorithm(nncf_config, "quantization").get("initializer", {})
+    initializer = _algorithm(nncf_config, _QUANTIZATION).get("initializer", {})
     return int(initializer.get("range", {}).get("num_init_samples", 256))  # 256 is NNCF's default
 
 
@@ -194,6 +194,9 @@ def make_onnx(
     model = draw_model(args, config)
     if trained is not None:
         _algorithm(nncf_config, _PRUNING)["sparsity_init"] = trained.sparsity
+        if is_quantized(nncf_config):
+            # Around zero, half of the levels of what GELU gives would be for values that it never gives.
+            _algorithm(nncf_config, _QUANTIZATION).setdefault("preset", "mixed")
         model.load_state_dict(trained.state, strict=False)  # a buffer alone is not in it
         trained.state.clear()
     elif args.gen_hybrid_sparse_model:
