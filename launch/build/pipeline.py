@@ -17,7 +17,7 @@ from ..core import child, files, git, hidden, machine, paths
 from ..core.errors import KitError
 from ..core.files import Stamp, hold_lock
 from ..core.progress import Progress, align_columns, format_duration, format_size
-from ..model import model_folder, squad, trained_quantizers
+from ..model import bert_config, model_folder, squad, trained_quantizers
 from ..model.variants import Spec, Variant
 from ..setup import requirements
 from ..sources.source import Source
@@ -145,11 +145,16 @@ class Build:
         return Outcome(job.variant, tree, found, built=False)
 
     def _estimate(self, job: TreeJob) -> preflight.Estimate:
+        shape, size, cut = job.shape(), 0, False
+        if job.checkpoint:
+            size = sum(path.stat().st_size for path in model_folder.list_checkpoint(job.checkpoint))
+            if bert_config.find_config(job.checkpoint).is_file():
+                own = bert_config.read_config(job.checkpoint, "WEIGHTS")
+                cut = own["intermediate_size"] == shape.intermediate_size
         return preflight.estimate_need(
-            job.shape(),
-            checkpoint=sum(path.stat().st_size for path in model_folder.list_checkpoint(job.checkpoint))
-            if job.checkpoint
-            else 0,
+            shape,
+            checkpoint=size,
+            cut=cut,
             quantized=job.variant.quantized,
             fast=job.source.fast,
             upstreams_script=job.upstreams_script,

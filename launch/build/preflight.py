@@ -74,11 +74,13 @@ def estimate_need(
     upstreams_script: bool = False,
     old_optimizer: bool = False,
     checkpoint: int = 0,
+    cut: bool = False,
 ) -> Estimate:
     """Return the estimate for a model; ``old_optimizer``: Model Optimizer 2021.4 makes its IR.
 
     :param quantized: False for 32 bits.
     :param checkpoint: bytes of the trained weights that are read; 0 where weights are drawn.
+    :param cut: whether these have the variant's heads and rows, so that none are chosen.
     """
     embeddings = (shape.vocab_size + shape.max_positions + 2) * shape.hidden
     kept, layers = shape.kept_weights, shape.layers
@@ -96,7 +98,7 @@ def estimate_need(
         dense = 4 * (shape.dense_block_weights + embeddings)
         memory = max(memory, _sum_up(_READ_BYTES, checkpoint, dense))
         disk += upstreams_script  # what it reads of the checkpoint
-        if shape.pruned:
+        if shape.pruned and not cut:
             memory = max(memory, _sum_up(_SCORE_BYTES, dense, layers * shape.hidden))
             onnx_seconds += _SCORE_SECONDS * shape.dense_block_weights
     return Estimate(

@@ -281,6 +281,7 @@ def test_a_checkpoint_counts_for_the_memory_that_a_run_needs() -> None:
     usual, trained = (preflight.estimate_need(shape, checkpoint=size) for size in (0, 1_340_000_000))
     assert trained.memory > usual.memory + 1_340_000_000
     assert trained.seconds > usual.seconds
+    assert preflight.estimate_need(shape, checkpoint=300_000_000, cut=True).seconds == usual.seconds
 
 
 def shape_of(heads: int = 2) -> variants.BertShape:
