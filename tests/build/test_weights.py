@@ -145,6 +145,30 @@ def test_a_pruned_checkpoint_stays_as_it_is(made: Kit, pruned: Path) -> None:
     assert "ONNX: sparsity by matrix" not in texts
 
 
+def test_products_alone_read_quantized_activations(made: Kit) -> None:
+    """In ranges with two ends of their own; those of embeddings end with the table's largest value."""
+    model = Model(made.tree(V) / f"{find_variant(V).stem}.onnx")
+    ends = {}
+    for node in model.activations:
+        users = model.graph.consumers[node.output[0]]
+        while any(user.op_type != "MatMul" for user in users):
+            assert {user.op_type for user in users} <= {"MatMul", "Reshape", "Transpose"}
+            moved = [user.output[0] for user in users if user.op_type != "MatMul"]
+            after = [user for name in moved for user in model.graph.consumers[name]]
+            users = [user for user in after if user.op_type != "Shape"]
+        low, high = (float(model.array(model.tensors[name])) for name in node.input[1:3])
+        ends[model.graph.producer[node.input[0]].op_type] = low / high
+    assert len(model.activations) == 8 * SIZE["num_hidden_layers"] + 1
+    assert -0.5 < ends["Mul"] < 0  # of GELU, whose least value is -0.17
+    assert ends["Softmax"] == 0
+    tables = [node for name, node in model.matrices.items() if "embeddings" in model.graph.layer_name(node)]
+    for node in tables:
+        values, low, high = (model.array(model.tensors[name]) for name in node.input[:3])
+        assert float(high) == pytest.approx(float(abs(values).max()))
+        assert float(low) == pytest.approx(-float(high) * 256 / 254)
+    assert len(tables) == 3
+
+
 def test_verification_compares_with_the_checkpoints_zeros(made: Kit, tmp_path: Path) -> None:
     """By what the provenance has of them; other zeros fail, in number or in place."""
     shutil.copytree(str(made.folder / "pruned"), str(tmp_path / "out"))
