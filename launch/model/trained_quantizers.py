@@ -7,7 +7,7 @@ Efficient Transformer Quantization").  tests/README.md has what each rule here i
 """
 
 from pathlib import Path
-from typing import Any
+from typing import Any, List
 
 from ..core import files
 from .onnx_model import QUANTIZER, Graph
@@ -21,6 +21,8 @@ def refine_quantizers(path: Path) -> None:
 
     * Only what matrix products read is quantized: sums, norms and softmax get what was computed, in 32 bits.
       A product's result is in 32 bits, too, so that this costs no time.
+    * What is multiplied with another activation (query, key and value) has a range around zero: OpenVINO has
+      products in 8 bits of two activations only where 0 is the level of 0.
     * The range of a table of embeddings ends with its largest value.  NNCF's is twice as wide, lest sums of
       products overflow 16 bits; a table is in no product.
     """
@@ -31,13 +33,20 @@ def refine_quantizers(path: Path) -> None:
     for node in [one for one in proto.graph.node if one.op_type == QUANTIZER]:
         users = graph.consumers[node.output[0]]
         if [user.op_type for user in users] == ["Gather"]:
-            _tighten_range(graph, node)
+            _center_range(graph, node, abs(_constant(graph, node.input[0])).max() or 1)
             continue
-        others = [user for user in users if not _reaches_product(graph, user)]
-        for user in others:
-            user.input[:] = [node.input[0] if name == node.output[0] else name for name in user.input]
-        if len(others) == len(users):
+        products: List[Any] = []
+        for user in users:
+            found = _find_products(graph, user)
+            products += found
+            if not found:
+                user.input[:] = [node.input[0] if name == node.output[0] else name for name in user.input]
+        if not products:
             proto.graph.node.remove(node)
+        elif not all(_reads_weights(graph, product) for product in products):
+            low, high = (_constant(graph, name) for name in node.input[1:3])
+            if low < 0:
+                _center_range(graph, node, max(-low, high))
     used = {name for node in proto.graph.node for name in node.input}
     for node in [one for one in proto.graph.node if one.op_type == "Constant" and one.output[0] not in used]:
         proto.graph.node.remove(node)
@@ -45,20 +54,37 @@ def refine_quantizers(path: Path) -> None:
         onnx.save(proto, str(part))
 
 
-def _reaches_product(graph: Graph, node: Any) -> bool:
-    """Return whether a matrix product reads what a node gives, as it is or in another shape."""
+def _find_products(graph: Graph, node: Any) -> List[Any]:
+    """Return the matrix products that read what a node gives, as it is or in another shape."""
     if node.op_type in _PASSES_ON:
-        return any(_reaches_product(graph, user) for user in graph.consumers.get(node.output[0], []))
-    return bool(node.op_type == "MatMul")
+        users = graph.consumers.get(node.output[0], [])
+        return [product for user in users for product in _find_products(graph, user)]
+    return [node] if node.op_type == "MatMul" else []
 
 
-def _tighten_range(graph: Graph, quantizer: Any) -> None:
-    """End a quantizer's range with the largest value of its constant, around zero as NNCF has it."""
+def _reads_weights(graph: Graph, product: Any) -> bool:
+    """Return whether a matrix product reads a constant, quantized and transposed."""
+    for name in product.input:
+        node = graph.producer.get(name)
+        while node is not None and node.op_type in ("Transpose", QUANTIZER):
+            node = graph.producer.get(node.input[0])
+        if node is not None and node.op_type == "Constant":
+            return True
+    return False
+
+
+def _constant(graph: Graph, name: str) -> Any:
+    from onnx import numpy_helper
+
+    return numpy_helper.to_array(graph.producer[name].attribute[0].t)
+
+
+def _center_range(graph: Graph, quantizer: Any, largest: Any) -> None:
+    """Give a quantizer the range around zero, as NNCF has it, that ends with ``largest``."""
     import numpy as np
     from onnx import numpy_helper
 
-    table, low, high = (graph.producer[name].attribute[0].t for name in quantizer.input[:3])
     levels = next(one.i for one in quantizer.attribute if one.name == "levels")
-    largest = abs(numpy_helper.to_array(table)).max() or 1
-    for end, value in ((low, -largest * levels / (levels - 2)), (high, largest)):
-        end.CopyFrom(numpy_helper.from_array(np.array([value], np.float32), end.name))
+    for name, value in zip(quantizer.input[1:3], (-largest * levels / (levels - 2), largest)):
+        end = graph.producer[name].attribute[0].t
+        end.CopyFrom(numpy_helper.from_array(np.array([value], np.float32).reshape(1), end.name))
