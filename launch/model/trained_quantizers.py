@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, List
 
 from ..core import files
-from .onnx_model import QUANTIZER, Graph
+from .onnx_model import QUANTIZER, Graph, read_node_constant
 
 _PASSES_ON = ("Reshape", "Transpose")
 """What is between a quantizer and the matrix product that reads it."""
@@ -27,13 +27,22 @@ def refine_quantizers(path: Path) -> None:
       products overflow 16 bits; a table is in no product.
     """
     import onnx
+    from onnx.numpy_helper import to_array
 
     proto = onnx.load(str(path))
     graph = Graph(proto.graph)
-    for node in [one for one in proto.graph.node if one.op_type == QUANTIZER]:
+    quantizers = [node for node in proto.graph.node if node.op_type == QUANTIZER]
+    of_weights = {
+        product.output[0]
+        for node in quantizers
+        if graph.producer[node.input[0]].op_type == "Constant"
+        for user in graph.consumers[node.output[0]]
+        for product in _find_products(graph, user)
+    }
+    for node in quantizers:
         users = graph.consumers[node.output[0]]
         if [user.op_type for user in users] == ["Gather"]:
-            _center_range(graph, node, abs(_constant(graph, node.input[0])).max() or 1)
+            _center_range(graph, node, abs(to_array(_find_constant(graph, node.input[0]))).max() or 1)
             continue
         products: List[Any] = []
         for user in users:
@@ -43,8 +52,8 @@ def refine_quantizers(path: Path) -> None:
                 user.input[:] = [node.input[0] if name == node.output[0] else name for name in user.input]
         if not products:
             proto.graph.node.remove(node)
-        elif not all(_reads_weights(graph, product) for product in products):
-            low, high = (_constant(graph, name) for name in node.input[1:3])
+        elif any(product.output[0] not in of_weights for product in products):
+            low, high = (to_array(_find_constant(graph, name)) for name in node.input[1:3])
             if low < 0:
                 _center_range(graph, node, max(-low, high))
     used = {name for node in proto.graph.node for name in node.input}
@@ -62,21 +71,8 @@ def _find_products(graph: Graph, node: Any) -> List[Any]:
     return [node] if node.op_type == "MatMul" else []
 
 
-def _reads_weights(graph: Graph, product: Any) -> bool:
-    """Return whether a matrix product reads a constant, quantized and transposed."""
-    for name in product.input:
-        node = graph.producer.get(name)
-        while node is not None and node.op_type in ("Transpose", QUANTIZER):
-            node = graph.producer.get(node.input[0])
-        if node is not None and node.op_type == "Constant":
-            return True
-    return False
-
-
-def _constant(graph: Graph, name: str) -> Any:
-    from onnx import numpy_helper
-
-    return numpy_helper.to_array(graph.producer[name].attribute[0].t)
+def _find_constant(graph: Graph, name: str) -> Any:
+    return read_node_constant(graph.producer[name])
 
 
 def _center_range(graph: Graph, quantizer: Any, largest: Any) -> None:
@@ -86,5 +82,5 @@ def _center_range(graph: Graph, quantizer: Any, largest: Any) -> None:
 
     levels = next(one.i for one in quantizer.attribute if one.name == "levels")
     for name, value in zip(quantizer.input[1:3], (-largest * levels / (levels - 2), largest)):
-        end = graph.producer[name].attribute[0].t
+        end = _find_constant(graph, name)
         end.CopyFrom(numpy_helper.from_array(np.array([value], np.float32).reshape(1), end.name))
