@@ -24,8 +24,10 @@ def refine_quantizers(path: Path) -> None:
     * What is multiplied with another activation (query, key and value) has a range around zero: OpenVINO has
       products in 8 bits of two activations only where 0 is the level of 0.
     * The range of a table of embeddings ends with its largest value.  NNCF's is twice as wide, lest sums of
-      products overflow 16 bits; a table is in no product.
+      products overflow 16 bits; a table is in no product.  Each position has a range of its own: the first
+      one's values are ten times as large as the others'.
     """
+    import numpy as np
     import onnx
     from onnx.numpy_helper import to_array
 
@@ -42,7 +44,10 @@ def refine_quantizers(path: Path) -> None:
     for node in quantizers:
         users = graph.consumers[node.output[0]]
         if [user.op_type for user in users] == ["Gather"]:
-            _center_range(graph, node, abs(to_array(_find_constant(graph, node.input[0]))).max() or 1)
+            sizes = abs(to_array(_find_constant(graph, node.input[0])))
+            rows = users[0].input[1] not in graph.inputs  # positions are no input
+            largest = sizes.max(1, keepdims=True) if rows else sizes.max().reshape(1)
+            _center_range(graph, node, np.where(largest > 0, largest, 1))
             continue
         products: List[Any] = []
         for user in users:
@@ -55,7 +60,7 @@ def refine_quantizers(path: Path) -> None:
         elif any(product.output[0] not in of_weights for product in products):
             low, high = (to_array(_find_constant(graph, name)) for name in node.input[1:3])
             if low < 0:
-                _center_range(graph, node, max(-low, high))
+                _center_range(graph, node, np.maximum(-low, high))
     used = {name for node in proto.graph.node for name in node.input}
     for node in [one for one in proto.graph.node if one.op_type == "Constant" and one.output[0] not in used]:
         proto.graph.node.remove(node)
@@ -76,11 +81,10 @@ def _find_constant(graph: Graph, name: str) -> Any:
 
 
 def _center_range(graph: Graph, quantizer: Any, largest: Any) -> None:
-    """Give a quantizer the range around zero, as NNCF has it, that ends with ``largest``."""
-    import numpy as np
+    """Give a quantizer the range around zero, as NNCF has it, that ends with ``largest``, one or by row."""
     from onnx import numpy_helper
 
     levels = next(one.i for one in quantizer.attribute if one.name == "levels")
     for name, value in zip(quantizer.input[1:3], (-largest * levels / (levels - 2), largest)):
         end = _find_constant(graph, name)
-        end.CopyFrom(numpy_helper.from_array(np.array([value], np.float32).reshape(1), end.name))
+        end.CopyFrom(numpy_helper.from_array(value.astype("f4"), end.name))

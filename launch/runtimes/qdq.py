@@ -207,28 +207,28 @@ def _add_weights(graph: _Graph, user: Any, quantizer: Any, levels: Any, scale: A
     import numpy
 
     label = graph.model.constant_label(quantizer.input[0])
-    zero, output = numpy.zeros(scale.shape, "i1"), user.output[0]
+    zero, output, axis = numpy.zeros(scale.shape, "i1"), user.output[0], {"axis": 0}
     if user.op_type == "Transpose":
-        table = graph.constant(f"{label}_int8", numpy.ascontiguousarray(levels.T))
-        if scale.size > 1:
-            graph.dequantize(table, scale, zero, output, label, axis=1)
-        else:
-            graph.dequantize(table, scale.reshape(()), zero.reshape(()), output, label)
-        return
-    if user.op_type != "Gather" or scale.size > 1:
+        levels, axis = numpy.ascontiguousarray(levels.T), {"axis": 1}
+    if scale.size == 1:
+        scale, zero, axis = scale.reshape(()), zero.reshape(()), {}
+    given = user.op_type == "Gather" and user.input[1] in graph.model.graph.inputs
+    if user.op_type not in ("Transpose", "Gather") or (given and axis):
         raise KitError(
             f"A weight matrix is used in a way that is not known: by {user.op_type}.",
             where=f"{paths.show_path(graph.model.path)}, {label}",
             hint="Name a tree that the kit has made.",
         )
-    ends, table = (scale.reshape(()), zero.reshape(())), graph.constant(f"{label}_int8", levels)
-    if user.input[1] in graph.model.graph.inputs:
+    table = graph.constant(f"{label}_int8", levels)
+    if user.op_type == "Transpose":
+        graph.dequantize(table, scale, zero, output, label, **axis)
+    elif given:
         # Before they are dequantized: ONNX Runtime would dequantize the whole table each time.
         rows = graph.node("Gather", [table, user.input[1]], graph.name(f"{output}_int8"))
-        graph.dequantize(rows, *ends, output, label)
+        graph.dequantize(rows, scale, zero, output, label)
     else:
         # Of rows that are always the same OpenVINO 2022.1 makes an int8 constant, and adds it wrongly.
-        rows = graph.dequantize(table, *ends, graph.name(f"{output}_table"), label)
+        rows = graph.dequantize(table, scale, zero, graph.name(f"{output}_table"), label, **axis)
         graph.node("Gather", [rows, user.input[1]], output)
 
 
