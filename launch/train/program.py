@@ -309,7 +309,8 @@ class Run:
             if path.exists():
                 return files.read_json(path)
             self.trainer.say("scoring heads and neurons")
-            size = self.args.eval_batch_size
+            # Gradients take as much memory here as in a step.
+            size = min(self.args.eval_batch_size, int(self.given["batch_size"]) // self.trainer.parts)
             drawn = permute(len(self.windows), self.args.seed)[:count]
             drawn = drawn[np.argsort(-self.windows.lengths()[drawn], kind="stable")]  # little is padding
             parts = [drawn[first : first + size] for first in range(0, count, size)]
