@@ -101,7 +101,6 @@ def test_a_variants_checkpoint_is_made_once(argv: Argv, tmp_path: Path) -> None:
     done = call(argv())
     assert done.returncode == 0, done.stderr
     assert f"train {VARIANT}  0:" in done.stderr
-    assert "sparsity 0." in done.stderr
     assert ".work keeps the teacher for other variants" in done.stderr
     to = tmp_path / "to"
     assert {"config.json", "model.safetensors", "training.json", "vocab.txt"} <= {
@@ -125,8 +124,8 @@ def test_a_variants_checkpoint_is_made_once(argv: Argv, tmp_path: Path) -> None:
 def test_accelerate_launch_runs_it(argv: Argv, tmp_path: Path) -> None:
     done = call(argv(accelerate="--cpu --num_processes 1 --mixed_precision no"))
     assert done.returncode == 0, done.stderr
-    assert "training: step" in done.stderr
-    assert (tmp_path / "to" / "training.json").is_file()
+    report = json.loads((tmp_path / "to" / "training.json").read_text())
+    assert report["curve"][-1]["step"] == report["steps"]["all"] > 0
 
 
 def test_an_error_behind_accelerate_is_the_kits(argv: Argv, dense: Path, tmp_path: Path) -> None:
