@@ -21,11 +21,13 @@ def refine_quantizers(path: Path) -> None:
 
     * Only what matrix products read is quantized: sums, norms and softmax get what was computed, in 32 bits.
       A product's result is in 32 bits, too, so that this costs no time.
-    * What is multiplied with another activation (query, key and value) has a range around zero: OpenVINO has
+    * Attention's probabilities and the values that they weight are in 32 bits: of 384 tokens most get less
+      than one of 255 levels, and would get none of it, or twice as much.
+    * What is multiplied with another activation (query and key) has a range around zero: OpenVINO has
       products in 8 bits of two activations only where 0 is the level of 0.
-    * The range of a table of embeddings ends with its largest value.  NNCF's is twice as wide, lest sums of
-      products overflow 16 bits; a table is in no product.  Each position has a range of its own: the first
-      one's values are ten times as large as the others'.
+    * Each row of a table of embeddings has a range of its own, which ends with the row's largest value: the
+      first position's values are ten times as large as the others'.  NNCF's one range is twice as wide as the
+      largest of all, lest sums of products overflow 16 bits; a table is in no product.
     """
     import numpy as np
     import onnx
@@ -41,17 +43,21 @@ def refine_quantizers(path: Path) -> None:
         for user in graph.consumers[node.output[0]]
         for product in _find_products(graph, user)
     }
+    of_probabilities = {
+        product.output[0]
+        for node in quantizers
+        if graph.producer[node.input[0]].op_type == "Softmax"
+        for product in graph.consumers[node.output[0]]
+    }
     for node in quantizers:
         users = graph.consumers[node.output[0]]
         if [user.op_type for user in users] == ["Gather"]:
-            sizes = abs(to_array(_find_constant(graph, node.input[0])))
-            rows = users[0].input[1] not in graph.inputs  # positions are no input
-            largest = sizes.max(1, keepdims=True) if rows else sizes.max().reshape(1)
+            largest = abs(to_array(_find_constant(graph, node.input[0]))).max(1, keepdims=True)
             _center_range(graph, node, np.where(largest > 0, largest, 1))
             continue
         products: List[Any] = []
         for user in users:
-            found = _find_products(graph, user)
+            found = [one for one in _find_products(graph, user) if one.output[0] not in of_probabilities]
             products += found
             if not found:
                 user.input[:] = [node.input[0] if name == node.output[0] else name for name in user.input]

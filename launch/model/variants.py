@@ -348,7 +348,7 @@ class Spec(BertShape):
     @property
     def removed_quantizers(self) -> int:
         """Quantizers that :mod:`.trained_quantizers` takes out of a trained model."""
-        return 2 + 5 * self.layers if self.trained is not None else 0
+        return 2 + 7 * self.layers if self.trained is not None else 0
 
     @property
     def outputs(self) -> List[str]:

@@ -204,6 +204,9 @@ def _find_stored(file: Model, output: str) -> Optional[_Stored]:
     """Return the constant that is dequantized to ``output``, rows perhaps picked before or after."""
     from onnx import helper
 
+    product = file.graph.producer.get(output)
+    if product is not None and product.op_type == "Mul":
+        return _find_scaled_rows(file, product)
     found, gathered, name = None, False, output
     while name in file.graph.producer:
         node = file.graph.producer[name]
@@ -223,6 +226,24 @@ def _find_stored(file: Model, output: str) -> Optional[_Stored]:
     axis = next((helper.get_attribute_value(one) for one in found.attribute if one.name == "axis"), 1)
     levels, scale, zero = (file.array(file.tensors[one]) for one in (name, *found.input[1:]))
     return _Stored(levels, scale, zero, axis, gathered)
+
+
+def _find_scaled_rows(file: Model, product: Any) -> Optional[_Stored]:
+    """Return the constant of which rows are picked and multiplied with theirs of a constant of scales."""
+    import numpy
+    from onnx import helper
+
+    cast, scales = (file.graph.producer.get(name) for name in product.input)
+    if cast is None or cast.op_type != "Cast" or helper.get_attribute_value(cast.attribute[0]) != 1:
+        return None
+    rows = file.graph.producer.get(cast.input[0])
+    picks = [node for node in (rows, scales) if node is not None and node.op_type == "Gather"]
+    if len(picks) != 2 or len({node.input[1] for node in picks}) != 1:
+        return None
+    if any(node.input[0] not in file.tensors for node in picks):
+        return None
+    levels, scale = (file.array(file.tensors[node.input[0]]) for node in picks)
+    return _Stored(levels, scale, numpy.zeros(1, "i1"), 0, gathered=True)
 
 
 def _compare(source: Model, file: Model, quantizer: Any) -> Tuple[str, Facts, str]:

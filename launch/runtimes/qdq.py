@@ -22,6 +22,8 @@ OPSET = 13
 
 _IR_VERSION = 7  # that of opset 13, see onnx.helper.OP_SET_ID_VERSION_MAP
 
+_FLOAT = 1  # 32 bits, see onnx.TensorProto
+
 LEVELS = 256
 
 WHOLE = 2.0**-15
@@ -212,8 +214,7 @@ def _add_weights(graph: _Graph, user: Any, quantizer: Any, levels: Any, scale: A
         levels, axis = numpy.ascontiguousarray(levels.T), {"axis": 1}
     if scale.size == 1:
         scale, zero, axis = scale.reshape(()), zero.reshape(()), {}
-    given = user.op_type == "Gather" and user.input[1] in graph.model.graph.inputs
-    if user.op_type not in ("Transpose", "Gather") or (given and axis):
+    if user.op_type not in ("Transpose", "Gather"):
         raise KitError(
             f"A weight matrix is used in a way that is not known: by {user.op_type}.",
             where=f"{paths.show_path(graph.model.path)}, {label}",
@@ -222,10 +223,16 @@ def _add_weights(graph: _Graph, user: Any, quantizer: Any, levels: Any, scale: A
     table = graph.constant(f"{label}_int8", levels)
     if user.op_type == "Transpose":
         graph.dequantize(table, scale, zero, output, label, **axis)
-    elif given:
+    elif user.input[1] in graph.model.graph.inputs:
         # Before they are dequantized: ONNX Runtime would dequantize the whole table each time.
         rows = graph.node("Gather", [table, user.input[1]], graph.name(f"{output}_int8"))
-        graph.dequantize(rows, scale, zero, output, label)
+        if axis:  # DequantizeLinear has no scale for each row that was picked
+            scales = graph.constant(f"{label}_scale", scale.reshape(-1, 1))
+            picked = graph.node("Gather", [scales, user.input[1]], graph.name(f"{output}_scale"))
+            values = graph.node("Cast", [rows], graph.name(f"{output}_level"), to=_FLOAT)
+            graph.node("Mul", [values, picked], output)
+        else:
+            graph.dequantize(rows, scale, zero, output, label)
     else:
         # Of rows that are always the same OpenVINO 2022.1 makes an int8 constant, and adds it wrongly.
         rows = graph.dequantize(table, scale, zero, graph.name(f"{output}_table"), label, **axis)
