@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any, Dict, List
 
 import numpy
+import onnx
 import pytest
 import torch
+from onnx import numpy_helper
 
 from launch.artifact import sums, trees
 from launch.build import jobs, preflight, rules
@@ -22,6 +24,7 @@ from launch.qa.arguments import Arguments
 from launch.qa.checkpoint import list_parameters
 from launch.qa.features import load_tokenizer
 from launch.runtimes import publish
+from launch.runtimes.file_checks import check_file
 from launch.sources.source import Fork, Registry
 
 from .. import checkpoints, hub_server
@@ -261,6 +264,36 @@ def test_they_have_a_form_that_every_runtime_reads(
     far = [one for one in facts.values() if one["difference"] > 0.0005]
     assert min(one["without_rounding"] for one in far) < 0.0005
     assert sums.find_faults(tmp_path / V, sums.read_sums(tmp_path / V), lambda _: None) == []
+    assert spoil_tables(tree / f"{stem}.onnx", file) == ["differs", "not dequantized", "not dequantized"]
+
+
+def spoil_tables(source: Path, file: Path) -> List[str]:
+    """Return what is said of a QDQ file whose table of words has another scale, is picked from by other
+    numbers than its scales are, or is no number of 32 bits before they are multiplied.
+    """
+    found = []
+    for what in ("scale", "numbers", "type"):
+        proto = onnx.load(str(file))
+        scale = next(
+            one for one in proto.graph.initializer if one.name.endswith("word_embeddings.weight_scale")
+        )
+        pick = next(node for node in proto.graph.node if scale.name in node.input)
+        product = next(node for node in proto.graph.node if pick.output[0] in node.input)
+        cast = next(node for node in proto.graph.node if node.output[0] == product.input[0])
+        if what == "scale":
+            values = numpy_helper.to_array(scale) * numpy.float32(1.01)
+            scale.CopyFrom(numpy_helper.from_array(values, scale.name))
+        elif what == "numbers":
+            pick.input[1] = proto.graph.input[1].name
+        else:
+            cast.attribute[0].i = onnx.TensorProto.DOUBLE
+        spoiled = file.with_name("spoiled.onnx")
+        onnx.save(proto, str(spoiled))
+        (fault,) = [check for check in check_file(Model(source), spoiled)[0] if check.name == "weights"]
+        assert not fault.passed
+        assert "word_embeddings" in fault.text
+        found.append("not dequantized" if "is not dequantized" in fault.text else "differs")
+    return found
 
 
 def test_a_launch_files_own_weights(made: Kit, pruned: Path, tmp_path: Path) -> None:
