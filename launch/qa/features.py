@@ -90,9 +90,14 @@ def tokenize_examples(
 def encode_examples(
     examples: Sequence[squad.Example], tokenizer: Any, args: Arguments
 ) -> Dict[str, List[Any]]:
-    """As :func:`tokenize_examples`, but the columns are lists, and no package ``datasets`` is needed."""
+    """As :func:`tokenize_examples`, but the columns are lists, and no package ``datasets`` is needed.
+
+    :raises KitError: as there; or the tokenizer leaves out the end of a long context.
+    """
     with _explaining(examples, tokenizer, args):
-        return _encode(_columns(examples), tokenizer, args)
+        encoded = _encode(_columns(examples), tokenizer, args)
+    _check_ends(examples, encoded, tokenizer)
+    return encoded
 
 
 def label_window(
@@ -160,6 +165,27 @@ def _columns(examples: Sequence[squad.Example]) -> Dict[str, List[str]]:
         "question": [example.question.lstrip() for example in examples],
         "context": [example.context for example in examples],
     }
+
+
+def _check_ends(examples: Sequence[squad.Example], encoded: Mapping[str, Any], tokenizer: Any) -> None:
+    """:raises KitError: the end of a context is in no window, as with tokenizers 0.23.1 and 0.23.2.
+
+    These stop where a window is full: https://github.com/huggingface/tokenizers/issues/2091.
+    """
+    ends: Dict[str, int] = {}
+    for owner, offsets in zip(encoded["example_id"], encoded["offset_mapping"]):
+        last = next((pair[1] for pair in reversed(offsets) if pair), 0)
+        ends[owner] = max(ends.get(owner, 0), last)
+    for example in examples:
+        left = example.context[ends[example.id] :]
+        if left.strip() and tokenizer.tokenize(left):
+            import tokenizers
+
+            raise KitError(
+                f"tokenizers {tokenizers.__version__} leaves out the last {len(left)} characters of a long text.",
+                where=example.where,
+                hint="Install another version: pip install 'tokenizers!=0.23.1,!=0.23.2'",
+            )
 
 
 def _check_is_of_a_question(error: BaseException) -> None:

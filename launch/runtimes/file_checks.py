@@ -14,7 +14,7 @@ from ..verify.checks import Check, make_check, shorten_error
 from .qdq import LEVELS, OPSET, find_levels, pick_rows, slice_rows
 
 SLACK = 1_500_000
-"""Bytes that a file may have beside its int8 weights."""
+"""Bytes that a file may have beside its int8 weights, and the biases and norms that it has from the tree."""
 
 ROUNDING = 2.0**-21
 """By how much of its range a dequantized weight may differ from ``FakeQuantize``'s, both in 32 bits.
@@ -58,9 +58,10 @@ def check_file(source: Model, path: Path) -> Tuple[List[Check], Facts]:
         "weights": weights.facts,
         "activations": len(source.activations),
     }
-    most = weights.facts["elements"] + SLACK
-    too_large = [f"{size:,} bytes, more than {most:,}"] if size > most else []
-    text = f"{size:,} bytes: int8 weights and {size - weights.facts['elements']:,} more, of {SLACK:,}"
+    vectors = sum({_digest(source, one): one.dims[0] * 4 for one in _vectors(source).values()}.values())
+    least = weights.facts["elements"] + vectors
+    too_large = [f"{size:,} bytes, more than {least + SLACK:,}"] if size > least + SLACK else []
+    text = f"{size:,} bytes: int8 weights, biases and norms, and {size - least:,} more, of {SLACK:,}"
     checks = [
         Check("readable", True, f"{len(file.nodes):,} nodes"),
         _check_operators(file, opsets),
@@ -119,10 +120,19 @@ def _describe_value(value: Any) -> str:
 def _missing_vectors(source: Model, file: Model) -> Iterator[str]:
     """Yield the vectors of the source that are not in the file; a bias may have other dimensions."""
     there = {_digest(file, tensor) for _, tensor in file.constants if len(tensor.dims)}
-    quantized = {name for node in source.matrices.values() for name in node.input}
-    for name, tensor in source.initializers:
-        if name not in quantized and len(tensor.dims) == 1 and _digest(source, tensor) not in there:
+    for name, tensor in _vectors(source).items():
+        if _digest(source, tensor) not in there:
             yield f"{source.constant_label(name)} is not in the file"
+
+
+def _vectors(source: Model) -> Dict[str, Any]:
+    """Return the biases and norms by name."""
+    quantized = {name for node in source.matrices.values() for name in node.input}
+    return {
+        name: tensor
+        for name, tensor in source.initializers
+        if name not in quantized and len(tensor.dims) == 1
+    }
 
 
 def _digest(model: Model, tensor: Any) -> Tuple[int, str]:

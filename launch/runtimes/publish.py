@@ -112,7 +112,7 @@ def make_qdq(tree: Path, target: Path) -> bool:
     variant = variants.find_variant(tree.name)
     onnx = tree / f"{variant.stem}.onnx"
     size = onnx.stat().st_size
-    disk = 2 * (size // 4 + SLACK)  # the second without rounding, while outputs are compared
+    disk = 2 * (size // 4 + 2 * SLACK)  # the second without rounding, while outputs are compared
     need = preflight.Estimate(int(_MEMORY[0] + _MEMORY[1] * size), disk, 0, 0, 0)
     preflight.check_memory(f"The QDQ file of {variant.name}", need)
     machine.check_disk(f"The QDQ file of {variant.name}", target.parent, need.disk, "TO")

@@ -9,6 +9,7 @@ from typing import Any, Callable, List
 import pytest
 
 from launch.core import paths
+from launch.core.errors import KitError
 from launch.model import squad
 from launch.qa import features
 from launch.qa.arguments import Arguments
@@ -127,3 +128,29 @@ def test_only_the_last_are_kept(tokenize: Tokenize, kept: Path) -> None:
         tokenize(first=first)
     assert len(list(kept.iterdir())) == features.KEPT
     assert all(path.suffix == ".arrow" for path in kept.iterdir())
+
+
+class Forgetful:
+    """A tokenizer that sees the first words of a context alone, as that of tokenizers 0.23.2."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self._tokenizer = tokenizer
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._tokenizer, name)
+
+    def __call__(self, questions: List[str], contexts: List[str], **options: Any) -> Any:
+        return self._tokenizer(questions, [" ".join(text.split(" ")[:150]) for text in contexts], **options)
+
+
+def test_a_text_whose_end_is_left_out(model: Path, derived_source: Path) -> None:
+    """Such windows are refused; what is not text, at a context's end, is in no window anyway."""
+    args = Arguments(str(model), "nowhere", max_seq_length=128, doc_stride=32)
+    tokenizer = features.load_tokenizer(args, 10**6)
+    examples = squad.read_questions(paths.SAMPLE / "train.json", "TRAIN_FILE")[:COUNT]
+    examples = [dataclasses.replace(one, context=f"{one.context} \u200e\n") for one in examples]
+    assert len(features.encode_examples(examples, tokenizer, args)["example_id"]) > COUNT
+    with pytest.raises(KitError) as caught:
+        features.encode_examples(examples, Forgetful(tokenizer), args)
+    assert "leaves out the last " in caught.value.what
+    assert examples[0].where in caught.value.where
