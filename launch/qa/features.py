@@ -182,9 +182,9 @@ def _check_ends(examples: Sequence[squad.Example], encoded: Mapping[str, Any], t
             import tokenizers
 
             raise KitError(
-                f"tokenizers {tokenizers.__version__} leaves out the last {len(left)} characters of a long text.",
+                f"tokenizers {tokenizers.__version__} leaves out the last {len(left)} characters of a text.",
                 where=example.where,
-                hint="Install another version: pip install 'tokenizers!=0.23.1,!=0.23.2'",
+                hint="Install another: pip install 'tokenizers!=0.23.1,!=0.23.2'",
             )
 
 
