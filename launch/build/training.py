@@ -242,11 +242,14 @@ def _count_weights(shape: BertShape) -> int:
     return shape.dense_block_weights + (shape.vocab_size + shape.max_positions + 2) * shape.hidden
 
 
-def estimate_memory(shape: BertShape, windows: int, tokens: int, processes: int = 1) -> int:
+def estimate_memory(
+    shape: BertShape, windows: int, tokens: int, processes: int = 1, *, teacher: bool = False
+) -> int:
     """Return the peak bytes of a training on a CPU, in all its processes.
 
     :param shape: the variant's; a step is taken for one of the dense model, as the teacher's is.
     :param windows: of a step, in all processes, that are computed at once.
+    :param teacher: whether the teacher stays, for its hidden states.
     """
     values, scores = _PER_TOKEN
     heads = shape.hidden // shape.head_size
@@ -254,7 +257,8 @@ def estimate_memory(shape: BertShape, windows: int, tokens: int, processes: int 
     weights = _count_weights(shape)
     step = processes * _PER_WEIGHT * weights + windows * tokens * token
     pruning = processes * _PER_PRUNED * (weights - shape.dense_block_weights + shape.kept_weights)
-    return int(processes * _BASE + max(step, pruning))
+    kept = processes * 4 * weights if teacher else 0
+    return int(processes * _BASE + kept + max(step, pruning))
 
 
 def check_training(training: Training) -> None:
@@ -277,7 +281,8 @@ def check_training(training: Training) -> None:
     machine.check_disk(f"Training {args.variant}", args.work, disk, "TO")
     if not found.gpus:
         batch = math.ceil(given["batch_size"] / args.gradient_accumulation_steps)
-        need = estimate_memory(shape, batch, args.max_seq_length, _count_processes(training))
+        teacher, processes = given["hidden_weight"] > 0, _count_processes(training)
+        need = estimate_memory(shape, batch, args.max_seq_length, processes, teacher=teacher)
         smaller = "take a GPU, a smaller batch_size, or --gradient_accumulation_steps in the launch file"
         preflight.check_memory(f"Training {args.variant}", preflight.Estimate(need, disk, 0, 0, 0), smaller)
 

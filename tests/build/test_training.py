@@ -16,6 +16,7 @@ import pytest
 from launch.build import hub, preflight, training
 from launch.core import child, paths
 from launch.core.errors import KitError
+from launch.model.variants import find_variant, make_bert_large
 from launch.share.training import read_training
 
 from ..conftest import assert_user_error, call, write_launch_file, write_model
@@ -237,6 +238,16 @@ def test_old_packages_are_named(argv: Argv, monkeypatch: pytest.MonkeyPatch) -> 
 def test_too_little_memory_is_said_first(argv: Argv, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(preflight, "read_available_memory", lambda: 10**8)
     assert_user_error(call(argv()), f"Training {VARIANT} needs about", "a smaller batch_size")
+
+
+def test_a_teacher_that_stays_takes_memory() -> None:
+    """Its weights, in 32 bits, in each process: BERT-large's are 1.3 GB."""
+    shape = make_bert_large(find_variant("90pc_unstructured_sparse"))
+    for processes in (1, 2):
+        without, kept = (
+            training.estimate_memory(shape, 4, 384, processes, teacher=teacher) for teacher in (False, True)
+        )
+        assert kept - without == pytest.approx(processes * 1.335e9, rel=0.01)
 
 
 def test_an_error_is_found_in_a_log(tmp_path: Path) -> None:
