@@ -11,7 +11,7 @@ from ..core import child
 from ..core.errors import KitError
 from ..model.onnx_model import Model, name_type
 from ..verify.checks import Check, make_check, shorten_error
-from .qdq import LEVELS, OPSET, find_levels, pick_rows, slice_rows
+from .qdq import FLOAT, LEVELS, OPSET, find_levels, pick_rows, slice_rows
 
 SLACK = 1_500_000
 """Bytes that a file may have beside its int8 weights, and the biases and norms that it has from the tree."""
@@ -31,13 +31,13 @@ Facts = Dict[str, Any]
 
 
 class _Stored(NamedTuple):
-    """A dequantized constant: the integers, scale and zero point, and whether rows are picked of it."""
+    """A dequantized constant: integers, scale and zero point, and the numbers of the rows that are picked."""
 
     levels: Any
     scale: Any
     zero: Any
     axis: int
-    gathered: bool
+    picked: Optional[str]
 
 
 def check_file(source: Model, path: Path) -> Tuple[List[Check], Facts]:
@@ -217,13 +217,13 @@ def _find_stored(file: Model, output: str) -> Optional[_Stored]:
     product = file.graph.producer.get(output)
     if product is not None and product.op_type == "Mul":
         return _find_scaled_rows(file, product)
-    found, gathered, name = None, False, output
+    found, picked, name = None, None, output
     while name in file.graph.producer:
         node = file.graph.producer[name]
         if node.op_type == "DequantizeLinear" and found is None:
             found = node
-        elif node.op_type == "Gather" and not gathered:
-            gathered = True
+        elif node.op_type == "Gather" and picked is None:
+            picked = node.input[1]
         else:
             return None
         name = node.input[0]
@@ -235,25 +235,27 @@ def _find_stored(file: Model, output: str) -> Optional[_Stored]:
         return None
     axis = next((helper.get_attribute_value(one) for one in found.attribute if one.name == "axis"), 1)
     levels, scale, zero = (file.array(file.tensors[one]) for one in (name, *found.input[1:]))
-    return _Stored(levels, scale, zero, axis, gathered)
+    return _Stored(levels, scale, zero, axis, picked)
 
 
 def _find_scaled_rows(file: Model, product: Any) -> Optional[_Stored]:
     """Return the constant of which rows are picked and multiplied with theirs of a constant of scales."""
     import numpy
-    from onnx import helper
 
-    cast, scales = (file.graph.producer.get(name) for name in product.input)
-    if cast is None or cast.op_type != "Cast" or helper.get_attribute_value(cast.attribute[0]) != 1:
+    inputs = [file.graph.producer[name] for name in product.input if name in file.graph.producer]
+    if [node.op_type for node in inputs] != ["Cast", "Gather"]:
         return None
+    cast, scales = inputs
     rows = file.graph.producer.get(cast.input[0])
-    picks = [node for node in (rows, scales) if node is not None and node.op_type == "Gather"]
-    if len(picks) != 2 or len({node.input[1] for node in picks}) != 1:
+    if rows is None or rows.op_type != "Gather" or rows.input[1] != scales.input[1]:
         return None
-    if any(node.input[0] not in file.tensors for node in picks):
+    if any(name not in file.tensors for name in (rows.input[0], scales.input[0])):
         return None
-    levels, scale = (file.array(file.tensors[node.input[0]]) for node in picks)
-    return _Stored(levels, scale, numpy.zeros(1, "i1"), 0, gathered=True)
+    levels, scale = (file.array(file.tensors[node.input[0]]) for node in (rows, scales))
+    kinds = {one.name: one.i for one in (*cast.attribute, *rows.attribute, *scales.attribute)}
+    if kinds.get("to") != FLOAT or kinds.get("axis", 0) or scale.shape != (len(levels), 1):
+        return None
+    return _Stored(levels, scale, numpy.zeros(1, "i1"), 0, rows.input[1])
 
 
 def _compare(source: Model, file: Model, quantizer: Any) -> Tuple[str, Facts, str]:
@@ -268,8 +270,10 @@ def _compare(source: Model, file: Model, quantizer: Any) -> Tuple[str, Facts, st
         return label, {}, "is not dequantized from int8"
     transposed = users[0].op_type == "Transpose"
     levels = stored.levels.T if transposed else stored.levels
-    if levels.shape != values.shape or stored.gathered == transposed:
+    if levels.shape != values.shape:
         return label, {}, f"is {' × '.join(map(str, levels.shape))}, not {' × '.join(map(str, values.shape))}"
+    if stored.picked != (None if transposed else users[0].input[1]):
+        return label, {}, "has not the rows that the tree picks"
     if stored.zero.dtype != numpy.int8 or stored.zero.any():
         return label, {}, "has a zero point other than 0"
     if stored.scale.size != low.size or (low.size > 1 and stored.axis != (1 if transposed else 0)):

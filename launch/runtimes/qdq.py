@@ -22,7 +22,8 @@ OPSET = 13
 
 _IR_VERSION = 7  # that of opset 13, see onnx.helper.OP_SET_ID_VERSION_MAP
 
-_FLOAT = 1  # 32 bits, see onnx.TensorProto
+FLOAT = 1
+"""The type of 32 bits, see ``onnx.TensorProto``."""
 
 LEVELS = 256
 
@@ -229,7 +230,7 @@ def _add_weights(graph: _Graph, user: Any, quantizer: Any, levels: Any, scale: A
         if axis:  # DequantizeLinear has no scale for each row that was picked
             scales = graph.constant(f"{label}_scale", scale.reshape(-1, 1))
             picked = graph.node("Gather", [scales, user.input[1]], graph.name(f"{output}_scale"))
-            values = graph.node("Cast", [rows], graph.name(f"{output}_level"), to=_FLOAT)
+            values = graph.node("Cast", [rows], graph.name(f"{output}_level"), to=FLOAT)
             graph.node("Mul", [values, picked], output)
         else:
             graph.dequantize(rows, scale, zero, output, label)

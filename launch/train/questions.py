@@ -22,7 +22,8 @@ class Windows:
     """The windows of some questions, as arrays: inputs, and either answers (to train) or places (to answer).
 
     :param labelled: whether each window gets its answer's first and last token.
-    :raises KitError: a question leaves too little of a window to its context.
+    :raises KitError: a question leaves too little of a window to its context, or the tokenizer leaves out an
+        end of a long one.
     """
 
     def __init__(

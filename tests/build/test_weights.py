@@ -3,7 +3,7 @@
 import json
 import shutil
 from pathlib import Path
-from typing import Any, Dict, List
+from typing import Any, Dict, List, Tuple
 
 import numpy
 import onnx
@@ -264,36 +264,51 @@ def test_they_have_a_form_that_every_runtime_reads(
     far = [one for one in facts.values() if one["difference"] > 0.0005]
     assert min(one["without_rounding"] for one in far) < 0.0005
     assert sums.find_faults(tmp_path / V, sums.read_sums(tmp_path / V), lambda _: None) == []
-    assert spoil_tables(tree / f"{stem}.onnx", file) == ["differs", "not dequantized", "not dequantized"]
-
-
-def spoil_tables(source: Path, file: Path) -> List[str]:
-    """Return what is said of a QDQ file whose table of words has another scale, is picked from by other
-    numbers than its scales are, or is no number of 32 bits before they are multiplied.
-    """
-    found = []
-    for what in ("scale", "numbers", "type"):
+    for spoil in (another_scale, a_scale_for_each_column, rows_of_others, scales_of_others, wider_numbers):
         proto = onnx.load(str(file))
-        scale = next(
-            one for one in proto.graph.initializer if one.name.endswith("word_embeddings.weight_scale")
-        )
-        pick = next(node for node in proto.graph.node if scale.name in node.input)
-        product = next(node for node in proto.graph.node if pick.output[0] in node.input)
-        cast = next(node for node in proto.graph.node if node.output[0] == product.input[0])
-        if what == "scale":
-            values = numpy_helper.to_array(scale) * numpy.float32(1.01)
-            scale.CopyFrom(numpy_helper.from_array(values, scale.name))
-        elif what == "numbers":
-            pick.input[1] = proto.graph.input[1].name
-        else:
-            cast.attribute[0].i = onnx.TensorProto.DOUBLE
-        spoiled = file.with_name("spoiled.onnx")
-        onnx.save(proto, str(spoiled))
-        (fault,) = [check for check in check_file(Model(source), spoiled)[0] if check.name == "weights"]
-        assert not fault.passed
-        assert "word_embeddings" in fault.text
-        found.append("not dequantized" if "is not dequantized" in fault.text else "differs")
-    return found
+        spoil(proto)
+        onnx.save(proto, str(tmp_path / "spoiled.onnx"))
+        checks = check_file(Model(tree / f"{stem}.onnx"), tmp_path / "spoiled.onnx")[0]
+        (weights,) = [check for check in checks if check.name == "weights"]
+        assert not weights.passed, spoil.__name__
+        assert "word_embeddings" in weights.text
+
+
+def scaled_rows(proto: Any) -> Tuple[Any, Any, Any, Any]:
+    """Return the scales of a QDQ file's table of words, what picks them, picks rows, and casts these."""
+    nodes = {node.output[0]: node for node in proto.graph.node}
+    end = "word_embeddings.weight_scale"
+    scale = next(one for one in proto.graph.initializer if one.name.endswith(end))
+    pick = next(node for node in nodes.values() if scale.name in node.input)
+    product = next(node for node in nodes.values() if pick.output[0] in node.input)
+    cast = nodes[product.input[0]]
+    return scale, pick, nodes[cast.input[0]], cast
+
+
+def another_scale(proto: Any) -> None:
+    scale = scaled_rows(proto)[0]
+    values = numpy_helper.to_array(scale) * numpy.float32(1.01)
+    scale.CopyFrom(numpy_helper.from_array(values, scale.name))
+
+
+def a_scale_for_each_column(proto: Any) -> None:
+    """Where tokens are as many as a token has values, this has the right shape."""
+    scale = scaled_rows(proto)[0]
+    scale.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(scale).ravel(), scale.name))
+
+
+def rows_of_others(proto: Any) -> None:
+    """Rows and scales are those of the mask's numbers."""
+    _, pick, rows, _ = scaled_rows(proto)
+    pick.input[1] = rows.input[1] = proto.graph.input[1].name
+
+
+def scales_of_others(proto: Any) -> None:
+    scaled_rows(proto)[1].input[1] = proto.graph.input[1].name
+
+
+def wider_numbers(proto: Any) -> None:
+    scaled_rows(proto)[3].attribute[0].i = onnx.TensorProto.DOUBLE
 
 
 def test_a_launch_files_own_weights(made: Kit, pruned: Path, tmp_path: Path) -> None:

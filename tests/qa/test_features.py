@@ -131,26 +131,30 @@ def test_only_the_last_are_kept(tokenize: Tokenize, kept: Path) -> None:
 
 
 class Forgetful:
-    """A tokenizer that sees the first words of a context alone, as that of tokenizers 0.23.2."""
+    """A tokenizer that sees some words of a context alone, as that of tokenizers 0.23.2 the first."""
 
-    def __init__(self, tokenizer: Any) -> None:
-        self._tokenizer = tokenizer
+    def __init__(self, tokenizer: Any, seen: slice) -> None:
+        self._tokenizer, self._seen = tokenizer, seen
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._tokenizer, name)
 
     def __call__(self, questions: List[str], contexts: List[str], **options: Any) -> Any:
-        return self._tokenizer(questions, [" ".join(text.split(" ")[:150]) for text in contexts], **options)
+        words = [text.split(" ") for text in contexts]
+        left = [" ".join(" " * len(word) for word in text[: self._seen.start]) for text in words]
+        seen = [f"{blank} {' '.join(text[self._seen])}" for blank, text in zip(left, words)]
+        return self._tokenizer(questions, seen, **options)
 
 
-def test_a_text_whose_end_is_left_out(model: Path, derived_source: Path) -> None:
-    """Such windows are refused; what is not text, at a context's end, is in no window anyway."""
+@pytest.mark.parametrize("seen", [slice(0, 150), slice(20, None)])
+def test_a_text_of_which_an_end_is_left_out(model: Path, derived_source: Path, seen: slice) -> None:
+    """Such windows are refused; what is no text, at a context's ends, is in no window anyway."""
     args = Arguments(str(model), "nowhere", max_seq_length=128, doc_stride=32)
     tokenizer = features.load_tokenizer(args, 10**6)
     examples = squad.read_questions(paths.SAMPLE / "train.json", "TRAIN_FILE")[:COUNT]
-    examples = [dataclasses.replace(one, context=f"{one.context} \u200e\n") for one in examples]
+    examples = [dataclasses.replace(one, context=f"\n {one.context} \u200e\n") for one in examples]
     assert len(features.encode_examples(examples, tokenizer, args)["example_id"]) > COUNT
     with pytest.raises(KitError) as caught:
-        features.encode_examples(examples, Forgetful(tokenizer), args)
-    assert "leaves out the last " in caught.value.what
+        features.encode_examples(examples, Forgetful(tokenizer, seen), args)
+    assert "leaves out " in caught.value.what
     assert examples[0].where in caught.value.where
