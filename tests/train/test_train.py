@@ -466,6 +466,7 @@ def test_a_current_environment(python, whole, one_process, headless, exact, fold
     run(words_of(exact, two), [*LAUNCH, "--main_process_port", "29518"], python)
     check_close(two, one)
     options = {"teacher_epochs": 2, "hidden_weight": 0.1, "mixed_precision": "bf16"}
+    options.update(epochs=20, max_steps=40)  # twelve steps are over in 0.4 s: a busy machine kills too late
     run(words_of(headless, tmp_path / "half", **options), [], python)
     check_resumed(headless, tmp_path / "killed", python, tmp_path / "half", **options)
     # What it has left is read by the kit's environment.
