@@ -252,8 +252,9 @@ def _find_scaled_rows(file: Model, product: Any) -> Optional[_Stored]:
     if any(name not in file.tensors for name in (rows.input[0], scales.input[0])):
         return None
     levels, scale = (file.array(file.tensors[node.input[0]]) for node in (rows, scales))
-    kinds = {one.name: one.i for one in (*cast.attribute, *rows.attribute, *scales.attribute)}
-    if kinds.get("to") != FLOAT or kinds.get("axis", 0) or scale.shape != (len(levels), 1):
+    kinds = [one.i for one in cast.attribute if one.name == "to"]
+    axes = [one.i for node in (rows, scales) for one in node.attribute if one.name == "axis"]
+    if kinds != [FLOAT] or any(axes) or scale.shape != (len(levels), 1):
         return None
     return _Stored(levels, scale, numpy.zeros(1, "i1"), 0, rows.input[1])
 
